@@ -1,0 +1,277 @@
+"""The vocabulary: every record that crosses a pool boundary or is written to a run directory.
+
+Invariant: a record is immutable, validated when made, and survives a round trip through Arrow unchanged.
+The Arrow schema is derived from the annotations, so a field is declared once. Token arrays live in
+`Rollout` only; everything else is text and small facts that a driver may hold.
+
+Imports neither Ray, torch nor vLLM.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import types
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+Stage = Literal["draft", "check", "refine", "finalize"]
+"""The cognitive stage sigma_t of the observation (PAPER: the decision process)."""
+STAGES: tuple[Stage, ...] = ("draft", "check", "refine", "finalize")
+
+Action = Literal["think", "exec", "edit", "submit"]
+"""tau_think (audit in text) · tau_exec (run code) · tau_edit (prune or swap skills) · tau_submit."""
+ACTIONS: tuple[Action, ...] = ("think", "exec", "edit", "submit")
+
+AnswerKind = Literal["math", "code", "choice", "text"]
+
+OutcomeKind = Literal["ok", "model_error", "data_error", "infra_error"]
+"""ok · the model's text is wrong · the same input fails again · retry elsewhere."""
+
+Int8 = Annotated[int, pa.int8()]
+Int32 = Annotated[int, pa.int32()]
+Float32 = Annotated[float, pa.float32()]
+
+
+class Record(BaseModel):
+    """Base of all records: frozen, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def schema_arrow(cls) -> pa.Schema:
+        """The Arrow schema, one column a field, nested records as structs."""
+        return pa.schema(_fields_of(cls))
+
+    @classmethod
+    def to_arrow(cls, records: Iterable[Self]) -> pa.RecordBatch:
+        """Records -> one record batch with `schema_arrow()`."""
+        return pa.RecordBatch.from_pylist([r.model_dump() for r in records], schema=cls.schema_arrow())
+
+    @classmethod
+    def from_arrow(cls, batch: pa.RecordBatch | pa.Table) -> list[Self]:
+        """Inverse of `to_arrow`. Raises pydantic.ValidationError on rows that are no such record."""
+        return [cls.model_validate(row) for row in batch.to_pylist()]
+
+
+def _fields_of(record: type[BaseModel]) -> list[pa.Field]:
+    fields = []
+    for name, info in record.model_fields.items():
+        annotation = info.annotation
+        explicit = next((m for m in info.metadata if isinstance(m, pa.DataType)), None)
+        arrow, nullable = _arrow_type(annotation)
+        fields.append(pa.field(name, explicit or arrow, nullable=nullable))
+    return fields
+
+
+_SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
+    """(Arrow type, nullable) of an annotation: scalars, Literal, tuple[X, ...], X | None, records."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        explicit = next((m for m in args[1:] if isinstance(m, pa.DataType)), None)
+        return explicit or _arrow_type(args[0])[0], False
+    if origin in (Union, types.UnionType):
+        (inner,) = [a for a in args if a is not type(None)]
+        return _arrow_type(inner)[0], True
+    if origin is Literal:
+        return _SCALARS[type(args[0])], False
+    if origin is tuple:
+        return pa.list_(_arrow_type(args[0])[0]), False
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct(_fields_of(annotation)), False
+    return _SCALARS[annotation], False
+
+
+class Skill(Record):
+    """An atomic skill k = <intent, method, difficulty effect, tool hint> (PAPER, stage 1)."""
+
+    id: str
+    """Short snake_case name; what the agent writes in an `edit` call."""
+    category: str
+    intent: str
+    """One line: what the skill asks of a solver. All that the agent sees in Draft."""
+    method: str
+    """The body: structure, action, effect. Shown when the agent asks for the skill."""
+    difficulty: str
+    """How the skill makes a problem harder."""
+    tool_hint: str
+    script: str | None = None
+    """Python definitions that an `exec` call finds loaded while the skill is active."""
+    score: float
+    """The teacher's score r(k) in [0, 1]."""
+    source: str
+    """Which document the skill came from."""
+
+
+class Task(Record):
+    """What one episode starts from. Tasks with one `group_id` differ in `id` and `seed` only."""
+
+    id: str
+    group_id: str
+    category: str
+    skills: tuple[Skill, ...]
+    """K_0, the skills offered."""
+    seed: int
+
+
+class ToolResult(Record):
+    tool: str
+    status: Literal["ok", "error", "timeout", "limit", "malformed", "infra"]
+    """error: the code raised · limit: CPU, memory or output · malformed: no call could be read ·
+    infra: the tool failed, which says nothing about the model's text."""
+    content: str
+    """Exactly what the model was shown."""
+    wall_s: float = 0.0
+
+
+class Turn(Record):
+    """One action of the agent and the environment's answer to it."""
+
+    stage: Stage
+    action: Action
+    start: int
+    end: int
+    """The agent's own tokens are token_ids[start:end] of the episode's stream."""
+    text: str
+    """The decoded turn, without the end-of-turn token."""
+    tool: ToolResult | None = None
+    truncated: bool = False
+    """The turn hit the token limit before it ended."""
+
+
+class Problem(Record):
+    id: str
+    question: str
+    answer: str
+    answer_kind: AnswerKind
+    checks: tuple[str, ...] = ()
+    """For code answers: the tests, one JSON object each."""
+
+    @classmethod
+    def make(cls, question: str, answer: str, answer_kind: AnswerKind = "math", checks: Sequence[str] = ()) -> Self:
+        """A problem whose id is a hash of its question, spaces and case ignored: equal ids are duplicates."""
+        return cls(
+            id=hashlib.sha256(" ".join(question.lower().split()).encode()).hexdigest()[:16],
+            question=question.strip(),
+            answer=answer.strip(),
+            answer_kind=answer_kind,
+            checks=tuple(checks),
+        )
+
+
+class Outcome(Record):
+    kind: OutcomeKind
+    reason: str = ""
+    """ok: empty, else one line that names the cause (turn limit, token limit, no submission, ...)."""
+
+
+class Episode(Record):
+    """A whole trajectory as text and facts; its token arrays are the `Rollout` of the same id and attempt."""
+
+    id: str
+    attempt: int
+    task: Task
+    turns: tuple[Turn, ...]
+    active: tuple[str, ...]
+    """Ids of K_T, the skills still active at the end."""
+    submitted: Problem | None
+    outcome: Outcome
+    policy_versions: tuple[int, ...]
+    """Distinct policy versions that sampled its tokens, ascending."""
+    prompt_tokens: int
+    sampled_tokens: int
+    wall_s: float
+
+
+class Vote(Record):
+    verifier: str
+    valid: bool | None
+    """None: the verifier abstains, which is not a vote."""
+    answer: str | None = None
+    """The verifier's own answer, in the problem's answer kind."""
+    rationale: str = ""
+    flags: tuple[str, ...] = ()
+    """ambiguous · underspecified · unsolvable · trivial · leaks_answer · off_task."""
+    outcome: Outcome = Outcome(kind="ok")
+    wall_s: float = 0.0
+
+
+class Verdict(Record):
+    """V(q): the committee's decision on a submitted problem."""
+
+    problem_id: str
+    votes: tuple[Vote, ...]
+    flags: tuple[str, ...]
+    decision: Literal["accepted", "rejected", "undecided"]
+    """undecided: below quorum, never accepted, and no reward is derived from it."""
+    reason: str
+    audit: str | None = None
+    """What the second audit said, where answers differed."""
+
+    @property
+    def accepted(self) -> bool:
+        return self.decision == "accepted"
+
+
+class Probe(Record):
+    """rho(q): how often the prober solves a problem."""
+
+    problem_id: str
+    n: int
+    correct: int
+    unknown: int = 0
+    """Samples whose answer could not be judged; they count as neither right nor wrong."""
+    k: int
+    pass_at_k: float
+    """The unbiased estimate 1 - C(n-c, k) / C(n, k)."""
+    low: float
+    high: float
+    """95 % interval of pass_at_k."""
+    prober: str
+
+
+class Rollout(Record):
+    """The tokens of one episode, exactly as sampled, with what the objectives need (T tokens, A actions).
+
+    The wire format of every trainer: SFT uses tokens and mask, GRPO for solvers has A = 1.
+    """
+
+    episode_id: str
+    attempt: int
+    group_id: str
+    token_ids: tuple[Int32, ...]
+    """T: prompt, agent and tool tokens in order."""
+    loss_mask: tuple[Int8, ...]
+    """T: 1 where the agent sampled the token, else 0."""
+    logprobs: tuple[Float32, ...]
+    """T: the engine's log-probability of each sampled token, 0 elsewhere."""
+    versions: tuple[Int32, ...]
+    """T: policy version that sampled the token, -1 elsewhere."""
+    action_index: tuple[Int32, ...]
+    """T: index of the action a token belongs to, -1 elsewhere."""
+    action_stage: tuple[Int8, ...]
+    """A: index into STAGES of each action."""
+    action_kind: tuple[Int8, ...]
+    """A: index into ACTIONS of each action."""
+    process_rewards: tuple[Float32, ...]
+    """A: r_proc of each action."""
+    terminal_reward: Float32
+    """r_T."""
+
+
+class Failure(Exception):
+    """An expected failure: its message is one line that names the cause; `kind` tells who can mend it."""
+
+    def __init__(self, message: str, kind: OutcomeKind = "data_error"):
+        super().__init__(message)
+        self.kind = kind
+
+
+R = TypeVar("R", bound=Record)
+
+__all__ = [name for name in globals() if name[0].isupper() and name not in ("Any", "Self", "Union", "R")] + ["Field"]
