@@ -1,0 +1,535 @@
+"""The configuration tree: what a user may set, its meaning, default and bounds.
+
+Invariant: a `Config` that exists is valid; unknown keys, wrong types and contradictions end in one `Failure` line
+that names the field, the value and what would be accepted. Defaults are those of the mini world on two CPU cores.
+Where the paper leaves a value open (PAPER: [O]) the default is ours, and the field says so.
+
+Imports neither Ray, torch nor vLLM.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.records import Failure
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+# ---------------------------------------------------------------- the cluster
+
+
+class Pool(Section):
+    """Size and resources of one Ray Serve deployment."""
+
+    min_replicas: Positive = 1
+    max_replicas: Positive = 1
+    num_cpus: float = Field(0.1, ge=0)
+    """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
+    num_gpus: float = Field(0, ge=0)
+    resources: dict[str, float] = {}
+    """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
+    max_ongoing: Positive = 64
+    """Calls a replica works on at once; autoscaling aims at it."""
+    max_queued: int = Field(-1, ge=-1)
+    """Calls that may wait at a handle, -1 for no bound."""
+    start_timeout_s: Seconds = 300
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Pool:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})")
+        return self
+
+
+class Ray(Section):
+    address: str | None = None
+    """None starts a private Ray on this machine (or joins $RAY_ADDRESS); "auto" or host:port joins a cluster."""
+    num_cpus: Positive | None = None
+    """Logical CPUs of a private Ray; None takes what the process may use."""
+    object_store_mb: Positive = 512
+    dashboard: bool = False
+    """Start the Ray dashboard of a private Ray."""
+
+
+# ---------------------------------------------------------------- models and engines
+
+
+class Engine(Section):
+    """A vLLM engine. CPU and GPU share every field."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: Positive = 1024
+    """Tokens of prompt and answer together."""
+    max_num_seqs: Positive = 64
+    kv_cache_gb: float = Field(0.5, gt=0)
+    """On a CPU: memory for the KV cache. On a GPU `gpu_memory_utilization` decides."""
+    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    tensor_parallel_size: Positive = 1
+    threads: Positive = 1
+    """OpenMP threads of a CPU engine. One a busy engine is fastest on two cores."""
+    enforce_eager: bool = True
+    weight_transport: Literal["object_store", "ipc", "nccl", "sharded_rdt"] = "object_store"
+    start_timeout_s: Seconds = 300
+
+
+class Sampling(Section):
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: Positive = 256
+
+
+class Model(Section):
+    path: str
+    """A Hugging Face model directory, or `mini:proposer` / `mini:solver`, the bundled ones."""
+    engine: Engine = Engine()
+
+
+# ---------------------------------------------------------------- skills
+
+
+class ScriptedTeacher(Section):
+    kind: Literal["mini"] = "mini"
+    """The mini world's scripted teacher: same prompts, same text format, no network."""
+
+
+class OpenAITeacher(Section):
+    kind: Literal["openai"]
+    base_url: str
+    """Any OpenAI-compatible endpoint, vLLM's own server included."""
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself never enters a run directory."""
+    concurrency: Positive = 16
+    timeout_s: Seconds = 120
+    retries: int = Field(4, ge=0)
+    temperature: float = Field(0.7, ge=0)
+    max_tokens: Positive = 4096
+
+
+Teacher = Annotated[ScriptedTeacher | OpenAITeacher, Field(discriminator="kind")]
+
+
+class Acquire(Section):
+    corpus: tuple[str, ...] = ("mini:corpus",)
+    """Files or folders: .jsonl with question and answer fields (structured Q&A), .md and .txt (free text)."""
+    on_bad_record: Literal["stop", "skip"] = "stop"
+    """A line that is no valid record: stop with its file and line number, or skip and count it."""
+    min_score: Fraction = 0.5
+    """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
+    max_document_chars: Positive = 8000
+
+
+# ---------------------------------------------------------------- the episode
+
+
+class EpisodeLimits(Section):
+    max_turns: Positive = 10
+    max_tokens: Positive = 900
+    """Tokens of the whole episode, prompt included."""
+    max_turn_tokens: Positive = 200
+    max_tool_calls: Positive = 5
+    """exec calls; a call over the limit is answered with a message."""
+    max_tool_chars: Positive = 300
+    """Characters of a tool result the agent is shown."""
+    wall_s: Seconds = 90
+
+
+class Episode(Section):
+    limits: EpisodeLimits = EpisodeLimits()
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=200)
+    attempts: Positive = 3
+    """How often a task is issued before an infra error counts it failed."""
+
+
+class Sandbox(Section):
+    minimum: Literal["strong+", "strong", "portable", "unsafe"] = "strong"
+    """Isolation level below which the pool refuses to start."""
+    slots: Positive = 2
+    """Executions side by side in a replica."""
+    queue: Positive = 512
+    wall_s: Seconds = 5
+    cpu_s: Seconds = 4
+    memory_mb: Positive = 512
+    pool: Pool = Pool(max_ongoing=256)
+
+
+# ---------------------------------------------------------------- committee and prober
+
+
+class SymbolicVerifier(Section):
+    kind: Literal["symbolic"] = "symbolic"
+    timeout_s: Seconds = 10
+
+
+class ExecutingVerifier(Section):
+    kind: Literal["executing"] = "executing"
+    timeout_s: Seconds = 10
+
+
+class ModelVerifier(Section):
+    kind: Literal["model"] = "model"
+    samples: Positive = 5
+    """Answers by majority of n."""
+    majority: Fraction = 0.6
+    """Share of the samples that must agree, else the verifier abstains."""
+    max_tokens: Positive = 160
+    timeout_s: Seconds = 60
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint; None asks the prober pool's engine."""
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+
+
+Verifier = Annotated[SymbolicVerifier | ExecutingVerifier | ModelVerifier, Field(discriminator="kind")]
+
+Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task"]
+
+
+class Committee(Section):
+    verifiers: tuple[Verifier, ...] = (SymbolicVerifier(), ExecutingVerifier(), ModelVerifier())
+    quorum: Positive = 2
+    """Votes (abstentions do not count) below which a problem stays undecided."""
+    required: Positive = 2
+    """Valid votes an accepted problem needs."""
+    disqualifying: tuple[Flag, ...] = ("ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task")
+    audit: bool = True
+    """Resolve differing answers by a second audit; off rejects them."""
+    timeout_s: Seconds = 120
+    pool: Pool = Pool(max_ongoing=256)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Committee:
+        if self.required > len(self.verifiers):
+            raise ValueError(f"required ({self.required}) exceeds the number of verifiers ({len(self.verifiers)})")
+        return self
+
+
+class Prober(Section):
+    n: Positive = 8
+    """Samples a problem."""
+    k: Positive = 4
+    """k of Pass@k (16 in the paper)."""
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=120)
+    ladder: tuple[Model, ...] = (Model(path="mini:solver"),)
+    """Probers, weakest first; the next takes over when the current one's accuracy settles below `threshold`."""
+    threshold: Fraction = 0.30
+    window: Positive = 500
+    """Problems between updates of the accuracy average."""
+    ema: Fraction = 0.3
+    """Weight of a new window (open in the paper)."""
+    settled: Fraction = 0.05
+    """The average has settled when a window moves it by less (open in the paper)."""
+    timeout_s: Seconds = 120
+    pool: Pool = Pool(max_ongoing=128)
+
+    @model_validator(mode="after")
+    def _enough(self) -> Prober:
+        if self.k > self.n:
+            raise ValueError(f"k ({self.k}) must not exceed n ({self.n}) for the unbiased estimate")
+        return self
+
+
+# ---------------------------------------------------------------- rewards and objectives
+
+
+class Reward(Section):
+    base: float = 1.0
+    """R_base (open in the paper)."""
+    difficulty: float = Field(2.0, ge=0)
+    """lambda, the weight of 1 - rho (open in the paper)."""
+    exec_ok: float = 0.2
+    """Process reward of a tool call that runs and prints something new (magnitudes are open in the paper)."""
+    exec_error: float = -0.1
+    reflection: float = 0.2
+    """A refine turn after a failed check, whose next check succeeds."""
+    useful_edit: float = 0.2
+    """An edit after which the episode's check succeeds."""
+    needless_edit: float = -0.2
+    malformed: float = -0.3
+    repeated: float = -0.2
+    """The same call again."""
+
+
+class MGPO(Section):
+    """Multi-granularity policy optimisation (PAPER, stage 3)."""
+
+    name: Literal["mgpo", "mgpo_no_stage"] = "mgpo"
+    omega: float = Field(0.5, ge=0)
+    """Weight of the stage advantage A_S."""
+    beta: float = Field(0.1, ge=0)
+    """Scale of the implicit reward."""
+    tau_pos: float = Field(1.0, gt=0)
+    tau_neg: float = Field(1.05, gt=0)
+    ratio: Literal["token", "action"] = "token"
+    """r in the gate: per token, or the geometric mean over an action (open in the paper)."""
+    implicit: Literal["sum", "mean"] = "mean"
+    """R_theta over the tokens of an action (open in the paper)."""
+    scope: Literal["group", "batch"] = "group"
+    """Where the means of the zero-sum weight are taken (open in the paper)."""
+    importance_cap: float | None = Field(2.0, gt=0)
+    """Upper bound of the truncated importance weight between engine and trainer; None leaves it out."""
+
+    @model_validator(mode="after")
+    def _asymmetric(self) -> MGPO:
+        if self.tau_neg <= self.tau_pos:
+            raise ValueError(f"tau_neg ({self.tau_neg}) must exceed tau_pos ({self.tau_pos}): the gate is asymmetric")
+        return self
+
+
+class GRPO(Section):
+    """Group-relative policy optimisation with clipping."""
+
+    name: Literal["grpo"] = "grpo"
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.2, gt=0)
+    """Above clip_low: DAPO's clip-higher."""
+    kl: float = Field(0.0, ge=0)
+    scale_by_std: bool = True
+    """Off: dr-GRPO's advantages."""
+    aggregate: Literal["sequence", "token", "constant"] = "token"
+    """sequence: mean of per-sequence means (GRPO) · token: mean over all tokens (DAPO) · constant: dr-GRPO."""
+    importance_cap: float | None = Field(2.0, gt=0)
+
+
+class SFTObjective(Section):
+    name: Literal["sft"] = "sft"
+
+
+Objective = Annotated[MGPO | GRPO, Field(discriminator="name")]
+
+
+# ---------------------------------------------------------------- stages
+
+
+class Trainer(Section):
+    """Ray Train and DeepSpeed."""
+
+    workers: Positive = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    use_gpu: bool = False
+    num_cpus: float = Field(0.5, gt=0)
+    """Logical CPUs a worker reserves."""
+    threads: Positive = 2
+    """OpenMP threads a CPU worker uses, shared out when there are several."""
+    dtype: Literal["bfloat16", "float32"] = "float32"
+    micro_batch_tokens: Positive = 8192
+    grad_clip: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    keep_checkpoints: Positive = 2
+    max_failures: int = Field(1, ge=0)
+    """Restarts of the worker group from the last checkpoint."""
+    step_timeout_s: Seconds = 600
+    """No step for this long ends the run with the stage's name."""
+
+
+class Sft(Section):
+    trajectories: Positive = 1200
+    """Teacher episodes to collect, before the committee's filter."""
+    epochs: Positive = 2
+    batch: Positive = 32
+    """Trajectories a step."""
+    lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(10, ge=0)
+    checkpoint_every: Positive = 50
+
+
+class Curriculum(Section):
+    alpha: Fraction = 0.1
+    """Step of the proficiency average m_c (open in the paper)."""
+    epsilon: float = Field(0.1, gt=0)
+    """p(c) is proportional to 1 / (m_c + epsilon) (open in the paper)."""
+    min_skills: Positive = 2
+    max_skills: Positive = 5
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Curriculum:
+        if self.max_skills < self.min_skills:
+            raise ValueError(f"max_skills ({self.max_skills}) must be at least min_skills ({self.min_skills})")
+        return self
+
+
+class Mgpo(Section):
+    steps: Positive = 12
+    groups: Positive = 12
+    """Skill prompts a step."""
+    group_size: int = Field(8, ge=2)
+    """G trajectories a skill prompt."""
+    lr: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(2, ge=0)
+    objective: Objective = MGPO()
+    max_staleness: int = Field(0, ge=0)
+    """0: pools and trainer take turns. n: a rollout may be n versions older than the step that trains on it."""
+    checkpoint_every: Positive = 4
+    curriculum: Curriculum = Curriculum()
+
+
+class Synthesize(Section):
+    target: Positive = 240
+    """Accepted, distinct problems."""
+    max_episodes: Positive = 4000
+    """Give up, with the count so far, after this many."""
+    in_flight: Positive = 64
+
+
+class Solve(Section):
+    steps: Positive = 24
+    problems: Positive = 16
+    """Problems a step."""
+    group_size: int = Field(8, ge=2)
+    lr: float = Field(2e-4, gt=0)
+    warmup_steps: int = Field(2, ge=0)
+    objective: GRPO = GRPO()
+    sampling: Sampling = Sampling(temperature=1.0, max_tokens=120)
+    base: Model = Model(path="mini:solver")
+    checkpoint_every: Positive = 8
+
+
+class Evaluate(Section):
+    benchmark: str = "mini:heldout"
+    """A .jsonl of question, answer (and category), or the mini world's held-out skill combinations."""
+    problems: Positive = 240
+    """Problems used, from the front of the benchmark."""
+    samples: Positive = 4
+    """Mean@k: answers a problem."""
+    sampling: Sampling = Sampling(temperature=0.7, max_tokens=160)
+
+
+class Config(Section):
+    """One run. `propose config show` prints it, resolved; `--set a.b=c` overrides a field."""
+
+    name: str = "mini"
+    seed: int = 0
+    ray: Ray = Ray()
+    proposer: Model = Model(path="mini:proposer")
+    proposer_pool: Pool = Pool(max_ongoing=64)
+    system_prompt: str | None = None
+    """What the proposer is told; None takes the prompt its model was made for."""
+    teacher: Teacher = ScriptedTeacher()
+    acquire: Acquire = Acquire()
+    episode: Episode = Episode()
+    sandbox: Sandbox = Sandbox()
+    committee: Committee = Committee()
+    prober: Prober = Prober()
+    reward: Reward = Reward()
+    trainer: Trainer = Trainer()
+    sft: Sft = Sft()
+    mgpo: Mgpo = Mgpo()
+    synthesize: Synthesize = Synthesize()
+    solve: Solve = Solve()
+    evaluate: Evaluate = Evaluate()
+    watchdog_s: Seconds = 600
+    """No progress for this long ends the stage with a line that names what it waited for."""
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a YAML file (None: all defaults) and apply dotted overrides `a.b.c=value` (value is YAML).
+
+    Raises Failure with one line for an unreadable file, broken YAML, or the first invalid field.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            loaded = yaml.safe_load(path.read_text())
+        except OSError as e:
+            raise Failure(f"config {path}: {e.strerror or e}; expected a readable YAML file") from None
+        except yaml.YAMLError as e:
+            mark = getattr(e, "problem_mark", None)
+            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+            raise Failure(f"config {path}{where}: not YAML ({getattr(e, 'problem', None) or 'syntax error'})") from None
+        if loaded is not None and not isinstance(loaded, dict):
+            raise Failure(f"config {path}: top level is {type(loaded).__name__}, expected a mapping of sections")
+        tree = loaded or {}
+    for override in overrides:
+        _apply(tree, override)
+    return validate(tree, source=str(path) if path else "config")
+
+
+def validate(tree: dict[str, Any], source: str = "config") -> Config:
+    """A mapping -> Config. Raises Failure naming the first invalid field, its value and what is accepted."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as e:
+        first = e.errors()[0]
+        more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
+        raise Failure(f"{source}: {_explain(first)}{more}") from None
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML that `load` reads back to an equal Config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise Failure(f"--set {override!r}: expected dotted.field=value, for example trainer.workers=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise Failure(f"--set {key}: {text!r} is not a YAML value") from None
+    *parents, leaf = key.strip().split(".")
+    node: Any = tree
+    for part in parents:
+        node = _child(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, leaf, override)] = value
+    else:
+        node[leaf] = value
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    child = node.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise Failure(f"--set {override!r}: {part} is a value ({child!r}), not a section")
+    return child
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise Failure(f"--set {override!r}: {part!r} is no index of a list of {len(node)}")
+    return int(part)
+
+
+def _explain(error: Any) -> str:
+    """One line of a pydantic error: field, value, what would be accepted."""
+    where = ".".join(str(p) for p in error["loc"]) or "config"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown field; accepted here: {', '.join(_fields_at(error['loc'][:-1]))}"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = "" if error["type"] in ("missing", "value_error") else f" (got {error['input']!r})"
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+    """Field names of the section at `loc`, following nested sections as far as annotations tell."""
+    section: Any = Config
+    for part in loc:
+        candidates = _sections(section.model_fields[part].annotation) if part in section.model_fields else []
+        tagged = [c for c in candidates if part == loc[-1] and c]
+        if not candidates:
+            continue  # a list index or a union tag: the candidates of the field before it still hold
+        section = tagged[0] if tagged else candidates[0]
+    return sorted(section.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [s for arg in getattr(annotation, "__args__", ()) for s in _sections(arg)]
