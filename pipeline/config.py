@@ -203,7 +203,14 @@ class Committee(Section):
     """Votes (abstentions do not count) below which a problem stays undecided."""
     required: Positive = 2
     """Valid votes an accepted problem needs."""
-    disqualifying: tuple[Flag, ...] = ("ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task")
+    disqualifying: tuple[Flag, ...] = (
+        "ambiguous",
+        "underspecified",
+        "unsolvable",
+        "trivial",
+        "leaks_answer",
+        "off_task",
+    )
     audit: bool = True
     """Resolve differing answers by a second audit; off rejects them."""
     timeout_s: Seconds = 120

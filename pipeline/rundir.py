@@ -1,0 +1,195 @@
+"""The run directory: where a run keeps everything, and what makes it resumable.
+
+    config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
+    skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
+    checkpoints/<stage>/   Hugging Face directories       dataset/              problems.jsonl, provenance.jsonl
+    metrics.jsonl, tensorboard/, report.html
+
+Invariant: a file or step directory that exists under its final name is whole; it was written under another name,
+synced and renamed. One process at a time holds a run directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import config as configs
+from pipeline.config import Config
+from pipeline.records import Failure
+
+_PLACEMENT = {"ray", "watchdog_s", "proposer_pool", "pool"}
+"""Fields that say where work runs, not what it computes: a run may be resumed with others."""
+
+
+def default_root(config: Config) -> Path:
+    """runs/<name>-<digest>: the same config comes back to the same directory, another one goes elsewhere."""
+    digest = hashlib.sha256(json.dumps(_essence(config.model_dump(mode="json")), sort_keys=True).encode())
+    return Path("runs") / f"{config.name}-{digest.hexdigest()[:8]}"
+
+
+class RunDir:
+    """An open run directory. Use `RunDir.open`; `close` lets the next process in."""
+
+    def __init__(self, root: Path, lock: int):
+        self.root = root
+        self._lock = lock
+
+    @classmethod
+    def open(cls, root: Path, config: Config) -> RunDir:
+        """Create or reopen `root` for this config.
+
+        Raises Failure where the path cannot be written, another process holds it, or it was made with a config
+        that computes something else.
+        """
+        if "://" in str(root):
+            raise Failure(f"run directory {root}: expected a local path (object storage is not supported yet)")
+        with _writing(root):
+            root.mkdir(parents=True, exist_ok=True)
+            lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(lock, 32, 0).decode().strip()
+            os.close(lock)
+            raise Failure(
+                f"run directory {root}: in use by process {holder or 'unknown'}; wait, or take another --run-dir"
+            ) from None
+        run = cls(root, lock)
+        try:
+            with _writing(root):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, str(os.getpid()).encode(), 0)
+            run._adopt(config)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    @classmethod
+    def read(cls, root: Path) -> tuple[RunDir, Config]:
+        """An existing run directory without taking it, for reports. Raises Failure if it holds no run."""
+        if not (root / "config.yaml").is_file():
+            raise Failure(f"run directory {root}: holds no config.yaml; expected the directory of a run")
+        return cls(root, -1), configs.load(root / "config.yaml")
+
+    def close(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _adopt(self, config: Config) -> None:
+        path = self.root / "config.yaml"
+        if path.exists():
+            before = yaml.safe_load(path.read_text())
+            changed = _differences(_essence(before), _essence(config.model_dump(mode="json")))
+            if changed:
+                field, was, now = changed[0]
+                more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+                raise Failure(
+                    f"run directory {self.root}: made with another config: {field} was {was!r}, is now {now!r}{more}; "
+                    "use that config, or another --run-dir"
+                )
+        self.write_text("config.yaml", configs.dump(config))
+
+    # ------------------------------------------------------------ files
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a whole file or nothing."""
+        path = self.path(*name.split("/"))
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.tmp")
+            with temporary.open("w") as f:
+                f.write(text)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(path)
+        return path
+
+    def write_json(self, name: str, value: Any) -> Path:
+        return self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    # ------------------------------------------------------------ stages
+
+    def result(self, stage: str) -> dict[str, Any] | None:
+        """What a finished stage left: {"result": ..., "wall_s": ...}; None if it is not done."""
+        path = self.path("stages", f"{stage}.json")
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text())
+        except ValueError:
+            raise Failure(f"{path}: not JSON; delete it to run the stage {stage} again") from None
+
+    def finish(self, stage: str, result: dict[str, Any], wall_s: float) -> None:
+        self.write_json(f"stages/{stage}.json", {"stage": stage, "wall_s": round(wall_s, 2), "result": result})
+
+    # ------------------------------------------------------------ steps
+
+    def steps(self, stage: str) -> list[Path]:
+        """The whole step directories of a stage, in order. Step numbers start at 1 and have no gap."""
+        base = self.path("steps", stage)
+        found = sorted(p for p in base.iterdir() if p.name.isdigit()) if base.is_dir() else []
+        for number, path in enumerate(found, start=1):
+            if int(path.name) != number:
+                raise Failure(f"{base}: step {number} is missing although step {int(path.name)} exists")
+        return found
+
+    @contextlib.contextmanager
+    def new_step(self, stage: str, number: int) -> Iterator[Path]:
+        """A directory to fill; it takes its final name only if the block ends without an exception."""
+        final = self.path("steps", stage, f"{number:06d}")
+        temporary = final.with_name(f".{final.name}.tmp")
+        with _writing(final):
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in temporary.iterdir():
+                with path.open("rb") as f:
+                    os.fsync(f.fileno())
+            temporary.replace(final)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what a disk may refuse into one line."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Failure(
+                f"{path}: no space left on the device; free some, and run the same command again", "infra_error"
+            ) from None
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise Failure(f"{path}: {e.strerror}; expected a directory this user may write to") from None
+        raise
+
+
+def _essence(tree: Any) -> Any:
+    """The config without what only places work."""
+    if isinstance(tree, dict):
+        return {k: _essence(v) for k, v in tree.items() if k not in _PLACEMENT}
+    if isinstance(tree, list):
+        return [_essence(v) for v in tree]
+    return tree
+
+
+def _differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [*a, *(k for k in b if k not in a)]
+        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{where}.{k}" if where else k)]
+    return [] if a == b else [(where, a, b)]
