@@ -9,22 +9,28 @@ Imports neither Ray, torch nor vLLM.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.records import Failure
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
+
+
+def _tagged(field: str, default: str) -> BeforeValidator:
+    """A section of several kinds that does not say which one it is of the default kind."""
+    return BeforeValidator(lambda value: {field: default, **value} if isinstance(value, dict) else value)
 
 
 # ---------------------------------------------------------------- the cluster
@@ -35,14 +41,14 @@ class Pool(Section):
 
     min_replicas: Positive = 1
     max_replicas: Positive = 1
-    num_cpus: float = Field(0.1, ge=0)
+    num_cpus: float = Field(default=0.1, ge=0)
     """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
-    num_gpus: float = Field(0, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
     resources: dict[str, float] = {}
     """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
     max_ongoing: Positive = 64
     """Calls a replica works on at once; autoscaling aims at it."""
-    max_queued: int = Field(-1, ge=-1)
+    max_queued: int = Field(default=-1, ge=-1)
     """Calls that may wait at a handle, -1 for no bound."""
     start_timeout_s: Seconds = 300
 
@@ -73,9 +79,9 @@ class Engine(Section):
     max_model_len: Positive = 1024
     """Tokens of prompt and answer together."""
     max_num_seqs: Positive = 64
-    kv_cache_gb: float = Field(0.5, gt=0)
+    kv_cache_gb: float = Field(default=0.5, gt=0)
     """On a CPU: memory for the KV cache. On a GPU `gpu_memory_utilization` decides."""
-    gpu_memory_utilization: float = Field(0.85, gt=0, le=1)
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
     tensor_parallel_size: Positive = 1
     threads: Positive = 1
     """OpenMP threads of a CPU engine. One a busy engine is fastest on two cores."""
@@ -85,8 +91,8 @@ class Engine(Section):
 
 
 class Sampling(Section):
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: Positive = 256
 
 
@@ -113,12 +119,12 @@ class OpenAITeacher(Section):
     """Name of the environment variable that holds the key; the key itself never enters a run directory."""
     concurrency: Positive = 16
     timeout_s: Seconds = 120
-    retries: int = Field(4, ge=0)
-    temperature: float = Field(0.7, ge=0)
+    retries: int = Field(default=4, ge=0)
+    temperature: float = Field(default=0.7, ge=0)
     max_tokens: Positive = 4096
 
 
-Teacher = Annotated[ScriptedTeacher | OpenAITeacher, Field(discriminator="kind")]
+Teacher = Annotated[ScriptedTeacher | OpenAITeacher, Field(discriminator="kind"), _tagged("kind", "mini")]
 
 
 class Acquire(Section):
@@ -254,7 +260,7 @@ class Prober(Section):
 class Reward(Section):
     base: float = 1.0
     """R_base (open in the paper)."""
-    difficulty: float = Field(2.0, ge=0)
+    difficulty: float = Field(default=2.0, ge=0)
     """lambda, the weight of 1 - rho (open in the paper)."""
     exec_ok: float = 0.2
     """Process reward of a tool call that runs and prints something new (magnitudes are open in the paper)."""
@@ -273,20 +279,20 @@ class MGPO(Section):
     """Multi-granularity policy optimisation (PAPER, stage 3)."""
 
     name: Literal["mgpo", "mgpo_no_stage"] = "mgpo"
-    omega: float = Field(0.5, ge=0)
+    omega: float = Field(default=0.5, ge=0)
     """Weight of the stage advantage A_S."""
-    beta: float = Field(0.1, ge=0)
+    beta: float = Field(default=0.1, ge=0)
     """Scale of the implicit reward."""
-    tau_pos: float = Field(1.0, gt=0)
-    tau_neg: float = Field(1.05, gt=0)
+    tau_pos: float = Field(default=1.0, gt=0)
+    tau_neg: float = Field(default=1.05, gt=0)
     ratio: Literal["token", "action"] = "token"
     """r in the gate: per token, or the geometric mean over an action (open in the paper)."""
     implicit: Literal["sum", "mean"] = "mean"
     """R_theta over the tokens of an action (open in the paper)."""
     scope: Literal["group", "batch"] = "group"
     """Where the means of the zero-sum weight are taken (open in the paper)."""
-    importance_cap: float | None = Field(2.0, gt=0)
-    """Upper bound of the truncated importance weight between engine and trainer; None leaves it out."""
+    importance_cap: float | None = Field(default=2.0, gt=0)
+    """Each token is weighted by min(pi_trainer / pi_engine, cap); None leaves the weight out."""
 
     @model_validator(mode="after")
     def _asymmetric(self) -> MGPO:
@@ -299,22 +305,25 @@ class GRPO(Section):
     """Group-relative policy optimisation with clipping."""
 
     name: Literal["grpo"] = "grpo"
-    clip_low: float = Field(0.2, gt=0)
-    clip_high: float = Field(0.2, gt=0)
+    clip_low: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.2, gt=0)
     """Above clip_low: DAPO's clip-higher."""
-    kl: float = Field(0.0, ge=0)
+    kl: float = Field(default=0.0, ge=0)
     scale_by_std: bool = True
     """Off: dr-GRPO's advantages."""
     aggregate: Literal["sequence", "token", "constant"] = "token"
     """sequence: mean of per-sequence means (GRPO) · token: mean over all tokens (DAPO) · constant: dr-GRPO."""
-    importance_cap: float | None = Field(2.0, gt=0)
+    constant_length: Positive = 128
+    """With aggregate=constant: the loss is divided by trajectories times this many tokens."""
+    importance_cap: float | None = Field(default=2.0, gt=0)
+    """Upper bound of the ratio that multiplies a token's gradient; None leaves it unbounded."""
 
 
 class SFTObjective(Section):
     name: Literal["sft"] = "sft"
 
 
-Objective = Annotated[MGPO | GRPO, Field(discriminator="name")]
+Objective = Annotated[MGPO | GRPO, Field(discriminator="name"), _tagged("name", "mgpo")]
 
 
 # ---------------------------------------------------------------- stages
@@ -326,16 +335,16 @@ class Trainer(Section):
     workers: Positive = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
     use_gpu: bool = False
-    num_cpus: float = Field(0.5, gt=0)
+    num_cpus: float = Field(default=0.5, gt=0)
     """Logical CPUs a worker reserves."""
     threads: Positive = 2
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "float32"
     micro_batch_tokens: Positive = 8192
-    grad_clip: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     keep_checkpoints: Positive = 2
-    max_failures: int = Field(1, ge=0)
+    max_failures: int = Field(default=1, ge=0)
     """Restarts of the worker group from the last checkpoint."""
     step_timeout_s: Seconds = 600
     """No step for this long ends the run with the stage's name."""
@@ -347,15 +356,15 @@ class Sft(Section):
     epochs: Positive = 2
     batch: Positive = 32
     """Trajectories a step."""
-    lr: float = Field(1e-3, gt=0)
-    warmup_steps: int = Field(10, ge=0)
+    lr: float = Field(default=1e-3, gt=0)
+    warmup_steps: int = Field(default=10, ge=0)
     checkpoint_every: Positive = 50
 
 
 class Curriculum(Section):
     alpha: Fraction = 0.1
     """Step of the proficiency average m_c (open in the paper)."""
-    epsilon: float = Field(0.1, gt=0)
+    epsilon: float = Field(default=0.1, gt=0)
     """p(c) is proportional to 1 / (m_c + epsilon) (open in the paper)."""
     min_skills: Positive = 2
     max_skills: Positive = 5
@@ -371,12 +380,12 @@ class Mgpo(Section):
     steps: Positive = 12
     groups: Positive = 12
     """Skill prompts a step."""
-    group_size: int = Field(8, ge=2)
+    group_size: int = Field(default=8, ge=2)
     """G trajectories a skill prompt."""
-    lr: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(2, ge=0)
+    lr: float = Field(default=2e-4, gt=0)
+    warmup_steps: int = Field(default=2, ge=0)
     objective: Objective = MGPO()
-    max_staleness: int = Field(0, ge=0)
+    max_staleness: int = Field(default=0, ge=0)
     """0: pools and trainer take turns. n: a rollout may be n versions older than the step that trains on it."""
     checkpoint_every: Positive = 4
     curriculum: Curriculum = Curriculum()
@@ -394,9 +403,9 @@ class Solve(Section):
     steps: Positive = 24
     problems: Positive = 16
     """Problems a step."""
-    group_size: int = Field(8, ge=2)
-    lr: float = Field(2e-4, gt=0)
-    warmup_steps: int = Field(2, ge=0)
+    group_size: int = Field(default=8, ge=2)
+    lr: float = Field(default=2e-4, gt=0)
+    warmup_steps: int = Field(default=2, ge=0)
     objective: GRPO = GRPO()
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=120)
     base: Model = Model(path="mini:solver")
@@ -491,18 +500,22 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise Failure(f"--set {key}: {text!r} is not a YAML value") from None
     *parents, leaf = key.strip().split(".")
     node: Any = tree
+    default: Any = Config().model_dump(mode="json")
     for part in parents:
-        node = _child(node, part, override)
+        default = default.get(part) if isinstance(default, dict) else None
+        node = _child(node, part, default, override)
     if isinstance(node, list):
         node[_index(node, leaf, override)] = value
     else:
         node[leaf] = value
 
 
-def _child(node: Any, part: str, override: str) -> Any:
+def _child(node: Any, part: str, default: Any, override: str) -> Any:
     if isinstance(node, list):
-        return node[_index(node, part, override)]
-    child = node.setdefault(part, {})
+        child = node[_index(node, part, override)]
+    else:
+        # A section's fields are filled in later; of a list, all entries but one would be lost.
+        child = node.setdefault(part, deepcopy(default) if isinstance(default, list) else {})
     if not isinstance(child, dict | list):
         raise Failure(f"--set {override!r}: {part} is a value ({child!r}), not a section")
     return child
@@ -516,24 +529,38 @@ def _index(node: list[Any], part: str, override: str) -> int:
 
 def _explain(error: Any) -> str:
     """One line of a pydantic error: field, value, what would be accepted."""
-    where = ".".join(str(p) for p in error["loc"]) or "config"
+    path, accepted = _locate(error["loc"])
+    where = ".".join(path) or "config"
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown field; accepted here: {', '.join(_fields_at(error['loc'][:-1]))}"
+        return f"{where}: unknown field; accepted here: {', '.join(accepted)}"
+    if error["type"] == "union_tag_invalid":
+        context = error["ctx"]
+        return f"{where}.{context['discriminator'][1:-1]}: expected {context['expected_tags']} (got {context['tag']!r})"
     message = error["msg"].removeprefix("Value error, ")
     shown = "" if error["type"] in ("missing", "value_error") else f" (got {error['input']!r})"
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"
 
 
-def _fields_at(loc: tuple[Any, ...]) -> list[str]:
-    """Field names of the section at `loc`, following nested sections as far as annotations tell."""
-    section: Any = Config
+def _locate(loc: tuple[Any, ...]) -> tuple[list[str], list[str]]:
+    """The path as the user writes it, without pydantic's union tags, and the fields of the section it lies in."""
+    path: list[str] = []
+    around: type[Section] = Config
+    candidates: list[type[Section]] = [Config]
     for part in loc:
-        candidates = _sections(section.model_fields[part].annotation) if part in section.model_fields else []
-        tagged = [c for c in candidates if part == loc[-1] and c]
-        if not candidates:
-            continue  # a list index or a union tag: the candidates of the field before it still hold
-        section = tagged[0] if tagged else candidates[0]
-    return sorted(section.model_fields)
+        if len(candidates) > 1 and (tagged := [c for c in candidates if part in _tags(c)]):
+            candidates = tagged
+            continue
+        path.append(str(part))
+        if isinstance(part, str):
+            around = candidates[0]
+            candidates = _sections(around.model_fields[part].annotation) if part in around.model_fields else []
+    return path, sorted(around.model_fields)
+
+
+def _tags(section: type[Section]) -> tuple[str, ...]:
+    return tuple(
+        t for f in ("kind", "name") if f in section.model_fields for t in get_args(section.model_fields[f].annotation)
+    )
 
 
 def _sections(annotation: Any) -> list[type[Section]]:

@@ -1,0 +1,114 @@
+"""Which skills the proposer is offered next: categories by weakness, skills by what can still be learned from them.
+
+Categories (PAPER, curriculum): m_c <- (1 - alpha) m_c + alpha * success rate, and p(c) is proportional to
+1 / (m_c + epsilon), so the proposer cannot hide where it is already good.
+
+Skills inside a category are the arms of a bandit, which the paper names and leaves open. Ours is Thompson sampling:
+each skill keeps a fading count of successes and failures of the tasks it was part of, a success rate p is drawn from
+that Beta posterior, and skills are drawn without replacement with weight FLOOR + p (1 - p). A group whose episodes
+all succeed or all fail has no advantage to learn from, which is why the value of an arm is the variance of its
+outcome; an untried skill has a wide posterior; the floor keeps every skill in play, for the sake of diverse data.
+
+Invariant: the next task is a function of the state and the caller's random generator alone. No Ray, no clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline import config as configs
+from pipeline.records import Failure, Skill
+
+FLOOR = 0.05
+"""A fifth of the most that p (1 - p) can be: an arm that teaches nothing weighs a sixth of the best, not zero."""
+_TRIES = 1000
+
+
+class Curriculum:
+    """The state machine. `excluded` says which skill sets (by id) are held out and must never be offered."""
+
+    def __init__(
+        self,
+        skills: Sequence[Skill],
+        config: configs.Curriculum,
+        excluded: Callable[[frozenset[str]], bool] = lambda ids: False,
+    ):
+        grouped: dict[str, list[Skill]] = {}
+        for skill in skills:
+            grouped.setdefault(skill.category, []).append(skill)
+        self._arms = {c: grouped[c] for c in sorted(grouped) if len(grouped[c]) >= config.min_skills}
+        self.too_small = tuple(c for c in sorted(grouped) if c not in self._arms)
+        """Categories with fewer skills than a task needs; they are never offered."""
+        if not self._arms:
+            raise Failure(
+                f"curriculum: none of {len(grouped)} categories has mgpo.curriculum.min_skills ({config.min_skills}) "
+                "skills; lower it, or acquire more skills"
+            )
+        self._config = config
+        self._excluded = excluded
+        self._proficiency = dict.fromkeys(self._arms, 0.0)
+        self._counts = {s.id: (0.0, 0.0) for arms in self._arms.values() for s in arms}
+
+    @property
+    def proficiency(self) -> dict[str, float]:
+        """m_c of each category."""
+        return dict(self._proficiency)
+
+    def probabilities(self) -> dict[str, float]:
+        """p(c), summing to one."""
+        weights = {c: 1 / (m + self._config.epsilon) for c, m in self._proficiency.items()}
+        total = sum(weights.values())
+        return {c: w / total for c, w in weights.items()}
+
+    def sample(self, rng: random.Random) -> tuple[str, tuple[Skill, ...]]:
+        """A category and the skills K_0 of one task, min_skills to max_skills of them.
+
+        Raises Failure if the category it drew seems to have no skill set that is not held out.
+        """
+        p = self.probabilities()
+        (category,) = rng.choices(list(p), weights=list(p.values()))
+        arms = self._arms[category]
+        for _ in range(_TRIES):
+            size = rng.randint(self._config.min_skills, min(self._config.max_skills, len(arms)))
+            # The largest of u^(1/w) draw without replacement in proportion to the weights w.
+            chosen = sorted(arms, key=lambda s: rng.random() ** (1 / self._weight(s.id, rng)), reverse=True)[:size]
+            if not self._excluded(frozenset(s.id for s in chosen)):
+                return category, tuple(chosen)
+        raise Failure(f"curriculum: {_TRIES} skill sets drawn for the category {category!r} were all held out")
+
+    def update(self, category: str, skills: Iterable[str], successes: float, total: int) -> None:
+        """Take in the outcome of a group: `successes` verified problems of `total` judged episodes.
+
+        Episodes that nobody could judge belong in neither number; a group of none changes nothing.
+        """
+        if total == 0:
+            return
+        if not 0 <= successes <= total:
+            raise ValueError(f"{successes} successes of {total}")
+        keep = 1 - self._config.alpha
+        self._proficiency[category] = keep * self._proficiency[category] + self._config.alpha * successes / total
+        for skill in skills:
+            won, lost = self._counts[skill]
+            self._counts[skill] = (keep * won + successes, keep * lost + total - successes)
+
+    def state(self) -> dict[str, Any]:
+        """All that `update` has changed, as JSON."""
+        return {"proficiency": dict(self._proficiency), "skills": {k: list(v) for k, v in self._counts.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state()`. Raises Failure if it belongs to another skill library."""
+        for name, mine, theirs in (
+            ("categories", self._proficiency, state["proficiency"]),
+            ("skills", self._counts, state["skills"]),
+        ):
+            if differing := sorted(set(mine) ^ set(theirs)):
+                raise Failure(f"curriculum: the saved state has other {name} than the library: {differing[0]!r}")
+        self._proficiency = dict(state["proficiency"])
+        self._counts = {k: (won, lost) for k, (won, lost) in state["skills"].items()}
+
+    def _weight(self, skill: str, rng: random.Random) -> float:
+        won, lost = self._counts[skill]
+        p = rng.betavariate(1 + won, 1 + lost)
+        return FLOOR + p * (1 - p)
