@@ -1,0 +1,162 @@
+"""Arrow record batches of `Rollout` -> the tokens of a step and its micro-batches.
+
+Invariant: every loss token of every trajectory is in exactly one micro-batch, and no token of padding exists: a
+micro-batch is one row in which whole trajectories follow each other (`boundaries` says where), so the linear layers
+compute real tokens only; `policy.packed_attention` keeps trajectories apart. Token arrays stay numpy views of the
+Arrow buffers until a micro-batch is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.records import STAGES, Failure, Rollout
+from trainers.objectives.base import StepTokens
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """A packed row of L tokens, K of which are loss tokens."""
+
+    input_ids_1L: Tensor
+    position_ids_1L: Tensor
+    boundaries: tuple[int, ...]
+    """Starts of the trajectories in the row, and L."""
+    predict_K: Tensor
+    """Position whose output predicts the loss token: the one before it."""
+    target_K: Tensor
+    """Id of the loss token."""
+    token_K: Tensor
+    """Index of the loss token among the N of the step."""
+    real: bool = True
+    """False for the filler with which a rank keeps step with ranks that have more micro-batches."""
+
+    def to(self, device: torch.device) -> MicroBatch:
+        return replace(self, **{k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)})
+
+    @classmethod
+    def filler(cls) -> MicroBatch:
+        zeros = torch.zeros(1, 2, dtype=torch.int64)
+        one = torch.zeros(1, dtype=torch.int64)
+        return cls(zeros, torch.arange(2)[None], (0, 2), one, one, one, real=False)
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """One rank's share of a step."""
+
+    tokens: StepTokens
+    ids_T: np.ndarray
+    start_S: np.ndarray
+    """First token of each trajectory in `ids_T`; one entry more than trajectories."""
+    loss_N: np.ndarray
+    """Positions of the loss tokens in `ids_T`, ascending."""
+
+    @property
+    def trajectories(self) -> int:
+        return len(self.start_S) - 1
+
+    @classmethod
+    def from_arrow(cls, batches: Sequence[pa.RecordBatch]) -> StepBatch:
+        """Raises Failure, naming the trajectory, where token fields disagree."""
+        table = pa.Table.from_batches(list(batches), schema=Rollout.schema_arrow()).combine_chunks()
+        start_S = _starts(table, "token_ids")
+        mask_T = _values(table, "loss_mask")
+        action_T = _values(table, "action_index")
+        action_start_S = _starts(table, "action_stage")
+        _check(table, start_S, action_start_S, mask_T, action_T)
+
+        loss_N = np.flatnonzero(mask_T)
+        seq_T = np.repeat(np.arange(table.num_rows), np.diff(start_S))
+        seq_A = np.repeat(np.arange(table.num_rows), np.diff(action_start_S))
+        _, group_S = np.unique(table["group_id"].to_numpy(), return_inverse=True)
+        tokens = StepTokens(
+            engine_K=torch.from_numpy(_values(table, "logprobs")[loss_N]),
+            action_K=torch.from_numpy((action_start_S[seq_T] + action_T)[loss_N]),
+            seq_A=torch.from_numpy(seq_A),
+            stage_A=torch.from_numpy(_values(table, "action_stage").astype(np.int64)),
+            process_A=torch.tensor(_values(table, "process_rewards")),
+            reward_S=torch.tensor(table["terminal_reward"].to_numpy()),
+            group_S=torch.from_numpy(group_S.astype(np.int64)),
+            length_S=torch.from_numpy(np.bincount(seq_T[loss_N], minlength=table.num_rows).astype(np.float32)),
+            groups=int(group_S.max(initial=-1)) + 1,
+        )
+        return cls(tokens, _values(table, "token_ids"), start_S, loss_N)
+
+    def micro_batches(self, max_tokens: int) -> list[MicroBatch]:
+        """Trajectories packed, longest first, into rows of at most `max_tokens` (a longer trajectory has its own)."""
+        length_S = np.diff(self.start_S)
+        rows: list[list[int]] = []
+        free: list[int] = []
+        for index in np.argsort(-length_S, kind="stable"):
+            length = int(length_S[index])
+            row = next((r for r, room in enumerate(free) if room >= length), None)
+            if row is None:
+                rows.append([])
+                free.append(max_tokens)
+                row = len(rows) - 1
+            rows[row].append(int(index))
+            free[row] -= length
+        return [self._pack(row) for row in rows]
+
+    def _pack(self, trajectories: list[int]) -> MicroBatch:
+        spans = [(int(self.start_S[s]), int(self.start_S[s + 1])) for s in trajectories]
+        boundaries = np.cumsum([0] + [end - start for start, end in spans])
+        positions, tokens = [], []
+        for (start, end), offset in zip(spans, boundaries, strict=False):
+            first, last = np.searchsorted(self.loss_N, [start, end])
+            positions.append(self.loss_N[first:last] - start + offset)
+            tokens.append(np.arange(first, last))
+        ids_L = np.concatenate([self.ids_T[start:end] for start, end in spans]).astype(np.int64)
+        position_K = np.concatenate(positions)
+        return MicroBatch(
+            input_ids_1L=torch.from_numpy(ids_L)[None],
+            position_ids_1L=torch.from_numpy(np.concatenate([np.arange(end - start) for start, end in spans]))[None],
+            boundaries=tuple(int(b) for b in boundaries),
+            predict_K=torch.from_numpy(position_K - 1),
+            target_K=torch.from_numpy(ids_L[position_K]),
+            token_K=torch.from_numpy(np.concatenate(tokens)),
+        )
+
+
+def _starts(table: pa.Table, name: str) -> np.ndarray:
+    """Offsets of a list column, from 0."""
+    lengths = pa.compute.list_value_length(table[name]).to_numpy()
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _values(table: pa.Table, name: str) -> np.ndarray:
+    """All values of a list column in one array."""
+    return pa.compute.list_flatten(table[name]).to_numpy()
+
+
+def _check(
+    table: pa.Table, start_S: np.ndarray, action_start_S: np.ndarray, mask_T: np.ndarray, action_T: np.ndarray
+) -> None:
+    """The wire format's own rules; a batch that breaks one was written wrongly."""
+
+    def fail(rows: np.ndarray, problem: str) -> None:
+        if len(rows):
+            raise Failure(f"rollout {table['episode_id'][int(rows[0])].as_py()}: {problem}")
+
+    for name in ("loss_mask", "logprobs", "action_index"):
+        fail(np.flatnonzero(_starts(table, name) != start_S) - 1, f"{name} and token_ids differ in length")
+    for name in ("process_rewards", "action_kind"):
+        fail(np.flatnonzero(_starts(table, name) != action_start_S) - 1, f"{name} and action_stage differ in length")
+    seq_T = np.repeat(np.arange(table.num_rows), np.diff(start_S))
+    actions_T = np.diff(action_start_S)[seq_T]
+    fail(seq_T[(mask_T != 0) & ((action_T < 0) | (action_T >= actions_T))], "a loss token belongs to no action")
+    first_S = start_S[:-1][np.diff(start_S) > 0]
+    fail(seq_T[first_S[mask_T[first_S] != 0]], "its first token is a loss token, but nothing precedes it")
+    stage_A = _values(table, "action_stage")
+    seq_A = np.repeat(np.arange(table.num_rows), np.diff(action_start_S))
+    fail(seq_A[(stage_A < 0) | (stage_A >= len(STAGES))], f"a stage index is outside 0..{len(STAGES) - 1}")
+    fail(seq_A[~np.isfinite(_values(table, "process_rewards"))], "a process reward is not finite")
+    fail(np.flatnonzero(~np.isfinite(table["terminal_reward"].to_numpy())), "the terminal reward is not finite")
+    fail(seq_T[(mask_T != 0) & ~np.isfinite(_values(table, "logprobs"))], "a log-probability is not finite")
