@@ -1,18 +1,17 @@
-"""How new weights reach a running vLLM worker: the weight-transfer backend "object_store".
+"""How new weights reach a running vLLM worker: makes the backend "object_store" known to vLLM.
 
 `register` is called in every vLLM process (entry point `vllm.general_plugins`), so this module imports nothing heavy:
-the engine class is named by path and imported by vLLM when a worker asks for it.
+the receiving class is named by its path, and a worker imports it when it is asked for.
 """
 
 from __future__ import annotations
 
+BACKEND = "object_store"
+
 
 def register() -> None:
-    """Tell vLLM's factory about the backend. Called more than once in a process; only the first call counts."""
+    """Tell vLLM's factory about the backend. vLLM may load plugins twice in a process; the second time is a no-op."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory as Factory
 
     if BACKEND not in Factory._registry:
         Factory.register_engine(BACKEND, "actors.weight_receiver", "ObjectStoreEngine")
-
-
-BACKEND = "object_store"
