@@ -1,0 +1,373 @@
+"""Sound problems from a set of skills, seeded; and the held-out benchmark.
+
+Invariant: a `Text` that `write` returns satisfies every type and condition of LANGUAGE.md, uses each of the given
+skills, and is a pure function of its arguments. `read` is the inverse for texts of this module's own wording; it also
+reads unsound ones and says at which sentence they break (the scripted teacher mends its drafts with it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from random import Random
+from typing import Any
+
+from pipeline.mini.domain import (
+    BY_ID,
+    CATEGORIES,
+    NAMES,
+    RULES,
+    THINGS,
+    UNITS,
+    Contradiction,
+    Rule,
+    Value,
+    feasible,
+    is_heldout,
+    skills_in,
+)
+from pipeline.records import AnswerKind, Failure, Problem
+
+CAP = 999_999
+"""Largest value a written problem reaches."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a problem, before its numbers are worked out."""
+
+    rule: Rule
+    wording: int
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A problem as sentences, with the chain of values as far as it goes."""
+
+    name: str
+    thing: str
+    sentences: tuple[Sentence, ...]
+    values: tuple[Value, ...]
+    """values[i] after sentence i; shorter than `sentences` when sentence len(values) breaks a rule."""
+    kinds: tuple[str, ...]
+    fault: str = ""
+    """Why the chain ends early; empty for a sound problem."""
+
+    @property
+    def category(self) -> str:
+        return self.sentences[0].rule.category
+
+    @property
+    def skills(self) -> frozenset[str]:
+        return frozenset(s.rule.id for s in self.sentences if s.rule.skill)
+
+    @property
+    def steps(self) -> int:
+        return sum(s.rule.role == "step" for s in self.sentences)
+
+    @property
+    def question(self) -> str:
+        kinds = (*self.kinds, *[self.kinds[-1]] * len(self.sentences))
+        return " ".join(self._say(s, kinds[i]) for i, s in enumerate(self.sentences))
+
+    @property
+    def answer(self) -> str:
+        return show(self.values[-1])
+
+    @property
+    def answer_kind(self) -> AnswerKind:
+        return "choice" if self.kinds[-1] == "W" else "math"
+
+    @property
+    def problem(self) -> Problem:
+        return Problem.make(self.question, self.answer, self.answer_kind)
+
+    @property
+    def working(self) -> str:
+        """The step-by-step solution, ending in \\boxed{}."""
+        lines = []
+        for i, s in enumerate(self.sentences):
+            if s.rule.working:
+                x = show(self.values[i - 1]) if i else ""
+                rest = str(int(x) % s.args[0]) if s.rule.id == "multiple" else ""
+                line = s.rule.working.replace("{a}: {y}", "{a} = {r}").format(
+                    x=x, r=rest, y=show(self.values[i]), u=self.kinds[i], **_operands(s.args)
+                )
+                lines.append(line)
+        return "\n".join([*lines, f"\\boxed{{{self.answer}}}"])
+
+    def _say(self, s: Sentence, kind: str) -> str:
+        return s.rule.wordings[s.wording].format(
+            N=self.name, things=self.thing, unit=UNITS.get(kind, ""), list=_spoken(s.args), **_operands(s.args)
+        )
+
+
+def show(value: Value) -> str:
+    return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, tuple) else str(value)
+
+
+def _operands(args: Sequence[int]) -> dict[str, int]:
+    return dict(zip("ab", args, strict=False))
+
+
+def _spoken(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values[:-1])) + f" and {values[-1]}" if len(values) > 1 else ""
+
+
+def evaluate(name: str, thing: str, sentences: Sequence[Sentence]) -> Text:
+    """Work the chain out; it stops at the first sentence whose type or condition does not hold."""
+    values: list[Value] = []
+    kinds: list[str] = []
+    fault = ""
+    for s in sentences:
+        opening = s.rule.role == "opening"
+        if opening != (not values) or (not opening and not s.rule.fits(kinds[-1])):
+            fault = f"{s.rule.id} does not fit here"
+            break
+        try:
+            values.append(_apply(s, values))
+        except Contradiction as e:
+            fault = str(e)
+            break
+        kinds.append(s.rule.after(kinds[-1] if kinds else ""))
+    return Text(name, thing, tuple(sentences), tuple(values), tuple(kinds), fault)
+
+
+def _apply(s: Sentence, values: Sequence[Value]) -> Value:
+    if s.rule.id == "list":
+        return tuple(s.args)
+    return s.rule.value(*values[-1:], *s.args)
+
+
+# ---------------------------------------------------------------- order
+
+
+@cache
+def _to_go(category: str, kind: str, missing: frozenset[str], cap: int = 9) -> int | None:
+    """Fewest further sentences that use every missing skill and end in a question."""
+    layer, seen = {(kind, missing)}, {(kind, missing)}
+    rules = [r for r in RULES if r.category == category and r.role != "opening"]
+    for length in range(1, cap):
+        new = set()
+        for k, m in layer:
+            for r in rules:
+                if not r.fits(k):
+                    continue
+                if r.role == "question":
+                    if m <= {r.id}:
+                        return length
+                else:
+                    new.add((r.after(k), m - {r.id}))
+        layer = new - seen
+        seen |= new
+    return None
+
+
+def order(skills: Iterable[str], rng: Random, extra: int = 0) -> list[Rule]:
+    """A random order of sentences that uses every skill, with up to `extra` sentences more than are needed.
+
+    Raises Failure where no order exists.
+    """
+    wanted = frozenset(skills)
+    if not wanted or not feasible(wanted):
+        raise Failure(f"skills {sorted(wanted)}: no problem uses all of them")
+    category = BY_ID[next(iter(wanted))].category
+    rules = [r for r in RULES if r.category == category]
+
+    def moves(rule: Rule, kind: str, missing: frozenset[str]) -> tuple[str, frozenset[str], int | None]:
+        after, left = rule.after(kind), missing - {rule.id}
+        if rule.role == "question":
+            return after, left, None if left else 0
+        return after, left, _to_go(category, after, left)
+
+    openings = [(r, *moves(r, "", wanted)) for r in rules if r.role == "opening"]
+    costs = [cost for *_, cost in openings if cost is not None]
+    budget = min(costs) + extra
+    open_now = [m for m in openings if m[3] is not None and m[3] <= budget]
+    chosen: list[Rule] = []
+    while True:
+        rule, kind, missing, _ = rng.choice(open_now)
+        chosen.append(rule)
+        if rule.role == "question":
+            return chosen
+        if len(chosen) > 1:
+            budget -= 1
+        nexts = [(r, *moves(r, kind, missing)) for r in rules if r.role != "opening" and r.fits(kind)]
+        open_now = [m for m in nexts if m[3] is not None and m[3] + 1 <= budget]
+
+
+# ---------------------------------------------------------------- numbers
+
+Pick = Callable[[Random, Any, int], tuple[int, ...]]
+
+
+def _between(*ranges: tuple[int, int]) -> Pick:
+    return lambda rng, x, level: (rng.randint(*ranges[level]),)
+
+
+def _up_to_x(rng: Random, x: int, level: int) -> tuple[int, ...]:
+    return (rng.randint(1, max(1, min(x, (20, 60, 300)[level]))),)
+
+
+def _divisor(rng: Random, x: int, level: int) -> tuple[int, ...]:
+    good = [a for a in range(2, (9, 12, 25)[level] + 1) if x and x % a == 0]
+    return (rng.choice(good or [1]),)
+
+
+def _divided(rng: Random, x: int, level: int) -> tuple[int, ...]:
+    return (rng.randint(2, max(2, min(x, (9, 12, 25)[level]))),)
+
+
+def _near(rng: Random, x: int, level: int) -> tuple[int, ...]:
+    return (rng.randint(max(0, x // 2), x + x // 2 + 3),)
+
+
+def _bound(rng: Random, x: tuple[int, ...], level: int) -> tuple[int, ...]:
+    return (rng.randint(min(x, default=2), max(max(x, default=9) - 1, min(x, default=2))),)
+
+
+PICK: dict[str, Pick] = {
+    "things": _between((4, 20), (10, 99), (50, 400)),
+    "add": _between((2, 20), (5, 60), (20, 300)),
+    "subtract": _up_to_x,
+    "multiply": _between((2, 4), (2, 6), (3, 12)),
+    "share": _divisor,
+    "remainder": _divided,
+    "gcd": _between((4, 20), (6, 60), (12, 120)),
+    "lcm": _between((2, 6), (3, 10), (4, 15)),
+    "larger": _near,
+    "multiple": _between((2, 5), (2, 9), (3, 12)),
+    "list": lambda rng, x, level: tuple(
+        rng.randint(1, (20, 50, 99)[level]) for _ in range(rng.randint(*((3, 4), (4, 6), (5, 7))[level]))
+    ),
+    "keep_above": _bound,
+    "add_each": _between((1, 9), (2, 15), (5, 40)),
+    "position": lambda rng, x, level: (rng.randint(1, max(1, len(x))),),
+    "modulo": _divided,
+    "distance": lambda rng, x, level: (rng.choice(((10, 20, 30, 40, 50), range(20, 90), range(30, 130))[level]),
+                                       rng.randint(2, (5, 9, 12)[level])),
+    "mass": lambda rng, x, level: (rng.randint(*((2, 12), (5, 40), (10, 99))[level]), rng.randint(2, (5, 9, 20)[level])),
+    "duration": _between((2, 5), (2, 9), (3, 20)),
+    "travel_more": _between((100, 900), (100, 2000), (100, 9999)),
+    "add_mass": _between((2, 20), (5, 60), (20, 300)),
+    "fuel": _between((2, 5), (2, 9), (3, 25)),
+    "part": _divisor,
+    "repeat": _between((2, 4), (2, 6), (3, 12)),
+}  # fmt: skip
+"""How a sentence's numbers are drawn from the value before it; rules that are absent take none."""
+
+
+def fill(
+    shape: Sequence[Sentence], rng: Random, level: int, name: str = "", thing: str = "", fixed: int = 0
+) -> Text | None:
+    """Numbers for a shape, or None after many tries. The first `fixed` sentences keep theirs, later ones where they
+    have some that hold; all others are drawn."""
+    name, thing = name or rng.choice(NAMES), thing or rng.choice(THINGS)
+    for _ in range(60):
+        sentences: list[Sentence] = []
+        values: list[Value] = []
+        for i, s in enumerate(shape):
+            drawn = s
+            if i >= fixed and s.rule.id in PICK and not (s.args and _holds(s, values)):
+                drawn = Sentence(s.rule, s.wording, PICK[s.rule.id](rng, values[-1] if values else None, level))
+            if not _holds(drawn, values) or drawn.args == (1,) and drawn.rule.id in ("share", "part"):
+                break
+            sentences.append(drawn)
+            values.append(_apply(drawn, values))
+        else:
+            return evaluate(name, thing, sentences)
+    return None
+
+
+def _holds(s: Sentence, values: Sequence[Value]) -> bool:
+    try:
+        value = _apply(s, values)
+    except Contradiction:
+        return False
+    return max(value, default=0) <= CAP if isinstance(value, tuple) else isinstance(value, str) or value <= CAP
+
+
+def write(skills: Iterable[str], rng: Random, level: int = 1, extra: int = 0) -> Text:
+    """A sound problem that uses every skill. Raises Failure where none exists (or no numbers are found)."""
+    wanted = frozenset(skills)
+    for _ in range(100):
+        rules = order(wanted, rng, extra)
+        shape = [Sentence(r, rng.randrange(len(r.wordings)), ()) for r in rules]
+        text = fill(shape, rng, level)
+        if text is not None:
+            return text
+    raise Failure(f"skills {sorted(wanted)}: found no numbers that satisfy them all")
+
+
+# ---------------------------------------------------------------- reading own texts
+
+
+def _pattern(wording: str) -> re.Pattern[str]:
+    slots = {
+        "N": r"[A-Z][a-z]+",
+        "a": r"\d+",
+        "b": r"\d+",
+        "things": r"[a-z]+",
+        "unit": r"[a-z]+",
+        "list": r"[\d, and]+",
+    }
+    pattern = ""
+    for i, part in enumerate(re.split(r"\{(\w+)\}", wording)):
+        again = f"(?P<{part}>" in pattern
+        pattern += re.escape(part) if i % 2 == 0 else f"(?P={part})" if again else f"(?P<{part}>{slots[part]})"
+    return re.compile(pattern)
+
+
+_PATTERNS = [(rule, i, _pattern(w)) for rule in RULES for i, w in enumerate(rule.wordings)]
+
+
+def read(question: str) -> Text | None:
+    """The inverse of `Text.question`, sound or not; None where a sentence is not of this module's wording."""
+    name = thing = ""
+    sentences = []
+    for part in re.split(r"(?<=[.?]) ", question.strip()):
+        found = next(((rule, i, m) for rule, i, p in _PATTERNS if (m := p.fullmatch(part))), None)
+        if found is None:
+            return None
+        rule, wording, match = found
+        slots = match.groupdict()
+        name, thing = slots.get("N") or name, slots.get("things") or thing
+        numbers = slots["list"] if "list" in slots else " ".join(slots.get(k) or "" for k in "ab")
+        sentences.append(Sentence(rule, wording, tuple(int(n) for n in re.findall(r"\d+", numbers))))
+    text = evaluate(name, thing, sentences)
+    return text if text.kinds else None
+
+
+# ---------------------------------------------------------------- combinations and the benchmark
+
+
+@cache
+def combinations_of(category: str, heldout: bool, largest: int = 5) -> tuple[frozenset[str], ...]:
+    """Every feasible combination of 1 to `largest` skills of a category on one side of the split, in a fixed order."""
+    every = (frozenset(c) for n in range(1, largest + 1) for c in combinations(sorted(skills_in(category)), n))
+    return tuple(c for c in every if feasible(c) and is_heldout(c) == heldout)
+
+
+def heldout_benchmark(n: int, seed: int) -> list[dict[str, Any]]:
+    """n distinct problems {question, answer, category, steps} that use held-out combinations only; 1 to 4 steps in
+    turn, categories in turn where one has such a problem (no code problem of one step is held out)."""
+    rng = Random(f"heldout {seed}")
+    rows: dict[str, dict[str, Any]] = {}
+    turn = 0
+    while len(rows) < n:
+        steps = 1 + turn // len(CATEGORIES) % 4
+        category = CATEGORIES[turn % len(CATEGORIES)]
+        turn += 1
+        pool = [c for c in combinations_of(category, True) if len(c) <= steps + 2]
+        for _ in range(200):
+            text = write(rng.choice(pool), rng, level=rng.choice((0, 1, 1, 2)), extra=rng.randrange(2))
+            if text.steps == steps and text.question not in rows:
+                rows[text.question] = {
+                    "question": text.question, "answer": text.answer, "category": category, "steps": steps,
+                }  # fmt: skip
+                break
+    return list(rows.values())
