@@ -251,6 +251,8 @@ class Prober(Section):
     def _enough(self) -> Prober:
         if self.k > self.n:
             raise ValueError(f"k ({self.k}) must not exceed n ({self.n}) for the unbiased estimate")
+        if len({model.path for model in self.ladder}) != len(self.ladder) or not self.ladder:
+            raise ValueError("ladder must name at least one prober, each once")
         return self
 
 
@@ -262,17 +264,30 @@ class Reward(Section):
     """R_base (open in the paper)."""
     difficulty: float = Field(default=2.0, ge=0)
     """lambda, the weight of 1 - rho (open in the paper)."""
-    exec_ok: float = 0.2
-    """Process reward of a tool call that runs and prints something new (magnitudes are open in the paper)."""
-    exec_error: float = -0.1
-    reflection: float = 0.2
-    """A refine turn after a failed check, whose next check succeeds."""
-    useful_edit: float = 0.2
-    """An edit after which the episode's check succeeds."""
-    needless_edit: float = -0.2
-    malformed: float = -0.3
-    repeated: float = -0.2
+    exec_ok: float = Field(default=0.2, ge=0)
+    """Process reward of the check that stands, once an episode (the paper leaves all process magnitudes open)."""
+    exec_error: float = Field(default=-0.2, le=0)
+    """A check that fails. With a repair it adds up to nothing, so that failing on purpose does not pay."""
+    reflection: float = Field(default=0.2, ge=0)
+    """The refine turn between a failed check and the next one, which passes."""
+    useful_edit: float = Field(default=0.2, ge=0)
+    """The edit between a failed check and the next one, which passes."""
+    needless_edit: float = Field(default=-0.2, le=0)
+    """An edit that was refused or that returns to skills held before."""
+    malformed: float = Field(default=-0.3, le=0)
+    """A tool call that could not be read."""
+    repeated: float = Field(default=-0.2, le=0)
     """The same call again."""
+
+    @model_validator(mode="after")
+    def _not_farmable(self) -> Reward:
+        for repair in ("reflection", "useful_edit"):
+            if getattr(self, repair) + self.exec_error > 0:
+                raise ValueError(
+                    f"{repair} ({getattr(self, repair)}) must not exceed what the failed check before it costs "
+                    f"(exec_error {self.exec_error}), else failing on purpose pays"
+                )
+        return self
 
 
 class MGPO(Section):

@@ -1,0 +1,200 @@
+"""The symbolic derivation: runs inside the sandbox, reads a problem's clauses as JSON on stdin, leaves its answer.
+
+Every value is an exact sympy expression times a dimension (things counted, a plain number, a physical unit), so a step
+that does not apply shows as a dimension that does not cancel, and a condition as a sympy relation that is not true.
+Sends `{"answer": text}` or `{"unsolvable": reason}` back.
+"""
+
+import json
+import sys
+
+import sympy as sp
+
+LIMIT = 10**9
+THING, ITEM = sp.symbols("thing item", positive=True)
+KM, M, G, MG, H, MIN, KJ = sp.symbols("km m g mg h min kJ", positive=True)
+UNITS = {"km": KM, "m": M, "g": G, "mg": MG, "h": H, "min": MIN, "kJ": KJ}
+
+
+class Unsolvable(Exception):
+    pass
+
+
+def require(condition, reason):
+    """A sympy relation (or a Python bool) that must hold."""
+    if condition != True:  # noqa: E712 - sympy's `true` is not the singleton True, and an open relation is neither
+        raise Unsolvable(reason)
+
+
+def magnitude(value, dimension, rule):
+    """`value / dimension`, which must be a plain number: the step applies to this kind of value."""
+    require(not isinstance(value, list), f"{rule} applies to one value, not to a list")
+    amount, unit = value
+    require((unit / dimension).is_number, f"{rule} does not apply to a value in {unit}")
+    return amount * (unit / dimension)
+
+
+def values(value, rule):
+    require(isinstance(value, list), f"{rule} applies to a list")
+    return value
+
+
+def rest(x, a):
+    require(sp.Ge(a, 2), f"rows of {a}")
+    return x - a * sp.floor(sp.Rational(x, a))
+
+
+def quotient(x, a):
+    require(sp.Ge(a, 1), f"{a} parts")
+    y = sp.Rational(x, a)
+    require(y.is_integer, f"{x} cannot be divided into {a} equal parts")
+    return y
+
+
+def positive(*numbers):
+    for number in numbers:
+        require(sp.Ge(number, 1), f"{number} is not positive")
+
+
+def common_divisor(x, a):
+    positive(x, a)
+    return sp.gcd(x, a)
+
+
+def common_multiple(x, a):
+    positive(x, a)
+    return x * a / sp.gcd(x, a)
+
+
+def times(x, a):
+    positive(a)
+    return x * a
+
+
+def difference(x, a):
+    require(sp.Ge(x - a, 0), f"{x} is less than {a}")
+    return x - a
+
+
+def digit_sum(x):
+    total = sp.Integer(0)
+    for place in range(len(str(x))):
+        total += sp.floor(x / sp.Integer(10) ** place) - 10 * sp.floor(x / sp.Integer(10) ** (place + 1))
+    return total
+
+
+def extreme(pick):
+    def of(items):
+        require(len(items) > 0, "the list is empty")
+        return pick(*items)
+
+    return of
+
+
+def at(items, a):
+    require(sp.And(sp.Ge(a, 1), sp.Le(a, len(items))), f"there is no position {a} in a list of {len(items)}")
+    return items[int(a) - 1]
+
+
+ON_THINGS = {
+    "add": lambda x, a: x + a,
+    "subtract": difference,
+    "multiply": times,
+    "share": quotient,
+    "remainder": rest,
+    "gcd": common_divisor,
+    "lcm": common_multiple,
+    "digit_sum": digit_sum,
+    "larger": lambda x, a: sp.Max(x, a),
+}
+ON_RESULTS = {"double": lambda x: x * 2, "modulo": rest}
+ON_LISTS = {
+    "keep_even": lambda items: [v for v in items if sp.Eq(v - 2 * sp.floor(v / 2), 0) == True],  # noqa: E712
+    "keep_above": lambda items, a: [v for v in items if sp.Gt(v, a) == True],  # noqa: E712
+    "add_each": lambda items, a: [v + a for v in items],
+}
+FROM_LISTS = {
+    "list_sum": lambda items: sp.Add(*items),
+    "list_max": extreme(sp.Max),
+    "list_min": extreme(sp.Min),
+    "count": lambda items: sp.Integer(len(items)),
+    "position": at,
+}
+# What a unit is worth in another one, and what a rate turns it into.
+CONVERSIONS = {"km_to_m": (KM, M, 1000), "g_to_mg": (G, MG, 1000), "h_to_min": (H, MIN, 60)}
+GAINS = {"travel_more": M, "add_mass": G}
+ON_ANY_UNIT = {"part": quotient, "repeat": times}
+
+
+def begin(rule, numbers):
+    if rule == "has":
+        return (numbers[0], THING)
+    if rule == "list":
+        return list(numbers)
+    if rule == "duration":
+        return (numbers[0] * 24, H)
+    rate, span = {"distance": (KM / H, H), "mass": (G / M**3, M**3)}[rule]
+    return (numbers[0] * numbers[1], rate * span)
+
+
+def follow(value, rule, numbers):
+    if rule in ON_THINGS:
+        return (ON_THINGS[rule](magnitude(value, THING, rule), *numbers), THING)
+    if rule in ON_RESULTS:
+        return (ON_RESULTS[rule](magnitude(value, ITEM, rule), *numbers), ITEM)
+    if rule in ON_LISTS:
+        return ON_LISTS[rule](values(value, rule), *numbers)
+    if rule in FROM_LISTS:
+        return (FROM_LISTS[rule](values(value, rule), *numbers), ITEM)
+    if rule in CONVERSIONS:
+        old, new, factor = CONVERSIONS[rule]
+        return (magnitude(value, old, rule) * factor, new)
+    if rule in GAINS:
+        return (magnitude(value, GAINS[rule], rule) + numbers[0], GAINS[rule])
+    if rule == "fuel":
+        return (magnitude(value, KM, rule) * numbers[0], KJ)
+    require(not isinstance(value, list) and value[1] in UNITS.values(), f"{rule} applies to a quantity")
+    amount, unit = value
+    return (ON_ANY_UNIT[rule](amount, *numbers), unit)
+
+
+def conclude(value, rule, numbers, unit):
+    if rule == "code_list":
+        return "[" + ", ".join(str(v) for v in values(value, rule)) + "]"
+    if rule == "code_number":
+        return str(magnitude(value, ITEM, rule))
+    if rule == "quantity":
+        require(not isinstance(value, list) and value[1] == UNITS[unit], f"the result is not in {unit}")
+        return str(value[0])
+    x = magnitude(value, THING, rule)
+    if rule == "maths_number":
+        return str(x)
+    if rule == "parity":
+        return "even" if x.is_even else "odd"
+    (a,) = numbers
+    require(sp.Ge(a, 2), f"multiples of {a}")
+    return "yes" if sp.Rational(x, a).is_integer else "no"
+
+
+def bounded(value):
+    for number in value if isinstance(value, list) else [value[0]]:
+        require(sp.Le(number, LIMIT), f"{number} is beyond {LIMIT}")
+    return value
+
+
+def solve(clauses):
+    """The clauses [rule, numbers, unit] of a problem, opening first, question last."""
+    try:
+        (rule, numbers, _), *steps, (asked, operands, unit) = [
+            (r, [sp.Integer(n) for n in ns], u) for r, ns, u in clauses
+        ]
+        value = bounded(begin(rule, numbers))
+        for rule, numbers, _ in steps:
+            value = bounded(follow(value, rule, numbers))
+        return {"answer": conclude(value, asked, operands, unit)}
+    except Unsolvable as e:
+        return {"unsolvable": str(e)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(solve(json.load(sys.stdin))))

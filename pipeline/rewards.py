@@ -1,0 +1,129 @@
+"""Rewards of an episode: the terminal reward r_T and one process reward a turn, as pure functions.
+
+Terminal (PAPER): r_T = V * (base + 1[rho > 0] * difficulty * (1 - rho)), with V the committee's verdict and rho the
+prober's Pass@k. Only what a prober can solve at all earns the difficulty bonus.
+
+Process (the paper gives credit for tool calls that run and for coherent reflection, and leaves sizes and judge open).
+A *check* is an `exec` turn. It *passes* if it ran, is no repetition, and its code computes and prints something. What
+a turn can earn:
+
+| turn | reward |
+|---|---|
+| a call that could not be read | `malformed` |
+| the same call as before, with the same skills active | `repeated` |
+| a check that fails (error, timeout, limit) | `exec_error` |
+| the check that stands: the first one that passes after the last failure | `exec_ok` |
+| the repair between a failed check and the next one that passes: the last edit | `useful_edit` |
+| where there was no edit: the last refine turn | `reflection` |
+| an edit that was refused, or that returns to a selection of skills held before | `needless_edit` |
+| anything else, infrastructure failures included | 0 |
+
+Why nothing is gained by acting for the reward: `exec_ok` is paid once an episode, whatever the number of checks; a
+repair is paid once a failure and earns no more than the failure costs (the config enforces it), so that failing on
+purpose brings nothing; every repetition costs; an edit is paid only where a check went from failing to passing.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+
+from actors.chat import ToolCall, parse_turn
+from pipeline.config import Reward
+from pipeline.records import Episode, Failure, Probe, Turn, Verdict
+
+
+def terminal(verdict: Verdict | None, probe: Probe | None, reward: Reward) -> float:
+    """r_T of an episode; `verdict` is None where the model submitted nothing.
+
+    Raises Failure where no reward can be derived: an undecided verdict, or an accepted problem without a probe.
+    """
+    if verdict is None or verdict.decision == "rejected":
+        return 0.0
+    if verdict.decision == "undecided":
+        raise Failure(f"problem {verdict.problem_id}: undecided ({verdict.reason}), no reward follows", "infra_error")
+    if probe is None:
+        raise Failure(f"problem {verdict.problem_id}: accepted, but no probe says how hard it is", "infra_error")
+    bonus = reward.difficulty * (1.0 - probe.pass_at_k) if probe.pass_at_k > 0 else 0.0
+    return reward.base + bonus
+
+
+def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
+    """r_proc, one number a turn."""
+    turns = episode.turns
+    rewards = [0.0] * len(turns)
+    selection = frozenset(skill.id for skill in episode.task.skills)
+    selections = {selection}
+    seen: set[tuple[frozenset[str], str]] = set()
+    failed: int | None = None
+    standing: int | None = None
+    for i, turn in enumerate(turns):
+        if turn.tool is None or turn.tool.status == "infra":
+            continue
+        call = parse_turn(turn.text)[2]
+        if turn.tool.status == "malformed" or not isinstance(call, ToolCall):
+            rewards[i] = reward.malformed
+            continue
+        identity = (selection, _identity(call))
+        repeated = identity in seen
+        seen.add(identity)
+        if turn.action == "exec":
+            if turn.tool.status != "ok":
+                rewards[i] = reward.exec_error
+                failed, standing = i, None
+            elif not repeated and _computes(call) and turn.tool.content.strip():
+                if failed is not None:
+                    _pay_repair(turns, rewards, failed, i, reward)
+                    failed = None
+                if standing is None:
+                    standing = i
+        elif turn.action == "edit":
+            selection = _selection(turn.tool.content) if turn.tool.status == "ok" else selection
+            if selection in selections:
+                rewards[i] = reward.needless_edit
+            selections.add(selection)
+        if repeated:
+            rewards[i] = min(rewards[i], reward.repeated)
+    if standing is not None:
+        rewards[standing] = reward.exec_ok
+    return tuple(rewards)
+
+
+def _pay_repair(turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: Reward) -> None:
+    """Credit the one turn between a failed and a passed check that can have made the difference."""
+    between = [i for i in range(passed - 1, failed, -1) if rewards[i] == 0]
+    edits = [i for i in between if turns[i].action == "edit"]
+    thoughts = [i for i in between if turns[i].action == "think" and turns[i].stage == "refine"]
+    if edits:
+        rewards[edits[0]] = reward.useful_edit
+    elif thoughts:
+        rewards[thoughts[0]] = reward.reflection
+
+
+def _selection(content: str) -> frozenset[str]:
+    """The skills active after an edit, from the answer the agent was shown: "Skills: a, b"."""
+    return frozenset(part.strip() for part in content.removeprefix("Skills:").split(","))
+
+
+def _code(call: ToolCall) -> ast.Module | None:
+    """The parsed code of an `exec` call (parsed only, never run); None where it is no Python."""
+    try:
+        return ast.parse(call.arguments["code"])
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _identity(call: ToolCall) -> str:
+    """What a call is, whatever the layout and the comments of its code."""
+    code = _code(call) if call.name == "exec" else None
+    return ast.dump(code) if code is not None else json.dumps([call.name, call.arguments], sort_keys=True)
+
+
+def _computes(call: ToolCall) -> bool:
+    """The code does something to its numbers: it holds an operation, or a call other than print."""
+    code = _code(call)
+    return code is not None and any(
+        isinstance(node, ast.BinOp | ast.Compare)
+        or (isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id == "print"))
+        for node in ast.walk(code)
+    )
