@@ -1,0 +1,257 @@
+"""Ray and the pools: started when first needed, placed as the config says, stopped together.
+
+Invariant: every process this module starts ends with `close`, and nothing of another run is touched: a private Ray
+is shut down, on a shared cluster only the applications and actors named after this run are removed.
+
+Each pool is one Serve application, so that it starts, scales and fails alone. Waiting for a pool has the pool's own
+`start_timeout_s`; Serve's status message is the cause that is reported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.handle import DeploymentHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from actors.committee import Committee
+from actors.prober import Prober
+from actors.proposer import Proposer
+from actors.sandbox_pool import SandboxPool
+from actors.solver import Solver
+from actors.weights import WeightStore
+from pipeline import mini
+from pipeline.config import Config, Model, Pool
+from pipeline.records import Failure
+
+_POLL_S = 0.25
+
+
+class Cluster:
+    """Handles of the running pools. Starts Ray on first use."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.id = uuid.uuid4().hex[:8]
+        self._private = False
+        self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
+        self._actors: list[Any] = []
+
+    # ------------------------------------------------------------ Ray itself
+
+    def start(self) -> None:
+        """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
+        if ray.is_initialized():
+            return
+        address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
+        self._private = address is None
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            if self._private:
+                ray.init(
+                    address="local",
+                    num_cpus=self.config.ray.num_cpus or len(os.sched_getaffinity(0)),
+                    object_store_memory=self.config.ray.object_store_mb << 20,
+                    include_dashboard=self.config.ray.dashboard,
+                    runtime_env={"env_vars": _ENVIRONMENT},
+                    **quiet,
+                )
+            else:
+                ray.init(address=address, runtime_env={"env_vars": _ENVIRONMENT}, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
+            what = (
+                "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
+            )
+            raise Failure(f"{what} ({_first_line(e)})", "infra_error") from None
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+
+    @property
+    def logs(self) -> str:
+        """Where Ray keeps the logs of its processes."""
+        return str(Path(ray._private.worker._global_node.get_logs_dir_path())) if ray.is_initialized() else ""
+
+    def close(self) -> None:
+        """Stop every process this run started. Safe to call at any time, more than once."""
+        if not ray.is_initialized():
+            return
+        if not self._private:
+            with contextlib.suppress(Exception):  # the cluster may be gone, which is what we want
+                for name in self._apps:
+                    serve.delete(self._app(name), _blocking=False)
+                for actor in self._actors:
+                    ray.kill(actor)
+        ray.shutdown()
+
+    # ------------------------------------------------------------ actors on the driver's node
+
+    def actor(self, cls: type, *args: Any, **kwargs: Any) -> Any:
+        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns lives as long as the run."""
+        self.start()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        handle = (
+            ray.remote(cls)
+            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here, runtime_env={"env_vars": _ENVIRONMENT})
+            .remote(*args, **kwargs)
+        )
+        self._actors.append(handle)
+        return handle
+
+    def weight_store(self) -> Any:
+        return self.actor(WeightStore)
+
+    # ------------------------------------------------------------ pools
+
+    async def sandbox(self) -> DeploymentHandle:
+        s = self.config.sandbox
+        limits = {"wall_s": s.wall_s, "cpu_s": s.cpu_s, "memory_mb": s.memory_mb}
+        return await self._pool(
+            "sandbox", s.pool, SandboxPool, slots=s.slots, minimum=s.minimum, limits=limits, queue=s.queue
+        )
+
+    async def probers(self) -> dict[str, DeploymentHandle]:
+        """The engines of the prober's ladder, by model path."""
+        pool = self.config.prober.pool
+        handles = [self._solver(f"solver-{i}", model, pool) for i, model in enumerate(self.config.prober.ladder)]
+        return dict(zip([m.path for m in self.config.prober.ladder], await asyncio.gather(*handles), strict=True))
+
+    async def committee(self) -> DeploymentHandle:
+        c = self.config.committee
+        sandbox, probers = await asyncio.gather(self.sandbox(), self.probers())
+        solver = probers[self.config.prober.ladder[-1].path]
+        return await self._pool("committee", c.pool, Committee, config=c, sandbox=sandbox, solver=solver)
+
+    async def prober(self) -> DeploymentHandle:
+        p = self.config.prober
+        sandbox, solvers = await asyncio.gather(self.sandbox(), self.probers())
+        pool = p.pool.model_copy(update={"num_gpus": 0.0})
+        return await self._pool("prober", pool, Prober, config=p, solvers=solvers, sandbox=sandbox)
+
+    async def proposer(self, model_dir: Path, weights: Any, sink: Any) -> DeploymentHandle:
+        c = self.config
+        return await self._pool(
+            "proposer", c.proposer_pool, Proposer,
+            model_dir=str(model_dir), engine=c.proposer.engine, episode=c.episode, seed=c.seed,
+            sandbox=await self.sandbox(), weights=weights, sink=sink, system_prompt=c.system_prompt,
+            threads=c.proposer.engine.threads,
+        )  # fmt: skip
+
+    async def student(self, model: Model, weights: Any, sink: Any) -> DeploymentHandle:
+        """The solver in training."""
+        return await self._solver("student", model, self.config.prober.pool, weights=weights, sink=sink)
+
+    async def _solver(
+        self, name: str, model: Model, pool: Pool, weights: Any = None, sink: Any = None
+    ) -> DeploymentHandle:
+        return await self._pool(
+            name, pool, Solver,
+            model_dir=str(mini.resolve(model.path)), engine=model.engine, seed=self.config.seed,
+            weights=weights, sink=sink, threads=model.engine.threads,
+        )  # fmt: skip
+
+    async def stop(self, name: str) -> None:
+        """Take a pool down and free what it held."""
+        task = self._apps.pop(name, None)
+        if task is not None:
+            await task
+            await asyncio.to_thread(serve.delete, self._app(name))
+
+    async def _pool(self, name: str, pool: Pool, cls: type, *, threads: int = 1, **arguments: Any) -> DeploymentHandle:
+        if name not in self._apps:
+            self._apps[name] = asyncio.ensure_future(self._deploy(name, pool, cls, threads, arguments))
+        return await asyncio.shield(self._apps[name])
+
+    async def _deploy(
+        self, name: str, pool: Pool, cls: type, threads: int, arguments: dict[str, Any]
+    ) -> DeploymentHandle:
+        self.start()
+        environment = _ENVIRONMENT | {"OMP_NUM_THREADS": str(threads)}
+        scale: dict[str, Any] = {"num_replicas": pool.min_replicas}
+        if pool.max_replicas > pool.min_replicas:
+            scale = {
+                "autoscaling_config": AutoscalingConfig(
+                    min_replicas=pool.min_replicas,
+                    max_replicas=pool.max_replicas,
+                    target_ongoing_requests=max(1.0, 0.7 * pool.max_ongoing),
+                )
+            }
+        deployment = serve.deployment(cls, name=name).options(
+            max_ongoing_requests=pool.max_ongoing,
+            max_queued_requests=pool.max_queued,
+            graceful_shutdown_timeout_s=5,
+            health_check_period_s=5,
+            health_check_timeout_s=30,
+            ray_actor_options={
+                "num_cpus": pool.num_cpus,
+                "num_gpus": pool.num_gpus,
+                "resources": pool.resources,
+                "runtime_env": {"env_vars": environment},
+            },
+            **scale,
+        )
+        target = serve.RunTarget(target=deployment.bind(**arguments), name=self._app(name), route_prefix=None)
+        await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        await self._until_running(name, pool.start_timeout_s)
+        return serve.get_deployment_handle(name, app_name=self._app(name))
+
+    async def _until_running(self, name: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            app = (await asyncio.to_thread(serve.status)).applications[self._app(name)]
+            if app.status == "RUNNING":
+                return
+            if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                messages = [app.message, *(d.message for d in app.deployments.values())]
+                cause = _cause(next((m for m in reversed(messages) if m), "no message"))
+                raise Failure(f"pool {name}: did not start: {cause} (logs: {self.logs})", "infra_error")
+            if time.monotonic() > deadline:
+                waiting = next((d.message for d in app.deployments.values() if d.message), app.status)
+                raise Failure(f"pool {name}: not running after {timeout_s:g} s: {_cause(waiting)}", "infra_error")
+            await asyncio.sleep(_POLL_S)
+
+    def _app(self, name: str) -> str:
+        return f"{self.config.name}-{self.id}-{name}"
+
+
+_ENVIRONMENT = {
+    # Whatever runs on a CPU shares few cores: one thread, unless a pool or trainer says otherwise.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+}
+
+
+def _first_line(e: BaseException) -> str:
+    return next(iter(str(e).strip().splitlines()), type(e).__name__)
+
+
+def _cause(message: str) -> str:
+    """The line of a Serve status message that names the exception: the last that does not belong to a traceback."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    named = [line for line in lines if "Failure:" in line or "Error:" in line or "Unavailable:" in line]
+    return (named or lines or ["no message"])[-1]
+
+
+@contextlib.contextmanager
+def opened(config: Config) -> Iterator[Cluster]:
+    """A cluster that is closed whatever happens."""
+    cluster = Cluster(config)
+    try:
+        yield cluster
+    finally:
+        cluster.close()

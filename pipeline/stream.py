@@ -1,0 +1,106 @@
+"""The stream of judged episodes: task -> episode -> verdict -> probe, with every failure accounted for.
+
+    task ──► proposer (or teacher) ──► committee ──► prober ──► Judged
+                 │ rollout, straight to the buffer
+
+Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
+waits for the pools, each call with a deadline. Infrastructure errors are retried under a new attempt number, up to
+`episode.attempts`; a task that never got an answer comes back as an episode with outcome `infra_error`, it is never
+lost. Token arrays do not pass through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.calls import call
+from pipeline.config import Config
+from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
+
+_BACKOFF_S = 0.5
+
+
+@dataclass(frozen=True)
+class Judged:
+    episode: Episode
+    verdict: Verdict | None
+    """None if nothing was submitted, or the episode failed."""
+    probe: Probe | None
+    """None unless the verdict is accepted and probing was asked for."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.episode.id, self.episode.attempt
+
+    @property
+    def accepted(self) -> bool:
+        return self.verdict is not None and self.verdict.accepted
+
+    @property
+    def failed(self) -> bool:
+        """No reward can be derived: infrastructure failed, or the committee could not decide."""
+        undecided = self.verdict is not None and self.verdict.decision == "undecided"
+        return undecided or self.episode.outcome.kind not in ("ok", "model_error")
+
+
+class Stream:
+    """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT)."""
+
+    def __init__(self, config: Config, writer: Any, committee: Any, prober: Any | None, sink: Any | None):
+        self._config = config
+        self._writer = writer
+        self._committee = committee
+        self._prober = prober
+        self._sink = sink
+        self.retries = 0
+
+    async def judged(self, task: Task, prober: str | None = None) -> Judged:
+        """Play, judge and probe one task."""
+        last = "no attempt"
+        for attempt in range(1, self._config.episode.attempts + 1):
+            try:
+                judged = await self._attempt(task, attempt, prober)
+            except Failure as e:
+                if e.kind != "infra_error":
+                    return _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
+                last = str(e)
+            else:
+                if judged.episode.outcome.kind != "infra_error":
+                    return judged
+                last = judged.episode.outcome.reason
+                await self.drop([judged])
+            self.retries += 1
+            await asyncio.sleep(_BACKOFF_S * attempt)
+        return _given_up(task, self._config.episode.attempts, Outcome(kind="infra_error", reason=last))
+
+    async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:
+        c = self._config
+        grace_s = c.episode.limits.wall_s + 60
+        episode: Episode = await call(self._writer.episode.remote(task, attempt), "proposer", grace_s)
+        if episode.submitted is None or episode.outcome.kind != "ok":
+            return Judged(episode, None, None)
+        verdict: Verdict = await call(
+            self._committee.judge.remote(episode.submitted, episode, episode.active), "committee", c.committee.timeout_s
+        )
+        if self._prober is None or not verdict.accepted:
+            return Judged(episode, verdict, None)
+        probe: Probe = await call(
+            self._prober.probe.remote(episode.submitted, prober, task.seed), "prober", c.prober.timeout_s
+        )
+        return Judged(episode, verdict, probe)
+
+    async def drop(self, judged: Sequence[Judged]) -> None:
+        """Forget the rollouts of episodes that will not be trained on."""
+        if self._sink is not None and judged:
+            await call(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
+
+
+def _given_up(task: Task, attempt: int, outcome: Outcome) -> Judged:
+    episode = Episode(
+        id=task.id, attempt=attempt, task=task, turns=(), active=tuple(s.id for s in task.skills), submitted=None,
+        outcome=outcome, policy_versions=(), prompt_tokens=0, sampled_tokens=0, wall_s=0.0,
+    )  # fmt: skip
+    return Judged(episode, None, None)
