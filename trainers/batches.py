@@ -63,9 +63,10 @@ class StepBatch:
         return len(self.start_S) - 1
 
     @classmethod
-    def from_arrow(cls, batches: Sequence[pa.RecordBatch]) -> StepBatch:
+    def from_arrow(cls, batches: Sequence[pa.RecordBatch | pa.Table]) -> StepBatch:
         """Raises Failure, naming the trajectory, where token fields disagree."""
-        table = pa.Table.from_batches(list(batches), schema=Rollout.schema_arrow()).combine_chunks()
+        table = pa.concat_tables([_table(batch) for batch in batches] or [Rollout.schema_arrow().empty_table()])
+        table = table.combine_chunks()
         start_S = _starts(table, "token_ids")
         mask_T = _values(table, "loss_mask")
         action_T = _values(table, "action_index")
@@ -90,11 +91,16 @@ class StepBatch:
         return cls(tokens, _values(table, "token_ids"), start_S, loss_N)
 
     def micro_batches(self, max_tokens: int) -> list[MicroBatch]:
-        """Trajectories packed, longest first, into rows of at most `max_tokens` (a longer trajectory has its own)."""
+        """Trajectories packed, longest first, into rows of at most `max_tokens` (a longer trajectory has its own).
+
+        Those without a loss token are left out: they take part in the advantages only.
+        """
         length_S = np.diff(self.start_S)
         rows: list[list[int]] = []
         free: list[int] = []
         for index in np.argsort(-length_S, kind="stable"):
+            if self.tokens.length_S[index] == 0:
+                continue
             length = int(length_S[index])
             row = next((r for r, room in enumerate(free) if room >= length), None)
             if row is None:
@@ -123,6 +129,10 @@ class StepBatch:
             target_K=torch.from_numpy(ids_L[position_K]),
             token_K=torch.from_numpy(np.concatenate(tokens)),
         )
+
+
+def _table(batch: pa.RecordBatch | pa.Table) -> pa.Table:
+    return batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
 
 
 def _starts(table: pa.Table, name: str) -> np.ndarray:

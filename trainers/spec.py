@@ -1,0 +1,67 @@
+"""What a training run is made of, and what it leaves. Imports neither Ray nor torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipeline.config import GRPO, MGPO, SFTObjective
+
+
+class TrainSpec(BaseModel):
+    """One run of the train loop. The same spec and storage again resumes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_model: Path
+    """Hugging Face directory: the starting point, and pi_ref where the objective needs one."""
+    objective: MGPO | GRPO | SFTObjective = Field(discriminator="name")
+    lr: float
+    warmup_steps: int = 0
+    """Linear warm-up, then constant."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    workers: int = 1
+    use_gpu: bool = False
+    cpus_per_worker: float = 1.0
+    threads: int = 1
+    """OpenMP threads of each worker."""
+    micro_batch_tokens: int = 4096
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: for long contexts on a GPU."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    storage: Path
+    """Folder of the runs; on several machines it must be shared."""
+    name: str
+    """Folder of this run in `storage`; its checkpoints are `step-NNNNNN` in it."""
+    checkpoint_every: int = 50
+    keep_checkpoints: int = 2
+    publish_every: int | None = 1
+    """Weights go out after every so many steps; None: never."""
+    publish_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    max_failures: int = 1
+    """Restarts of the workers from the last checkpoint."""
+    step_timeout_s: float = 600.0
+    """How long a rank waits for its share of a step, for a weight chunk to be taken, or for the other ranks."""
+    start_timeout_s: float = 300.0
+    """How long the workers' resources may take to come."""
+    seed: int = 0
+
+    @field_validator("base_model", "storage")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        return path.absolute()  # workers have another working directory
+
+
+class TrainSummary(BaseModel):
+    """The end of a run that went well."""
+
+    checkpoint: Path
+    """Hugging Face directory of the last step."""
+    step: int
+    metrics: dict[str, Any]
+    """Of the last step trained in this call; empty where all was done before."""
