@@ -72,8 +72,11 @@ async def gather_bounded(make: list[Callable[[], Awaitable[T]]], at_once: int) -
         async with gate:
             return await job()
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(job)) for job in make]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(job)) for job in make]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
 
 

@@ -30,10 +30,13 @@ from actors.prober import Prober
 from actors.proposer import Proposer
 from actors.sandbox_pool import SandboxPool
 from actors.solver import Solver
+from actors.teacher import TeacherProposer
 from actors.weights import WeightStore
 from pipeline import mini
+from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config, Model, Pool
 from pipeline.records import Failure
+from pipeline.teachers import make_teacher
 
 _POLL_S = 0.25
 
@@ -47,6 +50,7 @@ class Cluster:
         self._private = False
         self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._actors: list[Any] = []
+        self._named: dict[str, Any] = {}
 
     # ------------------------------------------------------------ Ray itself
 
@@ -109,8 +113,18 @@ class Cluster:
         self._actors.append(handle)
         return handle
 
-    def weight_store(self) -> Any:
-        return self.actor(WeightStore)
+    def buffer(self) -> Any:
+        """The run's rollout buffer: where every replica sends what it sampled."""
+        return self._once("buffer", RolloutBuffer)
+
+    def weights(self, policy: str) -> Any:
+        """The weight store of a policy (proposer, student)."""
+        return self._once(f"weights-{policy}", WeightStore)
+
+    def _once(self, name: str, cls: type) -> Any:
+        if name not in self._named:
+            self._named[name] = self.actor(cls)
+        return self._named[name]
 
     # ------------------------------------------------------------ pools
 
@@ -124,7 +138,9 @@ class Cluster:
     async def probers(self) -> dict[str, DeploymentHandle]:
         """The engines of the prober's ladder, by model path."""
         pool = self.config.prober.pool
-        handles = [self._solver(f"solver-{i}", model, pool) for i, model in enumerate(self.config.prober.ladder)]
+        handles = [
+            self._solver(f"solver-{i}", model, pool, None, None) for i, model in enumerate(self.config.prober.ladder)
+        ]
         return dict(zip([m.path for m in self.config.prober.ladder], await asyncio.gather(*handles), strict=True))
 
     async def committee(self) -> DeploymentHandle:
@@ -139,22 +155,32 @@ class Cluster:
         pool = p.pool.model_copy(update={"num_gpus": 0.0})
         return await self._pool("prober", pool, Prober, config=p, solvers=solvers, sandbox=sandbox)
 
-    async def proposer(self, model_dir: Path, weights: Any, sink: Any) -> DeploymentHandle:
+    async def teacher(self) -> DeploymentHandle:
+        """Plays episodes as the proposer would, to be learned from."""
+        c = self.config
+        return await self._pool(
+            "teacher", c.proposer_pool.model_copy(update={"num_gpus": 0.0}), TeacherProposer,
+            teacher=make_teacher(c.teacher), model_dir=str(mini.resolve(c.proposer.path)), episode=c.episode,
+            sandbox=await self.sandbox(), sink=self.buffer(), system_prompt=c.system_prompt,
+        )  # fmt: skip
+
+    async def proposer(self, model_dir: Path) -> DeploymentHandle:
+        """The policy, from `model_dir` until its weight store has a version."""
         c = self.config
         return await self._pool(
             "proposer", c.proposer_pool, Proposer,
             model_dir=str(model_dir), engine=c.proposer.engine, episode=c.episode, seed=c.seed,
-            sandbox=await self.sandbox(), weights=weights, sink=sink, system_prompt=c.system_prompt,
-            threads=c.proposer.engine.threads,
+            sandbox=await self.sandbox(), weights=self.weights("proposer"), sink=self.buffer(),
+            system_prompt=c.system_prompt, threads=c.proposer.engine.threads,
         )  # fmt: skip
 
-    async def student(self, model: Model, weights: Any, sink: Any) -> DeploymentHandle:
-        """The solver in training."""
-        return await self._solver("student", model, self.config.prober.pool, weights=weights, sink=sink)
+    async def student(self) -> DeploymentHandle:
+        """The solver in training, from its base model until its weight store has a version."""
+        return await self._solver(
+            "student", self.config.solve.base, self.config.prober.pool, self.weights("student"), self.buffer()
+        )
 
-    async def _solver(
-        self, name: str, model: Model, pool: Pool, weights: Any = None, sink: Any = None
-    ) -> DeploymentHandle:
+    async def _solver(self, name: str, model: Model, pool: Pool, weights: Any, sink: Any) -> DeploymentHandle:
         return await self._pool(
             name, pool, Solver,
             model_dir=str(mini.resolve(model.path)), engine=model.engine, seed=self.config.seed,

@@ -66,7 +66,9 @@ def read(paths: Sequence[str], on_bad_record: Literal["stop", "skip"], max_chars
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         if path.suffix not in _SUFFIXES:
-            raise Failure(f"acquire.corpus {path}: unknown kind {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}")
+            raise Failure(
+                f"acquire.corpus {path}: unknown kind {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}"
+            )
         return [path]
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
@@ -86,7 +88,7 @@ def _questions(path: Path, text: str, on_bad_record: str) -> tuple[list[Document
             cause = f"no field {e}" if isinstance(e, KeyError) else f"no JSON object with text fields ({e})"
             if on_bad_record == "stop":
                 raise Failure(
-                    f"corpus file {path}:{number}: {cause}; expected {{\"question\": …, \"answer\": …}} "
+                    f'corpus file {path}:{number}: {cause}; expected {{"question": …, "answer": …}} '
                     "(acquire.on_bad_record=skip passes over such lines)"
                 ) from None
             skipped += 1

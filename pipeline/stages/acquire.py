@@ -1,0 +1,67 @@
+"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills; those it scores high are kept.
+
+A document is one step: its reply is on disk before the next is counted, so a teacher is never asked twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from pipeline import corpus, skills
+from pipeline.calls import gather_bounded
+from pipeline.context import Context
+from pipeline.records import Failure
+from pipeline.teachers import make_teacher
+
+_WAVE = 32
+"""Documents asked side by side; a wave is on disk before the next begins."""
+
+
+async def run(context: Context) -> dict[str, Any]:
+    config = context.config.acquire
+    found = corpus.read(config.corpus, config.on_bad_record, config.max_document_chars)
+    teacher = make_teacher(context.config.teacher)
+    done = len(context.run.steps("acquire"))
+
+    with context.progress.stage("acquire", len(found.documents), "document", done) as progress:
+        for start in range(done, len(found.documents), _WAVE):
+            wave = found.documents[start : start + _WAVE]
+            asks = [
+                lambda d=document, n=number: teacher.complete(
+                    skills.prompt(d.kind, d.text), seed=context.seed("acquire", n)
+                )
+                for number, document in enumerate(wave, start=start)
+            ]
+            replies = await gather_bounded(asks, _WAVE)
+            for number, (document, reply) in enumerate(zip(wave, replies, strict=True), start=start + 1):
+                with context.run.new_step("acquire", number) as folder:
+                    (folder / "reply.json").write_text(json.dumps({"source": document.source, "reply": reply}))
+            progress.advance(len(wave))
+
+    candidates, malformed = [], 0
+    for step in context.run.steps("acquire"):
+        saved = json.loads((step / "reply.json").read_text())
+        try:
+            candidates += skills.parse_reply(saved["reply"], saved["source"])
+        except Failure as e:
+            malformed += 1
+            context.progress.say("acquire", f"{saved['source']}: reply left out: {e}")
+    kept, low, duplicates = skills.select(candidates, config.min_score)
+    if not kept:
+        raise Failure(
+            f"acquire: none of {len(candidates)} candidate skills reaches acquire.min_score ({config.min_score}); "
+            "lower it, or give a richer corpus"
+        )
+    skills.SkillLibrary(context.run.path("skills")).save(kept)
+    return {
+        "documents": len(found.documents),
+        "skipped_records": found.skipped,
+        "malformed_replies": malformed,
+        "candidates": len(candidates),
+        "dropped_low_score": low,
+        "duplicates": duplicates,
+        "kept": len(kept),
+        "skills": dict(sorted(Counter(s.category for s in kept).items())),
+    }

@@ -1,0 +1,198 @@
+"""MGPO (PAPER, stage 3): the proposer is trained on what it writes.
+
+    curriculum ──tasks──► Stream ──judged──► step NNNNNN on disk ──release──► trainer ──version──► proposer replicas
+        ▲                                        │                              (Ray Train, in a thread)     │
+        └────────── success rates ◄──────────────┘            `Follower` waits for each version and has it pulled ┘
+
+The driver's loop makes one step after another: it waits until the replicas serve a version that is at most
+`max_staleness` behind, plays the step's groups, writes the step, releases it to the trainer. `Follower` waits for the
+trainer's steps and tells the replicas to pull. With `max_staleness` 0 the two alternate, else they overlap.
+
+Invariant: a step on disk is exactly what the trainer sees. A run that is interrupted reads the steps on disk back,
+lets the trainer replay those after its checkpoint, and goes on with the next number: nothing is lost, nothing is
+counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline import metrics, probing, rewards
+from pipeline.calls import call, gather_bounded, watchdog
+from pipeline.context import Context, mean, read_records, write_records
+from pipeline.curriculum import Curriculum
+from pipeline.feeds import StepFeed
+from pipeline.follower import Follower
+from pipeline.records import Episode, Probe, Task, Verdict
+from pipeline.stream import Judged, Stream
+from pipeline.summary import account, summarize
+from pipeline.tasks import make_curriculum, make_tasks
+from pipeline.training import beside, spec_for, start
+from trainers.spec import TrainSummary
+
+_FIRST_LAST = 3
+"""Steps averaged for the first and last figures of the result."""
+
+
+async def run(context: Context) -> dict[str, Any]:
+    config, cluster = context.config, context.cluster
+    base = Path(context.result_of("sft")["checkpoint"])
+    done = context.run.steps("mgpo")
+    feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
+    trainer = start(spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
+
+    async def produce() -> None:
+        proposer, committee, prober = await asyncio.gather(
+            cluster.proposer(base), cluster.committee(), cluster.prober()
+        )
+        stream = Stream(config, proposer, committee, prober, cluster.buffer())
+        with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
+            async with watchdog("mgpo", config.watchdog_s) as dog:
+                follower = Follower(context, "mgpo", feed, proposer)
+                async with asyncio.TaskGroup() as group:
+                    following = group.create_task(follower.follow(config.mgpo.steps))
+                    producer = Producer(context, stream)
+                    for step in range(len(done) + 1, config.mgpo.steps + 1):
+                        dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
+                        await follower.reached(step - 1 - config.mgpo.max_staleness)
+                        dog.beat(f"episodes of step {step}")
+                        facts = await producer.step(step)
+                        await call(
+                            feed.release.remote(step, str(context.run.path("steps", "mgpo", f"{step:06d}"))),
+                            "step feed", 60,
+                        )  # fmt: skip
+                        progress.advance(
+                            1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
+                        )
+                    dog.beat("the trainer's last step")
+                    await call(feed.finish.remote(), "step feed", 60)
+                    await following
+
+    try:
+        await beside(trainer, produce())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    summary = await trainer
+    return _result(context, summary)
+
+
+class Producer:
+    """Plays steps: tasks to judged groups to a step directory. Its state is restored from the last step on disk."""
+
+    def __init__(self, context: Context, stream: Stream):
+        self._context, self._stream = context, stream
+        self._curriculum: Curriculum = make_curriculum(context)
+        self._ladder = probing.Ladder()
+        self._seen: set[str] = set()
+        steps = context.run.steps("mgpo")
+        if steps:
+            state = json.loads((steps[-1] / "state.json").read_text())
+            self._curriculum.restore(state["curriculum"])
+            self._ladder = probing.Ladder.model_validate(state["ladder"])
+            self._seen = {
+                v.problem_id for s in steps for v in read_records(s / "verdicts.parquet", Verdict) if v.accepted
+            }
+
+    async def step(self, step: int) -> dict[str, float]:
+        """Play, judge, reward and write one step; returns its metrics."""
+        c = self._context.config
+        start = time.monotonic()
+        prober = probing.prober(self._ladder, c.prober)
+        tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
+        retries = self._stream.retries
+        judged = await gather_bounded(
+            [lambda t=t: self._stream.judged(t, prober) for t in tasks], c.proposer_pool.max_ongoing
+        )
+        duplicates = self._duplicates(judged)
+        rows = self._rows(judged, duplicates)
+        facts = summarize(judged, len(duplicates)) | {
+            "reward": mean([terminal for _, _, terminal in rows]),
+            "rollout_s": time.monotonic() - start,
+            "retries": self._stream.retries - retries,
+        }
+        facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
+        self._learn(judged)
+        with self._context.run.new_step("mgpo", step) as folder:
+            await call(self._context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", 300)
+            write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
+            write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
+            write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
+            state = {
+                "curriculum": self._curriculum.state(),
+                "ladder": self._ladder.model_dump(),
+                "ledger": account(judged, len(rows)),
+            }
+            (folder / "state.json").write_text(json.dumps(state))
+        trained = {key for key, _, _ in rows}
+        await self._stream.drop([j for j in judged if j.key not in trained])
+        proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
+        self._context.metrics.log("mgpo", step, facts | proficiency)
+        return facts
+
+    def _duplicates(self, judged: list[Judged]) -> set[tuple[str, int]]:
+        """Accepted problems that the run has had before: in reading order, only the first of its text counts."""
+        duplicates = set()
+        for j in judged:
+            if j.accepted and j.verdict:
+                if j.verdict.problem_id in self._seen:
+                    duplicates.add(j.key)
+                self._seen.add(j.verdict.problem_id)
+        return duplicates
+
+    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]]) -> list[Any]:
+        """(key, process rewards, terminal reward) of the episodes to train on: judged, in groups of two and more.
+
+        A duplicate is worth what a rejected problem is: nothing is gained by writing it again (our choice).
+        """
+        reward = self._context.config.reward
+        sizes: dict[str, int] = {}
+        usable = [j for j in judged if not j.failed and j.episode.turns]
+        for j in usable:
+            sizes[j.episode.task.group_id] = sizes.get(j.episode.task.group_id, 0) + 1
+        return [
+            (
+                j.key,
+                rewards.process(j.episode, reward),
+                0.0 if j.key in duplicates else rewards.terminal(j.verdict, j.probe, reward),
+            )
+            for j in usable
+            if sizes[j.episode.task.group_id] >= 2
+        ]
+
+    def _learn(self, judged: list[Judged]) -> None:
+        """Move the curriculum and the ladder of probers, in the order of the tasks."""
+        groups: dict[str, list[Judged]] = {}
+        for j in judged:
+            groups.setdefault(j.episode.task.group_id, []).append(j)
+        for members in groups.values():
+            task: Task = members[0].episode.task
+            played = [j for j in members if not j.failed]
+            self._curriculum.update(
+                task.category, [s.id for s in task.skills], sum(j.accepted for j in played), len(played)
+            )
+        for j in judged:
+            if j.probe is not None:
+                self._ladder, switch = probing.observe(self._ladder, j.probe, self._context.config.prober)
+                if switch is not None:
+                    self._context.progress.say(
+                        "mgpo",
+                        f"prober {switch.to_prober} takes over from {switch.from_prober} at {switch.average:.2f}",
+                    )
+
+
+def _result(context: Context, summary: TrainSummary) -> dict[str, Any]:
+    rows = metrics.read(context.run)["mgpo"]
+    names = ("submitted_rate", "accepted_rate", "difficulty", "hard_yield_per_1k", "reward", "prune_rate", "turns")
+    ledgers = [json.loads((s / "state.json").read_text())["ledger"] for s in context.run.steps("mgpo")]
+    return {
+        "steps": len(rows),
+        "episodes": sum(ledger["issued"] for ledger in ledgers),
+        "ledger": {state: sum(ledger[state] for ledger in ledgers) for state in ledgers[0]},
+        "first": {n: mean([r[n] for r in rows[:_FIRST_LAST]]) for n in names},
+        "last": {n: mean([r[n] for r in rows[-_FIRST_LAST:]]) for n in names},
+        "checkpoint": str(summary.checkpoint),
+    }

@@ -1,0 +1,85 @@
+"""Agentic SFT (PAPER, stage 2): teachers play whole episodes; those whose problem the committee accepts are cloned.
+
+Collecting goes in steps of `WAVE` episodes, each atomic; training reads their rollouts in seeded epochs. The result,
+checkpoints/sft/final, is pi_ref.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pipeline import metrics, mini
+from pipeline.calls import call, gather_bounded, watchdog
+from pipeline.feeds import DatasetFeed
+from pipeline.context import Context, mean, read_records, write_records
+from pipeline.records import Episode, Failure, Verdict
+from pipeline.stream import Judged, Stream
+from pipeline.tasks import make_curriculum, make_tasks
+from pipeline.training import spec_for, train_with_progress
+
+WAVE = 200
+
+
+async def run(context: Context) -> dict[str, Any]:
+    await _collect(context)
+    steps = context.run.steps("sft")
+    episodes = [e for s in steps for e in read_records(s / "episodes.parquet", Episode)]
+    verdicts = [v for s in steps for v in read_records(s / "verdicts.parquet", Verdict)]
+    accepted = sum(v.accepted for v in verdicts)
+    if not accepted:
+        raise Failure(
+            f"sft: the committee accepted none of {len(episodes)} teacher trajectories; nothing to learn from"
+        )
+
+    sft = context.config.sft
+    files = [str(s / "rollouts.parquet") for s in steps]
+    feed = context.cluster.actor(DatasetFeed, files, sft.batch, sft.epochs, context.seed("sft"))
+    total = await call(feed.steps.remote(), "dataset feed", 60)
+    spec = spec_for(context, "sft", mini.resolve(context.config.proposer.path))
+    summary = await train_with_progress(context, "sft", spec, feed, total)
+    losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
+    return {
+        "trajectories": len(episodes),
+        "accepted": accepted,
+        "validity": accepted / len(episodes),
+        "steps": total,
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "checkpoint": str(summary.checkpoint),
+    }
+
+
+async def _collect(context: Context) -> None:
+    wanted = context.config.sft.trajectories
+    waves = -(-wanted // WAVE)
+    done = len(context.run.steps("sft"))
+    if done == waves:
+        return
+    buffer = context.cluster.buffer()
+    teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
+    stream = Stream(context.config, teacher, committee, None, buffer)
+    curriculum = make_curriculum(context)
+
+    with context.progress.stage("sft: collect", wanted, "trajectory", done * WAVE) as progress:
+        async with watchdog("sft: collect", context.config.watchdog_s) as dog:
+            for wave in range(done + 1, waves + 1):
+                size = min(WAVE, wanted - (wave - 1) * WAVE)
+                tasks = make_tasks(context, curriculum, "sft", wave, groups=size, size=1)
+
+                async def one(task: Any) -> Judged:
+                    judged = await stream.judged(task)
+                    progress.advance(1)
+                    dog.beat("teacher episodes and their verdicts")
+                    return judged
+
+                judged = await gather_bounded([lambda t=t: one(t) for t in tasks], context.config.synthesize.in_flight)
+                kept = [j for j in judged if j.accepted]
+                with context.run.new_step("sft", wave) as folder:
+                    rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
+                    await call(buffer.write.remote(str(folder), rows), "rollout buffer", 120)
+                    write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
+                    write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
+                await stream.drop([j for j in judged if not j.accepted])
+                progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
+    await context.cluster.stop("teacher")

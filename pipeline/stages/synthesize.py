@@ -1,0 +1,133 @@
+"""Synthesis: the trained proposer writes until the data set has its size.
+
+Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it. The data set is
+the first `target` accepted, distinct problems in the order of the tasks, so an interrupted run ends with the same one
+counts, and nothing twice. `problems.jsonl` is what a solver gets; where each problem came from stands beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline import probing
+from pipeline.calls import gather_bounded, watchdog
+from pipeline.context import Context, mean, read_records, write_records
+from pipeline.records import Episode, Failure, Probe, Verdict
+from pipeline.stream import Judged, Stream
+from pipeline.summary import account, pruned, summarize
+from pipeline.tasks import make_curriculum, make_tasks
+
+
+async def run(context: Context) -> dict[str, Any]:
+    checkpoint = Path(context.result_of("mgpo")["checkpoint"])
+    state = json.loads((context.run.steps("mgpo")[-1] / "state.json").read_text())
+    await _fill(context, checkpoint, state)
+    return _export(context)
+
+
+async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> None:
+    config = context.config
+    target, size = config.synthesize.target, config.synthesize.in_flight
+    curriculum = make_curriculum(context)
+    curriculum.restore(state["curriculum"])
+    prober = probing.prober(probing.Ladder.model_validate(state["ladder"]), config.prober)
+
+    done = context.run.steps("synthesize")
+    seen = {j.verdict.problem_id for j in _played(context) if j.verdict and j.accepted}
+    if len(seen) >= target:
+        return
+    writer, committee, pool = await asyncio.gather(
+        context.cluster.proposer(checkpoint), context.cluster.committee(), context.cluster.prober()
+    )
+    stream = Stream(config, writer, committee, pool, context.cluster.buffer())
+    with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
+        async with watchdog("synthesize", config.watchdog_s) as dog:
+            wave = len(done)
+            while len(seen) < target:
+                wave += 1
+                if (wave - 1) * size >= config.synthesize.max_episodes:
+                    raise Failure(
+                        f"synthesize: {len(seen)} of {target} problems after synthesize.max_episodes "
+                        f"({config.synthesize.max_episodes}); raise it, or train the proposer further"
+                    )
+                dog.beat(f"wave {wave} of episodes")
+                tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
+                judged = await gather_bounded([lambda t=t: stream.judged(t, prober) for t in tasks], size)
+                await stream.drop(judged)
+                before, duplicates = len(seen), 0
+                for j in judged:
+                    if j.accepted and j.verdict:
+                        duplicates += j.verdict.problem_id in seen
+                        seen.add(j.verdict.problem_id)
+                facts = summarize(judged, duplicates)
+                with context.run.new_step("synthesize", wave) as folder:
+                    write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
+                    write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
+                    write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
+                    (folder / "state.json").write_text(json.dumps({"ledger": account(judged, 0)}))
+                context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
+                progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
+
+
+def _played(context: Context) -> Iterator[Judged]:
+    """Everything on disk, in the order of the tasks."""
+    for folder in context.run.steps("synthesize"):
+        verdicts = {v.problem_id: v for v in read_records(folder / "verdicts.parquet", Verdict)}
+        probes = {p.problem_id: p for p in read_records(folder / "probes.parquet", Probe)}
+        for episode in read_records(folder / "episodes.parquet", Episode):
+            id = episode.submitted.id if episode.submitted else ""
+            yield Judged(episode, verdicts.get(id), probes.get(id))
+
+
+def _export(context: Context) -> dict[str, Any]:
+    played = list(_played(context))
+    problems: dict[str, Judged] = {}
+    for j in played:
+        if j.accepted and j.verdict and j.probe:
+            problems.setdefault(j.verdict.problem_id, j)
+    chosen = list(problems.values())[: context.config.synthesize.target]
+    context.run.write_text("dataset/problems.jsonl", "".join(_line(_problem(j)) for j in chosen))
+    context.run.write_text("dataset/provenance.jsonl", "".join(_line(_provenance(j)) for j in chosen))
+    facts = summarize(played)
+    return {
+        "accepted": len(chosen),
+        "distinct": len({j.verdict.problem_id for j in chosen if j.verdict}),
+        "episodes": len(played),
+        "validity": facts["accepted_rate"],
+        "prune_rate": facts["prune_rate"],
+        "mean_pass_at_k": mean([j.probe.pass_at_k for j in chosen if j.probe]),
+        "mean_difficulty": mean([1 - j.probe.pass_at_k for j in chosen if j.probe]),
+        "by_category": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _problem(j: Judged) -> dict[str, Any]:
+    assert j.episode.submitted is not None
+    return {"question": j.episode.submitted.question, "answer": j.episode.submitted.answer}
+
+
+def _provenance(j: Judged) -> dict[str, Any]:
+    assert j.episode.submitted is not None and j.verdict is not None and j.probe is not None
+    return {
+        "id": j.episode.submitted.id,
+        "category": j.episode.task.category,
+        "answer_kind": j.episode.submitted.answer_kind,
+        "skills": [s.id for s in j.episode.task.skills],
+        "active": list(j.episode.active),
+        "episode_id": j.episode.id,
+        "policy_versions": list(j.episode.policy_versions),
+        "prober": j.probe.prober,
+        "pass_at_k": j.probe.pass_at_k,
+        "votes": [v.model_dump(mode="json") for v in j.verdict.votes],
+        "pruned": pruned(j.episode),
+        "turns": len(j.episode.turns),
+    }

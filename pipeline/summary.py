@@ -1,0 +1,47 @@
+"""What a set of judged episodes amounts to: rates, difficulty and yield, as the report and the metrics name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.context import mean
+from pipeline.records import Episode, Failure
+from pipeline.stream import Judged
+
+
+def pruned(episode: Episode) -> bool:
+    """The agent dropped at least one of the skills it was offered."""
+    return len(episode.active) < len(episode.task.skills)
+
+
+def summarize(judged: Sequence[Judged], duplicates: int = 0) -> dict[str, float]:
+    """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate."""
+    played = [j for j in judged if not j.failed]
+    accepted = [j for j in played if j.accepted]
+    rho = [j.probe.pass_at_k for j in accepted if j.probe]
+    sampled = sum(j.episode.sampled_tokens for j in played)
+    execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
+    return {
+        "episodes": len(judged),
+        "failed": len(judged) - len(played),
+        "submitted_rate": mean([float(j.episode.submitted is not None) for j in played]),
+        "accepted_rate": mean([float(j.accepted) for j in played]),
+        "undecided_rate": mean([float(j.verdict is not None and j.verdict.decision == "undecided") for j in judged]),
+        "pass_at_k": mean(rho),
+        "difficulty": mean([1 - r for r in rho]),
+        "hard_yield_per_1k": 1000 * sum(1 - r for r in rho) / max(sampled, 1),
+        "prune_rate": mean([float(pruned(j.episode)) for j in played]),
+        "turns": mean([float(len(j.episode.turns)) for j in played]),
+        "sampled_tokens": sampled,
+        "exec_error_rate": mean([float(t.tool.status != "ok") for t in execs if t.tool]),
+        "duplicate_rate": duplicates / max(len(accepted), 1),
+    }
+
+
+def account(judged: Sequence[Judged], trained: int) -> dict[str, int]:
+    """The ledger of one step: issued = trained + filtered + failed. Raises Failure if it does not add up."""
+    failed = sum(j.failed for j in judged)
+    filtered = len(judged) - failed - trained
+    if filtered < 0:
+        raise Failure(f"ledger: {trained} trained and {failed} failed of {len(judged)} issued rollouts")
+    return {"issued": len(judged), "trained": trained, "filtered": filtered, "failed": failed}

@@ -1,0 +1,110 @@
+"""A training run beside the driver: the thread that waits for Ray Train, its spec, and its progress.
+
+Invariant: a trainer that fails ends whatever the driver waits for, with the trainer's cause; the thread is a daemon,
+so an interrupted driver never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.calls import call, watchdog
+from pipeline.config import Objective, SFTObjective
+from pipeline.context import Context
+from trainers.loop import train
+from trainers.spec import TrainSpec, TrainSummary
+
+T = TypeVar("T")
+_POLL_S = 1.0
+
+
+def spec_for(context: Context, stage: str, base: Path) -> TrainSpec:
+    """The training run of a stage: its section of the config over the common `trainer` section."""
+    config = context.config
+    section = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}[stage]
+    objective: Objective | SFTObjective = SFTObjective() if stage == "sft" else section.objective  # type: ignore[union-attr]
+    t = config.trainer
+    return TrainSpec(
+        base_model=base,
+        objective=objective,
+        lr=section.lr,
+        warmup_steps=section.warmup_steps,
+        weight_decay=t.weight_decay,
+        grad_clip=t.grad_clip,
+        zero_stage=t.zero_stage,
+        workers=t.workers,
+        use_gpu=t.use_gpu,
+        cpus_per_worker=t.num_cpus,
+        threads=t.threads if t.use_gpu else max(1, t.threads // t.workers),
+        micro_batch_tokens=t.micro_batch_tokens,
+        dtype=t.dtype,
+        storage=context.run.path("checkpoints"),
+        name=stage,
+        checkpoint_every=section.checkpoint_every,
+        keep_checkpoints=t.keep_checkpoints,
+        publish_every=None if stage == "sft" else 1,
+        max_failures=t.max_failures,
+        step_timeout_s=t.step_timeout_s,
+        seed=context.seed(stage, "train"),
+    )
+
+
+def start(spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[TrainSummary]:
+    """Train in a thread of its own; the future has the summary or the Failure."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[TrainSummary] = loop.create_future()
+
+    def settle(result: TrainSummary | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif result is not None:
+            future.set_result(result)
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = train(spec, feed, weights)
+        except BaseException as e:
+            error = e
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name=f"train-{spec.name}", daemon=True).start()
+    return future
+
+
+async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T:
+    """Await `work`; if the trainer fails first, cancel it and raise the trainer's error."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task, trainer}, return_when=asyncio.FIRST_COMPLETED)
+        if trainer.done() and trainer.exception() is not None and not task.done():
+            raise trainer.exception()  # type: ignore[misc]
+        return await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def train_with_progress(context: Context, stage: str, spec: TrainSpec, feed: Any, total: int) -> TrainSummary:
+    """Train over a feed that has all its data, showing and logging each step."""
+    trainer = start(spec, feed, None)
+    last = 0
+    with context.progress.stage(f"{stage}: train", total, "step") as progress:
+        async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
+            while True:
+                await asyncio.wait({trainer}, timeout=_POLL_S)
+                for step, metrics in sorted((await call(feed.done_since.remote(last), "dataset feed", 60)).items()):
+                    context.metrics.log(stage, step, metrics)
+                    progress.advance(1, loss=metrics["loss"])
+                    dog.beat(f"training step {step + 1}")
+                    last = step
+                if trainer.done():
+                    return await trainer
