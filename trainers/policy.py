@@ -7,6 +7,7 @@ runs on the positions that predict a loss token, in chunks, so that no more than
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def packed_attention(
             scale=scaling,
             enable_gqa=True,
         )
-        for start, end in zip(boundaries, boundaries[1:], strict=False)
+        for start, end in pairwise(boundaries)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2), None
 

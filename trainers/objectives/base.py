@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,8 +64,8 @@ class StepTokens:
         return replace(self, engine_K=self.engine_K[index_K], action_K=self.action_K[index_K])
 
     def to(self, device: torch.device) -> StepTokens:
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,7 @@ class Objective(ABC):
     over the whole step must come before the first backward pass."""
 
     @abstractmethod
-    def weights(
-        self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce
-    ) -> Tensor:
+    def weights(self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce) -> Tensor:
         """Weight of each token. `logp_K` carries no gradient; `ref_K` is zeros unless `needs_reference`."""
 
     @abstractmethod

@@ -3,9 +3,9 @@
     A_i = r_T(i) - mean of the group               (/ std of the group, unless dr-GRPO)
     L   = - aggregate of min(r A, clip(r, 1 - low, 1 + high) A) - kl * k3(pi_theta, pi_ref)
 
-r = pi_theta / pi_engine per token: the sampler is the old policy. The surrogate's gradient is r A grad(log pi) where the
-clip is not active and 0 where it is; that factor is the weight. The truncated importance correction caps r in it,
-which bounds what a stale token with a negative advantage can do.
+r = pi_theta / pi_engine per token: the sampler is the old policy. The surrogate's gradient is r A grad(log pi) where
+the clip is not active and 0 where it is; that factor is the weight. The truncated importance correction caps r in
+it, which bounds what a stale token with a negative advantage can do.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ class GRPO(Objective):
         self.config = config
         self.needs_reference = config.kl > 0
 
-    def weights(
-        self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce
-    ) -> Tensor:
+    def weights(self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce) -> Tensor:
         advantage_K = advantages(self.config, step)[step.seq_K]
         ratio_K = ratio(logp_K, step.engine_K)
         slope_K = ratio_K if self.config.importance_cap is None else ratio_K.clamp(max=self.config.importance_cap)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 EQUAL = 1e-6
-"""Values closer than this, relative to the largest of the segment, are equal: sums of rewards in float32 are no closer."""
+"""Values closer than this, relative to the largest of the segment, are equal: float32 sums of rewards differ by it."""
 
 
 def segment_sum(values_X: Tensor, segment_X: Tensor, segments: int) -> Tensor:

@@ -1,0 +1,94 @@
+"""Checkpoints: a Hugging Face directory that vLLM and transformers load, with the optimizer's state beside it.
+
+    step-NNNNNN/  config.json · model*.safetensors · tokenizer files      from rank 0
+                  trainer/state.json                                        step, ranks and ZeRO stage it was written by
+                  trainer/engine/*                                          DeepSpeed's state, one part from each rank
+
+Invariant: a checkpoint is what Ray Train has registered in its snapshot, which it does only when every rank has
+uploaded its part; a folder that a crash left half written is in no snapshot, is never resumed from, and is
+overwritten when the run comes to that step again. Each rank writes to its own temporary directory.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from safetensors.torch import save_file
+
+from pipeline.records import Failure
+from trainers.learner import Learner
+from trainers.weights import chunks
+
+SHARD_BYTES = 4 << 30
+OWN_FILES = ("config.json", "generation_config.json")
+"""Written from the model itself; every other small file of the base directory is copied (the tokenizer's)."""
+
+
+def save(learner: Learner, step: int, metrics: dict[str, float]) -> None:
+    """Store a checkpoint of `step`. All ranks call it; it returns when all parts are uploaded."""
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
+        root = Path(folder)
+        _save_model(learner, root)
+        learner.engine.save_checkpoint(str(root / "trainer"), tag="engine", save_latest=False)
+        if learner.ranks.rank == 0:
+            spec = learner.spec
+            state = {"step": step, "world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype}
+            (root / "trainer" / "state.json").write_text(json.dumps(state))
+        ray.train.report(
+            metrics | {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(root),
+            checkpoint_dir_name=f"step-{step:06d}",
+        )
+
+
+def restore(learner: Learner) -> int:
+    """Load the run's last checkpoint; returns its step, 0 where there is none."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        state = json.loads((Path(folder) / "trainer" / "state.json").read_text())
+        spec = learner.spec
+        mine = {"world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype}
+        if differing := {k: state[k] for k in mine if state[k] != mine[k]}:
+            raise Failure(
+                f"checkpoint of step {state['step']} was written with {differing}, this run has "
+                f"{ {k: mine[k] for k in differing} }; resume with the former, or start a run of another name"
+            )
+        loaded, _ = learner.engine.load_checkpoint(str(Path(folder) / "trainer"), tag="engine")
+    if loaded is None:
+        raise Failure(f"checkpoint of step {state['step']}: DeepSpeed found no state in trainer/engine")
+    return int(state["step"])
+
+
+def _save_model(learner: Learner, root: Path) -> None:
+    """The Hugging Face part: weights in shards that rank 0 holds one at a time."""
+    lm: Any = learner.engine.module.lm
+    names: dict[str, str] = {}
+    parts: list[Path] = []
+    for chunk in chunks(lm, learner.ranks.rank, None, SHARD_BYTES):
+        parts.append(root / f"part-{len(parts)}")
+        save_file(chunk, parts[-1], metadata={"format": "pt"})
+        names |= dict.fromkeys(chunk, parts[-1].name)
+    if learner.ranks.rank != 0:
+        return
+    if len(parts) == 1:
+        parts[0].rename(root / "model.safetensors")
+    else:
+        final = {p.name: f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors" for i, p in enumerate(parts)}
+        for part in parts:
+            part.rename(root / final[part.name])
+        index = {"metadata": {}, "weight_map": {name: final[part] for name, part in names.items()}}
+        (root / "model.safetensors.index.json").write_text(json.dumps(index))
+    lm.config.save_pretrained(root)
+    if lm.generation_config is not None:
+        lm.generation_config.save_pretrained(root)
+    for file in learner.spec.base_model.iterdir():
+        weights = file.suffix in (".safetensors", ".bin", ".pt", ".pth", ".gguf") or ".index.json" in file.name
+        if file.is_file() and not weights and file.name not in OWN_FILES:
+            shutil.copyfile(file, root / file.name)

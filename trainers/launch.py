@@ -1,0 +1,73 @@
+"""`train`: run the loop under Ray Train, from the driver.
+
+Blocks until the run has ended: call it in a thread. The wait is bounded by the loop's own deadlines. Ray must be up.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+
+from pipeline.records import Failure
+from trainers.loop import worker
+from trainers.spec import TrainSpec, TrainSummary
+
+GROUP_START_S = 60
+"""Ray Train's own limit for one try to start the workers; tries are repeated up to `start_timeout_s`."""
+
+
+def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummary:
+    """Train until the feed is empty, from the last checkpoint of `spec.name` if there is one.
+
+    `feed` and `weights` are actor handles (see trainers.feed). Raises Failure, one line with the cause.
+    """
+    resources = {"CPU": spec.cpus_per_worker} | ({"GPU": 1.0} if spec.use_gpu else {})
+    trainer = TorchTrainer(
+        worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
+        train_loop_config={"spec": spec.model_dump(mode="json"), "feed": feed, "weights": weights},
+        torch_config=TorchConfig(backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(spec.step_timeout_s)),
+        scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=spec.name,
+            storage_path=str(spec.storage),
+            failure_config=FailureConfig(
+                max_failures=spec.max_failures,
+                controller_failure_limit=math.ceil(spec.start_timeout_s / GROUP_START_S),
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
+            worker_runtime_env={"env_vars": _environment(spec)},
+        ),
+    )
+    try:
+        result: Any = trainer.fit()
+    except TrainingFailedError as e:
+        raise Failure(f"training {spec.name}: {_cause(e)}", "infra_error") from e
+    end = result.return_value
+    if end["failure"] is not None:
+        message, kind = end["failure"]
+        raise Failure(f"training {spec.name}: {message}", kind)
+    return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
+
+
+def _environment(spec: TrainSpec) -> dict[str, str]:
+    """Set before a worker imports torch and DeepSpeed, which read them once."""
+    env = {"OMP_NUM_THREADS": str(spec.threads), "TOKENIZERS_PARALLELISM": "false"}
+    return env if spec.use_gpu else env | {"DS_ACCELERATOR": "cpu"}
+
+
+def _cause(error: TrainingFailedError) -> str:
+    """The last line of the first worker's error, which is where Python names it."""
+    if isinstance(error, WorkerGroupError) and error.worker_failures:
+        rank, failure = min(error.worker_failures.items())
+        return f"worker {rank}: {_last_line(failure)}"
+    return _last_line(error.controller_failure if isinstance(error, ControllerError) else error)
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,104 @@
+"""The train loop of one Ray Train worker: start once, then work, weights and checkpoints until the feed is empty.
+
+Consumes steps from the feed, in order; produces weights (version = step), metrics and checkpoints. It waits for the
+feed, which the driver unblocks, and for the other ranks; both waits have a deadline. All ranks take every turn
+together: they agree on whether there is a step before any of them computes.
+
+An expected failure ends the loop on all ranks with one line in its return value, so that Ray Train does not restart
+workers that would fail again; everything else is raised, and Ray Train restarts from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from pipeline.records import Failure
+from trainers import checkpoints, weights
+from trainers.batches import StepBatch
+from trainers.feed import StepWork
+from trainers.learner import Learner
+from trainers.ranks import Ranks
+from trainers.spec import TrainSpec
+
+
+def worker(config: dict[str, Any]) -> dict[str, Any]:
+    """The function that Ray Train runs on each worker. Returns {"step", "metrics", "failure"}."""
+    spec = TrainSpec.model_validate(config["spec"])
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    torch.set_num_threads(spec.threads)
+    torch.manual_seed(spec.seed)
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    end: dict[str, Any] = {"step": 0, "metrics": {}, "failure": None}
+    try:
+        _run(spec, ranks, config["feed"], config["weights"], end)
+    except Failure as e:
+        end["failure"] = (str(e), e.kind)
+    return end
+
+
+def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, Any]) -> None:
+    learner = Learner(spec, ranks)
+    step = saved = end["step"] = ranks.agree(partial(checkpoints.restore, learner))
+    if step and store is not None:
+        _publish(learner, store, step)
+    while True:
+        waited = time.monotonic()
+        share = ranks.agree(partial(_next, feed, ranks, step + 1, spec.step_timeout_s))
+        if share is None:
+            break
+        work, batch = share
+        began = time.monotonic()
+        step += 1
+        metrics = learner.update(batch, step, work.lr or _learning_rate(spec, step))
+        trained = time.monotonic()
+        if store is not None and spec.publish_every and step % spec.publish_every == 0:
+            _publish(learner, store, step)
+        published = time.monotonic()
+        if step % spec.checkpoint_every == 0:
+            checkpoints.save(learner, step, metrics)
+            saved = step
+        metrics |= {
+            "checkpoint": float(saved == step),
+            "time/wait_s": began - waited,
+            "time/train_s": trained - began,
+            "time/publish_s": published - trained,
+            "time/checkpoint_s": time.monotonic() - published,
+            "tokens_per_s": metrics["tokens"] / (trained - began),
+        }
+        end |= {"step": step, "metrics": metrics}
+        if ranks.rank == 0:
+            ray.get(feed.step_done.remote(step, metrics), timeout=spec.step_timeout_s)
+    if step == 0:
+        raise Failure("the feed ended before its first step: nothing was trained")
+    if saved < step:
+        checkpoints.save(learner, step, end["metrics"])
+
+
+def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> tuple[StepWork, StepBatch] | None:
+    try:
+        work: StepWork | None = ray.get(feed.next_batch.remote(ranks.rank, ranks.world, step), timeout=timeout_s)
+        if work is None:
+            return None
+        batches = [ray.get(b, timeout=timeout_s) if isinstance(b, ray.ObjectRef) else b for b in work.batches]
+    except ray.exceptions.GetTimeoutError:
+        raise Failure(f"step {step}: nothing from the feed within {timeout_s:g} s", "infra_error") from None
+    return work, StepBatch.from_arrow(batches)
+
+
+def _publish(learner: Learner, store: Any, version: int) -> None:
+    spec = learner.spec
+    dtype = getattr(torch, spec.publish_dtype)
+    weights.publish(learner.engine.module.lm, learner.ranks.rank, dtype, store, version, spec.step_timeout_s)
+
+
+def _learning_rate(spec: TrainSpec, step: int) -> float:
+    return spec.lr * min(1.0, step / (spec.warmup_steps + 1))

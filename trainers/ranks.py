@@ -1,0 +1,58 @@
+"""The few words ranks exchange: sums, maxima, and whether all of them can go on.
+
+Invariant: every rank calls these in the same order. A rank whose own input is bad says so through `agree` instead of
+raising alone, since the others would wait for it in their next collective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.records import Failure
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    rank: int
+    world: int
+    device: torch.device
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum over ranks."""
+        values = values.to(self.device)
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def largest(self, value: int) -> int:
+        """Maximum over ranks."""
+        tensor = torch.tensor(value, device=self.device)
+        if self.world > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def agree(self, make: Callable[[], T]) -> T:
+        """`make()` on every rank; if any rank's raises Failure, all raise the first rank's."""
+        result: T | None = None
+        mine: tuple[str, str] | None = None
+        try:
+            result = make()
+        except Failure as e:
+            cause = getattr(e, "cause", e)  # Ray wraps what an actor raised
+            mine = (str(cause), cause.kind)
+        failures: list[tuple[str, str] | None] = [mine]
+        if self.world > 1:
+            failures = [None] * self.world
+            dist.all_gather_object(failures, mine)
+        for failure in failures:
+            if failure is not None:
+                raise Failure(failure[0], failure[1])  # type: ignore[arg-type]
+        return result  # type: ignore[return-value]
