@@ -21,7 +21,8 @@ from typing import Literal
 
 CATEGORIES = ("maths", "code", "science")
 UNITS = {
-    "km": "kilometres", "m": "metres", "g": "grams", "mg": "milligrams", "kJ": "kilojoules", "h": "hours", "min": "minutes",
+    "km": "kilometres", "m": "metres", "g": "grams", "mg": "milligrams",
+    "kJ": "kilojoules", "h": "hours", "min": "minutes",
 }  # fmt: skip
 NAMES = ("Mia", "Tom", "Ana", "Ben", "Eva", "Leo", "Ida", "Max", "Zoe", "Sam", "Lea", "Jon")
 THINGS = ("stones", "coins", "apples", "cards", "books", "shells", "stamps", "pens", "cups", "nuts", "beads", "keys")
@@ -51,11 +52,6 @@ class Rule:
     working: str
     """The line a solver writes, in {x}, {a}, {b} and the new value {y}."""
     skill: bool = True
-    intent: str = ""
-    method: str = ""
-    difficulty: str = ""
-    hint: str = ""
-    script: str = ""
 
     @property
     def operands(self) -> int:
@@ -130,222 +126,389 @@ def _multiple(x: int, a: int) -> str:
     return "no" if x % a else "yes"
 
 
-# ---------------------------------------------------------------- the scripts a tool call finds loaded
-# Type-aware, so that skills that do not go together show it as an error. A quantity is a pair (number, unit).
-
-_NUMBER = """def {id}(x{args}):
-    if type(x) is not int:
-        raise ValueError(f"{id}: needs a number, got {{x}}")
-{body}"""
-_LIST = """def {id}(x{args}):
-    if type(x) is not list:
-        raise ValueError(f"{id}: needs a list, got {{x}}")
-{body}"""
-_QUANTITY = """def {id}(x{args}):
-    if type(x) is not tuple or {test}:
-        raise ValueError(f"{id}: needs {want}, got {{x}}")
-{body}"""
-
-
-def _script(frame: str, id: str, body: str, args: str = "", **more: str) -> str:
-    return frame.format(id=id, args=args, body="\n".join("    " + line for line in body.split("\n")), **more) + "\n"
-
-
-def _unit_script(id: str, unit: str, body: str, args: str = "") -> str:
-    test, want = (f'x[1] != "{unit}"', unit) if unit else ("len(x) != 2", "a quantity")
-    return _script(_QUANTITY, id, body, args, test=test, want=want)
-
-
-def _number(
-    id: str, category: str, wordings: tuple[str, ...], value: Callable[..., Value], plain: str, working: str, intent: str,
-    method: str, difficulty: str, body: str, hint: str = "Call it in a check; it raises when the condition fails.",
-) -> Rule:  # fmt: skip
-    args = ", a" if "{a}" in wordings[0] else ""
-    script = _script(_NUMBER, id, body, args)
-    return Rule(
-        id, category, "step", "N", "N", wordings, value, plain, working, True, intent, method, difficulty, hint, script
-    )
-
-
-def _list(
-    id: str, gives: str, wordings: tuple[str, ...], value: Callable[..., Value], plain: str, working: str, intent: str,
-    method: str, difficulty: str, body: str, hint: str = "Call it on the list; it raises when there is none.",
-) -> Rule:  # fmt: skip
-    args = ", a" if "{a}" in wordings[0] else ""
-    script = _script(_LIST, id, body, args)
-    return Rule(
-        id, "code", "step", "L", gives, wordings, value, plain, working, True, intent, method, difficulty, hint, script
-    )
-
-
-def _quantity(
-    id: str, takes: str, gives: str, wordings: tuple[str, ...], value: Callable[..., Value], plain: str, working: str,
-    intent: str, method: str, difficulty: str, body: str, hint: str = "Call it on a pair of number and unit.",
-) -> Rule:  # fmt: skip
-    args = ", a" if "{a}" in wordings[0] else ""
-    script = _unit_script(id, "" if takes == "Q" else takes, body, args)
-    return Rule(
-        id,
-        "science",
-        "step",
-        takes,
-        gives,
-        wordings,
-        value,
-        plain,
-        working,
-        True,
-        intent,
-        method,
-        difficulty,
-        hint,
-        script,
-    )
-
-
-def _opening(
-    id: str, unit: str, wording: str, value: Callable[..., Value], plain: str, working: str, intent: str, method: str
-) -> Rule:
-    args = "v, d" if "{b}" in wording else "a"
-    body = {"distance": "(v * d, 'km')", "mass": "(v * d, 'g')", "duration": "(24 * a, 'h')"}[id]
-    script = f"def {id}({args}):\n    return {body}\n"
-    return Rule(
-        id, "science", "opening", "", unit, (wording,), value, plain, working, True, intent, method,
-        "Sets the scene and the unit; every later step must fit that unit.", "Gives a pair of number and unit.", script,
-    )  # fmt: skip
-
-
-def _scenery(
-    id: str,
-    category: str,
-    role: Literal["opening", "question"],
-    takes: str,
-    gives: str,
-    *wordings: str,
-    plain: str = "{x}",
-) -> Rule:
-    return Rule(id, category, role, takes, gives, wordings, lambda x: x, plain, "", skill=False)
+def _same(x: Value) -> Value:
+    return x
 
 
 # ---------------------------------------------------------------- the table
 
 RULES: tuple[Rule, ...] = (
     # maths
-    _scenery("things", "maths", "opening", "", "N", "{N} has {a} {things}.", plain="{a}"),
-    _number("add", "maths", ("{N} finds {a} more.", "{N} buys {a} more."), _add, "{x} + {a}", "{x} + {a} = {y}",
-            "some more are added", "A known amount joins the current one: add the two.",
-            "One more number to carry along.", "return x + a"),
-    _number("subtract", "maths", ("{N} gives away {a}.", "{N} loses {a}."), _subtract, "{x} - {a}", "{x} - {a} = {y}",
-            "some are taken away", "Take a known amount away. No more can go than are there.",
-            "The amount left must not fall below zero.",
-            'if a > x:\n    raise ValueError(f"subtract: only {x} are there")\nreturn x - a'),
-    _number("multiply", "maths", ("Then {N} has {a} times as many.", "The amount grows {a} times."), _times, "{x} * {a}",
-            "{x} * {a} = {y}", "the amount grows by a factor", "Multiply the current amount by a whole factor.",
-            "Numbers grow, so later steps take more care.", "return x * a"),
-    _number("share", "maths", ("{N} splits them evenly into {a} bags and keeps one bag.",
-                               "{N} shares them equally among {a} boxes and keeps one box."), _divide, "{x} // {a}",
-            "{x} / {a} = {y}", "an even split, one part is kept",
-            "Split the amount into equal parts and go on with one. It must divide without a rest.",
-            "The writer must choose numbers that divide.",
-            'if x % a:\n    raise ValueError(f"share: {x} is not a multiple of {a}")\nreturn x // a'),
-    _number("remainder", "maths", ("{N} packs them in rows of {a} and keeps the rest.",
-                                   "{N} fills boxes of {a} and keeps what is left."), _mod, "{x} % {a}",
-            "{x} mod {a} = {y}", "what is left over from full rows", "Fill rows of equal length; go on with what is left over.",
-            "Asks for the rest of a division, which is easily mistaken for the quotient.", "return x % a"),
-    _number("gcd", "maths", ("Take the greatest common divisor with {a}.",
-                             "Take the largest number that divides both it and {a}."), _gcd, "math.gcd({x}, {a})",
-            "gcd({x}, {a}) = {y}", "the greatest common divisor", "Find the largest number that divides both.",
-            "Needs factors, not one operation.", "import math\nreturn math.gcd(x, a)"),
-    _number("lcm", "maths", ("Take the least common multiple with {a}.",
-                             "Take the smallest number that both it and {a} divide."), _lcm, "math.lcm({x}, {a})",
-            "lcm({x}, {a}) = {y}", "the least common multiple", "Find the smallest number that both divide.",
-            "Needs factors and a product.",
-            'import math\nif x < 1:\n    raise ValueError("lcm: both numbers must be 1 or more")\nreturn math.lcm(x, a)'),
-    _number("digit_sum", "maths", ("Add up the digits.", "Take the sum of the digits."), _digit_sum,
-            "sum(map(int, str({x})))", "digits {x} = {y}", "the sum of the digits", "Add the decimal digits of the number.",
-            "Treats the number as a text, which breaks the habit of arithmetic.", "return sum(map(int, str(x)))"),
-    _number("larger", "maths", ("Keep the larger of it and {a}.", "If it is below {a}, take {a} instead."),
-            lambda x, a: max(x, a), "max({x}, {a})", "max({x}, {a}) = {y}", "the larger of two numbers",
-            "Compare the amount with a bound and keep the larger.", "A branch: one of two numbers goes on.",
-            "return max(x, a)"),
-    Rule("parity", "maths", "question", "N", "W", ("Is the number now even or odd?",), lambda x: "odd" if x % 2 else "even",
-         "'odd' if {x} % 2 else 'even'", "{x} is {y}", True, "ask for even or odd",
-         "End with the question whether the number is even or odd.", "The answer is a word, so a guess is right half the time.",
-         "Print what it returns; it is the answer.", _script(_NUMBER, "parity", "return 'odd' if x % 2 else 'even'")),
-    Rule("multiple", "maths", "question", "N", "W", ("Is the number now a multiple of {a}?",), _multiple,
-         "'no' if {x} % {a} else 'yes'", "{x} mod {a}: {y}", True, "ask for a multiple, yes or no",
-         "End with the question whether the number is a multiple of another.", "The rest of a division decides yes or no.",
-         "Print what it returns; it is the answer.", _script(_NUMBER, "multiple", "return 'no' if x % a else 'yes'", ", a")),
-    _scenery("how_many", "maths", "question", "N", "N", "How many {things} does {N} have now?", "What is the number now?"),
+    Rule("things", "maths", "opening", "", "N", ("{N} has {a} {things}.",), _same, "{a}", "", skill=False),
+    Rule(
+        "add",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("{N} finds {a} more.", "{N} buys {a} more."),
+        _add,
+        "{x} + {a}",
+        "{x} + {a} = {y}",
+    ),
+    Rule(
+        "subtract",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("{N} gives away {a}.", "{N} loses {a}."),
+        _subtract,
+        "{x} - {a}",
+        "{x} - {a} = {y}",
+    ),
+    Rule(
+        "multiply",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("Then {N} has {a} times as many.", "The amount grows {a} times."),
+        _times,
+        "{x} * {a}",
+        "{x} * {a} = {y}",
+    ),
+    Rule(
+        "share",
+        "maths",
+        "step",
+        "N",
+        "N",
+        (
+            "{N} splits them evenly into {a} bags and keeps one bag.",
+            "{N} shares them equally among {a} boxes and keeps one box.",
+        ),
+        _divide,
+        "{x} // {a}",
+        "{x} / {a} = {y}",
+    ),
+    Rule(
+        "remainder",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("{N} packs them in rows of {a} and keeps the rest.", "{N} fills boxes of {a} and keeps what is left."),
+        _mod,
+        "{x} % {a}",
+        "{x} mod {a} = {y}",
+    ),
+    Rule(
+        "gcd",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("Take the greatest common divisor with {a}.", "Take the largest number that divides both it and {a}."),
+        _gcd,
+        "math.gcd({x}, {a})",
+        "gcd({x}, {a}) = {y}",
+    ),
+    Rule(
+        "lcm",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("Take the least common multiple with {a}.", "Take the smallest number that both it and {a} divide."),
+        _lcm,
+        "math.lcm({x}, {a})",
+        "lcm({x}, {a}) = {y}",
+    ),
+    Rule(
+        "digit_sum",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("Add up the digits.", "Take the sum of the digits."),
+        _digit_sum,
+        "sum(map(int, str({x})))",
+        "digits {x} = {y}",
+    ),
+    Rule(
+        "larger",
+        "maths",
+        "step",
+        "N",
+        "N",
+        ("Keep the larger of it and {a}.", "If it is below {a}, take {a} instead."),
+        max,
+        "max({x}, {a})",
+        "max({x}, {a}) = {y}",
+    ),
+    Rule(
+        "parity",
+        "maths",
+        "question",
+        "N",
+        "W",
+        ("Is the number now even or odd?",),
+        lambda x: "odd" if x % 2 else "even",
+        "'odd' if {x} % 2 else 'even'",
+        "{x} is {y}",
+    ),
+    Rule(
+        "multiple",
+        "maths",
+        "question",
+        "N",
+        "W",
+        ("Is the number now a multiple of {a}?",),
+        _multiple,
+        "'no' if {x} % {a} else 'yes'",
+        "{x} mod {a}: {y}",
+    ),
+    Rule(
+        "how_many",
+        "maths",
+        "question",
+        "N",
+        "N",
+        ("How many {things} does {N} have now?", "What is the number now?"),
+        _same,
+        "{x}",
+        "",
+        skill=False,
+    ),
     # code
-    _scenery("list", "code", "opening", "", "L", "A list holds {list}.", plain="{list}"),
-    _list("keep_even", "L", ("Keep only the even values.", "Drop every odd value."),
-          lambda x: tuple(v for v in x if v % 2 == 0), "[v for v in {x} if v % 2 == 0]", "even {x} = {y}",
-          "only even values stay", "Filter the list: even values stay, in order.", "What follows sees a shorter list.",
-          "return [v for v in x if v % 2 == 0]"),
-    _list("keep_above", "L", ("Keep only the values above {a}.", "Drop every value up to {a}."),
-          lambda x, a: tuple(v for v in x if v > a), "[v for v in {x} if v > {a}]", "above {a} {x} = {y}",
-          "only values above a bound stay", "Filter the list by a bound; the bound itself goes.",
-          "An off-by-one trap at the bound.", "return [v for v in x if v > a]"),
-    _list("add_each", "L", ("Add {a} to every value.", "Raise every value by {a}."), lambda x, a: tuple(v + a for v in x),
-          "[v + {a} for v in {x}]", "{x} + {a} = {y}", "every value grows by a number", "Map the list: the same number is added to each value.",
-          "Many small sums in one step.", "return [v + a for v in x]"),
-    _list("list_sum", "N", ("Add up all values.", "Take the sum of the list."), lambda x: sum(x), "sum({x})", "sum {x} = {y}",
-          "the sum of the list", "Fold the list into its sum.", "The list is gone afterwards; a number goes on.", "return sum(x)"),
-    _list("list_max", "N", ("Take the largest value.", "Take the maximum of the list."), _extreme(max), "max({x})",
-          "max {x} = {y}", "the largest value", "Fold the list into its largest value; it must not be empty.",
-          "The list is gone afterwards; a number goes on.", 'if not x:\n    raise ValueError("list_max: the list is empty")\nreturn max(x)'),
-    _list("list_min", "N", ("Take the smallest value.", "Take the minimum of the list."), _extreme(min), "min({x})",
-          "min {x} = {y}", "the smallest value", "Fold the list into its smallest value; it must not be empty.",
-          "The list is gone afterwards; a number goes on.", 'if not x:\n    raise ValueError("list_min: the list is empty")\nreturn min(x)'),
-    _list("count", "N", ("Count the values.", "Take the length of the list."), lambda x: len(x), "len({x})", "count {x} = {y}",
-          "how many values there are", "Fold the list into its length.", "Counts what earlier filters left.", "return len(x)"),
-    _list("position", "N", ("Take the value at position {a}.", "Take value number {a}."), _position, "{x}[{a} - 1]",
-          "{x} at {a} = {y}", "the value at a position", "Pick a value by its position, counted from 1.",
-          "Positions count from 1 and move when a filter came before.",
-          'if not 1 <= a <= len(x):\n    raise ValueError(f"position: the list has {len(x)} values")\nreturn x[a - 1]'),
-    _number("double", "code", ("Double the result.", "Take twice the result."), lambda x: 2 * x, "2 * {x}", "2 * {x} = {y}",
-            "the result is doubled", "Once the list is folded into a number, double it.", "One more operation after the fold.", "return 2 * x"),
-    _number("modulo", "code", ("Take the result modulo {a}.", "Divide the result by {a} and keep the remainder."), _mod,
-            "{x} % {a}", "{x} mod {a} = {y}", "the result modulo a number",
-            "Once the list is folded into a number, keep its remainder.", "Asks for the rest of a division.", "return x % a"),
-    _scenery("final_value", "code", "question", "N", "N", "What is the final value?"),
-    _scenery("final_list", "code", "question", "L", "L", "What is the final list?"),
+    Rule("list", "code", "opening", "", "L", ("A list holds {list}.",), _same, "{list}", "", skill=False),
+    Rule(
+        "keep_even",
+        "code",
+        "step",
+        "L",
+        "L",
+        ("Keep only the even values.", "Drop every odd value."),
+        lambda x: tuple(v for v in x if v % 2 == 0),
+        "[v for v in {x} if v % 2 == 0]",
+        "even {x} = {y}",
+    ),
+    Rule(
+        "keep_above",
+        "code",
+        "step",
+        "L",
+        "L",
+        ("Keep only the values above {a}.", "Drop every value up to {a}."),
+        lambda x, a: tuple(v for v in x if v > a),
+        "[v for v in {x} if v > {a}]",
+        "above {a} {x} = {y}",
+    ),
+    Rule(
+        "add_each",
+        "code",
+        "step",
+        "L",
+        "L",
+        ("Add {a} to every value.", "Raise every value by {a}."),
+        lambda x, a: tuple(v + a for v in x),
+        "[v + {a} for v in {x}]",
+        "{x} + {a} = {y}",
+    ),
+    Rule(
+        "list_sum",
+        "code",
+        "step",
+        "L",
+        "N",
+        ("Add up all values.", "Take the sum of the list."),
+        sum,
+        "sum({x})",
+        "sum {x} = {y}",
+    ),
+    Rule(
+        "list_max",
+        "code",
+        "step",
+        "L",
+        "N",
+        ("Take the largest value.", "Take the maximum of the list."),
+        _extreme(max),
+        "max({x})",
+        "max {x} = {y}",
+    ),
+    Rule(
+        "list_min",
+        "code",
+        "step",
+        "L",
+        "N",
+        ("Take the smallest value.", "Take the minimum of the list."),
+        _extreme(min),
+        "min({x})",
+        "min {x} = {y}",
+    ),
+    Rule(
+        "count",
+        "code",
+        "step",
+        "L",
+        "N",
+        ("Count the values.", "Take the length of the list."),
+        len,
+        "len({x})",
+        "count {x} = {y}",
+    ),
+    Rule(
+        "position",
+        "code",
+        "step",
+        "L",
+        "N",
+        ("Take the value at position {a}.", "Take value number {a}."),
+        _position,
+        "{x}[{a} - 1]",
+        "{x} at {a} = {y}",
+    ),
+    Rule(
+        "double",
+        "code",
+        "step",
+        "N",
+        "N",
+        ("Double the result.", "Take twice the result."),
+        lambda x: 2 * x,
+        "2 * {x}",
+        "2 * {x} = {y}",
+    ),
+    Rule(
+        "modulo",
+        "code",
+        "step",
+        "N",
+        "N",
+        ("Take the result modulo {a}.", "Divide the result by {a} and keep the remainder."),
+        _mod,
+        "{x} % {a}",
+        "{x} mod {a} = {y}",
+    ),
+    Rule("final_value", "code", "question", "N", "N", ("What is the final value?",), _same, "{x}", "", skill=False),
+    Rule("final_list", "code", "question", "L", "L", ("What is the final list?",), _same, "{x}", "", skill=False),
     # science
-    _opening("distance", "km", "A car moves at {a} km per hour for {b} hours.", lambda a, b: a * b, "({a} * {b}, 'km')",
-             "{a} * {b} = {y} km", "distance from speed and time", "Open with a speed and a time; their product is a distance in km."),
-    _opening("mass", "g", "A block of {a} cubic cm weighs {b} g per cubic cm.", lambda a, b: a * b, "({a} * {b}, 'g')",
-             "{a} * {b} = {y} g", "mass from volume and density", "Open with a volume and a density; their product is a mass in grams."),
-    _opening("duration", "h", "A test runs for {a} days.", lambda a: 24 * a, "(24 * {a}, 'h')", "24 * {a} = {y} h",
-             "hours from days", "Open with a number of days; 24 hours each give a time in hours."),
-    _quantity("km_to_m", "km", "m", ("Convert the distance to metres.", "Express the distance in metres."), lambda x: 1000 * x,
-              "({x}[0] * 1000, 'm')", "{x} km = {y} m", "kilometres to metres", "One km is 1000 metres.",
-              "The unit changes, and with it what may follow.", "return (x[0] * 1000, 'm')"),
-    _quantity("g_to_mg", "g", "mg", ("Convert the mass to milligrams.", "Express the mass in milligrams."), lambda x: 1000 * x,
-              "({x}[0] * 1000, 'mg')", "{x} g = {y} mg", "grams to milligrams", "One gram is 1000 milligrams.",
-              "The unit changes, and with it what may follow.", "return (x[0] * 1000, 'mg')"),
-    _quantity("h_to_min", "h", "min", ("Convert the time to minutes.", "Express the time in minutes."), lambda x: 60 * x,
-              "({x}[0] * 60, 'min')", "{x} h = {y} min", "hours to minutes", "One hour is 60 minutes.",
-              "The unit changes, and with it what may follow.", "return (x[0] * 60, 'min')"),
-    _quantity("travel_more", "m", "m", ("Then it moves {a} metres further.", "It goes on for {a} metres."), _add,
-              "({x}[0] + {a}, 'm')", "{x} + {a} = {y} m", "some metres further", "Add metres to a distance that is already in metres.",
-              "Only fits after a conversion to metres.", "return (x[0] + a, 'm')", ),
-    _quantity("add_mass", "g", "g", ("Another {a} g are added.", "It gains {a} g."), _add, "({x}[0] + {a}, 'g')",
-              "{x} + {a} = {y} g", "some grams are added", "Add grams to a mass that is still in grams.", "Only fits a mass in grams.",
-              "return (x[0] + a, 'g')"),
-    _quantity("fuel", "km", "kJ", ("It needs {a} kJ per km.", "Each km costs {a} kJ."), _times, "({x}[0] * {a}, 'kJ')",
-              "{x} * {a} = {y} kJ", "energy from distance", "Multiply the kilometres by the energy each one costs.",
-              "Turns a distance in km into an energy in kJ.", "return (x[0] * a, 'kJ')"),
-    _quantity("part", "Q", "", ("Take one of {a} equal parts.", "Divide it into {a} equal parts and take one."), _divide,
-              "({x}[0] // {a}, {x}[1])", "{x} / {a} = {y} {u}", "one of equal parts",
-              "Divide the quantity into equal parts and go on with one. It must divide without a rest.",
-              "The writer must choose numbers that divide.",
-              'if x[0] % a:\n    raise ValueError(f"part: {x[0]} is not a multiple of {a}")\nreturn (x[0] // a, x[1])'),
-    _quantity("repeat", "Q", "", ("This happens {a} times in total.", "Repeat it {a} times."), _times,
-              "({x}[0] * {a}, {x}[1])", "{x} * {a} = {y} {u}", "it happens several times", "Multiply the quantity by how often it happens.",
-              "Numbers grow, so later steps take more care.", "return (x[0] * a, x[1])"),
-    _scenery("how_much", "science", "question", "Q", "", "How many {unit} is that?"),
-)  # fmt: skip
+    Rule(
+        "distance",
+        "science",
+        "opening",
+        "",
+        "km",
+        ("A car moves at {a} km per hour for {b} hours.",),
+        _times,
+        "({a} * {b}, 'km')",
+        "{a} * {b} = {y} km",
+    ),
+    Rule(
+        "mass",
+        "science",
+        "opening",
+        "",
+        "g",
+        ("A block of {a} cubic cm weighs {b} g per cubic cm.",),
+        _times,
+        "({a} * {b}, 'g')",
+        "{a} * {b} = {y} g",
+    ),
+    Rule(
+        "duration",
+        "science",
+        "opening",
+        "",
+        "h",
+        ("A test runs for {a} days.",),
+        lambda a: 24 * a,
+        "(24 * {a}, 'h')",
+        "24 * {a} = {y} h",
+    ),
+    Rule(
+        "km_to_m",
+        "science",
+        "step",
+        "km",
+        "m",
+        ("Convert the distance to metres.", "Express the distance in metres."),
+        lambda x: 1000 * x,
+        "({x}[0] * 1000, 'm')",
+        "{x} km = {y} m",
+    ),
+    Rule(
+        "g_to_mg",
+        "science",
+        "step",
+        "g",
+        "mg",
+        ("Convert the mass to milligrams.", "Express the mass in milligrams."),
+        lambda x: 1000 * x,
+        "({x}[0] * 1000, 'mg')",
+        "{x} g = {y} mg",
+    ),
+    Rule(
+        "h_to_min",
+        "science",
+        "step",
+        "h",
+        "min",
+        ("Convert the time to minutes.", "Express the time in minutes."),
+        lambda x: 60 * x,
+        "({x}[0] * 60, 'min')",
+        "{x} h = {y} min",
+    ),
+    Rule(
+        "travel_more",
+        "science",
+        "step",
+        "m",
+        "m",
+        ("Then it moves {a} metres further.", "It goes on for {a} metres."),
+        _add,
+        "({x}[0] + {a}, 'm')",
+        "{x} + {a} = {y} m",
+    ),
+    Rule(
+        "add_mass",
+        "science",
+        "step",
+        "g",
+        "g",
+        ("Another {a} g are added.", "It gains {a} g."),
+        _add,
+        "({x}[0] + {a}, 'g')",
+        "{x} + {a} = {y} g",
+    ),
+    Rule(
+        "fuel",
+        "science",
+        "step",
+        "km",
+        "kJ",
+        ("It needs {a} kJ per km.", "Each km costs {a} kJ."),
+        _times,
+        "({x}[0] * {a}, 'kJ')",
+        "{x} * {a} = {y} kJ",
+    ),
+    Rule(
+        "part",
+        "science",
+        "step",
+        "Q",
+        "",
+        ("Take one of {a} equal parts.", "Divide it into {a} equal parts and take one."),
+        _divide,
+        "({x}[0] // {a}, {x}[1])",
+        "{x} / {a} = {y} {u}",
+    ),
+    Rule(
+        "repeat",
+        "science",
+        "step",
+        "Q",
+        "",
+        ("This happens {a} times in total.", "Repeat it {a} times."),
+        _times,
+        "({x}[0] * {a}, {x}[1])",
+        "{x} * {a} = {y} {u}",
+    ),
+    Rule("how_much", "science", "question", "Q", "", ("How many {unit} is that?",), _same, "{x}", "", skill=False),
+)
 
 BY_ID = {rule.id: rule for rule in RULES}
 SKILLS = tuple(rule for rule in RULES if rule.skill)

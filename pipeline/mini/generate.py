@@ -27,6 +27,7 @@ from pipeline.mini.domain import (
     Value,
     feasible,
     is_heldout,
+    needs,
     skills_in,
 )
 from pipeline.records import AnswerKind, Failure, Problem
@@ -147,11 +148,13 @@ def _apply(s: Sentence, values: Sequence[Value]) -> Value:
 
 
 @cache
-def _to_go(category: str, kind: str, missing: frozenset[str], cap: int = 9) -> int | None:
-    """Fewest further sentences that use every missing skill and end in a question."""
+def _to_go(ids: frozenset[str], kind: str, missing: frozenset[str]) -> int | None:
+    """Fewest further sentences, of the rules `ids`, that use every missing skill and end in a question."""
     layer, seen = {(kind, missing)}, {(kind, missing)}
-    rules = [r for r in RULES if r.category == category and r.role != "opening"]
-    for length in range(1, cap):
+    rules = [r for r in RULES if r.id in ids and r.role != "opening"]
+    length = 0
+    while layer:
+        length += 1
         new = set()
         for k, m in layer:
             for r in rules:
@@ -167,37 +170,49 @@ def _to_go(category: str, kind: str, missing: frozenset[str], cap: int = 9) -> i
     return None
 
 
+def _rules_for(wanted: frozenset[str]) -> tuple[list[Rule], bool]:
+    """The wanted skills, what they need and the scenery, where these suffice for a problem (True); else every rule."""
+    category = BY_ID[next(iter(wanted))].category
+    every = [r for r in RULES if r.category == category]
+    named = wanted.union(*(needs(s) for s in wanted))
+    few = [r for r in every if r.id in named or not r.skill]
+    ids = frozenset(r.id for r in few)
+    enough = any(_to_go(ids, r.gives, wanted - {r.id}) for r in few if r.role == "opening")
+    return (few, True) if enough else (every, False)
+
+
 def order(skills: Iterable[str], rng: Random, extra: int = 0) -> list[Rule]:
     """A random order of sentences that uses every skill, with up to `extra` sentences more than are needed.
 
-    Raises Failure where no order exists.
+    Skills beyond `skills` come in only where there is no problem without them. Raises Failure where no order exists.
     """
     wanted = frozenset(skills)
     if not wanted or not feasible(wanted):
         raise Failure(f"skills {sorted(wanted)}: no problem uses all of them")
-    category = BY_ID[next(iter(wanted))].category
-    rules = [r for r in RULES if r.category == category]
+    rules, enough = _rules_for(wanted)
+    ids = frozenset(r.id for r in rules)
 
-    def moves(rule: Rule, kind: str, missing: frozenset[str]) -> tuple[str, frozenset[str], int | None]:
-        after, left = rule.after(kind), missing - {rule.id}
-        if rule.role == "question":
-            return after, left, None if left else 0
-        return after, left, _to_go(category, after, left)
+    def moves(roles: tuple[str, ...], kind: str, missing: frozenset[str]) -> list[tuple[Rule, int]]:
+        """Rules that may come next, each with the fewest sentences that must follow it."""
+        found = []
+        for r in rules:
+            if r.role in roles and (r.role == "opening" or r.fits(kind)):
+                left = missing - {r.id}
+                cost = (None if left else 0) if r.role == "question" else _to_go(ids, r.after(kind), left)
+                if cost is not None:
+                    found.append((r, cost))
+        return found
 
-    openings = [(r, *moves(r, "", wanted)) for r in rules if r.role == "opening"]
-    costs = [cost for *_, cost in openings if cost is not None]
-    budget = min(costs) + extra
-    open_now = [m for m in openings if m[3] is not None and m[3] <= budget]
-    chosen: list[Rule] = []
-    while True:
-        rule, kind, missing, _ = rng.choice(open_now)
+    openings = moves(("opening",), "", wanted)
+    budget = min(cost for _, cost in openings) + (extra if enough else 0)
+    chosen = [rng.choice([r for r, cost in openings if cost <= budget])]
+    kind, missing = chosen[0].gives, wanted - {chosen[0].id}
+    while chosen[-1].role != "question":
+        budget -= 1
+        rule = rng.choice([r for r, cost in moves(("step", "question"), kind, missing) if cost <= budget])
         chosen.append(rule)
-        if rule.role == "question":
-            return chosen
-        if len(chosen) > 1:
-            budget -= 1
-        nexts = [(r, *moves(r, kind, missing)) for r in rules if r.role != "opening" and r.fits(kind)]
-        open_now = [m for m in nexts if m[3] is not None and m[3] + 1 <= budget]
+        kind, missing = rule.after(kind), missing - {rule.id}
+    return chosen
 
 
 # ---------------------------------------------------------------- numbers
@@ -250,7 +265,8 @@ PICK: dict[str, Pick] = {
     "modulo": _divided,
     "distance": lambda rng, x, level: (rng.choice(((10, 20, 30, 40, 50), range(20, 90), range(30, 130))[level]),
                                        rng.randint(2, (5, 9, 12)[level])),
-    "mass": lambda rng, x, level: (rng.randint(*((2, 12), (5, 40), (10, 99))[level]), rng.randint(2, (5, 9, 20)[level])),
+    "mass": lambda rng, x, level: (rng.randint(*((2, 12), (5, 40), (10, 99))[level]),
+                                   rng.randint(2, (5, 9, 20)[level])),
     "duration": _between((2, 5), (2, 9), (3, 20)),
     "travel_more": _between((100, 900), (100, 2000), (100, 9999)),
     "add_mass": _between((2, 20), (5, 60), (20, 300)),
@@ -264,9 +280,13 @@ PICK: dict[str, Pick] = {
 def fill(
     shape: Sequence[Sentence], rng: Random, level: int, name: str = "", thing: str = "", fixed: int = 0
 ) -> Text | None:
-    """Numbers for a shape, or None after many tries. The first `fixed` sentences keep theirs, later ones where they
+    """Numbers for a shape, or None where the types do not fit or no numbers are found after many tries.
+
+    The first `fixed` sentences keep theirs, later ones where they
     have some that hold; all others are drawn."""
     name, thing = name or rng.choice(NAMES), thing or rng.choice(THINGS)
+    if not _well_typed(shape):
+        return None
     for _ in range(60):
         sentences: list[Sentence] = []
         values: list[Value] = []
@@ -274,13 +294,22 @@ def fill(
             drawn = s
             if i >= fixed and s.rule.id in PICK and not (s.args and _holds(s, values)):
                 drawn = Sentence(s.rule, s.wording, PICK[s.rule.id](rng, values[-1] if values else None, level))
-            if not _holds(drawn, values) or drawn.args == (1,) and drawn.rule.id in ("share", "part"):
+            if not _holds(drawn, values) or (drawn.args == (1,) and drawn.rule.id in ("share", "part")):
                 break
             sentences.append(drawn)
             values.append(_apply(drawn, values))
         else:
             return evaluate(name, thing, sentences)
     return None
+
+
+def _well_typed(shape: Sequence[Sentence]) -> bool:
+    kind = ""
+    for i, s in enumerate(shape):
+        if (s.rule.role == "opening") != (i == 0) or (i and not s.rule.fits(kind)):
+            return False
+        kind = s.rule.after(kind)
+    return True
 
 
 def _holds(s: Sentence, values: Sequence[Value]) -> bool:
@@ -292,13 +321,16 @@ def _holds(s: Sentence, values: Sequence[Value]) -> bool:
 
 
 def write(skills: Iterable[str], rng: Random, level: int = 1, extra: int = 0) -> Text:
-    """A sound problem that uses every skill. Raises Failure where none exists (or no numbers are found)."""
+    """A sound problem that uses every skill, on the same side of the held-out split as they are.
+
+    Raises Failure where none exists (or no numbers are found).
+    """
     wanted = frozenset(skills)
     for _ in range(100):
         rules = order(wanted, rng, extra)
         shape = [Sentence(r, rng.randrange(len(r.wordings)), ()) for r in rules]
         text = fill(shape, rng, level)
-        if text is not None:
+        if text is not None and is_heldout(text.skills) == is_heldout(wanted):
             return text
     raise Failure(f"skills {sorted(wanted)}: found no numbers that satisfy them all")
 
