@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from pipeline.records import Failure
@@ -32,7 +32,7 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
         train_loop_config={"spec": spec.model_dump(mode="json"), "feed": feed, "weights": weights},
         torch_config=TorchConfig(backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(spec.step_timeout_s)),
         scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=resources),
-        run_config=RunConfig(
+        run_config=RunConfig(  # type: ignore[arg-type]  # the trainer is annotated with the v1 class
             name=spec.name,
             storage_path=str(spec.storage),
             failure_config=FailureConfig(
@@ -40,6 +40,7 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
                 controller_failure_limit=math.ceil(spec.start_timeout_s / GROUP_START_S),
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
+            logging_config=LoggingConfig(log_level="ERROR"),
             worker_runtime_env={"env_vars": _environment(spec)},
         ),
     )

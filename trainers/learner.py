@@ -40,6 +40,9 @@ class Learner:
             self.reference = Policy.load(spec.base_model, dtype).to(ranks.device).eval().requires_grad_(False)
         optimizer = torch.optim.AdamW(policy.parameters(), lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
         parameters = sum(p.numel() for p in policy.parameters())
+        # Else DeepSpeed compiles its shared-memory collectives at start-up: half a minute, and fatal without a C++
+        # compiler. Gloo does their work.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.engine, *_ = deepspeed.initialize(
             model=policy,
             optimizer=optimizer,

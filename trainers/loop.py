@@ -19,6 +19,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+import transformers
 
 from pipeline.records import Failure
 from trainers import checkpoints, weights
@@ -33,6 +34,7 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train runs on each worker. Returns {"step", "metrics", "failure"}."""
     spec = TrainSpec.model_validate(config["spec"])
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)
     context = ray.train.get_context()
