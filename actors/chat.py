@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from pipeline.records import Failure, Skill, Stage
+from pipeline.records import STAGES, Failure, Skill, Stage
 
 Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}."""
@@ -64,7 +64,7 @@ TOOL_SCHEMAS: tuple[dict[str, Any], ...] = (
 
 DEFAULT_SYSTEM_PROMPT = f"""You write problems that test reasoning. You are given a category and a list of skills, \
 each with what it asks of a solver. Combine the skills that fit together into one problem that is well posed, has \
-exactly one correct answer, and is hard because the skills depend on each other, not because the text is long or unclear.
+exactly one correct answer, and is hard because the skills depend on each other, not because it is long or unclear.
 
 You work in turns. Begin every turn with a line that names its stage, then think aloud, then make at most one tool call.
 ## Draft: compose the problem. Decide how the skills depend on each other.
@@ -79,8 +79,8 @@ A tool call is written as
 and its result comes back between <tool_response> and </tool_response>. The tools, as JSON schemas:
 {chr(10).join(json.dumps(schema) for schema in TOOL_SCHEMAS)}
 
-The question must not contain its answer or mention skills, tools or these instructions. Calls are limited; submit once \
-a check has confirmed the answer."""
+The question must not contain its answer or mention skills, tools or these instructions. Calls are limited; submit \
+once a check has confirmed the answer."""
 
 DEFAULT_SOLVER_PROMPT = r"Solve step by step; put the final answer in \boxed{}."
 
@@ -131,11 +131,10 @@ class ChatFormat:
         self._generate = [self._start, *self.encode_text("assistant\n")]
 
     def _control(self, token: str, path: Path) -> int:
-        token_id = self._tokenizer.token_to_id(token)
-        added = self._tokenizer.get_added_tokens_decoder().get(token_id)
-        if added is None or not added.special:
-            raise Failure(f"tokenizer {path}: no special token {token}; expected the tokenizer of a ChatML model")
-        return token_id
+        for token_id, added in self._tokenizer.get_added_tokens_decoder().items():
+            if added.content == token and added.special:
+                return token_id
+        raise Failure(f"tokenizer {path}: no special token {token}; expected the tokenizer of a ChatML model")
 
     def encode_text(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -193,9 +192,9 @@ def parse_turn(text: str) -> tuple[Stage | None, str, ToolCall | Malformed | Non
     if "</think>" in text:  # a reasoning model's private part says nothing to the environment
         text = text.rpartition("</think>")[2]
     text = text.strip()
-    stage: Stage | None = None
+    stage = None
     if header := _HEADER.match(text):
-        stage = header[1].lower()  # type: ignore[assignment]
+        stage = next(s for s in STAGES if s == header[1].lower())
         text = text[header.end() :]
     before, opened, rest = text.partition(_OPEN)
     if not opened:
@@ -222,7 +221,7 @@ def _read_call(text: str) -> ToolCall | Malformed:
     if not isinstance(arguments, dict):
         return _bad('"arguments" is no object', name)
     read = {"exec": _exec, "edit": _edit, "skill": _skill, "submit": _submit}[name](arguments)
-    return _bad(read, name) if isinstance(read, str) else ToolCall(name, read)  # type: ignore[arg-type]
+    return _bad(read, name) if isinstance(read, str) else ToolCall(name, read)
 
 
 def _bad(what: str, example: str) -> Malformed:

@@ -23,13 +23,13 @@ import struct
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from actors.chat import ChatFormat
+from actors.policies import Sample
 from pipeline import config
 from pipeline.records import Failure
 
@@ -37,19 +37,8 @@ Tensors = dict[str, tuple[str, tuple[int, ...], np.ndarray]]
 """Hugging Face name -> (torch dtype name, shape, raw data), as in the weight store."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One sampled turn. The three lists are of equal length; a turn that ended by itself keeps its end token."""
-
-    text: str
-    token_ids: list[int]
-    logprobs: list[float]
-    versions: list[int]
-    truncated: bool
-
-
 class PolicyEngine:
-    """Make, then `await start()`; `await stop()` at the end."""
+    """Make, then `await start()`; `stop()` at the end."""
 
     def __init__(self, model_dir: str, engine: config.Engine, seed: int = 0):
         self._dir, self._config, self._seed = model_dir, engine, seed
@@ -62,9 +51,11 @@ class PolicyEngine:
         self._updating = asyncio.Lock()
         self.version = 0
         """Of the weights that serve now; 0 is the model directory's own."""
-        self.counters = {"requests": 0, "prompt_tokens": 0, "sampled_tokens": 0, "updates": 0, "update_bytes": 0}
-        self.update_s = 0.0
-        """How long the last update held generation up."""
+        self._counts = {"requests": 0, "prompt_tokens": 0, "sampled_tokens": 0, "updates": 0, "update_bytes": 0}
+        self._busy_s = 0.0
+        self._busy_since = 0.0
+        self._held_at = 0.0
+        self._update_s = 0.0
 
     async def start(self) -> None:
         """Bring the engine up (20 to 30 s on a CPU) and pay its first request's warm-up."""
@@ -108,7 +99,7 @@ class PolicyEngine:
             **memory,
         }
 
-    async def stop(self) -> None:
+    def stop(self) -> None:
         """End the engine's processes. Requests in flight fail."""
         if self._llm is not None:
             llm, self._llm = self._llm, None
@@ -121,9 +112,18 @@ class PolicyEngine:
         if self._llm is None or self._llm.errored:
             raise Failure(f"engine for {self._dir}: not running", "infra_error")
 
-    @property
-    def running(self) -> int:
-        return len(self._running)
+    def stats(self) -> dict[str, float]:
+        """Totals since the start. `tokens_per_s`: sampled tokens over the time in which a request was running ·
+        `update_s`: how long the last weight update held generation up."""
+        busy_s = self._busy_s + (time.monotonic() - self._busy_since if self._running else 0.0)
+        return {
+            **self._counts,
+            "version": self.version,
+            "running": len(self._running),
+            "busy_s": busy_s,
+            "tokens_per_s": self._counts["sampled_tokens"] / busy_s if busy_s else 0.0,
+            "update_s": self._update_s,
+        }
 
     # ------------------------------------------------------------ sampling
 
@@ -159,6 +159,8 @@ class PolicyEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         request_id = str(next(self._ids))
+        if not self._running:
+            self._busy_since = time.monotonic()
         self._running.add(request_id)
         try:
             async with self._deadline(timeout_s or self._config.start_timeout_s, "a sample"):
@@ -166,10 +168,12 @@ class PolicyEngine:
                     final = output
         finally:
             self._running.discard(request_id)
+            if not self._running:
+                self._busy_s += time.monotonic() - self._busy_since
         samples = [self._sample(completion) for completion in final.outputs]
-        self.counters["requests"] += 1
-        self.counters["prompt_tokens"] += len(prompt_ids)
-        self.counters["sampled_tokens"] += sum(len(s.token_ids) for s in samples)
+        self._counts["requests"] += 1
+        self._counts["prompt_tokens"] += len(prompt_ids)
+        self._counts["sampled_tokens"] += sum(len(s.token_ids) for s in samples)
         return samples
 
     def _sample(self, completion: Any) -> Sample:
@@ -193,7 +197,7 @@ class PolicyEngine:
 
         A set of tensors that is not this model's raises data_error and changes nothing.
         """
-        whole = list(chunks)
+        whole = [{k: v for k, v in chunk.items() if k != "lm_head.weight" or k in self._tensors} for chunk in chunks]
         self._check({name: shape for chunk in whole for name, (_, shape, _) in chunk.items()})
         async with self._updating:
             await self.start_update()
@@ -206,7 +210,7 @@ class PolicyEngine:
                         "data": [raw.tobytes() for _, _, raw in chunk.values()],
                     }
                 )
-                self.counters["update_bytes"] += sum(raw.nbytes for _, _, raw in chunk.values())
+                self._counts["update_bytes"] += sum(raw.nbytes for _, _, raw in chunk.values())
             await self.finish_update(version)
 
     async def init_transport(self, init_info: dict[str, Any]) -> None:
@@ -236,8 +240,8 @@ class PolicyEngine:
             await self._llm.finish_weight_update(weight_version=str(version))
             self.version = version
             await self._llm.resume_generation()
-        self.update_s = time.monotonic() - self._held_at
-        self.counters["updates"] += 1
+        self._update_s = time.monotonic() - self._held_at
+        self._counts["updates"] += 1
 
     def _check(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if wrong := sorted(set(shapes) ^ set(self._tensors)):
@@ -276,7 +280,8 @@ class PolicyEngine:
 
 
 def checkpoint_tensors(model_dir: str | Path) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every tensor in a model directory's safetensors files (read from their headers)."""
+    """Name -> shape of every tensor in a model directory's safetensors files (read from their headers), without an
+    output layer that is the input embedding once more."""
     files = sorted(Path(model_dir).glob("*.safetensors"))
     if not files:
         raise Failure(f"model {model_dir}: no *.safetensors; expected a Hugging Face model directory")
@@ -288,6 +293,8 @@ def checkpoint_tensors(model_dir: str | Path) -> dict[str, tuple[int, ...]]:
         except (OSError, ValueError, struct.error) as e:
             raise Failure(f"model file {path}: {_line(e)}; expected safetensors") from None
         shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    if json.loads((Path(model_dir) / "config.json").read_text()).get("tie_word_embeddings"):
+        shapes.pop("lm_head.weight", None)
     return shapes
 
 

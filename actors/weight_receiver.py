@@ -12,6 +12,7 @@ collects what belongs to a layer and then builds it anew.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from vllm.distributed.weight_transfer.base import (
@@ -47,8 +48,9 @@ class ObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
-        self.model.load_weights(
-            (name, torch.frombuffer(bytearray(raw), dtype=getattr(torch, dtype)).view(shape).to(self.device))
+        load: Any = self.model.load_weights
+        load(
+            (name, _tensor(raw, dtype, shape).to(self.device))
             for name, dtype, shape, raw in zip(
                 update_info.names, update_info.dtypes, update_info.shapes, update_info.data, strict=True
             )
@@ -59,3 +61,7 @@ class ObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def shutdown(self) -> None:
         pass
+
+
+def _tensor(raw: bytes, dtype: str, shape: list[int]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(raw), dtype=getattr(torch, dtype)).reshape(shape)

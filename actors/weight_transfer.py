@@ -1,17 +1,33 @@
-"""How new weights reach a running vLLM worker: makes the backend "object_store" known to vLLM.
+"""What every vLLM process of ours does as it starts: our entry point of `vllm.general_plugins`.
 
-`register` is called in every vLLM process (entry point `vllm.general_plugins`), so this module imports nothing heavy:
-the receiving class is named by its path, and a worker imports it when it is asked for.
+It makes the weight transport "object_store" known to vLLM, and ties an engine process to the process that uses it: a
+replica that is killed must not leave an engine behind that holds memory and answers nobody.
+
+vLLM calls `register` in each of its processes, so this module imports nothing heavy: the receiving class is named by
+its path, and a worker imports it when it is asked for.
 """
 
 from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
 
 BACKEND = "object_store"
 
 
 def register() -> None:
-    """Tell vLLM's factory about the backend. vLLM may load plugins twice in a process; the second time is a no-op."""
+    """vLLM may load plugins twice in a process; the second time is a no-op."""
     from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory as Factory
 
-    if BACKEND not in Factory._registry:
-        Factory.register_engine(BACKEND, "actors.weight_receiver", "ObjectStoreEngine")
+    if BACKEND in Factory._registry:
+        return
+    Factory.register_engine(BACKEND, "actors.weight_receiver", "ObjectStoreEngine")
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Waits for the parent process, for as long as this one lives; unblocked by the parent's death."""
+    parent.join()
+    os._exit(1)

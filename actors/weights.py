@@ -40,7 +40,7 @@ class Published:
 
 
 class WeightStore:
-    """Make it with `ray.remote(WeightStore).options(num_cpus=0, name=..., ...)` on a node that stays."""
+    """Make it an actor on a node that stays. Its methods are coroutines: calls never run side by side in threads."""
 
     def __init__(self) -> None:
         self._committed: list[Published] = []
@@ -50,13 +50,13 @@ class WeightStore:
         self._names: set[str] = set()
         self._bytes = 0
 
-    def begin(self, version: int) -> None:
+    async def begin(self, version: int) -> None:
         """Start publishing. An unfinished publication, whose trainer must have died, is dropped."""
         if version < 1:
             raise Failure(f"weights: version {version}; published versions count from 1 (0 is the model directory's)")
         self._open, self._chunks, self._names, self._bytes = version, [], set(), 0
 
-    def put_chunk(self, version: int, tensors: Tensors) -> None:
+    async def put_chunk(self, version: int, tensors: Tensors) -> None:
         self._expect(version)
         if twice := self._names & tensors.keys():
             raise Failure(f"weights version {version}: {min(twice)} was put before; expected each tensor once")
@@ -64,7 +64,7 @@ class WeightStore:
         self._names |= tensors.keys()
         self._bytes += sum(raw.nbytes for _, _, raw in tensors.values())
 
-    def commit(self, version: int) -> int:
+    async def commit(self, version: int) -> int:
         """Make the version visible; returns its serial."""
         self._expect(version)
         if not self._names:
@@ -75,11 +75,15 @@ class WeightStore:
         self._open, self._chunks = None, []
         return self._serial
 
-    def latest(self) -> int:
+    async def latest(self) -> int:
         """The newest committed version, 0 before the first."""
         return self._committed[-1].version if self._committed else 0
 
-    def fetch(self, version: int = 0) -> Published | None:
+    async def serial(self) -> int:
+        """Of the newest committed version, 0 before the first."""
+        return self._committed[-1].serial if self._committed else 0
+
+    async def fetch(self, version: int = 0) -> Published | None:
         """A committed version, the newest if 0; None if there is none yet."""
         if version == 0:
             return self._committed[-1] if self._committed else None

@@ -1,0 +1,28 @@
+"""Calls from one actor to another: each has a deadline, and whatever goes wrong comes out as a `Failure`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from ray.exceptions import RayError, RayTaskError
+from ray.serve.exceptions import RayServeException
+
+from pipeline.records import Failure
+
+T = TypeVar("T")
+
+
+async def answer(response: Awaitable[T], what: str, timeout_s: float) -> T:
+    """Await a Serve response or an object reference."""
+    try:
+        return await asyncio.wait_for(response, timeout_s)
+    except TimeoutError:
+        raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
+    except (RayError, RayServeException) as e:
+        cause = e.cause if isinstance(e, RayTaskError) else e
+        if isinstance(cause, Failure):
+            raise cause from None
+        first = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+        raise Failure(f"{what}: {type(cause).__name__}: {first}", "infra_error") from e

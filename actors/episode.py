@@ -1,0 +1,284 @@
+"""The episode: one agent, one task, many turns.
+
+The environment holds the observation <K_t, h_t, sigma_t> (active skills, history, stage), reads each turn, answers it,
+and records it. `run_episode` is the whole loop; it waits for the policy and for the tools, each time at most until the
+episode's wall-clock limit, and whatever happens it ends in an `Episode` with an `Outcome` and a `Rollout`.
+
+Invariants of the rollout: arrays of one length, at most `max_tokens`; `loss_mask` is 1 exactly on tokens the policy
+sampled; these are kept as sampled, with their log-probabilities and versions; `action_index` counts turns, and a turn's
+tokens are `token_ids[turn.start:turn.end]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from actors.answers import infer_kind
+from actors.chat import ChatFormat, Malformed, Message, ToolCall, env_message, parse_turn, task_messages
+from actors.policies import Sample
+from pipeline.config import EpisodeLimits
+from pipeline.records import (
+    ACTIONS,
+    STAGES,
+    Action,
+    AnswerKind,
+    Episode,
+    Failure,
+    Outcome,
+    Problem,
+    Rollout,
+    Skill,
+    Stage,
+    Task,
+    ToolResult,
+    Turn,
+)
+
+
+class Tools(Protocol):
+    """Where `exec` runs. One session an episode; it keeps its variables between calls."""
+
+    async def open(self) -> None:
+        """Called before the first `exec` only."""
+
+    async def set_skills(self, skills: Sequence[Skill]) -> None:
+        """From now on exactly these skills' scripts are defined."""
+
+    async def exec(self, code: str) -> ToolResult:
+        """Raises Failure (infra_error) if the tool itself failed, not the code."""
+
+    async def close(self) -> None: ...
+
+
+class Policy(Protocol):
+    async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:
+        """The next assistant turn. Raises Failure if none can be had."""
+
+
+class Conversation:
+    """What the policy sees, as messages and as tokens, and how each token came to be."""
+
+    def __init__(self, chat: ChatFormat, messages: list[Message]):
+        self._chat = chat
+        self.messages = list(messages)
+        self.token_ids = chat.encode_messages(messages)
+        self.logprobs = [0.0] * len(self.token_ids)
+        self.versions = [-1] * len(self.token_ids)
+        self.action_index = [-1] * len(self.token_ids)
+
+    def add_turn(self, sample: Sample, index: int) -> tuple[int, int]:
+        """Append a sampled turn; returns its token span."""
+        start = len(self.token_ids)
+        self.messages.append({"role": "assistant", "content": sample.text})
+        self.token_ids += sample.token_ids
+        self.logprobs += sample.logprobs
+        self.versions += sample.versions
+        self.action_index += [index] * len(sample.token_ids)
+        return start, len(self.token_ids)
+
+    def add_reply(self, text: str, room: int) -> bool:
+        """Append the environment's answer if it leaves room for a token of the next turn."""
+        ids = self._chat.encode_reply("user", text, closed=self.token_ids[-1] == self._chat.eos_id)
+        if len(ids) >= room:
+            return False
+        self.messages.append({"role": "user", "content": text})
+        self.token_ids += ids
+        self.logprobs += [0.0] * len(ids)
+        self.versions += [-1] * len(ids)
+        self.action_index += [-1] * len(ids)
+        return True
+
+
+class Environment:
+    """The agent's surroundings: active skills, stage, calls left. Answers one turn at a time."""
+
+    def __init__(self, task: Task, tools: Tools, limits: EpisodeLimits):
+        self._tools, self._limits = tools, limits
+        self._offered = {s.id: s for s in task.skills}
+        self.active = dict(self._offered)
+        self.stage: Stage = "draft"
+        """The stage suggested for the next turn."""
+        self.submitted: Problem | None = None
+        self._opened = False
+        self._calls = 0
+
+    async def answer(self, text: str) -> tuple[Stage, Action, ToolResult | None]:
+        """(stage, action, tool result) of a turn; afterwards `stage` holds the next suggestion."""
+        named, _, call = parse_turn(text)
+        stage: Stage = named or self.stage
+        action: Action = "think"
+        result: ToolResult | None = None
+        if isinstance(call, Malformed):
+            result = self._result("", "malformed", call.message)
+        elif isinstance(call, ToolCall):
+            action, result = await self._call(call)
+        self.stage = _suggested(stage, action, result)
+        return stage, action, result
+
+    async def close(self) -> None:
+        if self._opened:
+            await self._tools.close()
+
+    async def _call(self, call: ToolCall) -> tuple[Action, ToolResult]:
+        a = call.arguments
+        if call.name == "exec":
+            return "exec", await self._exec(a["code"])
+        if call.name == "edit":
+            return "edit", await self._edit(a["drop"], a["add"])
+        if call.name == "skill":
+            skill = self._offered.get(a["id"])
+            if skill is None:
+                return "think", self._unknown("skill", [a["id"]], self._offered)
+            return "think", self._result("skill", "ok", skill.method)
+        kind: AnswerKind = a["answer_kind"] or infer_kind(a["answer"])
+        self.submitted = Problem.make(a["question"], a["answer"], kind)
+        return "submit", self._result("submit", "ok", "Submitted.")
+
+    async def _exec(self, code: str) -> ToolResult:
+        if self._calls >= self._limits.max_tool_calls:
+            return self._result("exec", "limit", "Error: no exec calls left.")
+        self._calls += 1
+        if not self._opened:
+            self._opened = True
+            await self._tools.open()
+            await self._tools.set_skills(list(self.active.values()))
+        result = await self._tools.exec(code)
+        return result.model_copy(update={"content": self._shown(result.content)})
+
+    async def _edit(self, drop: list[str], add: list[str]) -> ToolResult:
+        if unknown := [i for i in drop if i not in self.active]:
+            return self._unknown("edit", unknown, self.active)
+        if unknown := [i for i in add if i not in self._offered]:
+            return self._unknown("edit", unknown, self._offered)
+        kept = (set(self.active) - set(drop)) | set(add)
+        self.active = {i: s for i, s in self._offered.items() if i in kept}
+        if self._opened:
+            await self._tools.set_skills(list(self.active.values()))
+        return self._result("edit", "ok", f"Skills: {', '.join(self.active) or 'none'}")
+
+    def _unknown(self, tool: str, ids: list[str], known: dict[str, Skill]) -> ToolResult:
+        return self._result(tool, "error", f"Error: no skill {ids[0][:40]!r}; skills are {', '.join(known) or 'none'}")
+
+    def _result(self, tool: str, status: str, content: str) -> ToolResult:
+        return ToolResult(tool=tool, status=status, content=self._shown(content))  # type: ignore[arg-type]
+
+    def _shown(self, text: str) -> str:
+        """Text cut to what the agent may see: beginning and end, where results and error lines stand."""
+        limit, gap = self._limits.max_tool_chars, "\n...\n"
+        if len(text) <= limit:
+            return text
+        half = max(0, limit - len(gap)) // 2
+        return text[:half] + gap + text[len(text) - half :] if half else text[:limit]
+
+
+def _suggested(stage: Stage, action: Action, result: ToolResult | None) -> Stage:
+    """Where the agent should go next; it may go elsewhere."""
+    if result is not None and (result.status == "malformed" or (action == "edit" and result.status == "error")):
+        return stage
+    if action == "exec" and result is not None:
+        return "finalize" if result.status == "ok" else "refine"
+    if action == "think" and result is not None:  # it read a skill
+        return stage
+    if action == "edit" or stage in ("draft", "refine"):
+        return "check"
+    return "finalize"
+
+
+async def run_episode(
+    task: Task,
+    attempt: int,
+    policy: Policy,
+    tools: Tools,
+    chat: ChatFormat,
+    system_prompt: str,
+    limits: EpisodeLimits,
+    clock: Callable[[], float],
+) -> tuple[Episode, Rollout]:
+    """Play one episode to its end. The rollout's rewards are 0 here; whoever judges the episode fills them in."""
+    begun = clock()
+    talk = Conversation(chat, task_messages(task.category, task.skills, system_prompt))
+    environment = Environment(task, tools, limits)
+    turns: list[Turn] = []
+    try:
+        outcome = await _play(task, attempt, policy, talk, environment, limits, turns, lambda: clock() - begun)
+    except Failure as failure:
+        outcome = Outcome(kind=failure.kind, reason=str(failure))
+    finally:
+        await environment.close()
+    mask = [int(i >= 0) for i in talk.action_index]
+    episode = Episode(
+        id=task.id,
+        attempt=attempt,
+        task=task,
+        turns=tuple(turns),
+        active=tuple(environment.active),
+        submitted=environment.submitted,
+        outcome=outcome,
+        policy_versions=tuple(sorted(set(talk.versions) - {-1})),
+        prompt_tokens=len(mask) - sum(mask),
+        sampled_tokens=sum(mask),
+        wall_s=clock() - begun,
+    )
+    rollout = Rollout(
+        episode_id=task.id,
+        attempt=attempt,
+        group_id=task.group_id,
+        token_ids=tuple(talk.token_ids),
+        loss_mask=tuple(mask),
+        logprobs=tuple(talk.logprobs),
+        versions=tuple(talk.versions),
+        action_index=tuple(talk.action_index),
+        action_stage=tuple(STAGES.index(t.stage) for t in turns),
+        action_kind=tuple(ACTIONS.index(t.action) for t in turns),
+        process_rewards=(0.0,) * len(turns),
+        terminal_reward=0.0,
+    )
+    return episode, rollout
+
+
+async def _play(
+    task: Task,
+    attempt: int,
+    policy: Policy,
+    talk: Conversation,
+    environment: Environment,
+    limits: EpisodeLimits,
+    turns: list[Turn],
+    elapsed: Callable[[], float],
+) -> Outcome:
+    room = limits.max_tokens - len(talk.token_ids)
+    if room < 1:
+        return Outcome(kind="data_error", reason=f"prompt of {len(talk.token_ids)} tokens, limit {limits.max_tokens}")
+    for index in range(limits.max_turns):
+        if elapsed() >= limits.wall_s:
+            return Outcome(kind="model_error", reason="time limit")
+        try:
+            async with asyncio.timeout(limits.wall_s - elapsed()):
+                sample = await policy(talk, min(limits.max_turn_tokens, room), turn_seed(task.seed, attempt, index))
+        except TimeoutError:
+            return Outcome(kind="model_error", reason="time limit")
+        start, end = talk.add_turn(sample, index)
+        turn = Turn(stage=environment.stage, action="think", start=start, end=end, text=sample.text)
+        turns.append(turn.model_copy(update={"truncated": sample.truncated}))  # stands if the answer to it fails
+        try:
+            async with asyncio.timeout(max(0.0, limits.wall_s - elapsed())):
+                stage, action, result = await environment.answer(sample.text)
+        except TimeoutError:
+            return Outcome(kind="model_error", reason="time limit")
+        turns[-1] = turns[-1].model_copy(update={"stage": stage, "action": action, "tool": result})
+        if environment.submitted is not None:
+            return Outcome(kind="ok")
+        reply = env_message(environment.stage, None if result is None else result.content)
+        if index + 1 < limits.max_turns and not talk.add_reply(reply, limits.max_tokens - len(talk.token_ids)):
+            return Outcome(kind="model_error", reason="token limit")
+        room = limits.max_tokens - len(talk.token_ids)
+    return Outcome(kind="model_error", reason="turn limit")
+
+
+def turn_seed(task_seed: int, attempt: int, turn: int) -> int:
+    """A sampling seed that depends on nothing but the task, the attempt and the turn."""
+    digest = hashlib.sha256(f"{task_seed}/{attempt}/{turn}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1

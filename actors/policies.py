@@ -1,0 +1,58 @@
+"""Who plays the proposer: an engine that samples tokens, or anyone who answers messages with text."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors.chat import ChatFormat, Message
+from pipeline.config import Sampling
+
+if TYPE_CHECKING:
+    from actors.engine import PolicyEngine
+    from actors.episode import Conversation
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sampled turn. The three lists are of equal length; a turn that ended by itself keeps its end token."""
+
+    text: str
+    token_ids: list[int]
+    logprobs: list[float]
+    versions: list[int]
+    truncated: bool
+
+
+class EnginePolicy:
+    """Tokens in, tokens out."""
+
+    def __init__(self, engine: PolicyEngine, sampling: Sampling):
+        self._engine, self._sampling = engine, sampling
+
+    async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:
+        sampling = self._sampling.model_copy(update={"max_tokens": max_tokens})
+        (sample,) = await self._engine.generate(conversation.token_ids, sampling, seed)
+        return sample
+
+
+class TextPolicy:
+    """A teacher, or any chat client: its text is tokenised here, so its episodes give rollouts to imitate.
+
+    It knows no log-probabilities (0) and has no version (0).
+    """
+
+    def __init__(self, complete: Callable[[list[Message]], Awaitable[str]], chat: ChatFormat):
+        self._complete, self._chat = complete, chat
+
+    async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:
+        whole = [*self._chat.encode_text(await self._complete(conversation.messages)), self._chat.eos_id]
+        ids = whole[:max_tokens]
+        return Sample(
+            text=self._chat.decode(ids),
+            token_ids=ids,
+            logprobs=[0.0] * len(ids),
+            versions=[0] * len(ids),
+            truncated=len(ids) < len(whole),
+        )

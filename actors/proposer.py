@@ -1,0 +1,62 @@
+"""The proposer pool's replica: an engine and many episodes at once beside it.
+
+Consumes tasks; produces episodes (text and facts) for the caller and their rollouts (tokens) for the sink. An episode
+waits for its engine and its sandbox session, within its wall-clock limit; one Serve call is one episode.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from actors.chat import DEFAULT_SYSTEM_PROMPT, system_prompt
+from actors.episode import run_episode
+from actors.policies import EnginePolicy
+from actors.replica import PolicyReplica
+from actors.tools import SandboxTools
+from pipeline import config
+from pipeline.records import Episode, Task
+
+
+class Proposer(PolicyReplica):
+    async def __init__(  # type: ignore[misc]  # Serve awaits a constructor
+        self,
+        model_dir: str,
+        engine: config.Engine,
+        episode: config.Episode,
+        seed: int,
+        sandbox: Any,
+        weights: Any | None = None,
+        sink: Any | None = None,
+        system_prompt: str | None = None,
+    ):
+        """`sandbox`: handle of the sandbox pool · `weights`: the weight store, None keeps the model directory's ·
+        `sink`: actor that takes rollouts · `system_prompt`: None takes the model's own."""
+        super().__init__(model_dir, engine, seed, weights, sink)
+        self._episode = episode
+        self._sandbox = sandbox
+        self._prompt = system_prompt or _own_prompt(model_dir)
+        self._policy = EnginePolicy(self._engine, episode.sampling)
+        await self._start()
+
+    async def episode(self, task: Task, attempt: int) -> Episode:
+        """Play a task. The rollout has reached the sink when this returns, unless the outcome is an infra or data
+        error: then there is nothing to train on, and none is sent."""
+        await self._catch_up()
+        played, rollout = await run_episode(
+            task,
+            attempt,
+            self._policy,
+            SandboxTools(self._sandbox),
+            self._engine.chat,
+            self._prompt,
+            self._episode.limits,
+            time.monotonic,
+        )
+        if played.outcome.kind in ("ok", "model_error"):
+            await self._ship(rollout)
+        return played
+
+
+def _own_prompt(model_dir: str) -> str:
+    return system_prompt(model_dir, DEFAULT_SYSTEM_PROMPT)

@@ -1,0 +1,94 @@
+"""The replica of a policy that answers questions: prober, model verifier, the solver in training, evaluation.
+
+Consumes questions; produces completions as text, and for training also their rollouts, sent to the sink. It waits for
+its engine only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from actors.chat import DEFAULT_SOLVER_PROMPT, solver_messages, system_prompt
+from actors.episode import turn_seed
+from actors.policies import Sample
+from actors.replica import PolicyReplica
+from pipeline import config
+from pipeline.records import ACTIONS, STAGES, Rollout
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled answer. With `episode_id` and `attempt` its rollout is found in the sink."""
+
+    episode_id: str
+    attempt: int
+    text: str
+    tokens: int
+    truncated: bool
+
+
+class Solver(PolicyReplica):
+    async def __init__(  # type: ignore[misc]  # Serve awaits a constructor
+        self, model_dir: str, engine: config.Engine, seed: int, weights: Any | None = None, sink: Any | None = None
+    ):
+        super().__init__(model_dir, engine, seed, weights, sink)
+        self._prompt = system_prompt(model_dir, DEFAULT_SOLVER_PROMPT)
+        await self._start()
+
+    async def answers(self, question: str, n: int, sampling: config.Sampling, seed: int) -> list[str]:
+        """`n` independent completions."""
+        await self._catch_up()
+        return [s.text for s in await self._complete(self._encode(question), n, sampling, seed)]
+
+    async def answers_many(
+        self, questions: Sequence[str], n: int, sampling: config.Sampling, seed: int
+    ) -> list[list[str]]:
+        """`n` completions of each question, all at once in the engine. One call, however many questions."""
+        await self._catch_up()
+        prompts = [self._encode(q) for q in questions]
+        jobs = [self._complete(p, n, sampling, turn_seed(seed, n, i)) for i, p in enumerate(prompts)]
+        return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
+
+    async def sample(
+        self, group_id: str, question: str, n: int, sampling: config.Sampling, seed: int, attempt: int = 1
+    ) -> list[Completion]:
+        """A group of completions to train on: `{group_id}/{i}`, one action each. Their rollouts have reached the sink
+        when this returns."""
+        await self._catch_up()
+        prompt = self._encode(question)
+        samples = await self._complete(prompt, n, sampling, seed)
+        ids = [f"{group_id}/{i}" for i in range(n)]
+        await asyncio.gather(
+            *(self._ship(_rollout(i, attempt, group_id, prompt, s)) for i, s in zip(ids, samples, strict=True))
+        )
+        return [
+            Completion(i, attempt, s.text, len(s.token_ids), s.truncated) for i, s in zip(ids, samples, strict=True)
+        ]
+
+    def _encode(self, question: str) -> list[int]:
+        return self._engine.chat.encode_messages(solver_messages(question, self._prompt))
+
+    async def _complete(self, prompt: list[int], n: int, sampling: config.Sampling, seed: int) -> list[Sample]:
+        return await self._engine.generate(prompt, sampling, seed, n)
+
+
+def _rollout(episode_id: str, attempt: int, group_id: str, prompt: list[int], sample: Sample) -> Rollout:
+    """One turn, finalize and submit. Rewards are 0 here."""
+    before, sampled = len(prompt), len(sample.token_ids)
+    return Rollout(
+        episode_id=episode_id,
+        attempt=attempt,
+        group_id=group_id,
+        token_ids=(*prompt, *sample.token_ids),
+        loss_mask=(0,) * before + (1,) * sampled,
+        logprobs=(0.0,) * before + tuple(sample.logprobs),
+        versions=(-1,) * before + tuple(sample.versions),
+        action_index=(-1,) * before + (0,) * sampled,
+        action_stage=(STAGES.index("finalize"),),
+        action_kind=(ACTIONS.index("submit"),),
+        process_rewards=(0.0,),
+        terminal_reward=0.0,
+    )
