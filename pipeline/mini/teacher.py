@@ -53,7 +53,7 @@ def _acquire(text: str, seed: int) -> str:
             score = min(0.97, 0.72 + 0.05 * hits + rng.uniform(0, 0.1)) if taught else rng.uniform(0.1, 0.4)
             found.append(_skill(id, lore, round(score, 2)))
             if rng.random() < 0.1:  # a second name for the same knowledge, as LLMs are wont to give
-                found.append(_skill(f"{id}_task", lore, round(score * 0.9, 2)))
+                found.append(_skill(f"{id}_task", lore, round(score * 0.7, 2)))
     return "\n".join(render(s) for s in found) if found else "NONE"
 
 
@@ -125,7 +125,7 @@ class _Proposer:
         if text is None:
             text = self._sound()
             if self.rng.random() < 0.22:
-                text = _spoiled(text, self.rng) or text
+                text = spoiled(text, self.rng) or text
         return "## Draft\n" + text.question
 
     def _sound(self) -> Text:
@@ -212,7 +212,7 @@ def code_of(text: Text, active: Sequence[str]) -> str:
     return "\n".join([*imports, *lines])
 
 
-def _spoiled(text: Text, rng: Random) -> Text | None:
+def spoiled(text: Text, rng: Random) -> Text | None:
     """The same problem with one number that breaks a condition, or None where no step has one."""
     wrong: list[tuple[int, int]] = []
     for i, s in enumerate(text.sentences[1:], start=1):
