@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.records import Failure
 
@@ -22,15 +22,27 @@ from pipeline.records import Failure
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, given: Any) -> Any:
+        """A section given in part keeps the rest of the default it has *here*, which need not be its type's."""
+        if not isinstance(given, dict):
+            return given
+        return {k: _over(cls.model_fields[k].default, v) if k in cls.model_fields else v for k, v in given.items()}
+
+
+def _over(default: Any, given: Any) -> Any:
+    if not isinstance(default, Section) or not isinstance(given, dict):
+        return given
+    if any(given.get(tag, mine) != mine for tag in ("kind", "name") if (mine := getattr(default, tag, None))):
+        return given  # a section of another kind
+    rest = {name: getattr(default, name) for name in type(default).model_fields}
+    return rest | {k: _over(rest.get(k), v) for k, v in given.items()}
+
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
-
-
-def _tagged(field: str, default: str) -> BeforeValidator:
-    """A section of several kinds that does not say which one it is of the default kind."""
-    return BeforeValidator(lambda value: {field: default, **value} if isinstance(value, dict) else value)
 
 
 # ---------------------------------------------------------------- the cluster
@@ -124,7 +136,7 @@ class OpenAITeacher(Section):
     max_tokens: Positive = 4096
 
 
-Teacher = Annotated[ScriptedTeacher | OpenAITeacher, Field(discriminator="kind"), _tagged("kind", "mini")]
+Teacher = Annotated[ScriptedTeacher | OpenAITeacher, Field(discriminator="kind")]
 
 
 class Acquire(Section):
@@ -338,7 +350,7 @@ class SFTObjective(Section):
     name: Literal["sft"] = "sft"
 
 
-Objective = Annotated[MGPO | GRPO, Field(discriminator="name"), _tagged("name", "mgpo")]
+Objective = Annotated[MGPO | GRPO, Field(discriminator="name")]
 
 
 # ---------------------------------------------------------------- stages
@@ -475,9 +487,11 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) 
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(path.read_text())
+            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as e:
             raise Failure(f"config {path}: {e.strerror or e}; expected a readable YAML file") from None
+        except UnicodeDecodeError:
+            raise Failure(f"config {path}: not UTF-8; expected a YAML file") from None
         except yaml.YAMLError as e:
             mark = getattr(e, "problem_mark", None)
             where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""

@@ -71,7 +71,7 @@ def read(run: RunDir) -> dict[str, list[dict[str, Any]]]:
         try:
             row = json.loads(line)
             stages.setdefault(row["stage"], {})[row["step"]] = {k: v for k, v in row.items() if v is not None}
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise Failure(f"{path}:{number}: no metrics line; expected an object with stage and step") from None
     return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
 

@@ -103,6 +103,7 @@ class Handle:
         now = self._progress._clock()
         if self._progress._bars and self._task is not None:
             self._progress._bars.remove_task(self._task)
+            self._progress._bars.refresh()
         done = f"{_count(self._done, self._unit)}" if how == "done" else self._count_of()
         self._progress.say(
             self._name, " · ".join([f"{how}, {done} in {_duration(now - self._start)}", *self._shown_facts()])

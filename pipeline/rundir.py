@@ -91,7 +91,7 @@ class RunDir:
     def _adopt(self, config: Config) -> None:
         path = self.root / "config.yaml"
         if path.exists():
-            before = yaml.safe_load(path.read_text())
+            before = _config_before(path)
             changed = _differences(_essence(before), _essence(config.model_dump(mode="json")))
             if changed:
                 field, was, now = changed[0]
@@ -113,7 +113,7 @@ class RunDir:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.tmp")
-            with temporary.open("w") as f:
+            with temporary.open("w", encoding="utf-8") as f:
                 f.write(text)
                 f.flush()
                 os.fsync(f.fileno())
@@ -131,7 +131,7 @@ class RunDir:
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text())
+            return json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise Failure(f"{path}: not JSON; delete it to run the stage {stage} again") from None
 
@@ -177,6 +177,16 @@ def _writing(path: Path) -> Iterator[None]:
         if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise Failure(f"{path}: {e.strerror}; expected a directory this user may write to") from None
         raise
+
+
+def _config_before(path: Path) -> dict[str, Any]:
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        before = None
+    if not isinstance(before, dict):
+        raise Failure(f"{path}: not the config that the run wrote; restore it, or take another --run-dir")
+    return before
 
 
 def _essence(tree: Any) -> Any:
