@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,9 @@ from trainers.spec import TrainSpec
 def worker(config: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train runs on each worker. Returns {"step", "metrics", "failure"}."""
     spec = TrainSpec.model_validate(config["spec"])
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    for talkative in ("DeepSpeed", "ray.train"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # DeepSpeed's, on every call
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)

@@ -1,0 +1,334 @@
+"""The objectives against independent oracles: plain Python loops, autograd of the textbook loss, GVPO, SAPO."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import GRPO, MGPO, SFTObjective
+from pipeline.records import Rollout
+from tests.trainers.worlds import alone, batch_of, make_rollout, ragged, some_rollouts, totals_of
+from trainers.batches import StepBatch
+from trainers.objectives import make
+from trainers.objectives.mgpo import gate, stage_advantages, trajectory_advantages
+
+
+def log_probabilities(batch: StepBatch, seed: int, spread: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    count = len(batch.loss_N)
+    near = batch.tokens.engine_K + spread * torch.randn(count, generator=generator)
+    return near, batch.tokens.engine_K + spread * torch.randn(count, generator=generator)
+
+
+def weights_of(config: Any, batch: StepBatch, logp: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
+    return make(config).weights(batch.tokens, logp, ref, totals_of(batch), alone)
+
+
+# ---------------------------------------------------------------- brute force MGPO, straight from the records
+
+
+def z_scores(values: dict[Any, float]) -> dict[Any, float]:
+    """By the definition: nothing to prefer where there is one value, or all are the same."""
+    if len(values) < 2 or max(values.values()) - min(values.values()) < 1e-6:
+        return dict.fromkeys(values, 0.0)
+    mean, std = statistics.fmean(values.values()), statistics.stdev(values.values())
+    return {k: (v - mean) / std for k, v in values.items()}
+
+
+def brute_force_mgpo(rollouts: list[Rollout], config: MGPO, logp: list[float], ref: list[float]) -> list[float]:
+    omega = config.omega if config.name == "mgpo" else 0.0
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, rollout in enumerate(rollouts):
+        groups[rollout.group_id].append(i)
+    token_of: dict[tuple[int, int], list[int]] = defaultdict(list)  # (trajectory, action) -> loss tokens
+    engine: list[float] = []
+    for i, rollout in enumerate(rollouts):
+        for p, masked in enumerate(rollout.loss_mask):
+            if masked:
+                token_of[i, rollout.action_index[p]].append(len(engine))
+                engine.append(rollout.logprobs[p])
+    difference: dict[tuple[int, int], float] = {}
+    for members in groups.values():
+        outer = z_scores({i: rollouts[i].terminal_reward for i in members})
+        inner: dict[tuple[int, int], float] = {}
+        for stage in range(4):
+            inner |= z_scores(
+                {
+                    (i, t): rollouts[i].process_rewards[t]
+                    for i in members
+                    for t in range(len(rollouts[i].action_stage))
+                    if rollouts[i].action_stage[t] == stage
+                }
+            )
+        for i, t in inner:
+            logs = [logp[n] - ref[n] for n in token_of[i, t]]
+            pooled = sum(logs) if config.implicit == "sum" else sum(logs) / len(logs)
+            difference[i, t] = outer[i] + omega * inner[i, t] - config.beta * pooled
+    result = [0.0] * len(engine)
+    for i, t in difference:
+        peers = (
+            difference
+            if config.scope == "batch"
+            else {k: v for k, v in difference.items() if rollouts[k[0]].group_id == rollouts[i].group_id}
+        )
+        w = difference[i, t] - statistics.fmean(peers.values())
+        logs = [logp[n] - engine[n] for n in token_of[i, t]]
+        for n in token_of[i, t]:
+            r = math.exp(logp[n] - engine[n])
+            gate_r = r if config.ratio == "token" else math.exp(sum(logs) / len(logs))
+            tau = config.tau_neg if w < 0 else config.tau_pos
+            sech = 1 / math.cosh(tau / 2 * (gate_r - 1))
+            truncated = 1.0 if config.importance_cap is None else min(r, config.importance_cap)
+            result[n] = sech**2 * w * truncated / len(engine)
+    return result
+
+
+MGPO_CONFIGS = st.builds(
+    MGPO,
+    name=st.sampled_from(["mgpo", "mgpo_no_stage"]),
+    omega=st.sampled_from([0.0, 0.5, 1.0]),
+    beta=st.sampled_from([0.0, 0.1]),
+    tau_pos=st.just(1.0),
+    tau_neg=st.sampled_from([1.05, 3.0]),
+    ratio=st.sampled_from(["token", "action"]),
+    implicit=st.sampled_from(["sum", "mean"]),
+    scope=st.sampled_from(["group", "batch"]),
+    importance_cap=st.sampled_from([None, 1.2]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ragged(), MGPO_CONFIGS, st.integers(0, 100))
+def test_mgpo_equals_the_brute_force_loop(rollouts: list[Rollout], config: MGPO, seed: int) -> None:
+    batch = batch_of(rollouts)
+    logp, ref = log_probabilities(batch, seed)
+    expected = brute_force_mgpo(rollouts, config, logp.tolist(), ref.tolist())
+    torch.testing.assert_close(
+        weights_of(config, batch, logp, ref), torch.tensor(expected, dtype=torch.float32), rtol=1e-4, atol=1e-5
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(ragged(), MGPO_CONFIGS)
+def test_mgpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollout], config: MGPO) -> None:
+    batch = batch_of(rollouts)
+    logp, ref = log_probabilities(batch, 0, spread=200.0)
+    assert weights_of(config, batch, logp, ref).isfinite().all()
+
+
+def test_a_batch_scoped_mean_spans_ranks() -> None:
+    """Two ranks that exchange sums get the weights that one rank with all groups gets."""
+    rollouts = some_rollouts(0, groups=4)
+    config = MGPO(scope="batch")
+    whole = batch_of(rollouts)
+    logp, ref = log_probabilities(whole, 1)
+    expected = weights_of(config, whole, logp, ref)
+    shares = [[r for r in rollouts if r.group_id in names] for names in ({"g0", "g1"}, {"g2", "g3"})]
+    batches = [batch_of(share) for share in shares]
+    cut = len(batches[0].loss_N)
+    parts = [(logp[:cut], ref[:cut]), (logp[cut:], ref[cut:])]
+    sent: list[torch.Tensor] = []
+    for batch, (mine, theirs) in zip(batches, parts, strict=True):
+        make(config).weights(batch.tokens, mine, theirs, totals_of(whole), lambda t: (sent.append(t), t)[1])
+    got = [
+        make(config).weights(batch.tokens, mine, theirs, totals_of(whole), lambda t: sent[0] + sent[1])
+        for batch, (mine, theirs) in zip(batches, parts, strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(got), expected)
+
+
+@pytest.mark.parametrize("scope", ["group", "batch"])
+def test_mgpo_weights_sum_to_zero_over_actions(scope: str) -> None:
+    """Step 5, seen from outside: with one token an action and r = 1 the gate is open and the weights cancel."""
+    rng = np.random.default_rng(0)
+    rollouts = [
+        make_rollout(f"{g}-{i}", f"g{g}", [(s, float(rng.normal()), 1) for s in range(3)], float(rng.normal()), rng)
+        for g in range(3)
+        for i in range(4)
+    ]
+    batch = batch_of(rollouts)
+    _, ref = log_probabilities(batch, 2)
+    weight = weights_of(MGPO(scope=scope), batch, batch.tokens.engine_K, ref)  # type: ignore[arg-type]
+    assert weight.abs().max() > 1e-3
+    sums = [weight] if scope == "batch" else weight.split(12)
+    assert all(abs(part.sum()) < 1e-6 for part in sums)
+
+
+def test_mgpo_is_the_gradient_of_gvpos_squared_error() -> None:
+    """GVPO: with summed log ratios and an open gate, beta N L has the gradient of
+    1/2 sum ((R - mean R) - (A - mean A))^2 over the group's actions, differentiated through R and its mean."""
+    rollouts = some_rollouts(5)
+    batch = batch_of(rollouts)
+    tokens = batch.tokens
+    _, ref = log_probabilities(batch, 3)
+    config = MGPO(implicit="sum", beta=0.2, importance_cap=None)
+    logp = tokens.engine_K.clone().requires_grad_()  # r = 1: the gate is 1
+
+    reward = torch.zeros(len(tokens.seq_A)).index_add(0, tokens.action_K, config.beta * (logp - ref))
+    advantage = trajectory_advantages(tokens)[tokens.seq_A] + config.omega * stage_advantages(tokens)
+    loss = torch.zeros(())
+    for group in range(tokens.groups):
+        here = tokens.group_A == group
+        loss = loss + 0.5 * (((reward - reward[here].mean()) - (advantage - advantage[here].mean()))[here] ** 2).sum()
+    loss.backward()
+
+    weight = weights_of(config, batch, logp.detach(), ref)
+    torch.testing.assert_close(-weight * config.beta * len(batch.loss_N), logp.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gate_is_sapos_gradient_weight() -> None:
+    """SAPO's surrogate 4/tau * sigmoid(tau (r - 1)) has sech^2(tau/2 (r - 1)) as its derivative in r."""
+    config = MGPO(tau_pos=0.7, tau_neg=2.0)
+    ratio = torch.linspace(0, 4, 41, dtype=torch.float64, requires_grad=True)
+    for sign, tau in ((1.0, 0.7), (-1.0, 2.0)):
+        (grad,) = torch.autograd.grad((4 / tau * torch.sigmoid(tau * (ratio - 1))).sum(), ratio)
+        torch.testing.assert_close(gate(config, ratio.detach(), torch.full_like(ratio, sign)), grad)
+
+
+def test_mgpo_weights_carry_no_gradient() -> None:
+    batch = batch_of(some_rollouts(6))
+    logp, ref = log_probabilities(batch, 4)
+    logp.requires_grad_()
+    weight = weights_of(MGPO(), batch, logp.detach(), ref)
+    (grad,) = torch.autograd.grad(-(weight * logp).sum(), logp)
+    torch.testing.assert_close(grad, -weight)
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0, 3.3])
+def test_equal_rewards_give_no_advantage(reward: float) -> None:
+    rng = np.random.default_rng(0)
+    rollouts = [make_rollout(str(i), "g", [(0, 0.1 + 0.2, 2), (1, float(i == 0), 2)], reward, rng) for i in range(5)]
+    tokens = batch_of(rollouts).tokens
+    assert trajectory_advantages(tokens).tolist() == [0.0] * 5
+    by_stage = stage_advantages(tokens)
+    assert (by_stage[tokens.stage_A == 0] == 0).all()
+    assert (by_stage[tokens.stage_A == 1] != 0).all()
+
+
+def test_stages_are_compared_with_themselves_only() -> None:
+    """Adding a constant to all rewards of one stage of one group changes no advantage."""
+    rollouts = some_rollouts(7)
+    before = stage_advantages(batch_of(rollouts).tokens)
+    shifted = [
+        r.model_copy(
+            update={
+                "process_rewards": tuple(
+                    p + 10 * (s == 2 and r.group_id == "g1")
+                    for p, s in zip(r.process_rewards, r.action_stage, strict=True)
+                )
+            }
+        )
+        for r in rollouts
+    ]
+    torch.testing.assert_close(stage_advantages(batch_of(shifted).tokens), before, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------- GRPO against autograd of the textbook loss
+
+
+def textbook_grpo(
+    rollouts: list[Rollout], config: GRPO, logp: torch.Tensor, engine: torch.Tensor, ref: torch.Tensor
+) -> torch.Tensor:
+    """The loss as GRPO trainers write it, over padded-free per-trajectory slices; differentiable in logp."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for rollout in rollouts:
+        groups[rollout.group_id].append(rollout.terminal_reward)
+    per_sequence, lengths, start = [], [], 0
+    for rollout in rollouts:
+        length = sum(rollout.loss_mask)
+        span = slice(start, start + length)
+        start += length
+        rewards = groups[rollout.group_id]
+        advantage = rollout.terminal_reward - statistics.fmean(rewards)
+        spread = max(rewards) - min(rewards)
+        if config.scale_by_std:
+            advantage = advantage / statistics.stdev(rewards) if spread > 1e-6 else 0.0
+        r = (logp[span] - engine[span]).exp()
+        surrogate = torch.min(r * advantage, r.clamp(1 - config.clip_low, 1 + config.clip_high) * advantage)
+        k3 = (ref[span] - logp[span]).exp() - (ref[span] - logp[span]) - 1
+        per_sequence.append((-surrogate + config.kl * k3).sum())
+        lengths.append(length)
+    if config.aggregate == "sequence":
+        return sum(s / n for s, n in zip(per_sequence, lengths, strict=True) if n) / len(rollouts)  # type: ignore[return-value]
+    total = torch.stack(per_sequence).sum()
+    return total / (sum(lengths) if config.aggregate == "token" else len(rollouts) * config.constant_length)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    ragged(),
+    st.builds(
+        GRPO,
+        clip_low=st.sampled_from([0.1, 0.2]),
+        clip_high=st.sampled_from([0.2, 0.4]),
+        kl=st.sampled_from([0.0, 0.05]),
+        scale_by_std=st.booleans(),
+        aggregate=st.sampled_from(["sequence", "token", "constant"]),
+        importance_cap=st.none(),
+    ),
+    st.integers(0, 100),
+)
+def test_grpo_weights_are_the_textbook_gradient(rollouts: list[Rollout], config: GRPO, seed: int) -> None:
+    batch = batch_of(rollouts)
+    if not len(batch.loss_N):
+        return
+    logp, ref = log_probabilities(batch, seed, spread=0.3)
+    logp.requires_grad_()
+    loss = textbook_grpo(rollouts, config, logp, batch.tokens.engine_K, ref)
+    (grad,) = torch.autograd.grad(loss, logp)
+    weight = weights_of(config, batch, logp.detach(), ref)
+    torch.testing.assert_close(-weight, grad, rtol=1e-4, atol=1e-6)
+
+
+def test_grpo_weights_match_finite_differences() -> None:
+    rollouts = some_rollouts(8)
+    batch = batch_of(rollouts)
+    config = GRPO(kl=0.1, importance_cap=None)
+    logp, ref = log_probabilities(batch, 5, spread=0.3)
+    weight = weights_of(config, batch, logp, ref)
+    engine, step = batch.tokens.engine_K.double(), 1e-6
+    for n in range(0, len(logp), 7):
+        up, down = logp.double().clone(), logp.double().clone()
+        up[n] += step
+        down[n] -= step
+        slope = textbook_grpo(rollouts, config, up, engine, ref.double()) - textbook_grpo(
+            rollouts, config, down, engine, ref.double()
+        )
+        assert -float(slope) / (2 * step) == pytest.approx(float(weight[n]), rel=1e-3, abs=1e-6)
+
+
+def test_the_importance_cap_bounds_a_stale_token_with_a_negative_advantage() -> None:
+    rng = np.random.default_rng(0)
+    rollouts = [make_rollout(str(i), "g", [(0, 0.0, 4)], float(i), rng) for i in range(2)]
+    batch = batch_of(rollouts)
+    logp = batch.tokens.engine_K + 3.0
+    free = weights_of(GRPO(importance_cap=None), batch, logp, logp)
+    capped = weights_of(GRPO(importance_cap=2.0), batch, logp, logp)
+    assert free[:4].mean() == pytest.approx(10.04 * float(capped[:4].mean()), rel=1e-2)
+    assert (capped[4:] == 0).all()  # the positive one is clipped
+
+
+def test_sft_is_the_mean_over_the_loss_tokens_of_all_ranks() -> None:
+    batch = batch_of(some_rollouts(9))
+    weight = weights_of(SFTObjective(), batch, batch.tokens.engine_K, batch.tokens.engine_K)
+    assert float(weight.sum()) == pytest.approx(1.0)
+    assert (weight == weight[0]).all()
+
+
+def test_a_micro_batch_of_grpo_has_the_weights_of_the_whole() -> None:
+    """Objectives that do not read the whole step may be asked for a part of it."""
+    batch = batch_of(some_rollouts(10))
+    logp, ref = log_probabilities(batch, 6)
+    config = GRPO(kl=0.1, aggregate="sequence")
+    whole = weights_of(config, batch, logp, ref)
+    part = torch.arange(len(logp))[1::3]
+    some = make(config).weights(batch.tokens.select(part), logp[part], ref[part], totals_of(batch), alone)
+    torch.testing.assert_close(some, whole[part])
