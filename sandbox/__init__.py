@@ -1,0 +1,39 @@
+"""Untrusted Python, run behind walls.
+
+    from sandbox import Slot, Request
+
+    with Slot() as slot:                               # refuses to start below level `strong`
+        result = slot.run(Request("print(6 * 7)"))     # Result(status='ok', stdout='42\\n', ...)
+        result = slot.run(Request("x = 6 * 7", value="x"))            # result.value == 42: a claim, plain JSON
+        verdicts = slot.judge("def f(n): return n + 1", "f", [Case(args=(1,), expected=2)])
+        with slot.session() as session:
+            session.run("x = 1"); session.run("print(x)")
+
+A slot is one supervisor (this process) and one zygote (an exec'd, warm fork server); each run is a forked child that
+walls itself in before it reads a byte of the program. `probe()` says what this machine offers. Nothing here raises for
+what a program did: that is in `Result.status`. `SandboxUnavailable` is raised where the walls cannot be built.
+
+Imports nothing of the rest of the project, nor Ray, nor torch.
+"""
+
+from .api import LEVELS, Case, Layer, Limits, Platform, Request, Result, SandboxUnavailable, Status, Verdict
+from .claims import same, same_text
+from .platforms import probe
+from .slot import Slot
+
+__all__ = [
+    "LEVELS",
+    "Case",
+    "Layer",
+    "Limits",
+    "Platform",
+    "Request",
+    "Result",
+    "SandboxUnavailable",
+    "Slot",
+    "Status",
+    "Verdict",
+    "probe",
+    "same",
+    "same_text",
+]

@@ -1,0 +1,95 @@
+"""One run: the forked child walls itself in, then becomes the program.
+
+Invariant: no untrusted byte is read before the last layer is in place, and a layer that fails ends the child as an
+infrastructure error. The order matters: mounts need capabilities, changing uid takes them away and clears the death
+signal, the kernel filter would refuse all of it and so comes last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import resource
+import select
+import signal
+import sys
+from typing import Any, NoReturn
+
+from . import kernel, landlock, program, seccomp
+from .walls import Walls, become
+
+STDIN, STDOUT, STDERR, REPORT, JOB = range(5)
+
+
+def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]) -> NoReturn:
+    """`fds`: stdin, stdout, stderr, report, job; `facts` tells the supervisor that the walls stand, or why not."""
+    try:
+        _confine(walls, order, fds, lifeline)
+    except BaseException as e:
+        os.write(
+            facts, f'{{"infra": "a layer failed: {type(e).__name__}: {str(e)!r:.300}"}}'.replace("\\", "/").encode()
+        )
+        os._exit(125)
+    os.write(facts, b'{"ready": 1}')
+    kernel.syscall("close_range", JOB + 1, 0xFFFFFFFF, 0)
+    if order["session"]:
+        program.run_cells(JOB, REPORT)
+    program.run_script(JOB, REPORT)
+
+
+def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tuple[int, int]) -> None:
+    limits, scratch = order["limits"], order["scratch"]
+    uid = None if walls.first_uid is None else walls.first_uid + order["turn"] % 32
+    if walls.run_namespaces:
+        kernel.unshare(walls.run_namespaces)
+        owner = os.geteuid() if uid is None else uid, os.getegid() if uid is None else uid
+        kernel.mount("scratch", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
+                     f"size={limits['scratch_mb']}m,nr_inodes=1024,mode=700,uid={owner[0]},gid={owner[1]}")  # fmt: skip
+    os.chdir(scratch)
+    os.environ.update(HOME=scratch, TMPDIR=scratch)
+    home = os.open(scratch, os.O_PATH | os.O_CLOEXEC)
+
+    os.setsid()
+    for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
+        os.dup2(source, target)
+    _rlimits(order, private_uid=uid is not None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if uid is not None:
+        become(uid)
+    kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The zygote may have died before the death signal was asked for: then its end of the lifeline is closed.
+    os.close(lifeline[1])
+    if select.select([lifeline[0]], [], [], 0)[0]:
+        os._exit(125)
+
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if walls.landlock_abi:
+        landlock.restrict(walls.landlock_abi, walls.readable, [*walls.writable, (home, True)])
+    if walls.filter:
+        seccomp.install(seccomp.program(os.getpid(), may_remove=walls.jail))
+    sys.dont_write_bytecode = True
+
+
+def _rlimits(order: dict[str, Any], private_uid: bool) -> None:
+    limits = order["limits"]
+    cpu, size = math.ceil(limits["cpu_s"]) + 1, min(limits["file_mb"], limits["scratch_mb"]) << 20
+    ceilings = {
+        resource.RLIMIT_AS: order["base"] + (limits["memory_mb"] << 20),
+        resource.RLIMIT_CPU: cpu,
+        resource.RLIMIT_FSIZE: size,
+        resource.RLIMIT_NOFILE: limits["files"],
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_SIGPENDING: 256,
+    }
+    if private_uid:  # shared with others, the uid's count would say nothing of this run
+        ceilings[resource.RLIMIT_NPROC] = limits["threads"]
+    for name, ceiling in ceilings.items():
+        hard = resource.getrlimit(name)[1]
+        ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
+        resource.setrlimit(name, (ceiling, ceiling))

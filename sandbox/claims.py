@@ -1,0 +1,94 @@
+"""Reading what untrusted code says: strict JSON, bounded, and nothing else.
+
+Invariant: `read` returns plain finite values or raises ValueError; it never runs, imports or unpickles anything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+_DEPTH = 64
+
+
+def read(data: bytes) -> Any:
+    """One strict JSON value. Refuses NaN, infinities, nesting beyond 64, and text that is no Unicode."""
+    if _depth(data) > _DEPTH:
+        raise ValueError(f"nested deeper than {_DEPTH}")
+    try:
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates survive loads, and fail much later
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is beyond a float")
+    return value
+
+
+def _depth(data: bytes) -> int:
+    """Deepest bracket nesting, strings skipped; 0 if it cannot matter."""
+    if data.count(b"[") + data.count(b"{") <= _DEPTH:
+        return 0
+    depth = deepest = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def same(value: Any, expected: Any, tolerance: float = 0.0) -> bool:
+    """Equality of plain values: True is not 1, tuples are lists, and floats may differ by `tolerance`,
+    relative or absolute."""
+    if isinstance(expected, bool) or isinstance(value, bool):
+        return isinstance(expected, bool) and value is expected
+    if isinstance(expected, (int, float)) and isinstance(value, (int, float)):
+        # Integers stay exact: they may be beyond a float.
+        return value == expected or (
+            float in (type(value), type(expected))
+            and max(abs(value), abs(expected)) < 1e300
+            and math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
+        )
+    if isinstance(expected, (list, tuple)):
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == len(expected)
+            and all(same(v, e, tolerance) for v, e in zip(value, expected, strict=True))
+        )
+    if isinstance(expected, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == expected.keys()
+            and all(same(value[key], expected[key], tolerance) for key in expected)
+        )
+    return type(value) is type(expected) and value == expected
+
+
+def same_text(text: str, expected: str) -> bool:
+    """Equal lines; blanks at the ends of lines and of the text do not count."""
+    return _lines(text) == _lines(expected)
+
+
+def _lines(text: str) -> list[str]:
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip().split("\n")

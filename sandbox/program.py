@@ -1,0 +1,151 @@
+"""Inside the walls: run a script, or the cells of a session, and report.
+
+Invariant: nothing here is trusted by anyone. It shares its memory with the program, so its report is the program's own
+word; the supervisor reads it as strict JSON and believes none of it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import gc
+import io
+import json
+import linecache
+import os
+import sys
+import threading
+import traceback
+import types
+from typing import Any, NoReturn
+
+_NAME = "main.py"
+_DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+def run_script(job_fd: int, report_fd: int) -> NoReturn:
+    namespace = _fresh_main()
+    job = json.loads(_read_all(job_fd))
+    os.close(job_fd)
+    report = _run(namespace, job)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    except BaseException as e:
+        report = report if "reason" in report else _failure(e)
+    _flush(report)
+    _send(report_fd, report)
+    os._exit(1 if "reason" in report else 0)
+
+
+def run_cells(job_fd: int, report_fd: int) -> NoReturn:
+    namespace = _fresh_main()
+    with open(job_fd, "rb") as cells:
+        for line in cells:
+            report = _run(namespace, json.loads(line))
+            _flush(report)
+            _send(report_fd, report)
+    os._exit(0)
+
+
+def _fresh_main() -> dict[str, Any]:
+    """A new `__main__` and new standard streams, as a started interpreter would have."""
+    gc.enable()
+    if "numpy.random" in sys.modules:  # the zygote's generator, else the same in every run
+        sys.modules["numpy.random"].seed()
+    sys.stdin = io.open(0, encoding="utf-8", errors="replace", closefd=False)
+    sys.stdout = io.open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.stderr = io.open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = main
+    return main.__dict__
+
+
+def _run(namespace: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
+    source = job["code"]
+    linecache.cache[_NAME] = (len(source), None, source.splitlines(keepends=True), _NAME)
+    try:
+        exec(compile(source, _NAME, "exec", dont_inherit=True), namespace)
+    except SystemExit as e:
+        if e.code not in (None, 0):
+            if not isinstance(e.code, int):
+                print(e.code, file=sys.stderr)
+            return {"reason": f"SystemExit: {e.code}"}
+    except BaseException as e:
+        return _failure(e)
+    try:
+        if job.get("entry"):
+            return {"value": _plain(namespace[job["entry"]](*job["args"]))}
+        if job.get("value"):
+            return {"value": _plain(namespace[job["value"]])}
+    except KeyError as e:
+        if e.args and e.args[0] in (job.get("entry"), job.get("value")):
+            return {"reason": f"NameError: name {e.args[0]!r} is not defined"}
+        return _failure(e)
+    except BaseException as e:
+        return _failure(e)
+    return {}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it; anything that JSON would bend is an error."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():  # a numpy scalar
+        value = value.item()
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(item) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} is no plain value; export None, bool, int, float, str, list or dict")
+
+
+def _failure(e: BaseException) -> dict[str, Any]:
+    """Print the traceback without our own frames; name the exception, and the limit that it speaks of."""
+    frames = e.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    try:
+        traceback.print_exception(type(e), e, frames)
+        text = " ".join(traceback.format_exception_only(type(e), e)[-1].split())
+    except BaseException:
+        text = type(e).__name__
+    report: dict[str, Any] = {"reason": text[:500]}
+    if isinstance(e, MemoryError):
+        report["limit"] = "memory_limit"
+    elif isinstance(e, OSError) and e.errno in _DISK_FULL:
+        report["limit"] = "disk_limit"
+    return report
+
+
+def _flush(report: dict[str, Any]) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException as e:
+            report.setdefault("reason", f"{type(e).__name__}: {e}"[:500])
+
+
+def _send(report_fd: int, report: dict[str, Any]) -> None:
+    try:
+        text = json.dumps(report, allow_nan=False)
+    except (ValueError, RecursionError, MemoryError) as e:
+        report.pop("value", None)
+        report["reason"] = f"{type(e).__name__}: {e}"[:500]
+        text = json.dumps(report)
+    data = memoryview(text.encode() + b"\n")
+    while data:
+        data = data[os.write(report_fd, data) :]
+
+
+def _read_all(fd: int) -> bytes:
+    chunks = []
+    while chunk := os.read(fd, 1 << 20):
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -1,0 +1,127 @@
+"""The kernel filter: an allow-list of system calls, with the arguments of the dangerous ones checked.
+
+Invariant: what is not named here is refused. Three refusals: EPERM for what programs ordinarily try (fork, exec,
+sockets), so that they can go on; death for what only an attack tries; ENOSYS where libraries have a fallback.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass
+
+from . import kernel
+
+ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
+
+# Free of arguments worth checking. Paths are the file wall's business; memory and time are the rlimits'.
+_PLAIN = """
+read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn futex pread64 pwrite64
+readv writev preadv pwritev preadv2 pwritev2 sched_yield mremap msync mincore madvise dup dup2 dup3 nanosleep getitimer
+setitimer alarm pause getpid sendfile exit exit_group wait4 waitid uname fsync fdatasync ftruncate fallocate getdents
+getdents64 getcwd chdir fchdir mkdir mkdirat link linkat symlink symlinkat readlink readlinkat access faccessat
+faccessat2 stat lstat newfstatat statx umask gettimeofday time getrlimit setrlimit getrusage sysinfo times getuid getgid
+geteuid getegid getresuid getresgid getgroups getppid getpgid getpgrp getsid rt_sigpending rt_sigtimedwait
+rt_sigsuspend sigaltstack statfs fstatfs getpriority sched_getaffinity sched_getparam sched_getscheduler
+sched_get_priority_max sched_get_priority_min sched_rr_get_interval gettid futex_waitv set_tid_address clock_gettime
+clock_getres clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select
+pselect6 set_robust_list get_robust_list eventfd eventfd2 pipe pipe2 getcpu getrandom membarrier copy_file_range rseq
+close_range recvfrom shutdown getsockopt getsockname getpeername restart_syscall capget arch_prctl
+""".split()
+_REMOVES = "unlink unlinkat rmdir rename renameat renameat2".split()
+_HOSTILE = """
+ptrace process_vm_readv process_vm_writev bpf perf_event_open userfaultfd kexec_load kexec_file_load init_module
+finit_module delete_module mount umount2 pivot_root chroot unshare setns add_key request_key keyctl io_uring_setup
+io_uring_enter io_uring_register pidfd_getfd process_madvise open_by_handle_at swapon swapoff reboot acct open_tree
+move_mount fsopen fsmount mount_setattr quotactl
+""".split()
+
+_O_ACCMODE, _O_TRUNC, _O_TMPFILE = 3, 0o1000, 0o20000000
+_THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
+_FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
+_IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
+_PRCTL = (15, 16)  # a thread's name
+
+
+@dataclass(frozen=True)
+class Check:
+    """(argument & mask) is one of `values`, or, if `refuse`, none of them. `high` looks at the upper 32 bits."""
+
+    argument: int
+    values: tuple[int, ...]
+    mask: int = 0xFFFFFFFF
+    refuse: bool = False
+    high: bool = False
+
+
+def checks(pid: int, may_remove: bool) -> dict[str, tuple[Check, ...]]:
+    """The calls whose arguments decide; `pid` is the only process that may be signalled."""
+    opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
+    flags = _O_ACCMODE | _O_TRUNC | (0 if may_remove else _O_TMPFILE)
+    nowhere = (Check(4, (0,)), Check(4, (0,), high=True))
+    return {
+        # O_RDONLY|O_TRUNC empties a file that Landlock, before its ABI 3, lets be read.
+        "open": (Check(1, opening, flags),),
+        "openat": (Check(2, opening, flags),),
+        "fcntl": (Check(1, _FCNTL),),
+        "ioctl": (Check(1, _IOCTL),),
+        "prctl": (Check(0, _PRCTL),),
+        "prlimit64": (Check(0, (0,)),),
+        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES),),
+        # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside.
+        "kill": (Check(0, (pid,)), Check(1, (9,), refuse=True)),
+        "tgkill": (Check(0, (pid,)), Check(2, (9,), refuse=True)),
+        # A stream pair for event loops. A datagram one could be sent to any socket of the host by path.
+        "socketpair": (Check(0, (1,)), Check(1, (1,), 0xF)),
+        "sendto": nowhere,
+    }
+
+
+def program(pid: int, may_remove: bool, machine: str | None = None) -> bytes:
+    """The BPF program: 8-byte instructions, each call's block ending in its own verdict."""
+    machine = machine or kernel.arch()
+    code = [
+        _op(0x20, 4),  # architecture
+        _op(0x15, kernel.AUDIT_ARCH[machine], yes=1),
+        _op(0x06, KILL),
+        _op(0x20, 0),  # call number
+    ]
+    if machine == "x86_64":  # the x32 calls are the same calls under other numbers
+        code += [_op(0x45, 0x40000000, no=1), _op(0x06, KILL)]
+    code += [_op(0x25, kernel.NEWEST, no=1), _op(0x06, ENOSYS)]
+    for name in _PLAIN + (_REMOVES if may_remove else []):
+        if (nr := kernel.number(name, machine)) is not None:
+            code += [_op(0x15, nr, no=1), _op(0x06, ALLOW)]
+    for name, conditions in checks(pid, may_remove).items():
+        if (nr := kernel.number(name, machine)) is not None:
+            block = [instruction for check in conditions for instruction in _compile(check)] + [_op(0x06, ALLOW)]
+            code += [_op(0x15, nr, no=len(block)), *block]
+    for name, verdict in [(n, KILL) for n in _HOSTILE] + [("clone3", ENOSYS), ("openat2", ENOSYS)]:
+        if (nr := kernel.number(name, machine)) is not None:
+            code += [_op(0x15, nr, no=1), _op(0x06, verdict)]
+    return b"".join([*code, _op(0x06, EPERM)])
+
+
+def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
+    return struct.pack("HBBI", code, yes, no, value)
+
+
+def _compile(check: Check) -> list[bytes]:
+    """Instructions that fall through when the check holds and return EPERM when it does not."""
+    load = [_op(0x20, 16 + 8 * check.argument + 4 * check.high)]
+    if check.mask != 0xFFFFFFFF:
+        load.append(_op(0x54, check.mask))
+    last = len(check.values) - 1
+    # Accepted values jump over the refusal; refused ones jump to it and the others over it.
+    tests = [
+        _op(0x15, value, yes=(last - i) + (not check.refuse), no=int(check.refuse and i == last))
+        for i, value in enumerate(check.values)
+    ]
+    return [*load, *tests, _op(0x06, EPERM)]
+
+
+def install(code: bytes) -> None:
+    """Put this thread, and all it starts, under the filter. Needs no_new_privs."""
+    buffer = ctypes.create_string_buffer(code, len(code))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer)))
+    kernel.syscall("seccomp", 1, 0, ctypes.cast(header, ctypes.c_void_p))

@@ -1,0 +1,229 @@
+"""The zygote's own surroundings, made once: user and mount namespaces, a root that holds nothing but libraries.
+
+Invariant: each layer is tried, not guessed; what the platform refuses is recorded with its reason and the rest goes
+on. Whether the outcome is enough is decided by the supervisor. Runs in a single-threaded process.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import kernel, landlock, seccomp
+from .warmup import Roots
+
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+
+
+@dataclass
+class Walls:
+    layers: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    jail: bool = False
+    pid_namespace: int | None = None
+    """Descriptor of the zygote's own pid namespace, where each run can have a new one."""
+    run_namespaces: int = 0
+    filter: bool = False
+    """The kernel takes our system call filter."""
+    first_uid: int | None = None
+    """First of this zygote's throw-away uids, or None: runs keep the zygote's uid."""
+    landlock_abi: int = 0
+    readable: list[tuple[int, bool]] = field(default_factory=list)
+    writable: list[tuple[int, bool]] = field(default_factory=list)
+
+    def note(self, name: str, active: bool, detail: str) -> bool:
+        self.layers[name] = (active, detail)
+        return active
+
+
+def build(roots: Roots, mount_point: str) -> Walls:
+    walls = Walls()
+    _user_and_mounts(walls, roots, mount_point)
+    _uids(walls)
+    _landlock(walls, roots)
+    _filter(walls)
+    return walls
+
+
+# ---------------------------------------------------------------- namespaces
+
+
+def _user_and_mounts(walls: Walls, roots: Roots, mount_point: str) -> None:
+    wanted = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWNET | kernel.CLONE_NEWUTS
+    try:
+        kernel.unshare(wanted)
+        walls.note("user namespace", False, "not needed: namespaces need none here")
+    except OSError as direct:
+        try:
+            _unshare_user(wanted)
+            walls.note("user namespace", True, "capabilities over own namespaces only")
+        except OSError as e:
+            walls.note("user namespace", False, f"refused: {e.strerror}")
+            for name in ("mount jail", "network namespace", "ipc namespace", "pid namespace"):
+                walls.note(name, False, f"refused: {direct.strerror}, with a user namespace: {e.strerror}")
+            return
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    walls.note("network namespace", True, "no interface, not even loopback")
+    walls.note("ipc namespace", True, "one per run")
+    try:
+        socket.sethostname("sandbox")
+        _jail(roots, mount_point)
+        walls.jail = walls.note("mount jail", True, "own read-only root of libraries; tmpfs scratch per run")
+        walls.run_namespaces = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
+    except OSError as e:
+        walls.note("mount jail", False, f"refused: {e.strerror}")
+        os.chdir("/")
+    _pid_namespace(walls, own)
+
+
+def _unshare_user(wanted: int) -> None:
+    """A user namespace with, where we may, a range of uids; else our own uid alone. A helper outside writes the map,
+    because the capability to map others is lost on the way in."""
+    uid, gid, me = os.geteuid(), os.getegid(), os.getpid()
+    go_read, go_write = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        ok = bool(os.close(go_write) is None and os.read(go_read, 1))
+        try:
+            for name, own in (("gid_map", gid), ("uid_map", uid)):
+                with open(f"/proc/{me}/{name}", "w") as file:
+                    file.write(f"{own} {own} 1\n{_RANGE[0]} {_RANGE[0]} {_RANGE[1]}\n")
+        except OSError:
+            ok = False
+        os._exit(0 if ok else 1)
+    try:
+        kernel.unshare(kernel.CLONE_NEWUSER | wanted)
+        if uid == 0:
+            os.write(go_write, b"g")
+    finally:
+        os.close(go_write)
+        os.close(go_read)
+        _, status = os.waitpid(helper, 0)
+    if status != 0:
+        for name, text in (("setgroups", "deny"), ("gid_map", f"{gid} {gid} 1"), ("uid_map", f"{uid} {uid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+
+
+def _pid_namespace(walls: Walls, own: int) -> None:
+    try:
+        kernel.unshare(kernel.CLONE_NEWPID)
+        kernel.setns(own, kernel.CLONE_NEWPID)
+        walls.pid_namespace = own
+        walls.note("pid namespace", True, "one per run, the run its only process")
+    except OSError as e:
+        walls.note("pid namespace", False, f"refused: {e.strerror}")
+
+
+def _jail(roots: Roots, mount_point: str) -> None:
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("sandbox", mount_point, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4m,mode=755")
+    for path in (*roots.stdlib, *roots.packages, *roots.libraries, *_DEVICES):
+        if os.path.exists(path):
+            _bind(os.path.realpath(path), mount_point + path)
+    for path in roots.masked:
+        kernel.mount("sandbox", mount_point + path, "tmpfs", kernel.MS_RDONLY, "size=4k,mode=755")
+    for link in ("/lib", "/lib64", "/usr/lib64"):
+        if os.path.islink(link) and not os.path.lexists(mount_point + link):
+            os.makedirs(os.path.dirname(mount_point + link), exist_ok=True)
+            os.symlink(os.readlink(link), mount_point + link)
+    os.makedirs(mount_point + "/tmp", exist_ok=True)
+    os.chdir(mount_point)
+    kernel.pivot_root_here()
+    kernel.mount(
+        "none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    )
+
+
+def _bind(source: str, target: str) -> None:
+    if os.path.isdir(source):
+        os.makedirs(target, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
+    if not source.startswith("/dev/"):
+        kernel.make_read_only(target)
+
+
+# ---------------------------------------------------------------- uids
+
+
+_RANGE = (0x10000000, 0x18000000)
+"""Throw-away uids: 32 for each process id there can be, above any that a system hands out."""
+
+
+def _uids(walls: Walls) -> None:
+    uid = _RANGE[0] + os.getpid() * 32
+    for first, why in ((uid, ""), (20000 + os.getpid() % 1250 * 32, " (few ids are mapped here)")):
+        code = _try(lambda: become(first + 31))  # noqa: B023 - called at once
+        if code == 0:
+            walls.first_uid = first
+            walls.note("throw-away uid", True, f"one of 32 from {first}{why}")
+            return
+    walls.note(
+        "throw-away uid", False, f"refused: {os.strerror(code)}; runs keep uid {os.geteuid()}, without capabilities"
+    )
+
+
+def become(uid: int) -> None:
+    """Change to `uid` for good, with no groups; all capabilities go with it."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+
+
+def _try(action: Callable[[], None]) -> int:
+    """Do something irrevocable in a child; the errno, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+            os._exit(0)
+        except OSError as e:
+            os._exit(e.errno or 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+# ---------------------------------------------------------------- kernel filter and Landlock
+
+
+def _filter(walls: Walls) -> None:
+    code = seccomp.program(os.getpid(), may_remove=True)
+
+    def install() -> None:
+        kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.install(code)
+
+    refusal = _try(install)
+    walls.filter = refusal == 0
+    walls.note("no new privileges", True, "set-uid programs gain nothing")
+    walls.note("rlimits", True, "memory, CPU, file size, descriptors, threads")
+    walls.note(
+        "seccomp", walls.filter, os.strerror(refusal) if refusal else f"{len(code) // 8} instructions, allow-list"
+    )
+
+
+def _landlock(walls: Walls, roots: Roots) -> None:
+    try:
+        walls.landlock_abi = landlock.abi()
+    except OSError as e:
+        walls.note("landlock", False, f"refused: {e.strerror}")
+        return
+    paths = [*roots.packages, *roots.libraries]
+    for lib in roots.stdlib:
+        if not walls.jail and any(package.startswith(lib + "/") for package in roots.packages):
+            # Other packages live inside the standard library's folder: name its entries one by one.
+            paths += [e.path for e in os.scandir(lib) if e.path not in roots.masked]
+        else:
+            paths.append(lib)
+    walls.readable = [_handle(path) for path in (*paths, *_DEVICES[2:]) if os.path.exists(path)]
+    walls.writable = [_handle(path) for path in _DEVICES[:2] if os.path.exists(path)]
+    walls.note("landlock", True, f"ABI {walls.landlock_abi}")
+
+
+def _handle(path: str) -> tuple[int, bool]:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    return fd, stat.S_ISDIR(os.fstat(fd).st_mode)

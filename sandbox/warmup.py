@@ -1,0 +1,102 @@
+"""What every run finds loaded: the packages, and their caches filled by a little typical work.
+
+Invariant: only trusted, fixed work is done here, before any untrusted code exists in the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+
+_SNIPPET = """
+x, y, n = sympy.symbols("x y n")
+sympy.factor(x**6 - 1); sympy.factor(x**4 + 4 * x**2 * y + 3 * y**2); sympy.expand((x + y) ** 4)
+sympy.solve(x**2 - 5 * x + 6, x); sympy.solve([x + y - 3, x - y - 1], [x, y]); sympy.integrate(x * sympy.sin(x), x)
+sympy.diff(sympy.exp(x) * sympy.log(x), x); sympy.limit(sympy.sin(x) / x, x, 0); sympy.summation(n, (n, 1, 10))
+sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2 - 1); sympy.factorint(360360); sympy.isprime(10**9 + 7)
+sympy.Matrix([[2, 1], [1, 3]]).eigenvals(); sympy.sympify("2*x + 1/3"); sympy.parsing.sympy_parser.parse_expr("x**2")
+sympy.nsimplify("0.25"); sympy.N(sympy.sqrt(2), 20); str(sympy.Rational(1, 3)); sympy.latex(x**2); sympy.series(sympy.exp(x), x)
+sympy.solveset(x**2 - 2, x, sympy.S.Reals); sympy.gcd(x**2 - 1, x - 1); sympy.apart(1 / (x * (x + 1)))
+"""
+
+
+@dataclass(frozen=True)
+class Roots:
+    """What a run may read, as spelled in `sys.path`."""
+
+    stdlib: tuple[str, ...]
+    packages: tuple[str, ...]
+    libraries: tuple[str, ...]
+    masked: tuple[str, ...]
+    """Directories below `stdlib` that hold other packages, which a run must not see."""
+
+
+def load(packages: list[str]) -> Roots:
+    """Import and warm `packages`, then narrow imports to them and the standard library."""
+    before = set(sys.modules)
+    for name in packages:
+        importlib.import_module(name)
+    if "numpy" in packages:
+        importlib.import_module("numpy.random")
+        numpy = sys.modules["numpy"]
+        numpy.linalg.solve(numpy.eye(2), numpy.ones(2))
+    if "sympy" in packages:
+        importlib.import_module("sympy.parsing.sympy_parser")
+        exec(compile(_SNIPPET, "<warm-up>", "exec"), {"sympy": sys.modules["sympy"]})
+    for name in (
+        "asyncio",
+        "decimal",
+        "fractions",
+        "statistics",
+        "itertools",
+        "dataclasses",
+        "typing",
+        "heapq",
+        "bisect",
+    ):
+        importlib.import_module(name)
+    roots = _roots({name.partition(".")[0] for name in set(sys.modules) - before})
+    _narrow(roots)
+    return roots
+
+
+def _roots(imported: set[str]) -> Roots:
+    paths = sysconfig.get_paths()
+    stdlib = tuple(dict.fromkeys((paths["stdlib"], paths["platstdlib"])))
+    packages = []
+    for name in sorted(imported):
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        where = os.path.dirname(file) if file and hasattr(module, "__path__") else file
+        if where and (not _below(where, stdlib) or "-packages/" in where):
+            packages.append(where)
+    with open("/proc/self/maps") as maps:
+        mapped = {line.split(None, 5)[5].rstrip("\n") for line in maps if ".so" in line}
+    sites = {paths["purelib"], paths["platlib"]}
+    libraries: list[str] = []
+    for folder in sorted({os.path.dirname(path) for path in mapped if path.startswith("/")} - sites):
+        if _below(folder, packages) or (_below(folder, stdlib) and "-packages/" not in folder):
+            continue
+        if any(_below(lib, (folder,)) for lib in stdlib):  # a prefix's lib/: its shared objects only
+            libraries += [entry.path for entry in os.scandir(folder) if ".so" in entry.name and entry.is_file()]
+        else:
+            libraries.append(folder)
+    libraries += [path for path in ("/usr/share/zoneinfo",) if os.path.isdir(path)]
+    masked = [os.path.join(lib, name) for lib in stdlib for name in ("site-packages", "dist-packages")]
+    return Roots(stdlib, tuple(packages), tuple(libraries), tuple(path for path in masked if os.path.isdir(path)))
+
+
+def _below(path: str, roots: tuple[str, ...] | list[str]) -> bool:
+    return any(path == root or path.startswith(root + "/") for root in roots)
+
+
+def _narrow(roots: Roots) -> None:
+    """No import looks beyond the standard library: what is in `packages` is loaded already."""
+    own = {"BuiltinImporter", "FrozenImporter", "PathFinder"}
+    sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") in own]
+    sys.path[:] = [path for path in sys.path if _below(path, roots.stdlib) and not _below(path, roots.masked)]
+    sys.path_importer_cache.clear()
+    sys.argv[:] = ["main.py"]

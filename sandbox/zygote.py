@@ -1,0 +1,153 @@
+"""The fork server: a clean, warm, single-threaded interpreter that forks one walled-in child per run.
+
+Invariant: it holds no secret and never sees a byte of a run's code, input or output; those are descriptors that pass
+through, so that no child can find another's data in inherited memory.
+
+Consumes orders from its socket (a JSON header with the descriptors of one run). Produces, on each run's own facts
+socket: `started` with a pidfd, `ready` from the child itself, `exit` with what the kernel says. Waits for its socket,
+its children's ends and their facts sockets only. A facts socket that closes is the order to kill that child; its own
+socket that closes means no more orders, and the process ends with its last child. So when the supervisor dies,
+everything below dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from . import child, kernel, scratch, walls, warmup
+
+MAX_ORDER = 8192
+
+
+@dataclass
+class _Child:
+    pid: int
+    pidfd: int
+    facts: socket.socket
+    scratch: str | None
+
+
+class Zygote:
+    def __init__(self, orders: socket.socket):
+        self.orders = orders
+        setup = json.loads(orders.recv(1 << 16))
+        _prefer_for_oom()
+        roots = warmup.load(setup["packages"])
+        self.base = _address_space()
+        self.walls = walls.build(roots, setup["folder"])
+        self.folder = setup["folder"]
+        if not self.walls.jail:
+            os.chmod(self.folder, 0o711)
+        self.lifeline = os.pipe()
+        self.children: dict[int, _Child] = {}
+        self.turn = 0
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+        orders.send(json.dumps({"layers": self.walls.layers}).encode())
+
+    def serve(self) -> None:
+        poll = select.poll()
+        poll.register(self.orders, select.POLLIN)
+        accepting = True
+        while accepting or self.children:
+            for fd, _ in poll.poll():
+                if fd == self.orders.fileno():
+                    data, fds, _, _ = socket.recv_fds(self.orders, MAX_ORDER, 6)
+                    if not data:
+                        poll.unregister(fd)
+                        accepting = False
+                    elif (born := self._spawn(json.loads(data), fds)) is not None:
+                        poll.register(born.pidfd, select.POLLIN)
+                        poll.register(born.facts, 0)  # its hang-up only
+                elif fd in self.children:
+                    poll.unregister(self.children[fd].facts)
+                    poll.unregister(fd)
+                    self._reap(self.children.pop(fd))
+                else:
+                    for one in self.children.values():
+                        if one.facts.fileno() == fd:
+                            signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
+                            poll.modify(fd, 0)
+
+    def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
+        facts = socket.socket(fileno=fds.pop())
+        own_scratch = None
+        try:
+            self.turn += 1
+            order.update(base=self.base, turn=self.turn, scratch="/tmp")
+            if not self.walls.jail:
+                own_scratch = scratch.make(self.folder, self.turn, self.walls.first_uid)
+                order["scratch"] = own_scratch
+            pid = self._fork(order, fds, facts)
+            pidfd = os.pidfd_open(pid)
+            socket.send_fds(facts, [json.dumps({"started": pid, "scratch": own_scratch}).encode()], [pidfd])
+            return self.children.setdefault(pidfd, _Child(pid, pidfd, facts, own_scratch))
+        except OSError as e:
+            if own_scratch:
+                scratch.remove(own_scratch)
+            _tell(facts, {"infra": f"no process for the run: {e}"})
+            facts.close()
+            return None
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fork(self, order: dict[str, Any], fds: list[int], facts: socket.socket) -> int:
+        own = self.walls.pid_namespace
+        if own is not None:
+            kernel.unshare(kernel.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                child.become_run(self.walls, order, fds, facts.fileno(), self.lifeline)
+        finally:
+            if own is not None:
+                kernel.setns(own, kernel.CLONE_NEWPID)
+        return pid
+
+    def _reap(self, one: _Child) -> None:
+        """The run is over: its scratch goes, then the supervisor hears how it ended."""
+        _, status, usage = os.wait4(one.pid, 0)
+        if one.scratch:
+            scratch.remove(one.scratch)
+        code = os.waitstatus_to_exitcode(status)
+        _tell(one.facts, {"exit": code, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_kb": usage.ru_maxrss})
+        one.facts.close()
+        os.close(one.pidfd)
+
+
+def _tell(facts: socket.socket, message: dict[str, Any]) -> None:
+    """Whoever asked may be gone; then nobody waits for this message."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        facts.send(json.dumps(message).encode())
+
+
+def _address_space() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _prefer_for_oom() -> None:
+    """If the machine runs out of memory, the kernel is to take the sandbox first. Advice: it may be refused."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
+
+
+def main() -> None:
+    orders = socket.socket(fileno=int(sys.argv[1]))
+    zygote = Zygote(orders)
+    zygote.serve()
+    if not zygote.walls.jail:
+        scratch.remove(zygote.folder)
