@@ -1,0 +1,202 @@
+"""The real loop: Ray Train, DeepSpeed, gloo, a tiny random Qwen3, with a feed and a weight store that remember."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from pipeline.config import GRPO, MGPO, SFTObjective
+from pipeline.records import Failure, Rollout
+from tests.trainers.worlds import make_rollout, save_tiny_qwen3, some_rollouts
+from trainers.feed import StepWork
+from trainers.launch import train
+from trainers.spec import TrainSpec
+
+pytestmark = pytest.mark.engine
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(address="local", include_dashboard=False, num_cpus=4, object_store_memory=200 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_qwen3(tmp_path_factory.mktemp("model") / "base")
+
+
+@ray.remote(num_cpus=0)
+class MemoryFeed:
+    """Serves the same rollouts for a step however often it is asked; whole groups, dealt round the ranks."""
+
+    def __init__(self, steps: dict[int, list[Rollout]], fail_at: int | None = None):
+        self.steps, self.fail_at = steps, fail_at
+        self.asked: list[tuple[int, int]] = []
+        self.done: dict[int, dict[str, float]] = {}
+
+    def next_batch(self, rank: int, world: int, step: int) -> StepWork | None:
+        self.asked.append((rank, step))
+        if step == self.fail_at:
+            raise Failure(f"no progress for 1 s: waited for step {step}", "infra_error")
+        if step not in self.steps:
+            return None
+        groups = sorted({r.group_id for r in self.steps[step]})
+        mine = [r for r in self.steps[step] if groups.index(r.group_id) % world == rank]
+        return StepWork(step=step, batches=[ray.put(Rollout.to_arrow(mine))] if mine else [])
+
+    def step_done(self, step: int, metrics: dict[str, float]) -> None:
+        self.done[step] = metrics
+
+    def history(self) -> tuple[list[tuple[int, int]], dict[int, dict[str, float]]]:
+        return self.asked, self.done
+
+
+@ray.remote(num_cpus=0)
+class MemoryWeights:
+    def __init__(self) -> None:
+        self.open: dict[str, Any] = {}
+        self.versions: dict[int, dict[str, Any]] = {}
+
+    def begin(self, version: int) -> None:
+        self.open = {}
+
+    def put_chunk(self, version: int, tensors: dict[str, Any]) -> None:
+        assert not self.open.keys() & tensors.keys()
+        self.open |= tensors
+
+    def commit(self, version: int) -> None:
+        self.versions[version] = self.open
+
+    def get(self, version: int) -> dict[str, Any]:
+        return self.versions[version]
+
+
+def mgpo_steps(count: int) -> dict[int, list[Rollout]]:
+    """Step 2 has one group only, so the second of two ranks has nothing to do in it."""
+    return {step: some_rollouts(step, groups=1 if step == 2 else 3) for step in range(1, count + 1)}
+
+
+def spec_of(base: Path, storage: Path, name: str, **changes: Any) -> TrainSpec:
+    settings: dict[str, Any] = {
+        "base_model": base,
+        "objective": MGPO(),
+        "lr": 1e-2,
+        "warmup_steps": 1,
+        "cpus_per_worker": 0.5,
+        "micro_batch_tokens": 60,  # several micro-batches, not equally many on each rank
+        "storage": storage,
+        "name": name,
+        "checkpoint_every": 2,
+        "publish_dtype": "float32",
+        "step_timeout_s": 60,
+    }
+    return TrainSpec(**(settings | changes))
+
+
+def tensors_of(weights: Any, version: int) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(raw) for name, (_, _, raw) in ray.get(weights.get.remote(version)).items()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    """Two workers under ZeRO-3, all steps: (summary, feed, weights)."""
+    feed, weights = MemoryFeed.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
+    spec = spec_of(base, tmp_path_factory.mktemp("runs"), "whole", workers=2, zero_stage=3)
+    return train(spec, feed, weights), feed, weights
+
+
+def test_zero_3_on_two_workers_takes_the_step_of_zero_0_on_one(
+    base: Path, tmp_path: Path, uninterrupted: tuple[Any, Any, Any]
+) -> None:
+    _, sharded_feed, sharded_weights = uninterrupted
+    feed, weights = MemoryFeed.remote(mgpo_steps(2)), MemoryWeights.remote()
+    train(spec_of(base, tmp_path, "single"), feed, weights)
+    one, two = (ray.get(f.history.remote())[1] for f in (feed, sharded_feed))
+    for step in (1, 2):
+        for key in ("loss", "nll", "tokens", "trajectories", "weight_rms", "ref_kl", "degenerate_groups", "entropy"):
+            assert one[step][key] == pytest.approx(two[step][key], rel=1e-3, abs=1e-5), (step, key)
+    before = dict(load_file(base / "model.safetensors"))
+    for version in (1, 2):
+        single, sharded = tensors_of(weights, version), tensors_of(sharded_weights, version)
+        assert single.keys() == sharded.keys() == before.keys()
+        moved = max((single[n] - before[n]).abs().max() for n in single)
+        assert moved > 1e-3
+        for name in single:
+            torch.testing.assert_close(single[name], sharded[name], rtol=0, atol=float(moved) * 0.02, msg=name)
+
+
+def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_one_does(
+    base: Path, tmp_path: Path, uninterrupted: tuple[Any, Any, Any]
+) -> None:
+    whole, _, _ = uninterrupted
+    spec = spec_of(base, tmp_path, "run", workers=2, zero_stage=3, publish_every=None)
+    stalled = MemoryFeed.remote(mgpo_steps(STEPS), fail_at=4)
+    with pytest.raises(Failure, match="training run: no progress for 1 s: waited for step 4") as caught:
+        train(spec, stalled)
+    assert "\n" not in str(caught.value)
+    assert caught.value.kind == "infra_error"
+    asked, done = ray.get(stalled.history.remote())
+    assert sorted(done) == [1, 2, 3]
+    assert [done[s]["checkpoint"] for s in (1, 2, 3)] == [0.0, 1.0, 0.0]
+    assert len([a for a in asked if a == (0, 1)]) == 1  # an expected failure does not restart the workers
+
+    half_written = tmp_path / "run" / "step-000004"  # as a crash in the middle of an upload leaves it
+    half_written.mkdir()
+    (half_written / "model.safetensors").write_bytes(b"half")
+
+    feed, weights = MemoryFeed.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
+    summary = train(spec.model_copy(update={"publish_every": 1}), feed, weights)
+    asked, done = ray.get(feed.history.remote())
+    assert min(step for _, step in asked) == 3
+    assert sorted(done) == [3, 4]
+    assert summary.step == whole.step == STEPS
+    resumed, expected = (load_file(s.checkpoint / "model.safetensors") for s in (summary, whole))
+    for name in expected:
+        torch.testing.assert_close(resumed[name], expected[name], rtol=1e-5, atol=1e-6, msg=name)
+    assert tensors_of(weights, 2)  # what step 2 had made is out again before step 3 is asked for
+
+    model = AutoModelForCausalLM.from_pretrained(summary.checkpoint)
+    torch.testing.assert_close(model.state_dict()["model.norm.weight"], expected["model.norm.weight"])
+    assert (summary.checkpoint / "tokenizer.json").read_text() == "{}"
+    assert len(list((tmp_path / "run").glob("step-*"))) == 2
+
+
+def test_sft_learns_its_trajectories_by_heart_and_leaves_the_tools_words_alone(base: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rollouts = [make_rollout(str(i), str(i), [(0, 0.0, 5), (1, 0.0, 4)], 0.0, rng) for i in range(4)]
+    feed = MemoryFeed.remote(dict.fromkeys(range(1, 41), rollouts))
+    spec = spec_of(base, tmp_path, "sft", objective=SFTObjective(), zero_stage=2, checkpoint_every=100)
+    summary = train(spec, feed)
+    losses = [m["loss"] for _, m in sorted(ray.get(feed.history.remote())[1].items())]
+    assert losses[0] > 3
+    assert losses[-1] < 0.1
+    model = AutoModelForCausalLM.from_pretrained(summary.checkpoint)
+    rollout = rollouts[0]
+    with torch.no_grad():
+        guess = model(torch.tensor([rollout.token_ids])).logits[0].log_softmax(-1)
+    chance = [float(guess[p - 1, rollout.token_ids[p]]) for p in range(1, len(rollout.token_ids))]
+    learned = [c for c, m in zip(chance, rollout.loss_mask[1:], strict=True) if m]
+    never_trained = [c for c, m in zip(chance, rollout.loss_mask[1:], strict=True) if not m]
+    assert min(learned) > -1
+    assert np.mean(never_trained) < -3
+
+
+def test_bad_rollouts_on_one_rank_end_all_ranks_with_one_line(base: Path, tmp_path: Path) -> None:
+    good = some_rollouts(1)
+    bad = good[-1].model_copy(update={"terminal_reward": float("nan")})
+    feed = MemoryFeed.remote({1: [*good[:-1], bad]})
+    spec = spec_of(base, tmp_path, "bad", objective=GRPO(), workers=2, zero_stage=1)
+    with pytest.raises(Failure, match=rf"training bad: rollout {bad.episode_id}: the terminal reward is not finite"):
+        train(spec, feed)
