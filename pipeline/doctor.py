@@ -111,12 +111,12 @@ def _packages(extra: str) -> list[Check]:
         if want.marker and not any(want.marker.evaluate({"extra": e}) for e in ("", "stack", extra)):
             continue
         have = _installed(want.name).get(want.name)
+        detail = {"name": want.name, "installed": have, "wanted": str(want.specifier)}
         if have is None:
-            off.append(Check(want.name, "fail", "not installed", f"run {_SETUP}", {"wanted": str(want.specifier)}))
+            off.append(Check("package", "fail", f"{want.name} is not installed", f"run {_SETUP}", detail))
         elif not want.specifier.contains(have, prereleases=True):
-            found = f"{have}, wanted {want.specifier}"
-            detail = {"installed": have, "wanted": str(want.specifier)}
-            off.append(Check(want.name, "warn", found, f"not tried with this version; {_SETUP} installs ours", detail))
+            found = f"{want.name} {have}, wanted {want.specifier}"
+            off.append(Check("package", "warn", found, f"not tried with this version; {_SETUP} installs ours", detail))
         else:
             fit[want.name] = have
     return [Check("packages", "ok", ", ".join(f"{n} {v}" for n, v in fit.items()) + " as pinned", detail=fit), *off]
