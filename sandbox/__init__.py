@@ -5,7 +5,7 @@
     with Slot() as slot:                               # refuses to start below level `strong`
         result = slot.run(Request("print(6 * 7)"))     # Result(status='ok', stdout='42\\n', ...)
         result = slot.run(Request("x = 6 * 7", value="x"))            # result.value == 42: a claim, plain JSON
-        verdicts = slot.judge("def f(n): return n + 1", "f", [Case(args=(1,), expected=2)])
+        verdicts = slot.judge_calls("def f(n): return n + 1", "f", [Case(args=(1,), expected=2)])
         with slot.session() as session:
             session.run("x = 1"); session.run("print(x)")
 
@@ -19,6 +19,7 @@ Imports nothing of the rest of the project, nor Ray, nor torch.
 from .api import LEVELS, Case, Layer, Limits, Platform, Request, Result, SandboxUnavailable, Status, Verdict
 from .claims import same, same_text
 from .platforms import probe
+from .session import Session
 from .slot import Slot
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Request",
     "Result",
     "SandboxUnavailable",
+    "Session",
     "Slot",
     "Status",
     "Verdict",

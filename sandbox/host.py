@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -107,10 +108,8 @@ class Zygote:
     def close(self) -> None:
         """End it, and with it every run it still has."""
         self.orders.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
 
     def kill(self) -> None:
@@ -132,14 +131,15 @@ def _package_root() -> str:
 def _clean_environment() -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     # One arena: else each thread reserves 64 MB of the address space that the memory limit counts.
-    return {name: "1" for name in threads} | {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
+    return dict.fromkeys(threads, "1") | {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
 
 
 class Run:
     """One child of a zygote: `order`, `await_walls`, `watch` until its exit (a session: until a report), `finish`."""
 
-    def __init__(self, limits: Limits, stdin: bytes = b"", session: bool = False):
+    def __init__(self, limits: Limits, stdin: bytes = b"", session_s: float | None = None):
         self.limits = limits
+        """Of the run, or of each cell of a session that lives `session_s`."""
         self._zygote: Zygote | None = None
         self.stdout, self.stderr, self.report = bytearray(), bytearray(), bytearray()
         self.truncated = False
@@ -149,11 +149,11 @@ class Run:
         self.pid, self._pidfd, self._scratch, self._ready = 0, -1, None, False
         self._fds: dict[int, tuple[bytearray, int, str]] = {}
         self._poll = select.poll()
-        self._session = session
+        self._session, self._session_s = session_s is not None, session_s
         self._stdin = stdin
         self._job: int = -1
         self._to_write = memoryview(b"")
-        self._cpu_before = 0.0
+        self.cpu_before = 0.0
         self._facts: socket.socket | None = None
 
     # ------------------------------------------------------------ start
@@ -181,7 +181,11 @@ class Run:
                 self._fds[mine] = (kept, most, name)
                 self._poll.register(mine, select.POLLIN)
             given.insert(0, _memfd(self._stdin))
-            order = json.dumps({"limits": asdict(self.limits), "session": self._session}).encode()
+            limits = asdict(self.limits)
+            if self._session_s is not None:  # the kernel's CPU limit adds up over the cells, ours is for each
+                limits["cpu_s"] = self._session_s
+            lifetime_s = (self._session_s or self.limits.wall_s) + 2 * GRACE_S
+            order = json.dumps({"limits": limits, "session": self._session, "lifetime_s": lifetime_s}).encode()
             zygote.orders.settimeout(GRACE_S)
             socket.send_fds(zygote.orders, [order], given)
         except OSError as e:
@@ -196,7 +200,7 @@ class Run:
     def await_walls(self) -> None:
         """Until the child says that its last layer is in place. Raises InfraError."""
         deadline = time.monotonic() + GRACE_S + 3
-        while not self._ready:
+        while not self._ready or self._pidfd < 0:  # said by two processes, in any order
             if not self._step(deadline):
                 raise InfraError("the fork server did not answer in time")
         self.started = time.monotonic()
@@ -205,10 +209,11 @@ class Run:
 
     def send_cell(self, line: bytes) -> None:
         """Give a session its next cell; `watch` then writes it as the session reads."""
+        self.drain()
         for kept in (self.stdout, self.stderr, self.report):
             kept.clear()
         self.truncated = False
-        self._cpu_before = self.cpu_s()
+        self.cpu_before = self.cpu_s()
         self.started = time.monotonic()
         self._to_write = memoryview(line)
         self._poll.register(self._job, select.POLLOUT)
@@ -216,13 +221,13 @@ class Run:
     def watch(self) -> None:
         """Until the run's exit, or a session's report. Enforces wall, CPU, output and, without tmpfs, disk."""
         wall_end = self.started + self.limits.wall_s
-        while self.exit is None and not (self._session and self.report.endswith(b"\n")):
+        while self.exit is None and not (self._session and self.verdict is None and self.report.endswith(b"\n")):
             now = time.monotonic()
             if self.verdict is not None:
                 if not self._step(now + GRACE_S):
                     raise InfraError("a killed run did not end")
                 continue
-            cpu_left = self.limits.cpu_s - (self.cpu_s() - self._cpu_before)
+            cpu_left = self.limits.cpu_s - (self.cpu_s() - self.cpu_before)
             if now >= wall_end:
                 self.kill("timeout", f"no end after {self.limits.wall_s:g} s")
             elif cpu_left <= 0:
@@ -238,9 +243,7 @@ class Run:
         """Take what is left in the pipes and let go of every descriptor. The run is dead when this returns."""
         if self.exit is None:
             self._make_sure_it_is_dead()
-        for fd in list(self._fds):
-            while fd in self._fds and self._read(fd):
-                pass
+        self.drain()
         for fd in [*self._fds, self._job, self._pidfd]:
             if fd >= 0:
                 os.close(fd)
@@ -248,6 +251,12 @@ class Run:
         self._job = self._pidfd = -1
         if self._facts is not None:
             self._facts.close()
+
+    def drain(self) -> None:
+        """Take what the pipes hold now."""
+        for fd in list(self._fds):
+            while fd in self._fds and self._read(fd):
+                pass
 
     def kill(self, status: Status, reason: str) -> None:
         self.verdict = self.verdict or (status, reason)
@@ -261,7 +270,7 @@ class Run:
 
     def pause(self, stop: bool) -> None:
         """Freeze or thaw a session, so that nothing runs between its cells."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP if stop else signal.SIGCONT)
 
     def cpu_s(self) -> float:
@@ -269,6 +278,11 @@ class Run:
             return kernel.cpu_seconds(self.pid)
         except OSError:  # it has ended and been reaped; its exit message is on the way
             return 0.0
+
+    def resident_kb(self) -> int:
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() >> 10
+        return 0
 
     # ------------------------------------------------------------ one step
 

@@ -14,11 +14,7 @@ import time
 from .api import SandboxUnavailable
 
 # Linux numbers: x86_64, aarch64 (None: the call does not exist there, its *at or *2 form does).
-NUMBERS: dict[str, tuple[int, int | None]] = {
-    name: (int(x86), None if arm == "-" else int(arm))
-    for name, x86, arm in (
-        row.split()
-        for row in """\
+_TABLE = """
 read 0 63|write 1 64|close 3 57|fstat 5 80|lseek 8 62|mmap 9 222|mprotect 10 226|munmap 11 215|brk 12 214
 rt_sigaction 13 134|rt_sigprocmask 14 135|rt_sigreturn 15 139|pread64 17 67|pwrite64 18 68|readv 19 65|writev 20 66
 preadv 295 69|pwritev 296 70|preadv2 327 286|pwritev2 328 287|sched_yield 24 124|mremap 25 216|msync 26 227
@@ -48,10 +44,11 @@ move_mount 429 429|fsopen 430 430|fsmount 432 432|mount_setattr 442 442|quotactl
 landlock_create_ruleset 444 444|landlock_add_rule 445 445|landlock_restrict_self 446 446|capset 126 91
 open 2 -|stat 4 -|lstat 6 -|access 21 -|pipe 22 -|select 23 -|poll 7 -|dup2 33 -|alarm 37 -|getdents 78 -
 rename 82 -|mkdir 83 -|rmdir 84 -|creat 85 -|link 86 -|unlink 87 -|symlink 88 -|readlink 89 -|getpgrp 111 -
-time 201 -|epoll_create 213 -|epoll_wait 232 -|eventfd 284 -|arch_prctl 158 -|pause 34 -|fork 57 -|vfork 58 -""".replace(
-            "\n", "|"
-        ).split("|")
-    )
+time 201 -|epoll_create 213 -|epoll_wait 232 -|eventfd 284 -|arch_prctl 158 -|pause 34 -|fork 57 -|vfork 58 -
+"""
+NUMBERS: dict[str, tuple[int, int | None]] = {
+    name: (int(x86), None if arm == "-" else int(arm))
+    for name, x86, arm in (row.split() for row in _TABLE.strip().replace("\n", "|").split("|"))
 }
 NEWEST = 462
 """Numbers above this are calls younger than the tables; they answer ENOSYS, so that libraries fall back."""

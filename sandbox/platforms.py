@@ -36,8 +36,8 @@ def describe(layers: Sequence[Layer]) -> Platform:
         missing.append(
             "strong+ needs Landlock beside the mount jail (Linux 5.13 or newer)"
             if jail
-            else "strong+ needs the mount jail beside Landlock: user namespaces allowed (in Docker: a seccomp profile that "
-            "permits unshare and mount; in Kubernetes: hostUsers: false, or a RuntimeClass such as gVisor)"
+            else "strong+ needs the mount jail beside Landlock: user namespaces allowed (in Docker: a seccomp profile "
+            "that permits unshare and mount; in Kubernetes: hostUsers: false, or a RuntimeClass such as gVisor)"
         )
     return Platform(
         level, tuple(layers), platform.python_version(), f"{os.uname().sysname} {os.uname().release}", tuple(missing)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
-import io
 import json
 import linecache
 import os
@@ -53,9 +52,9 @@ def _fresh_main() -> dict[str, Any]:
     gc.enable()
     if "numpy.random" in sys.modules:  # the zygote's generator, else the same in every run
         sys.modules["numpy.random"].seed()
-    sys.stdin = io.open(0, encoding="utf-8", errors="replace", closefd=False)
-    sys.stdout = io.open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    sys.stderr = io.open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
+    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__

@@ -14,27 +14,35 @@ from . import kernel
 
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
 
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
 # Free of arguments worth checking. Paths are the file wall's business; memory and time are the rlimits'.
-_PLAIN = """
+_PLAIN = _names("""
 read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn futex pread64 pwrite64
-readv writev preadv pwritev preadv2 pwritev2 sched_yield mremap msync mincore madvise dup dup2 dup3 nanosleep getitimer
-setitimer alarm pause getpid sendfile exit exit_group wait4 waitid uname fsync fdatasync ftruncate fallocate getdents
-getdents64 getcwd chdir fchdir mkdir mkdirat link linkat symlink symlinkat readlink readlinkat access faccessat
-faccessat2 stat lstat newfstatat statx umask gettimeofday time getrlimit setrlimit getrusage sysinfo times getuid getgid
-geteuid getegid getresuid getresgid getgroups getppid getpgid getpgrp getsid rt_sigpending rt_sigtimedwait
-rt_sigsuspend sigaltstack statfs fstatfs getpriority sched_getaffinity sched_getparam sched_getscheduler
-sched_get_priority_max sched_get_priority_min sched_rr_get_interval gettid futex_waitv set_tid_address clock_gettime
-clock_getres clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select
-pselect6 set_robust_list get_robust_list eventfd eventfd2 pipe pipe2 getcpu getrandom membarrier copy_file_range rseq
-close_range recvfrom shutdown getsockopt getsockname getpeername restart_syscall capget arch_prctl
-""".split()
-_REMOVES = "unlink unlinkat rmdir rename renameat renameat2".split()
-_HOSTILE = """
+readv writev preadv pwritev preadv2 pwritev2 sched_yield mremap msync mincore madvise dup dup2 dup3 nanosleep
+getitimer setitimer alarm pause getpid sendfile exit exit_group wait4 waitid uname fsync fdatasync ftruncate fallocate
+getdents getdents64 getcwd chdir fchdir mkdir mkdirat link linkat symlink symlinkat readlink readlinkat access
+faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time getrlimit setrlimit getrusage sysinfo times
+getuid getgid geteuid getegid getresuid getresgid getgroups getppid getpgid getpgrp getsid rt_sigpending
+rt_sigtimedwait rt_sigsuspend sigaltstack statfs fstatfs getpriority sched_getaffinity sched_getparam
+sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval gettid futex_waitv
+set_tid_address clock_gettime clock_getres clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
+epoll_pwait2 poll ppoll select pselect6 set_robust_list get_robust_list eventfd eventfd2 pipe pipe2 getcpu getrandom
+membarrier copy_file_range rseq close_range recvfrom shutdown getsockopt getsockname getpeername restart_syscall
+capget arch_prctl
+""")
+_REMOVES = _names("""
+unlink unlinkat rmdir rename renameat renameat2
+""")
+_HOSTILE = _names("""
 ptrace process_vm_readv process_vm_writev bpf perf_event_open userfaultfd kexec_load kexec_file_load init_module
 finit_module delete_module mount umount2 pivot_root chroot unshare setns add_key request_key keyctl io_uring_setup
 io_uring_enter io_uring_register pidfd_getfd process_madvise open_by_handle_at swapon swapoff reboot acct open_tree
 move_mount fsopen fsmount mount_setattr quotactl
-""".split()
+""")
 
 _O_ACCMODE, _O_TRUNC, _O_TMPFILE = 3, 0o1000, 0o20000000
 _THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000

@@ -7,15 +7,15 @@ below its minimum level, and proves its walls by attacking them through the same
 from __future__ import annotations
 
 import json
-import signal
 import threading
-import time
-from typing import Any
+from collections.abc import Sequence
 
-from . import claims, selftest
-from .api import LEVELS, LevelName, Limits, Request, Result, SandboxUnavailable, Status
+from . import judge, selftest
+from .api import LEVELS, Case, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
+from .conclude import conclude
 from .host import InfraError, Run, Zygote
 from .platforms import describe
+from .session import Session
 
 RECYCLE_AFTER = 1000
 
@@ -82,6 +82,20 @@ class Slot:
             return Result("infra", str(e), level=self.level)
         return conclude(run, self.level, wants_value=bool(request.value or request.entry))
 
+    def judge_calls(
+        self, code: str, entry: str, cases: Sequence[Case], limits: Limits | None = None, tolerance: float = 0.0
+    ) -> list[Verdict]:
+        """Call `entry` once for each case, in a process of its own, and compare what it returns with `expected`."""
+        return [judge.call(self.run, code, entry, case, limits, tolerance) for case in cases]
+
+    def judge_stdio(self, code: str, cases: Sequence[Case], limits: Limits | None = None) -> list[Verdict]:
+        """Run the script once for each case, in a process of its own, and compare what it prints with `stdout`."""
+        return [judge.script(self.run, code, case, limits) for case in cases]
+
+    def session(self, limits: Limits | None = None, cells: Sequence[str] = (), lifetime_s: float = 600.0) -> Session:
+        """A stateful session; `cells` rebuild the state of an earlier one."""
+        return Session(self, limits or self.limits, cells, lifetime_s)
+
     def begin(self, run: Run, job: bytes) -> None:
         """Start a run in a healthy zygote: a new one if the last died or has served its time. Raises InfraError."""
         with self._guard:
@@ -112,7 +126,8 @@ class Slot:
             platform = describe(zygote.layers)
             if LEVELS.index(platform.level) < LEVELS.index(self.minimum):
                 raise SandboxUnavailable(
-                    f"this machine reaches level {platform.level}, {self.minimum} is asked for: {'; '.join(platform.missing)}"
+                    f"this machine reaches level {platform.level}, {self.minimum} is asked for: "
+                    + "; ".join(platform.missing)
                 )
             run = Run(Limits())
             try:
@@ -141,61 +156,3 @@ def _job(request: Request, limits: Limits) -> bytes:
     if len(source) > limits.code_kb << 10:
         raise ValueError(f"code: {len(source) >> 10} KB; the limit is {limits.code_kb} KB")
     return data
-
-
-def conclude(run: Run, level: str, wants_value: bool) -> Result:
-    """The result of a finished run: its status from facts, its words as claims."""
-    facts = run.exit
-    assert facts is not None
-    status, reason, value = _ending(run, facts["exit"], facts["cpu_s"], facts["peak_kb"] / 1024)
-    if status in ("ok", "error"):
-        status, reason, value = _words(run, status, reason, wants_value)
-    return Result(
-        status,
-        reason,
-        run.stdout.decode("utf-8", "replace"),
-        run.stderr.decode("utf-8", "replace"),
-        value,
-        run.truncated,
-        time.monotonic() - run.started,
-        facts["cpu_s"],
-        facts["peak_kb"] / 1024,
-        level,
-    )
-
-
-def _ending(run: Run, code: int, cpu_s: float, peak_mb: float) -> tuple[Status, str, None]:
-    killed = code == -signal.SIGKILL
-    if run.verdict is not None and (killed or run.verdict[0] == "output_limit"):
-        return *run.verdict, None
-    if code >= 0:
-        return ("ok", "", None) if code == 0 else ("error", f"exit code {code}", None)
-    if killed and cpu_s >= run.limits.cpu_s:
-        return "cpu_limit", f"more than {run.limits.cpu_s:g} s of CPU time", None
-    if killed and peak_mb > run.limits.memory_mb / 2:
-        return "memory_limit", f"killed by the system with {peak_mb:.0f} MB resident", None
-    if killed:
-        return "infra", "killed from outside the sandbox", None
-    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-    if name == "SIGSYS":
-        return "violation", "a forbidden system call", None
-    return ("disk_limit" if name == "SIGXFSZ" else "crash"), name, None
-
-
-def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[Status, str, Any]:
-    """What the run's report adds: the exception's name, the limit it met, the value."""
-    try:
-        said = claims.read(bytes(run.report))
-        if not isinstance(said, dict):
-            raise ValueError("no object")
-    except ValueError as e:
-        if wants_value and status == "ok":
-            return "error", f"no value: {e}", None
-        return status, reason, None
-    if status == "error" or "reason" in said:
-        words = " ".join(str(said.get("reason", reason)).split())[:500] or reason
-        limit = said.get("limit")
-        return (limit if limit in ("memory_limit", "disk_limit") else "error"), words, None
-    if wants_value and "value" not in said:
-        return "error", "no value was exported", None
-    return status, "", said.get("value") if wants_value else None

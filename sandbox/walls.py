@@ -85,7 +85,8 @@ def _unshare_user(wanted: int) -> None:
     go_read, go_write = os.pipe()
     helper = os.fork()
     if helper == 0:
-        ok = bool(os.close(go_write) is None and os.read(go_read, 1))
+        os.close(go_write)
+        ok = bool(os.read(go_read, 1))
         try:
             for name, own in (("gid_map", gid), ("uid_map", uid)):
                 with open(f"/proc/{me}/{name}", "w") as file:

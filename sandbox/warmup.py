@@ -18,8 +18,9 @@ sympy.solve(x**2 - 5 * x + 6, x); sympy.solve([x + y - 3, x - y - 1], [x, y]); s
 sympy.diff(sympy.exp(x) * sympy.log(x), x); sympy.limit(sympy.sin(x) / x, x, 0); sympy.summation(n, (n, 1, 10))
 sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2 - 1); sympy.factorint(360360); sympy.isprime(10**9 + 7)
 sympy.Matrix([[2, 1], [1, 3]]).eigenvals(); sympy.sympify("2*x + 1/3"); sympy.parsing.sympy_parser.parse_expr("x**2")
-sympy.nsimplify("0.25"); sympy.N(sympy.sqrt(2), 20); str(sympy.Rational(1, 3)); sympy.latex(x**2); sympy.series(sympy.exp(x), x)
-sympy.solveset(x**2 - 2, x, sympy.S.Reals); sympy.gcd(x**2 - 1, x - 1); sympy.apart(1 / (x * (x + 1)))
+sympy.nsimplify("0.25"); sympy.N(sympy.sqrt(2), 20); str(sympy.Rational(1, 3)); sympy.latex(x**2)
+sympy.series(sympy.exp(x), x); sympy.solveset(x**2 - 2, x, sympy.S.Reals); sympy.gcd(x**2 - 1, x - 1)
+sympy.apart(1 / (x * (x + 1)))
 """
 
 

@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ class _Child:
     pidfd: int
     facts: socket.socket
     scratch: str | None
+    ends: float
 
 
 class Zygote:
@@ -62,7 +64,7 @@ class Zygote:
         poll.register(self.orders, select.POLLIN)
         accepting = True
         while accepting or self.children:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self._until_next_end()):
                 if fd == self.orders.fileno():
                     data, fds, _, _ = socket.recv_fds(self.orders, MAX_ORDER, 6)
                     if not data:
@@ -70,16 +72,26 @@ class Zygote:
                         accepting = False
                     elif (born := self._spawn(json.loads(data), fds)) is not None:
                         poll.register(born.pidfd, select.POLLIN)
-                        poll.register(born.facts, 0)  # its hang-up only
+                        poll.register(born.facts, select.POLLRDHUP)
                 elif fd in self.children:
-                    poll.unregister(self.children[fd].facts)
+                    with contextlib.suppress(KeyError):
+                        poll.unregister(self.children[fd].facts)
                     poll.unregister(fd)
                     self._reap(self.children.pop(fd))
                 else:
                     for one in self.children.values():
                         if one.facts.fileno() == fd:
                             signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
-                            poll.modify(fd, 0)
+                            poll.unregister(fd)
+
+    def _until_next_end(self) -> int:
+        """Milliseconds to the next end of a child's lifetime; those whose time is up are killed. The supervisor is
+        quicker: this holds where it does not look."""
+        now = time.monotonic()
+        for one in self.children.values():
+            if now >= one.ends:
+                signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
+        return int(1000 * min((max(one.ends - now, 0.1) for one in self.children.values()), default=3600.0))
 
     def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
         facts = socket.socket(fileno=fds.pop())
@@ -90,10 +102,11 @@ class Zygote:
             if not self.walls.jail:
                 own_scratch = scratch.make(self.folder, self.turn, self.walls.first_uid)
                 order["scratch"] = own_scratch
+            ends = time.monotonic() + order["lifetime_s"]
             pid = self._fork(order, fds, facts)
             pidfd = os.pidfd_open(pid)
             socket.send_fds(facts, [json.dumps({"started": pid, "scratch": own_scratch}).encode()], [pidfd])
-            return self.children.setdefault(pidfd, _Child(pid, pidfd, facts, own_scratch))
+            return self.children.setdefault(pidfd, _Child(pid, pidfd, facts, own_scratch, ends))
         except OSError as e:
             if own_scratch:
                 scratch.remove(own_scratch)

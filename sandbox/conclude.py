@@ -1,0 +1,73 @@
+"""From a finished run to a result.
+
+Invariant: the status comes from the kernel's word on how the process ended and from what the supervisor measured. The
+program's report can only turn an end that was no success into a better named one, or add the claimed value.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+from . import claims
+from .api import Result, Status
+from .host import Run
+
+
+def conclude(run: Run, level: str, wants_value: bool, facts: dict[str, Any] | None = None) -> Result:
+    """The result of a finished run, or, with `facts` in place of an exit, of a session's cell."""
+    facts = facts or run.exit
+    assert facts is not None
+    status, reason, value = _ending(run, facts["exit"], facts["cpu_s"], facts["peak_kb"] / 1024)
+    if status in ("ok", "error"):
+        status, reason, value = _words(run, status, reason, wants_value)
+    return Result(
+        status,
+        reason,
+        run.stdout.decode("utf-8", "replace"),
+        run.stderr.decode("utf-8", "replace"),
+        value,
+        run.truncated,
+        time.monotonic() - run.started,
+        facts["cpu_s"],
+        facts["peak_kb"] / 1024,
+        level,
+    )
+
+
+def _ending(run: Run, code: int, cpu_s: float, peak_mb: float) -> tuple[Status, str, None]:
+    killed = code == -signal.SIGKILL
+    if run.verdict is not None and (killed or run.verdict[0] == "output_limit"):
+        return *run.verdict, None
+    if code >= 0:
+        return ("ok", "", None) if code == 0 else ("error", f"exit code {code}", None)
+    if killed and cpu_s >= run.limits.cpu_s:
+        return "cpu_limit", f"more than {run.limits.cpu_s:g} s of CPU time", None
+    if killed and peak_mb > run.limits.memory_mb / 2:
+        return "memory_limit", f"killed by the system with {peak_mb:.0f} MB resident", None
+    if killed:
+        return "infra", "killed from outside the sandbox", None
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+    if name == "SIGSYS":
+        return "violation", "a forbidden system call", None
+    return ("disk_limit" if name == "SIGXFSZ" else "crash"), name, None
+
+
+def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[Status, str, Any]:
+    """What the run's report adds: the exception's name, the limit it met, the value."""
+    try:
+        said = claims.read(bytes(run.report))
+        if not isinstance(said, dict):
+            raise ValueError("no object")
+    except ValueError as e:
+        if wants_value and status == "ok":
+            return "error", f"no value: {e}", None
+        return status, reason, None
+    if status == "error" or "reason" in said:
+        words = " ".join(str(said.get("reason", reason)).split())[:500] or reason
+        limit = said.get("limit")
+        return (limit if limit in ("memory_limit", "disk_limit") else "error"), words, None
+    if wants_value and "value" not in said:
+        return "error", "no value was exported", None
+    return status, "", said.get("value") if wants_value else None

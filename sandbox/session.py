@@ -1,0 +1,128 @@
+"""Sessions: variables persist from cell to cell, each cell under the limits of a run.
+
+Invariant: a cell that ran to its end, with or without an exception, is part of the session's state; one that was
+stopped or crashed is not, and the next cell finds the state from before it. The state lives in one walled-in process,
+frozen between cells. If that process is lost, a new one replays the cells that count; so the list of those cells, which
+is all that a caller elsewhere has to keep, *is* the session.
+
+A session lives `lifetime_s` at most, and holds at most `MAX_CELLS` cells.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .api import Limits, Result
+from .conclude import conclude
+from .host import InfraError, Run
+
+if TYPE_CHECKING:
+    from .slot import Slot
+
+MAX_CELLS = 64
+
+
+class Session:
+    """Made by `Slot.session`. One caller at a time; a second waits."""
+
+    def __init__(self, slot: Slot, limits: Limits, cells: Sequence[str], lifetime_s: float):
+        self._slot, self._limits = slot, limits
+        self._cells = list(cells)
+        self._ends = time.monotonic() + lifetime_s
+        self._run: Run | None = None
+        self._guard = threading.Lock()
+        self._over = ""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The cells that make up the state: what to pass to `Slot.session` to have the same session elsewhere."""
+        return tuple(self._cells)
+
+    def run(self, code: str, value: str | None = None) -> Result:
+        """Run a cell; `value` names a variable to export after it."""
+        with self._guard:
+            level = self._slot.level
+            if time.monotonic() > self._ends:
+                self._stop("the session's lifetime is over")
+            elif len(self._cells) >= MAX_CELLS:
+                self._stop(f"the session holds {MAX_CELLS} cells")
+            if self._over:
+                return Result("error", self._over, level=level)
+            try:
+                line = json.dumps({"code": code, "value": value}).encode() + b"\n"
+                code.encode()
+            except UnicodeEncodeError:
+                return Result("error", "code: lone surrogates are no Unicode text", level=level)
+            if len(code.encode()) > self._limits.code_kb << 10:
+                return Result("error", f"code: over the limit of {self._limits.code_kb} KB", level=level)
+            try:
+                if self._run is None:
+                    self._rebuild()
+                result = self._cell(line, value is not None)
+            except InfraError as e:
+                self._drop()
+                return Result("infra", str(e), level=level)
+            if self._run is not None:
+                self._cells.append(code)
+            return result
+
+    def close(self) -> None:
+        with self._guard:
+            self._stop("the session is closed")
+
+    def _stop(self, why: str) -> None:
+        self._over = self._over or why
+        self._drop()
+
+    def _drop(self) -> None:
+        """End the process, if there is one."""
+        if self._run is not None:
+            run, self._run = self._run, None
+            try:
+                run.kill("infra", self._over)
+                run.watch()
+            except InfraError:
+                pass  # `finish` kills the zygote then
+            finally:
+                run.finish()
+
+    def _rebuild(self) -> None:
+        """A new process with the state of `cells`. Raises InfraError if they do not run as they did."""
+        self._run = Run(self._limits, session_s=self._ends - time.monotonic())
+        self._slot.begin(self._run, b"")
+        for code in self._cells:
+            again = self._cell(json.dumps({"code": code}).encode() + b"\n", False)
+            if self._run is None:
+                raise InfraError(f"the session cannot be rebuilt: a cell that had ended now gives {again.status}")
+
+    def _cell(self, line: bytes, wants_value: bool) -> Result:
+        """One cell in the live process; if it does not survive the cell, `_run` is None afterwards."""
+        run = self._run
+        assert run is not None
+        run.pause(False)
+        run.send_cell(line)
+        run.watch()
+        if run.exit is None and run.verdict is None:
+            run.pause(True)
+            run.drain()
+            cpu_s = run.cpu_s() - run.cpu_before
+            return conclude(
+                run, self._slot.level, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()}
+            )
+        self._run = None
+        try:
+            if run.exit is None:
+                run.watch()
+        finally:
+            run.finish()
+        return conclude(run, self._slot.level, wants_value)
