@@ -1,0 +1,73 @@
+"""The report of a run: `report.html` for people, a flat summary for programs. Both tell a run at any point of its life.
+
+A figure that is not known yet is null in the summary and named as missing on the page.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.report.facts import STAGES, Facts, gather
+from pipeline.report.page import render
+from pipeline.rundir import RunDir
+
+SUMMARY_KEYS = {
+    "run_dir": "the run directory",
+    "name": "name of the run in its config",
+    "stages": "stage -> {status: done | part done | not run, wall_s, steps}",
+    "wall_s": "seconds of all finished stages",
+    "problems": "accepted, distinct problems in the data set",
+    "validity": "accepted of judged episodes in synthesis",
+    "validity_pruned": "the same, of episodes that dropped a skill",
+    "validity_unpruned": "the same, of episodes that kept all skills",
+    "prune_rate": "share of synthesis episodes that dropped a skill",
+    "mean_pass_at_k": "of the data set's problems",
+    "mean_difficulty": "1 - Pass@k, of the data set's problems",
+    "hard_yield_first": "accepted problems weighted by 1 - Pass@k per 1000 sampled tokens, MGPO's first steps",
+    "hard_yield_last": "the same, MGPO's last steps",
+    "solver_before": "the solver's score on the benchmark before training",
+    "solver_after": "and after",
+    "solver_gain": "after - before",
+}
+"""Keys of `summary`, with their meaning: what `propose report --help` lists."""
+
+
+def write(run: RunDir) -> Path:
+    """Make report.html of whatever the run directory holds."""
+    return run.write_text("report.html", render(gather(run)))
+
+
+def summary(run: RunDir) -> dict[str, Any]:
+    """One flat object with SUMMARY_KEYS; null where a stage has not come that far."""
+    facts = gather(run)
+    before, after = facts.solver("before"), facts.solver("after")
+    first, last = facts.trend("mgpo", "hard_yield_per_1k")
+    played = facts.played.get("synthesize")
+    pass_at_k = facts.pass_at_k()
+    return {
+        "run_dir": str(run.root),
+        "name": facts.config.name,
+        "stages": {s: _stage(facts, s) for s in STAGES},
+        "wall_s": round(facts.wall_s(), 2),
+        "problems": len(facts.provenance) if facts.status("synthesize") == "done" else None,
+        "validity": played.validity() if played else None,
+        "validity_pruned": played.validity(pruned=True) if played else None,
+        "validity_unpruned": played.validity(pruned=False) if played else None,
+        "prune_rate": played.pruned / played.judged if played and played.judged else None,
+        "mean_pass_at_k": sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
+        "mean_difficulty": 1 - sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
+        "hard_yield_first": first,
+        "hard_yield_last": last,
+        "solver_before": before,
+        "solver_after": after,
+        "solver_gain": after - before if before is not None and after is not None else None,
+    }
+
+
+def _stage(facts: Facts, stage: str) -> dict[str, Any]:
+    return {
+        "status": facts.status(stage),
+        "wall_s": facts.results.get(stage, {}).get("wall_s"),
+        "steps": facts.steps[stage],
+    }

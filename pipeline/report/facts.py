@@ -1,0 +1,256 @@
+"""What a run directory says about its run: read once, a step at a time, and reduced to small facts.
+
+Invariant: works on a run at any point of its life. What is not there is None or empty, never zero; rates have the
+same denominator everywhere (episodes that were judged: those that infrastructure failed, or that the committee could
+not decide, are counted apart).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import config as configs
+from pipeline import metrics
+from pipeline.config import Config
+from pipeline.records import Episode, Failure, Probe, Verdict
+from pipeline.rundir import RunDir
+
+STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
+PLAYED = ("sft", "mgpo", "synthesize")
+"""The stages that play episodes."""
+REJECTED = "a problem that the committee rejected"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One whole trajectory with what was made of it."""
+
+    why: str
+    stage: str
+    episode: Episode
+    verdict: Verdict | None
+    probe: Probe | None
+
+
+@dataclass
+class Played:
+    """Counts over all episodes of a stage."""
+
+    episodes: int = 0
+    judged: int = 0
+    accepted: int = 0
+    undecided: int = 0
+    failed: int = 0
+    pruned: int = 0
+    pruned_accepted: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+
+    def take(self, outcome: str, reason: str, verdict: Verdict | None, pruned: bool) -> None:
+        """Count one episode."""
+        self.episodes += 1
+        if outcome not in ("ok", "model_error"):
+            self.failed += 1
+            self.causes[f"{outcome}: {reason}"] += 1
+            return
+        if verdict and verdict.decision == "undecided":
+            self.undecided += 1
+            self.causes[f"undecided: {verdict.reason}"] += 1
+            return
+        accepted = verdict is not None and verdict.accepted
+        self.judged += 1
+        self.accepted += accepted
+        self.pruned += pruned
+        self.pruned_accepted += pruned and accepted
+        if not accepted:
+            self.causes[f"rejected: {verdict.reason}" if verdict else reason or "nothing submitted"] += 1
+
+    def validity(self, pruned: bool | None = None) -> float | None:
+        """Accepted of judged; of those that pruned, or did not, if asked."""
+        accepted, judged = self.accepted, self.judged
+        if pruned is not None:
+            accepted, judged = self.pruned_accepted, self.pruned
+            if not pruned:
+                accepted, judged = self.accepted - accepted, self.judged - judged
+        return accepted / judged if judged else None
+
+
+@dataclass
+class Facts:
+    run: RunDir
+    config: Config
+    config_text: str
+    results: dict[str, dict[str, Any]]
+    """Stage -> what it left in stages/<stage>.json."""
+    steps: dict[str, int]
+    """Stage -> whole step directories."""
+    rows: dict[str, list[dict[str, Any]]]
+    """Stage -> metrics by step, the trainer's joined in as train/<name>."""
+    provenance: list[dict[str, Any]]
+    played: dict[str, Played]
+    samples: list[Sample]
+
+    def status(self, stage: str) -> str:
+        """done · part done · not run"""
+        if stage in self.results:
+            return "done"
+        return "part done" if self.steps.get(stage) or self.rows.get(stage) else "not run"
+
+    def result(self, stage: str, name: str) -> Any:
+        return self.results.get(stage, {}).get("result", {}).get(name)
+
+    def wall_s(self) -> float:
+        """Seconds of all finished stages."""
+        return sum(r["wall_s"] for r in self.results.values())
+
+    def pass_at_k(self) -> list[float]:
+        return [p["pass_at_k"] for p in self.provenance]
+
+    def solver(self, when: str) -> float | None:
+        """The solver's mean on the benchmark, "before" or "after"."""
+        figures = self.result("evaluate", when)
+        return figures["mean"] if figures else None
+
+    def trend(self, stage: str, name: str) -> tuple[float | None, float | None]:
+        """Means of a metric over the first and the last steps: three of each, fewer where they would overlap."""
+        values = [row[name] for row in self.rows.get(stage, []) if name in row]
+        if len(values) < 2:
+            return None, None
+        n = min(3, len(values) // 2)
+        return sum(values[:n]) / n, sum(values[-n:]) / n
+
+
+def gather(run: RunDir) -> Facts:
+    """Read everything the report tells. Raises Failure for a file that is there and cannot be read."""
+    path = run.path("config.yaml")
+    config = configs.load(path)
+    results = {s: r for s in STAGES if (r := run.result(s)) is not None}
+    played: dict[str, Played] = {}
+    found: dict[str, dict[str, _Ref]] = {}
+    for stage in PLAYED:
+        if steps := run.steps(stage):
+            played[stage], found[stage] = _count(steps)
+    return Facts(
+        run=run,
+        config=config,
+        config_text=path.read_text(encoding="utf-8"),
+        results=results,
+        steps={s: len(run.steps(s)) for s in STAGES},
+        rows=_joined(metrics.read(run)),
+        provenance=_lines(run.path("dataset", "provenance.jsonl")),
+        played=played,
+        samples=_samples(found),
+    )
+
+
+def _joined(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """A trainer beside its driver logs as <stage>-train; here both are one row a step."""
+    stages: dict[str, dict[int, dict[str, Any]]] = {}
+    for stage, some in rows.items():
+        steps = stages.setdefault(stage.removesuffix("-train"), {})
+        for row in some:
+            steps[row["step"]] = steps.get(row["step"], {}) | row
+    return {stage: [steps[n] for n in sorted(steps)] for stage, steps in stages.items()}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError:
+        raise Failure(f"{path}: not one JSON object a line; run `propose synthesize` again") from None
+
+
+# ---------------------------------------------------------------- episodes
+
+
+@dataclass(frozen=True)
+class _Ref:
+    """Where an episode lies, and how good a sample it is among those of its kind."""
+
+    step: Path
+    row: int
+    worth: float
+
+
+_COLUMNS = [
+    "task.category",
+    "task.skills.list.element.id",
+    "active",
+    "submitted.id",
+    "outcome",
+    "turns.list.element.stage",
+]
+"""Counting needs no texts."""
+
+
+def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowInvalid) as e:
+        raise Failure(f"{path}: not readable as Parquet ({e}); delete its step directory to make it again") from None
+
+
+def _judgements(step: Path) -> tuple[dict[str, Verdict], dict[str, Probe]]:
+    verdicts = {v.problem_id: v for v in Verdict.from_arrow(_table(step / "verdicts.parquet"))}
+    probes = step / "probes.parquet"
+    return verdicts, {p.problem_id: p for p in Probe.from_arrow(_table(probes))} if probes.exists() else {}
+
+
+def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref]]:
+    """Counts of a stage, and of each kind of episode the best sample (the newest of equals)."""
+    played, best = Played(), dict[str, _Ref]()
+    for step in steps:
+        verdicts, probes = _judgements(step)
+        for row, e in enumerate(_table(step / "episodes.parquet", _COLUMNS).to_pylist()):
+            problem = e["submitted"]["id"] if e["submitted"] else ""
+            verdict, probe = verdicts.get(problem), probes.get(problem)
+            pruned = len(e["active"]) < len(e["task"]["skills"])
+            played.take(e["outcome"]["kind"], e["outcome"]["reason"], verdict, pruned)
+            for kind, worth in _kinds(e, verdict, probe, pruned):
+                if kind not in best or worth >= best[kind].worth:
+                    best[kind] = _Ref(step, row, worth)
+    return played, best
+
+
+def _kinds(
+    e: dict[str, Any], verdict: Verdict | None, probe: Probe | None, pruned: bool
+) -> Iterator[tuple[str, float]]:
+    """What an episode could be a sample of, and its worth as such."""
+    if verdict and verdict.decision == "rejected":
+        yield REJECTED, 0
+    if verdict and verdict.accepted:
+        hardness = 1 - probe.pass_at_k if probe and probe.pass_at_k else 0.0
+        yield f"the hardest solvable problem in {e['task']['category']}", hardness
+        if pruned:
+            yield "a problem whose writer dropped a skill", hardness
+        if refined := sum(t["stage"] == "refine" for t in e["turns"]):
+            yield "the problem that was refined most", refined
+
+
+def _samples(found: dict[str, dict[str, _Ref]]) -> list[Sample]:
+    """Of the latest stage that has any: up to three of the hardest, one of each other kind, the rejected one last."""
+    stage = next((s for s in reversed(PLAYED) if found.get(s)), None)
+    if stage is None:
+        return []
+    kinds = found[stage]
+    hardest = sorted((k for k in kinds if "hardest" in k), key=lambda k: -kinds[k].worth)[:3]
+    others = [k for k in kinds if "hardest" not in k and k != REJECTED]
+    chosen: dict[tuple[Path, int], list[str]] = {}
+    for kind in (*hardest, *others, *(k for k in kinds if k == REJECTED)):
+        chosen.setdefault((kinds[kind].step, kinds[kind].row), []).append(kind)
+    samples = []
+    for (step, row), why in chosen.items():
+        verdicts, probes = _judgements(step)
+        (episode,) = Episode.from_arrow(_table(step / "episodes.parquet").slice(row, 1))
+        id = episode.submitted.id if episode.submitted else ""
+        samples.append(Sample("; ".join(why), stage, episode, verdicts.get(id), probes.get(id)))
+    return samples

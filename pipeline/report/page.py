@@ -1,0 +1,294 @@
+"""report.html: one self-contained page, readable without network or script, in light and dark.
+
+Invariant: every figure comes from the run directory; what is not there is said to be missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.report import charts, trajectories
+from pipeline.report.charts import Pair, Series, number, text
+from pipeline.report.facts import PLAYED, STAGES, Facts, Played
+from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
+from pipeline.report.style import CSS
+
+
+def render(facts: Facts) -> str:
+    """The whole page."""
+    title = text(facts.config.name)
+    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    body = (
+        _headline(facts),
+        _stages(facts),
+        _dataset(facts),
+        _stage_plots(facts, "mgpo", "Training the proposer (MGPO)", MGPO, _proficiency(facts)),
+        _pruning(facts),
+        _solver(facts),
+        _stage_plots(facts, "solve", "Training the solver", SOLVE, ""),
+        _stage_plots(facts, "sft", "Learning the loop (SFT)", SFT, ""),
+        _skills(facts),
+        _trajectories(facts),
+        _failures(facts),
+        f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{text(facts.config_text)}</pre></details>",
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title} · report</title><style>{CSS}</style></head><body>"
+        f'<h1>{title}</h1><p class="soft">Run {text(facts.run.root.name)} · written {written}</p>'
+        + "\n".join(part for part in body if part)
+        + "</body></html>\n"
+    )
+
+
+# ---------------------------------------------------------------- sections
+
+
+def _headline(facts: Facts) -> str:
+    played = facts.played.get("synthesize")
+    rho = facts.pass_at_k()
+    before, after = facts.solver("before"), facts.solver("after")
+    first, last = facts.trend("mgpo", "hard_yield_per_1k")
+    cards = [
+        ("problems", number(len(facts.provenance)) if facts.provenance else None, "accepted and distinct"),
+        ("validity", _percent(played.validity() if played else None), "accepted of judged, in synthesis"),
+        ("difficulty", _percent(1 - sum(rho) / len(rho) if rho else None), "1 − Pass@k, mean of the data set"),
+        (
+            "hard yield",
+            f"{number(first)} → {number(last)}" if first is not None and last is not None else None,
+            "per 1,000 tokens, first to last steps of MGPO",
+        ),
+        (
+            "solver",
+            f"{100 * before:.1f} → {100 * after:.1f} %" if before is not None and after is not None else None,
+            _solver_note(facts),
+        ),
+        ("time", _duration(facts.wall_s()) if facts.results else None, "all finished stages"),
+    ]
+    return '<div class="cards">' + "".join(_card(*c) for c in cards) + "</div>"
+
+
+def _card(title: str, value: str | None, note: str) -> str:
+    shown = f"<b>{text(value)}</b>" if value is not None else '<b class="none">not yet</b>'
+    return f'<div class="card"><span class="soft">{title}</span>{shown}<span class="soft">{text(note)}</span></div>'
+
+
+def _solver_note(facts: Facts) -> str:
+    before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
+    if not before or not after:
+        return "on the held-out benchmark"
+    a, b = before.get("interval"), after.get("interval")
+    if a and b:
+        apart = b[0] > a[1] or b[1] < a[0]
+        return f"on the held-out benchmark; the intervals {'are apart' if apart else 'overlap'}"
+    return "on the held-out benchmark; no intervals recorded"
+
+
+def _stages(facts: Facts) -> str:
+    rows = "".join(
+        f"<tr><td>{s}</td><td>{facts.status(s)}</td><td class=n>{facts.steps[s] or '–'}</td>"
+        f"<td class=n>{_duration(facts.results[s]['wall_s']) if s in facts.results else '–'}</td>"
+        f"<td>{text(_told(facts, s))}</td></tr>"
+        for s in STAGES
+    )
+    return (
+        "<h2>Stages</h2><table><tr><th>stage</th><th>status</th><th class=n>steps on disk</th><th class=n>time</th>"
+        f"<th>result</th></tr>{rows}</table>"
+    )
+
+
+def _told(facts: Facts, stage: str) -> str:
+    """The plain numbers of a stage's result, in its own words."""
+    result: dict[str, Any] = facts.results.get(stage, {}).get("result", {})
+    plain = {k: v for k, v in result.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in plain.items())
+
+
+def _dataset(facts: Facts) -> str:
+    if not facts.provenance:
+        return "<h2>The data set</h2>" + _missing(facts, "synthesize")
+    rho = facts.pass_at_k()
+    bins = [("0", float(sum(r == 0 for r in rho)))]
+    bins += [(f"≤{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
+    categories = Counter(p["category"] for p in facts.provenance)
+    by_skill = Counter(s for p in facts.provenance for s in p["active"])
+    k = facts.config.prober.k
+    figures = [
+        _figure(f"Pass@{k}", charts.columns(bins), f"Problems by how often the prober solves them within {k} tries; "
+                "0: it never did, so nothing tells hard from unsolvable but the committee."),
+        _figure("Categories", charts.bars([
+            (c, float(n), _difficulty(facts, c))
+            for c, n in categories.most_common()
+        ]), "Problems in the data set."),
+        _figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
+                f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
+    ]  # fmt: skip
+    return "<h2>The data set</h2>" + _partly(facts, "synthesize") + _plots(figures)
+
+
+def _stage_plots(facts: Facts, stage: str, title: str, plots: Sequence[Plot], more: str) -> str:
+    rows = facts.rows.get(stage, [])
+    figures = []
+    for plot in plots:
+        series = [
+            Series(label, [(row["step"], row.get(metric)) for row in rows])
+            for metric, label in plot.series
+            if any(metric in row for row in rows)
+        ]
+        if series:
+            figures.append(_figure(plot.title, charts.lines(series, plot.percent, plot.zero), plot.caption))
+    if more:
+        figures.append(more)
+    return f"<h2>{title}</h2>" + (_partly(facts, stage) + _plots(figures) if figures else _missing(facts, stage))
+
+
+def _proficiency(facts: Facts) -> str:
+    """The curriculum's m_c, where the stage logs it."""
+    rows = facts.rows.get("mgpo", [])
+    names = sorted({name for row in rows for name in row if name.startswith("proficiency/")})[:5]
+    if not names:
+        return ""
+    series = [Series(n.removeprefix("proficiency/"), [(row["step"], row.get(n)) for row in rows]) for n in names]
+    return _figure(
+        "Curriculum", charts.lines(series, percent=True), "Proficiency of each category; the weaker is drawn more."
+    )
+
+
+def _pruning(facts: Facts) -> str:
+    rows = []
+    for stage in PLAYED:
+        played = facts.played.get(stage)
+        if not played or not played.judged:
+            continue
+        yes, no = played.validity(pruned=True), played.validity(pruned=False)
+        rows.append(
+            f"<tr><td>{stage}</td><td class=n>{number(played.judged)}</td>"
+            f"<td class=n>{_percent(played.validity())}</td><td class=n>{_percent(played.pruned / played.judged)}</td><td class=n>{_percent(yes) or '–'}</td>"
+            f"<td class=n>{_percent(no) or '–'}</td><td class=n>{number(played.undecided)}</td>"
+            f"<td class=n>{number(played.failed)}</td></tr>"
+        )
+    if not rows:
+        return ""
+    return (
+        "<h2>Validity and pruning</h2><table><tr><th>stage</th>"
+        "<th class=n>judged episodes</th><th class=n>accepted</th>"
+        "<th class=n>dropped a skill</th><th class=n>accepted, of those</th><th class=n>accepted, of the others</th>"
+        f"<th class=n>undecided</th><th class=n>failed</th></tr>{''.join(rows)}</table>"
+        '<p class="soft">An observation, not an experiment: the writer chooses when to drop a skill. In sft the '
+        "teacher writes. Undecided (the committee had no quorum) and failed (infrastructure) episodes are in no rate.</p>"
+    )
+
+
+def _solver(facts: Facts) -> str:
+    before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
+    if not before or not after:
+        return "<h2>The solver, before and after</h2>" + _missing(facts, "evaluate")
+    overall = Pair("overall", before["mean"], after["mean"], _interval(before), _interval(after))
+    figures = [_figure("Overall", charts.pairs([overall]), _solver_caption(facts, overall))]
+    for title, name in (("By category", "by_category"), ("By number of steps", "by_steps")):
+        a, b = before.get(name) or {}, after.get(name) or {}
+        if rows := [Pair(c, a[c], b[c]) for c in sorted(a) if c in b]:
+            figures.append(_figure(title, charts.pairs(rows), "Change in percentage points at the right."))
+    return "<h2>The solver, before and after</h2>" + _plots(figures)
+
+
+def _solver_caption(facts: Facts, overall: Pair) -> str:
+    problems, samples = (facts.result("evaluate", name) for name in ("problems", "samples"))
+    size = f"{problems} problems, {samples} answers each"
+    if not overall.before_interval or not overall.after_interval:
+        return f"{size}; no intervals were recorded."
+    (a0, a1), (b0, b1) = overall.before_interval, overall.after_interval
+    verdict = "The intervals are apart." if b0 > a1 or b1 < a0 else "The intervals overlap: the change may be chance."
+    return f"{size}; lines are 95 % intervals. {verdict}"
+
+
+def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
+    low_high = figures.get("interval")
+    return (low_high[0], low_high[1]) if low_high else None
+
+
+def _skills(facts: Facts) -> str:
+    skills = facts.result("acquire", "skills")
+    if not skills:
+        return "<h2>The skill library</h2>" + _missing(facts, "acquire")
+    rows = [(c, float(n), "") for c, n in sorted(skills.items(), key=lambda item: -item[1])]
+    return "<h2>The skill library</h2>" + _plots(
+        [_figure("Skills by category", charts.bars(rows), "Kept of what the teacher proposed.")]
+    )
+
+
+def _trajectories(facts: Facts) -> str:
+    if not facts.samples:
+        return "<h2>Sample problems</h2>" + _missing(facts, "synthesize")
+    shown = "".join(trajectories.render(s, opened=i == 0) for i, s in enumerate(facts.samples))
+    return (
+        "<h2>Sample problems and how they were written</h2>"
+        '<p class="soft">Picked by rule, not by hand; the rule is each one\'s heading. Open one to read every turn.</p>'
+        + shown
+    )
+
+
+def _failures(facts: Facts) -> str:
+    tables = "".join(_causes(stage, facts.played[stage]) for stage in PLAYED if stage in facts.played)
+    return f"<h2>What did not become a problem, and why</h2>{tables}" if tables else ""
+
+
+def _causes(stage: str, played: Played, top: int = 8) -> str:
+    if not played.causes:
+        return ""
+    common = played.causes.most_common(top)
+    rest = sum(played.causes.values()) - sum(n for _, n in common)
+    rows = [*common, *([("other causes", rest)] if rest else [])]
+    cells = "".join(
+        f"<tr><td>{text(cause[:200])}</td><td class=n>{number(n)}</td>"
+        f"<td class=n>{_percent(n / played.episodes)}</td></tr>"
+        for cause, n in rows
+    )
+    return (
+        f"<h3>{stage}: {number(sum(played.causes.values()))} of {number(played.episodes)} episodes</h3>"
+        f"<table><tr><th>cause</th><th class=n>episodes</th><th class=n>of all</th></tr>{cells}</table><br>"
+    )
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _figure(title: str, chart: str, caption: str) -> str:
+    return f"<figure><h3>{text(title)}</h3>{chart}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def _plots(figures: Sequence[str]) -> str:
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _missing(facts: Facts, stage: str) -> str:
+    how = {
+        "not run": f"Stage {stage} has not run",
+        "part done": f"Stage {stage} is part done and has left nothing to show here yet",
+        "done": f"Stage {stage} is done and left nothing to show here",
+    }[facts.status(stage)]
+    return f'<p class="missing">{how}.</p>'
+
+
+def _partly(facts: Facts, stage: str) -> str:
+    return f'<p class="missing">Stage {stage} is part done.</p>' if facts.status(stage) == "part done" else ""
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else number(value, percent=True)
+
+
+def _difficulty(facts: Facts, category: str) -> str:
+    values = [1 - p["pass_at_k"] for p in facts.provenance if p["category"] == category]
+    return f"mean difficulty {number(sum(values) / len(values), True)}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

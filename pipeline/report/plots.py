@@ -1,0 +1,47 @@
+"""Which metrics the report plots, by stage. A new metric is shown by one more entry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves of one stage's metrics over its steps."""
+
+    title: str
+    series: tuple[tuple[str, str], ...]
+    """(metric, label) of each curve."""
+    caption: str
+    percent: bool = False
+    zero: bool = True
+
+
+MGPO = (
+    Plot("Hard yield", (("hard_yield_per_1k", "hard yield"),),
+         "Accepted problems, each weighted by 1 − Pass@k, per 1,000 sampled tokens: valid and hard, for its cost."),
+    Plot("Validity", (("accepted_rate", "accepted"), ("submitted_rate", "submitted"), ("undecided_rate", "undecided")),
+         "Share of episodes.", percent=True),
+    Plot("Difficulty", (("difficulty", "1 − Pass@k"),), "Mean over accepted problems, as the prober finds them.",
+         percent=True),
+    Plot("Reward", (("reward", "terminal reward"),), "Mean terminal reward of the episodes trained on.", zero=False),
+    Plot("How it works", (("prune_rate", "dropped a skill"), ("exec_error_rate", "failing code"),
+                          ("duplicate_rate", "duplicates")),
+         "Share of episodes, of exec calls, of accepted problems.", percent=True),
+    Plot("Turns", (("turns", "turns"),), "Mean turns of an episode."),
+    Plot("Trainer: loss", (("train/loss", "loss"),), "", zero=False),
+    Plot("Trainer: KL", (("train/ref_kl", "to the reference"), ("train/engine_kl", "to the sampling engine")),
+         "The first is how far the policy has moved; the second is engine against trainer."),
+    Plot("Trainer: gate", (("train/gate", "mean gate"), ("train/gate_saturated", "saturated (gate < ½)")),
+         "The asymmetric gate of the objective, over tokens.", percent=True),
+    Plot("Trainer: entropy", (("train/entropy", "entropy"),), "Nats a token."),
+    Plot("Speed", (("sampled_tokens_per_s", "tokens/s"),),
+         "Sampled tokens a second of rollout, tools and judges included."),
+)  # fmt: skip
+SFT = (Plot("Loss", (("loss", "loss"),), "Negative log-likelihood of the agent's own tokens."),)
+SOLVE = (
+    Plot("Accuracy in training", (("reward", "reward"),), "Share of right answers on the data set's problems.",
+         percent=True),
+    Plot("Length", (("response_tokens", "tokens"),), "Tokens of an answer."),
+    Plot("Loss", (("train/loss", "loss"),), "", zero=False),
+)  # fmt: skip
