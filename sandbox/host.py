@@ -275,7 +275,7 @@ class Run:
 
     def cpu_s(self) -> float:
         try:
-            return kernel.cpu_seconds(self.pid)
+            return kernel.cpu_seconds(self.pid) if self.pid > 0 else 0.0
         except OSError:  # it has ended and been reaped; its exit message is on the way
             return 0.0
 
@@ -315,7 +315,8 @@ class Run:
             raise InfraError("the fork server died during the run")
         said = json.loads(data)
         if "started" in said:
-            self.pid, self._scratch, self._pidfd = said["started"], said["scratch"], fds[0]
+            self._scratch, self._pidfd = said["scratch"], fds[0]
+            self.pid = _pid_of(self._pidfd)
         elif "ready" in said:
             self._ready = True
         elif "infra" in said:
@@ -377,6 +378,12 @@ class Run:
             gone = select.poll()
             gone.register(self._pidfd, select.POLLIN)
             gone.poll(GRACE_S * 1000)
+
+
+def _pid_of(pidfd: int) -> int:
+    """The process number as it is here: the zygote may be in another pid namespace. -1 once it is reaped."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
 
 def _memfd(data: bytes) -> int:

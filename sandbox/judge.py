@@ -6,28 +6,27 @@ what it returns or prints is compared here, so ending early, faking a report or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from . import claims
 from .api import Case, Limits, Request, Result, Verdict
 
-Runner = Callable[[Request], Result]
+
+def call_request(code: str, entry: str, case: Case, limits: Limits | None) -> Request:
+    return Request(code, stdin=case.stdin, entry=entry, args=case.args, limits=limits)
 
 
-def call(run: Runner, code: str, entry: str, case: Case, limits: Limits | None, tolerance: float) -> Verdict:
-    result = run(Request(code, stdin=case.stdin, entry=entry, args=case.args, limits=limits))
-    return _verdict(result, lambda: claims.same(result.value, case.expected, tolerance))
+def call_verdict(result: Result, case: Case, tolerance: float) -> Verdict:
+    return _verdict(result, result.ok and claims.same(result.value, case.expected, tolerance))
 
 
-def script(run: Runner, code: str, case: Case, limits: Limits | None) -> Verdict:
+def script_request(code: str, case: Case, limits: Limits | None) -> Request:
     if case.stdout is None:
         raise ValueError("case.stdout: missing; a script is judged by what it prints")
-    expected = case.stdout
-    result = run(Request(code, stdin=case.stdin, limits=limits))
-    return _verdict(result, lambda: claims.same_text(result.stdout, expected))
+    return Request(code, stdin=case.stdin, limits=limits)
 
 
-def _verdict(result: Result, right: Callable[[], bool]) -> Verdict:
-    if result.status == "infra":
-        return Verdict(None, result)
-    return Verdict(result.status == "ok" and right(), result)
+def script_verdict(result: Result, case: Case) -> Verdict:
+    return _verdict(result, result.ok and claims.same_text(result.stdout, case.stdout or ""))
+
+
+def _verdict(result: Result, passed: bool) -> Verdict:
+    return Verdict(None if result.status == "infra" else passed, result)

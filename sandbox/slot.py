@@ -86,11 +86,13 @@ class Slot:
         self, code: str, entry: str, cases: Sequence[Case], limits: Limits | None = None, tolerance: float = 0.0
     ) -> list[Verdict]:
         """Call `entry` once for each case, in a process of its own, and compare what it returns with `expected`."""
-        return [judge.call(self.run, code, entry, case, limits, tolerance) for case in cases]
+        results = [self.run(judge.call_request(code, entry, case, limits)) for case in cases]
+        return [judge.call_verdict(result, case, tolerance) for result, case in zip(results, cases, strict=True)]
 
     def judge_stdio(self, code: str, cases: Sequence[Case], limits: Limits | None = None) -> list[Verdict]:
         """Run the script once for each case, in a process of its own, and compare what it prints with `stdout`."""
-        return [judge.script(self.run, code, case, limits) for case in cases]
+        results = [self.run(judge.script_request(code, case, limits)) for case in cases]
+        return [judge.script_verdict(result, case) for result, case in zip(results, cases, strict=True)]
 
     def session(self, limits: Limits | None = None, cells: Sequence[str] = (), lifetime_s: float = 600.0) -> Session:
         """A stateful session; `cells` rebuild the state of an earlier one."""

@@ -7,6 +7,7 @@ on. Whether the outcome is enough is decided by the supervisor. Runs in a single
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 from collections.abc import Callable
@@ -39,9 +40,11 @@ class Walls:
 
 
 def build(roots: Roots, mount_point: str) -> Walls:
+    """Build what can be built. May return in a child of the process that called it: see `_be_first`."""
     walls = Walls()
+    number = os.getpid()
     _user_and_mounts(walls, roots, mount_point)
-    _uids(walls)
+    _uids(walls, number)
     _landlock(walls, roots)
     _filter(walls)
     return walls
@@ -106,6 +109,21 @@ def _unshare_user(wanted: int) -> None:
         for name, text in (("setgroups", "deny"), ("gid_map", f"{gid} {gid} 1"), ("uid_map", f"{uid} {uid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
                 file.write(text)
+    _be_first()
+
+
+def _be_first() -> None:
+    """Go on as the first process of a new pid namespace. One's own pid namespace can be returned to, after making
+    another for a run, only if one's user namespace owns it. The process from before waits, to be found and killed."""
+    try:
+        kernel.unshare(kernel.CLONE_NEWPID)
+    except OSError:
+        return  # `_pid_namespace` will meet the same refusal, and record it
+    inner = os.fork()
+    if inner:
+        code = os.waitstatus_to_exitcode(os.waitpid(inner, 0)[1])
+        os._exit(code if code >= 0 else 1)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pid_namespace(walls: Walls, own: int) -> None:
@@ -156,17 +174,26 @@ _RANGE = (0x10000000, 0x18000000)
 """Throw-away uids: 32 for each process id there can be, above any that a system hands out."""
 
 
-def _uids(walls: Walls) -> None:
-    uid = _RANGE[0] + os.getpid() * 32
-    for first, why in ((uid, ""), (20000 + os.getpid() % 1250 * 32, " (few ids are mapped here)")):
-        code = _try(lambda: become(first + 31))  # noqa: B023 - called at once
+def _uids(walls: Walls, number: int) -> None:
+    uid = _RANGE[0] + number * 32
+    for first, why in ((uid, ""), (20000 + number % 1250 * 32, " (few ids are mapped here)")):
+        code = _try(lambda: _become_reader(first + 31))  # noqa: B023 - called at once
         if code == 0:
             walls.first_uid = first
             walls.note("throw-away uid", True, f"one of 32 from {first}{why}")
             return
     walls.note(
-        "throw-away uid", False, f"refused: {os.strerror(code)}; runs keep uid {os.geteuid()}, without capabilities"
+        "throw-away uid",
+        False,
+        f"refused: {os.strerror(code)} (or the interpreter is closed to others); runs keep uid {os.geteuid()}, "
+        "without capabilities",
     )
+
+
+def _become_reader(uid: int) -> None:
+    """Become `uid`, and see that it can still read the interpreter's library, which may lie in a closed home."""
+    become(uid)
+    os.close(os.open(os.__file__, os.O_RDONLY))
 
 
 def become(uid: int) -> None:

@@ -105,7 +105,7 @@ class Zygote:
             ends = time.monotonic() + order["lifetime_s"]
             pid = self._fork(order, fds, facts)
             pidfd = os.pidfd_open(pid)
-            socket.send_fds(facts, [json.dumps({"started": pid, "scratch": own_scratch}).encode()], [pidfd])
+            socket.send_fds(facts, [json.dumps({"started": True, "scratch": own_scratch}).encode()], [pidfd])
             return self.children.setdefault(pidfd, _Child(pid, pidfd, facts, own_scratch, ends))
         except OSError as e:
             if own_scratch:
@@ -159,6 +159,8 @@ def _prefer_for_oom() -> None:
 
 
 def main() -> None:
+    while os.open("/dev/null", os.O_RDONLY) < 10:
+        pass  # a child's own descriptors take the low numbers; nothing of ours may lie there
     orders = socket.socket(fileno=int(sys.argv[1]))
     zygote = Zygote(orders)
     zygote.serve()

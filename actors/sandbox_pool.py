@@ -1,0 +1,246 @@
+"""The sandbox pool: many runs side by side, to be deployed with Ray Serve.
+
+Invariant: every request is answered with a `Result` within its deadline: what the program did, or `infra` if the
+sandbox could not say. Nothing waits without bound.
+
+Consumes requests (from any number of callers), produces results. A run waits for room in the queue, then for a free
+slot; it is unblocked by the end of another run, which a slot guarantees at its wall limit plus a grace, or by its own
+deadline. A slot whose zygote died makes a new one for the next run, so a failed run is tried once more elsewhere.
+
+Sessions are sticky by content, not by address: a call brings the cells that make up the session's state, so any replica
+can serve it; one that holds the session live runs the new cell alone, another replays first. Losing a replica, or
+evicting an idle session, costs a replay and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from queue import Empty, LifoQueue
+from typing import Any
+
+from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
+
+_HEALTH = Request("answer = 6 * 7", value="answer")
+
+
+@dataclass
+class _Live:
+    session: Session
+    used: float
+    busy: bool
+
+
+class SandboxPool:
+    """`slots` runs at a time, `queue` requests admitted. Refuses to start below the level `minimum`."""
+
+    def __init__(
+        self,
+        slots: int = 2,
+        minimum: str = "strong",
+        limits: dict[str, Any] | None = None,
+        queue: int = 512,
+        wait_s: float = 300.0,
+        sessions: int = 64,
+        idle_s: float = 120.0,
+    ):
+        self.limits = Limits(**(limits or {}))
+        self._wait_s, self._idle_s, self._most_sessions = wait_s, idle_s, sessions
+        self._room = asyncio.Semaphore(queue)
+        self._workers = ThreadPoolExecutor(slots, thread_name_prefix="sandbox")
+        self._slots: list[Slot] = []
+        # As many workers as slots, each with one slot at most: a worker never waits for a slot.
+        self._free: LifoQueue[Slot] = LifoQueue()
+        self._sessions: OrderedDict[str, _Live] = OrderedDict()
+        self._guard = threading.Lock()
+        self._statuses: Counter[str] = Counter()
+        self._waiting = 0
+        starts = [self._workers.submit(Slot, minimum, self.limits) for _ in range(slots)]
+        failure: BaseException | None = None
+        for start in starts:
+            try:
+                self._slots.append(start.result())
+            except SandboxUnavailable as e:
+                failure = e
+        if failure is not None:
+            self.close()
+            raise failure
+        for slot in self._slots:
+            self._free.put(slot)
+
+    # ---------------------------------------------------------------- runs
+
+    async def run(self, request: Request) -> Result:
+        return await self._admit(lambda: self._on_a_slot(request))
+
+    async def run_batch(self, requests: Sequence[Request]) -> list[Result]:
+        """The results, in the order of the requests."""
+        return list(await asyncio.gather(*(self.run(request) for request in requests)))
+
+    async def judge_calls(
+        self, code: str, entry: str, cases: Sequence[Case], limits: Limits | None = None, tolerance: float = 0.0
+    ) -> list[Verdict]:
+        """`Slot.judge_calls`, the cases spread over the slots."""
+        results = await self.run_batch([judge.call_request(code, entry, case, limits) for case in cases])
+        return [judge.call_verdict(result, case, tolerance) for result, case in zip(results, cases, strict=True)]
+
+    async def judge_stdio(self, code: str, cases: Sequence[Case], limits: Limits | None = None) -> list[Verdict]:
+        """`Slot.judge_stdio`, the cases spread over the slots."""
+        results = await self.run_batch([judge.script_request(code, case, limits) for case in cases])
+        return [judge.script_verdict(result, case) for result, case in zip(results, cases, strict=True)]
+
+    def _on_a_slot(self, request: Request) -> Result:
+        result = Result("infra", "no slot")
+        for _ in range(2):
+            slot = self._free.get_nowait()
+            try:
+                result = slot.run(request)
+            finally:
+                self._free.put(slot)
+            if result.status != "infra":
+                break
+        self._statuses[result.status] += 1
+        return result
+
+    async def _admit(self, work: Callable[[], Result]) -> Result:
+        """Queue, then run in a worker thread; `infra` if its turn does not come in time."""
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await self._room.acquire()
+        except TimeoutError:
+            return Result("infra", f"the queue is full and had no room for {self._wait_s:g} s")
+        finally:
+            self._waiting -= 1
+        started = False
+
+        def begin() -> Result:
+            nonlocal started
+            started = True
+            return work()
+
+        future = self._workers.submit(begin)
+        try:
+            done = asyncio.wrap_future(future)
+            await asyncio.wait([done], timeout=self._wait_s)
+            if not started and future.cancel():
+                return Result("infra", f"no free slot for {self._wait_s:g} s")
+            return await done
+        finally:
+            self._room.release()
+
+    # ---------------------------------------------------------------- sessions
+
+    async def open_session(self) -> str:
+        """A fresh session's name. Nothing is held until its first cell."""
+        return uuid.uuid4().hex
+
+    async def session_run(
+        self, session_id: str, code: str, cells: Sequence[str] = (), value: str | None = None
+    ) -> tuple[Result, tuple[str, ...]]:
+        """Run a cell after `cells`, those that the call before returned (none at first); returns the cells that now
+        make up the state. A cell that was stopped is not among them: the session is as before it."""
+        kept = tuple(cells)
+
+        def work() -> Result:
+            nonlocal kept
+            result, session = self._in_session(session_id, kept, code, value)
+            kept = session.cells
+            self._statuses[result.status] += 1
+            return result
+
+        result = await self._admit(work)
+        return result, kept
+
+    async def close_session(self, session_id: str) -> None:
+        """Let go of a session if it is held here; elsewhere it is evicted when idle."""
+        with self._guard:
+            live = self._sessions.pop(session_id, None)
+        if live is not None:
+            await asyncio.wrap_future(self._workers.submit(live.session.close))
+
+    def _in_session(
+        self, session_id: str, cells: tuple[str, ...], code: str, value: str | None
+    ) -> tuple[Result, Session]:
+        live, unwanted = self._take(session_id, cells)
+        for old in unwanted:
+            old.close()
+        try:
+            return live.session.run(code, value), live.session
+        finally:
+            with self._guard:
+                live.used, live.busy = time.monotonic(), False
+                replaced = self._sessions.get(session_id) is not live
+            if replaced:
+                live.session.close()
+
+    def _take(self, session_id: str, cells: tuple[str, ...]) -> tuple[_Live, list[Session]]:
+        """The session with just these cells, live or to be rebuilt by its first run; and those to be closed."""
+        now = time.monotonic()
+        with self._guard:
+            live = self._sessions.pop(session_id, None)
+            unwanted = []
+            if live is not None and (live.busy or live.session.cells != cells):
+                if not live.busy:  # else its own caller closes it
+                    unwanted.append(live.session)
+                live = None
+            if live is None:
+                slot = self._slots[hash(session_id) % len(self._slots)]
+                live = _Live(slot.session(self.limits, cells), now, busy=True)
+            live.busy = True
+            self._sessions[session_id] = live
+            idle = [name for name, one in self._sessions.items() if not one.busy]
+            spare = len(self._sessions) - self._most_sessions
+            for n, name in enumerate(idle):  # least recently used first
+                if n < spare or self._sessions[name].used < now - self._idle_s:
+                    unwanted.append(self._sessions.pop(name).session)
+        return live, unwanted
+
+    # ---------------------------------------------------------------- health
+
+    def check_health(self) -> None:
+        """Called by Serve. A slot that is free must answer; if all are busy, they prove themselves by their work."""
+        try:
+            slot = self._free.get_nowait()
+        except Empty:
+            return
+        try:
+            results = [slot.run(_HEALTH)]
+            if results[0].status == "infra":  # its zygote was found dead; the next run has a new one
+                results.append(slot.run(_HEALTH))
+        finally:
+            self._free.put(slot)
+        if results[-1].value != 42:
+            raise RuntimeError(f"a slot does not work: {results[-1].status}: {results[-1].reason}")
+
+    def stats(self) -> dict[str, Any]:
+        """What metrics and `propose doctor` show."""
+        platform = self._slots[0].platform
+        return {
+            "level": platform.level,
+            "layers": [asdict(layer) for layer in platform.layers],
+            "slots": len(self._slots),
+            "free": self._free.qsize(),
+            "waiting": self._waiting,
+            "sessions": len(self._sessions),
+            "restarts": sum(slot.restarts for slot in self._slots),
+            "statuses": dict(self._statuses),
+        }
+
+    def close(self) -> None:
+        for live in list(self._sessions.values()):
+            live.session.close()
+        for slot in self._slots:
+            slot.close()
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def __del__(self) -> None:
+        """Serve calls this when it stops a replica."""
+        if hasattr(self, "_workers"):
+            self.close()
