@@ -181,13 +181,14 @@ def _tick(value: float, percent: bool) -> str:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers that span the range."""
-    if high <= low:
-        high = low + (abs(low) or 1.0)
+    size = max(abs(low), abs(high))
+    if high - low <= 1e-9 * size or size < 1e-30:  # flat
+        high = low + (size if size >= 1e-30 else 1.0)
     rough = (high - low) / 4
-    size = 10 ** math.floor(math.log10(rough))
-    step = next(m * size for m in (1, 2, 2.5, 5, 10) if m * size >= rough * 0.999)
+    power = math.floor(math.log10(rough))
+    step = next(m * 10.0**power for m in (1, 2, 2.5, 5, 10) if m * 10.0**power >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [round(i * step, 2 - power) for i in range(first, last + 1)]
 
 
 def _runs(points: Sequence[Point]) -> list[list[tuple[float, float]]]:

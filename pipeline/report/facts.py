@@ -26,6 +26,8 @@ from pipeline.rundir import RunDir
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
 PLAYED = ("sft", "mgpo", "synthesize")
 """The stages that play episodes."""
+PRUNED = "a problem whose writer dropped a skill"
+REFINED = "the problem that was refined most"
 REJECTED = "a problem that the committee rejected"
 
 
@@ -194,7 +196,8 @@ _COLUMNS = [
 
 def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path) as file:
+            return file.read(columns=columns)
     except (OSError, pa.ArrowInvalid) as e:
         raise Failure(f"{path}: not readable as Parquet ({e}); delete its step directory to make it again") from None
 
@@ -229,23 +232,24 @@ def _kinds(
         yield REJECTED, 0
     if verdict and verdict.accepted:
         hardness = 1 - probe.pass_at_k if probe and probe.pass_at_k else 0.0
-        yield f"the hardest solvable problem in {e['task']['category']}", hardness
+        best = "the hardest problem that the prober solves" if probe else "an accepted problem"
+        yield f"{best}, {e['task']['category']}", hardness
         if pruned:
-            yield "a problem whose writer dropped a skill", hardness
+            yield PRUNED, hardness
         if refined := sum(t["stage"] == "refine" for t in e["turns"]):
-            yield "the problem that was refined most", refined
+            yield REFINED, refined
 
 
 def _samples(found: dict[str, dict[str, _Ref]]) -> list[Sample]:
-    """Of the latest stage that has any: up to three of the hardest, one of each other kind, the rejected one last."""
+    """Of the latest stage that has any: three categories, one of each other kind, the rejected one last."""
     stage = next((s for s in reversed(PLAYED) if found.get(s)), None)
     if stage is None:
         return []
     kinds = found[stage]
-    hardest = sorted((k for k in kinds if "hardest" in k), key=lambda k: -kinds[k].worth)[:3]
-    others = [k for k in kinds if "hardest" not in k and k != REJECTED]
+    others = [k for k in (PRUNED, REFINED, REJECTED) if k in kinds]
+    by_category = sorted(kinds.keys() - set(others), key=lambda k: (-kinds[k].worth, k))[:3]
     chosen: dict[tuple[Path, int], list[str]] = {}
-    for kind in (*hardest, *others, *(k for k in kinds if k == REJECTED)):
+    for kind in (*by_category, *others):
         chosen.setdefault((kinds[kind].step, kinds[kind].row), []).append(kind)
     samples = []
     for (step, row), why in chosen.items():

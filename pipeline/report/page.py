@@ -114,12 +114,12 @@ def _dataset(facts: Facts) -> str:
         return "<h2>The data set</h2>" + _missing(facts, "synthesize")
     rho = facts.pass_at_k()
     bins = [("0", float(sum(r == 0 for r in rho)))]
-    bins += [(f"≤{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
+    bins += [(f"{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
     categories = Counter(p["category"] for p in facts.provenance)
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
     k = facts.config.prober.k
     figures = [
-        _figure(f"Pass@{k}", charts.columns(bins), f"Problems by how often the prober solves them within {k} tries; "
+        _figure(f"Pass@{k}", charts.columns(bins), f"Problems by the prober's Pass@{k}, each column up to its label; "
                 "0: it never did, so nothing tells hard from unsolvable but the committee."),
         _figure("Categories", charts.bars([
             (c, float(n), _difficulty(facts, c))
@@ -168,7 +168,9 @@ def _pruning(facts: Facts) -> str:
         yes, no = played.validity(pruned=True), played.validity(pruned=False)
         rows.append(
             f"<tr><td>{stage}</td><td class=n>{number(played.judged)}</td>"
-            f"<td class=n>{_percent(played.validity())}</td><td class=n>{_percent(played.pruned / played.judged)}</td><td class=n>{_percent(yes) or '–'}</td>"
+            f"<td class=n>{_percent(played.validity())}</td>"
+            f"<td class=n>{_percent(played.pruned / played.judged)}</td>"
+            f"<td class=n>{_percent(yes) or '–'}</td>"
             f"<td class=n>{_percent(no) or '–'}</td><td class=n>{number(played.undecided)}</td>"
             f"<td class=n>{number(played.failed)}</td></tr>"
         )
@@ -180,7 +182,7 @@ def _pruning(facts: Facts) -> str:
         "<th class=n>dropped a skill</th><th class=n>accepted, of those</th><th class=n>accepted, of the others</th>"
         f"<th class=n>undecided</th><th class=n>failed</th></tr>{''.join(rows)}</table>"
         '<p class="soft">An observation, not an experiment: the writer chooses when to drop a skill. In sft the '
-        "teacher writes. Undecided (the committee had no quorum) and failed (infrastructure) episodes are in no rate.</p>"
+        "teacher writes. Undecided (no quorum) and failed (infrastructure) episodes are in no rate.</p>"
     )
 
 

@@ -13,7 +13,8 @@ h1 { font-size:26px; margin:0 } h2 { font-size:19px; margin:40px 0 10px } h3 { f
 p { margin:6px 0 } .soft, figcaption { color:var(--soft); font-size:13px }
 .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(165px,1fr)); gap:12px; margin:20px 0 }
 .card { background:var(--card); border:1px solid var(--rule); border-radius:10px; padding:12px 14px }
-.card b { display:block; font-size:24px; line-height:1.3; font-weight:650; font-variant-numeric:tabular-nums }
+.card b { display:block; font-size:20px; line-height:1.4; white-space:nowrap; font-weight:650;
+  font-variant-numeric:tabular-nums }
 .card b.none { color:var(--soft); font-weight:400 }
 .plots { display:grid; grid-template-columns:repeat(auto-fill,minmax(330px,1fr)); gap:14px }
 figure { margin:0; background:var(--card); border:1px solid var(--rule); border-radius:10px; padding:12px 14px }

@@ -1,0 +1,189 @@
+"""Run directories to report on, written with the records and the layout that the stages use. Numbers are chosen, so
+that tests can say what a report must show."""
+
+import json
+import math
+import random
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Config
+from pipeline.metrics import Metrics
+from pipeline.records import Episode, Outcome, Probe, Problem, Skill, Task, ToolResult, Turn, Verdict, Vote
+from pipeline.rundir import RunDir
+
+CATEGORIES = ("code", "maths", "science")
+
+
+def skill(category, i):
+    return Skill(
+        id=f"{category}_skill_{i}", category=category, intent="adds a step", method="m", difficulty="d", tool_hint="t",
+        score=0.9, source="corpus.md",
+    )  # fmt: skip
+
+
+def write(path, records, of):
+    pq.write_table(pa.Table.from_batches([of.to_arrow(records)]), path)
+
+
+def episode(name, category, question, *, pruned=False, refined=False, outcome=None, answer="42"):
+    skills = tuple(skill(category, i) for i in range(3))
+    turns = [
+        Turn(stage="draft", action="think", start=10, end=30, text=f"Let me draft: {question}"),
+        Turn(
+            stage="check", action="exec", start=30, end=60,
+            text='<tool_call>{"name": "exec", "arguments": {"code": "print(6 * 7)"}}</tool_call>',
+            tool=ToolResult(tool="exec", status="ok" if not refined else "error", content="42"),
+        ),
+    ]  # fmt: skip
+    if pruned or refined:
+        turns.append(
+            Turn(
+                stage="refine", action="edit", start=60, end=80, text="These two do not go together.",
+                tool=ToolResult(tool="edit", status="ok", content=f"dropped {skills[2].id}"),
+            )
+        )  # fmt: skip
+    turns.append(Turn(stage="finalize", action="submit", start=80, end=120, text="submitted"))
+    return Episode(
+        id=name, attempt=1,
+        task=Task(id=name, group_id=name, category=category, skills=skills, seed=1),
+        turns=tuple(turns),
+        active=tuple(s.id for s in (skills[:2] if pruned else skills)),
+        submitted=None if outcome else Problem.make(question, answer),
+        outcome=outcome or Outcome(kind="ok"), policy_versions=(3,), prompt_tokens=10, sampled_tokens=100, wall_s=1.0,
+    )  # fmt: skip
+
+
+def verdict(e, decision, reason=""):
+    votes = tuple(
+        Vote(verifier=v, valid=decision == "accepted", answer=e.submitted.answer, rationale="computed")
+        for v in ("symbolic", "executing")
+    )
+    return Verdict(problem_id=e.submitted.id, votes=votes, flags=(), decision=decision, reason=reason)
+
+
+def probe(e, correct):
+    return Probe(
+        problem_id=e.submitted.id, n=8, correct=correct, k=4,
+        pass_at_k=1 - math.comb(8 - correct, 4) / math.comb(8, 4), low=0.1, high=0.9, prober="mini:solver",
+    )  # fmt: skip
+
+
+def step(run, stage, number, rng, size=12, hostile=""):
+    """One step: of each 12 episodes 6 are accepted (3 pruned), 3 rejected (1 pruned), 1 undecided, 1 ran out of turns,
+    1 failed. Returns (episode, probe) of the accepted ones."""
+    episodes, verdicts, probes = [], [], []
+    for i in range(size):
+        kind, name, category = i % 12, f"{stage}-{number}-{i}", CATEGORIES[i % 3]
+        question = f"A box holds {rng.randrange(10**6)} balls ({name}). How many are left after {i} draws?{hostile}"
+        if kind == 10:
+            lost = Outcome(kind="model_error", reason="turn limit")
+            episodes.append(episode(name, category, question, outcome=lost))
+            continue
+        if kind == 11:
+            lost = Outcome(kind="infra_error", reason="replica died")
+            episodes.append(episode(name, category, question, outcome=lost))
+            continue
+        e = episode(name, category, question, pruned=kind in (0, 1, 2, 6), refined=kind == 4)
+        episodes.append(e)
+        if kind < 6:
+            verdicts.append(verdict(e, "accepted"))
+            probes.append(probe(e, rng.choice([0, 1, 1, 2, 3, 4, 8])))
+        else:
+            reason = "answers differ" if kind < 9 else "1 of 2 votes"
+            verdicts.append(verdict(e, "rejected" if kind < 9 else "undecided", reason))
+    with run.new_step(stage, number) as folder:
+        write(folder / "episodes.parquet", episodes, Episode)
+        write(folder / "verdicts.parquet", verdicts, Verdict)
+        if stage != "sft":
+            write(folder / "probes.parquet", probes, Probe)
+    return list(zip([e for e in episodes if e.submitted][:6], probes, strict=False))
+
+
+def upto(root, last, hostile="", mgpo_steps=12):
+    """A run in which every stage up to `last` is done ("nothing": none)."""
+    rng = random.Random(7)
+    run = RunDir.open(root, Config())
+    with Metrics(run) as log:
+        for stage in ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate"):
+            if last == "nothing":
+                break
+            STAGES[stage](run, log, rng, hostile, mgpo_steps)
+            if stage == last:
+                break
+    return run
+
+
+def _acquire(run, log, rng, hostile, mgpo_steps):
+    skills = {"code": 6, "maths": 9, "science": 5}
+    run.finish("acquire", {"documents": 40, "candidates": 60, "kept": 20, "skills": skills}, 2.0)
+
+
+def _sft(run, log, rng, hostile, mgpo_steps):
+    for n in (1, 2):
+        step(run, "sft", n, rng, 24, hostile)
+    for n in range(1, 41):
+        log.log("sft", n, {"loss": 0.2 + 2.5 * math.exp(-n / 8) + rng.random() * 0.05, "tokens": 4000})
+    run.finish("sft", {"trajectories": 48, "accepted": 24, "validity": 0.6, "steps": 40, "loss_last": 0.21}, 130.0)
+
+
+def _mgpo(run, log, rng, hostile, mgpo_steps):
+    for n in range(1, mgpo_steps + 1):
+        step(run, "mgpo", n, rng, 24, hostile)
+        t = n / mgpo_steps + 0.1 * rng.random()
+        log.log("mgpo", n, {
+            "hard_yield_per_1k": 1 + 2 * t, "accepted_rate": 0.5 + 0.3 * t, "submitted_rate": 0.9,
+            "undecided_rate": 0.05,
+            "difficulty": 0.4 + 0.2 * t, "reward": 1 + 0.6 * t, "prune_rate": 0.12 + 0.05 * rng.random(),
+            "exec_error_rate": 0.1 - 0.05 * t, "duplicate_rate": 0.02, "turns": 5 + t, "sampled_tokens_per_s": 3000.0,
+            **{f"proficiency/{c}": 0.2 * i + 0.3 * t for i, c in enumerate(CATEGORIES)},
+        })  # fmt: skip
+        log.log("mgpo-train", n, {
+            "train/loss": -0.02 * n + 0.02 * rng.random(), "train/ref_kl": 0.004 * n, "train/engine_kl": 0.0008,
+            "train/gate": 0.99, "train/gate_saturated": 0.003, "train/entropy": 0.9 - 0.02 * n,
+        })  # fmt: skip
+    run.finish("mgpo", {"steps": mgpo_steps, "episodes": 24 * mgpo_steps}, 410.0)
+
+
+def _synthesize(run, log, rng, hostile, mgpo_steps):
+    lines, facts = [], []
+    for n in range(1, 11):
+        for e, p in step(run, "synthesize", n, rng, hostile=hostile):
+            lines.append({"question": e.submitted.question, "answer": e.submitted.answer})
+            facts.append({
+                "id": e.submitted.id, "category": e.task.category, "skills": [s.id for s in e.task.skills],
+                "active": list(e.active), "answer_kind": "math", "episode_id": e.id, "pass_at_k": p.pass_at_k,
+                "votes": [], "pruned": len(e.active) < 3, "turns": len(e.turns),
+            })  # fmt: skip
+        log.log("synthesize", n, {"accepted": len(lines), "accepted_rate": 0.6})
+    for name, rows in (("problems", lines), ("provenance", facts)):
+        run.write_text(f"dataset/{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    run.finish("synthesize", {"accepted": len(lines), "episodes": 120, "validity": 0.6}, 95.0)
+
+
+def _solve(run, log, rng, hostile, mgpo_steps):
+    for n in range(1, 25):
+        log.log("solve", n, {"reward": 0.4 + 0.008 * n + 0.05 * rng.random(), "response_tokens": 40 + rng.random()})
+        log.log("solve-train", n, {"train/loss": 0.01 * rng.random()})
+    run.finish("solve", {"steps": 24, "problems": 60, "reward_first": 0.42, "reward_last": 0.6}, 160.0)
+
+
+def _evaluate(run, log, rng, hostile, mgpo_steps):
+    run.finish("evaluate", {
+        "problems": 240, "samples": 4, "gain": 0.075,
+        "before": {"mean": 0.425, "by_category": {"code": 0.3, "maths": 0.5, "science": 0.45},
+                   "by_steps": {"1": 0.7, "2": 0.55, "3": 0.3, "4": 0.12}, "interval": [0.38, 0.47]},
+        "after": {"mean": 0.5, "by_category": {"code": 0.4, "maths": 0.58, "science": 0.5},
+                  "by_steps": {"1": 0.72, "2": 0.65, "3": 0.41, "4": 0.2}, "interval": [0.46, 0.54]},
+    }, 40.0)  # fmt: skip
+
+
+STAGES = {
+    "acquire": _acquire,
+    "sft": _sft,
+    "mgpo": _mgpo,
+    "synthesize": _synthesize,
+    "solve": _solve,
+    "evaluate": _evaluate,
+}
