@@ -1,7 +1,6 @@
-"""Calls to pools and actors: each with a deadline, each failure a `Failure` with a kind.
+"""Waiting for much at once: bounded fan-out, and a watchdog that names what a stage was stuck on.
 
-Invariant: no call waits for ever, and what comes out of one is its value or a Failure in one line; that Ray wraps
-errors in its own is nobody else's concern.
+Invariant: no wait is for ever. Single calls have their deadline in `actors.calls.answer`.
 """
 
 from __future__ import annotations
@@ -9,34 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-
-import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.serve.exceptions import RayServeException
+from typing import TypeVar
 
 from pipeline.records import Failure
 
 T = TypeVar("T")
-
-
-async def call(response: Awaitable[T], what: str, timeout_s: float) -> T:
-    """Await a Serve response or an object ref. A dead or silent other side is an infra error, its own Failure passes."""
-    try:
-        return await asyncio.wait_for(response, timeout_s)
-    except TimeoutError:
-        raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
-    except (RayError, RayServeException) as e:
-        raise as_failure(e, what) from e
-
-
-def as_failure(e: BaseException, what: str) -> Failure:
-    """One line and a kind for whatever Ray raised."""
-    cause = e.cause if isinstance(e, RayTaskError) else e
-    if isinstance(cause, Failure):
-        return cause
-    text = next((line for line in str(cause).splitlines() if line.strip()), "")
-    return Failure(f"{what}: {type(cause).__name__}: {text.strip()}", "infra_error")
 
 
 class Watchdog:
@@ -78,8 +54,3 @@ async def gather_bounded(make: list[Callable[[], Awaitable[T]]], at_once: int) -
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def kill(actor: Any) -> None:
-    """End an actor that has done its work."""
-    ray.kill(actor)

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from actors.committee import Committee
+from actors.prober import Prober
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.committee import Committee
-from actors.prober import Prober
 from actors.proposer import Proposer
 from actors.sandbox_pool import SandboxPool
 from actors.solver import Solver
@@ -102,7 +102,7 @@ class Cluster:
     # ------------------------------------------------------------ actors on the driver's node
 
     def actor(self, cls: type, *args: Any, **kwargs: Any) -> Any:
-        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns lives as long as the run."""
+        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns outlives any worker."""
         self.start()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         handle = (

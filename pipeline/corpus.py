@@ -14,18 +14,11 @@ from typing import Literal
 
 from pipeline import mini
 from pipeline.records import Failure
+from pipeline.skills import Document
 
 QA_PER_DOCUMENT = 8
 """Question-answer pairs shown to the teacher together."""
 _SUFFIXES = (".jsonl", ".md", ".txt")
-
-
-@dataclass(frozen=True)
-class Document:
-    source: str
-    """file, or file:first-last line."""
-    kind: Literal["qa", "text"]
-    text: str
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import asyncio
 import time
 from typing import Any
 
-from pipeline.calls import call
+from actors.calls import answer
 from pipeline.context import Context
 
 
@@ -27,9 +27,9 @@ class Follower:
     async def follow(self, steps: int) -> None:
         timeout = self._context.config.trainer.step_timeout_s
         for step in range(1, steps + 1):
-            metrics = await call(self._feed.wait_done.remote(step), "the trainer", timeout + 60)
+            metrics = await answer(self._feed.wait_done.remote(step), "the trainer", timeout + 60)
             start = time.monotonic()
-            await call(self._pool.broadcast("sync", step).results_async(), "weight update", 120)
+            await answer(self._pool.broadcast("sync", step).results_async(), "weight update", 120)
             if metrics:
                 train = {f"train/{name}": value for name, value in metrics.items()}
                 self._context.metrics.log(f"{self._stage}-train", step, train | {"sync_s": time.monotonic() - start})

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.calls import call
+from actors.calls import answer
 from pipeline.config import Config
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
 
@@ -79,15 +79,15 @@ class Stream:
     async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:
         c = self._config
         grace_s = c.episode.limits.wall_s + 60
-        episode: Episode = await call(self._writer.episode.remote(task, attempt), "proposer", grace_s)
+        episode: Episode = await answer(self._writer.episode.remote(task, attempt), "proposer", grace_s)
         if episode.submitted is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
-        verdict: Verdict = await call(
+        verdict: Verdict = await answer(
             self._committee.judge.remote(episode.submitted, episode, episode.active), "committee", c.committee.timeout_s
         )
         if self._prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
-        probe: Probe = await call(
+        probe: Probe = await answer(
             self._prober.probe.remote(episode.submitted, prober, task.seed), "prober", c.prober.timeout_s
         )
         return Judged(episode, verdict, probe)
@@ -95,7 +95,7 @@ class Stream:
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""
         if self._sink is not None and judged:
-            await call(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
+            await answer(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
 
 
 def _given_up(task: Task, attempt: int, outcome: Outcome) -> Judged:

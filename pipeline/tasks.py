@@ -15,8 +15,8 @@ from pipeline.skills import SkillLibrary
 
 def make_curriculum(context: Context) -> Curriculum:
     """Over the run's skill library; the mini world's held-out skill combinations are never offered."""
-    library = SkillLibrary(context.run.path("skills")).load()
-    return Curriculum(library, context.config.mgpo.curriculum, excluded=mini.is_heldout)
+    library = SkillLibrary.load(context.run.path("skills"))
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=mini.is_heldout)
 
 
 def make_tasks(context: Context, curriculum: Curriculum, stage: str, step: int, groups: int, size: int) -> list[Task]:

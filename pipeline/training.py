@@ -12,7 +12,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.calls import call, watchdog
+from actors.calls import answer
+from pipeline.calls import watchdog
 from pipeline.config import Objective, SFTObjective
 from pipeline.context import Context
 from trainers.loop import train
@@ -101,7 +102,7 @@ async def train_with_progress(context: Context, stage: str, spec: TrainSpec, fee
         async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
             while True:
                 await asyncio.wait({trainer}, timeout=_POLL_S)
-                for step, metrics in sorted((await call(feed.done_since.remote(last), "dataset feed", 60)).items()):
+                for step, metrics in sorted((await answer(feed.done_since.remote(last), "dataset feed", 60)).items()):
                     context.metrics.log(stage, step, metrics)
                     progress.advance(1, loss=metrics["loss"])
                     dog.beat(f"training step {step + 1}")

@@ -30,7 +30,7 @@ async def run(context: Context) -> dict[str, Any]:
             wave = found.documents[start : start + _WAVE]
             asks = [
                 lambda d=document, n=number: teacher.complete(
-                    skills.prompt(d.kind, d.text), seed=context.seed("acquire", n)
+                    skills.acquisition_messages(d), seed=context.seed("acquire", n)
                 )
                 for number, document in enumerate(wave, start=start)
             ]
@@ -48,20 +48,21 @@ async def run(context: Context) -> dict[str, Any]:
         except Failure as e:
             malformed += 1
             context.progress.say("acquire", f"{saved['source']}: reply left out: {e}")
-    kept, low, duplicates = skills.select(candidates, config.min_score)
-    if not kept:
+    kept = skills.select(candidates, config.min_score)
+    low = sum(c.score < config.min_score for c in candidates)
+    if not len(kept):
         raise Failure(
             f"acquire: none of {len(candidates)} candidate skills reaches acquire.min_score ({config.min_score}); "
             "lower it, or give a richer corpus"
         )
-    skills.SkillLibrary(context.run.path("skills")).save(kept)
+    kept.save(context.run.path("skills"))
     return {
         "documents": len(found.documents),
         "skipped_records": found.skipped,
         "malformed_replies": malformed,
         "candidates": len(candidates),
         "dropped_low_score": low,
-        "duplicates": duplicates,
+        "duplicates": len(candidates) - low - len(kept),
         "kept": len(kept),
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
     }

@@ -21,8 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from actors.calls import answer
 from pipeline import metrics, probing, rewards
-from pipeline.calls import call, gather_bounded, watchdog
+from pipeline.calls import gather_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
@@ -61,7 +62,7 @@ async def run(context: Context) -> dict[str, Any]:
                         await follower.reached(step - 1 - config.mgpo.max_staleness)
                         dog.beat(f"episodes of step {step}")
                         facts = await producer.step(step)
-                        await call(
+                        await answer(
                             feed.release.remote(step, str(context.run.path("steps", "mgpo", f"{step:06d}"))),
                             "step feed", 60,
                         )  # fmt: skip
@@ -69,7 +70,7 @@ async def run(context: Context) -> dict[str, Any]:
                             1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
                         )
                     dog.beat("the trainer's last step")
-                    await call(feed.finish.remote(), "step feed", 60)
+                    await answer(feed.finish.remote(), "step feed", 60)
                     await following
 
     try:
@@ -117,7 +118,7 @@ class Producer:
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
         self._learn(judged)
         with self._context.run.new_step("mgpo", step) as folder:
-            await call(self._context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", 300)
+            await answer(self._context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", 300)
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
             write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
             write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)

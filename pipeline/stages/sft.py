@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from actors.calls import answer
 from pipeline import metrics, mini
-from pipeline.calls import call, gather_bounded, watchdog
-from pipeline.feeds import DatasetFeed
+from pipeline.calls import gather_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
+from pipeline.feeds import DatasetFeed
 from pipeline.records import Episode, Failure, Verdict
 from pipeline.stream import Judged, Stream
 from pipeline.tasks import make_curriculum, make_tasks
@@ -35,7 +36,7 @@ async def run(context: Context) -> dict[str, Any]:
     sft = context.config.sft
     files = [str(s / "rollouts.parquet") for s in steps]
     feed = context.cluster.actor(DatasetFeed, files, sft.batch, sft.epochs, context.seed("sft"))
-    total = await call(feed.steps.remote(), "dataset feed", 60)
+    total = await answer(feed.steps.remote(), "dataset feed", 60)
     spec = spec_for(context, "sft", mini.resolve(context.config.proposer.path))
     summary = await train_with_progress(context, "sft", spec, feed, total)
     losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
@@ -77,7 +78,7 @@ async def _collect(context: Context) -> None:
                 kept = [j for j in judged if j.accepted]
                 with context.run.new_step("sft", wave) as folder:
                     rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
-                    await call(buffer.write.remote(str(folder), rows), "rollout buffer", 120)
+                    await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 120)
                     write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
                 await stream.drop([j for j in judged if not j.accepted])

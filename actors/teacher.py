@@ -1,0 +1,82 @@
+"""Teachers: a model behind an OpenAI-compatible endpoint, and the replica that lets any teacher play the proposer.
+
+The replica consumes tasks and produces episodes for the caller and their rollouts for the sink, as the proposer's
+replica does; only the turns come from a teacher's text, so it holds no engine and no weights. An episode waits for the
+teacher and its sandbox session within its wall-clock limit.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from actors.calls import answer
+from actors.chat import DEFAULT_SYSTEM_PROMPT, ChatFormat, Message, system_prompt
+from actors.episode import run_episode
+from actors.openai_client import ChatClient
+from actors.policies import TextPolicy
+from actors.tools import SandboxTools
+from pipeline import config
+from pipeline.records import Episode, Rollout, Task
+
+_SHIP_S = 30.0
+
+
+class Teacher(Protocol):
+    async def complete(self, messages: list[Message], seed: int = 0) -> str:
+        """The teacher's next message. Raises Failure: infra_error if it cannot be reached."""
+        ...
+
+
+class OpenAITeacher:
+    """Any OpenAI-compatible chat endpoint."""
+
+    def __init__(self, settings: config.OpenAITeacher):
+        self._settings = settings
+        self._client: ChatClient | None = None
+
+    async def complete(self, messages: list[Message], seed: int = 0) -> str:
+        s = self._settings
+        if self._client is None:  # made where it is used: a client does not travel between processes
+            self._client = ChatClient(
+                s.base_url, s.model, s.api_key_env, timeout_s=s.timeout_s, retries=s.retries, concurrency=s.concurrency
+            )
+        return await self._client.complete(messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed)
+
+
+class TeacherProposer:
+    """Serve replica. `model_dir` is the student's: its tokenizer gives the rollouts their tokens."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        model_dir: str,
+        episode: config.Episode,
+        sandbox: Any,
+        sink: Any,
+        system_prompt: str | None = None,
+    ):
+        self._teacher = teacher
+        self._chat = ChatFormat(model_dir)
+        self._limits = episode.limits
+        self._sandbox = sandbox
+        self._sink = sink
+        self._prompt = system_prompt or _own_prompt(model_dir)
+
+    async def episode(self, task: Task, attempt: int) -> Episode:
+        """Play a task. The rollout has reached the sink when this returns, unless there is nothing to train on."""
+        policy = TextPolicy(lambda messages: self._teacher.complete(messages, seed=task.seed), self._chat)
+        tools = SandboxTools(self._sandbox)
+        played, rollout = await run_episode(
+            task, attempt, policy, tools, self._chat, self._prompt, self._limits, time.monotonic
+        )
+        if played.outcome.kind in ("ok", "model_error"):
+            batch: pa.RecordBatch = Rollout.to_arrow([rollout])
+            await answer(self._sink.put.remote(task.id, attempt, batch), "rollout buffer", _SHIP_S)
+        return played
+
+
+def _own_prompt(model_dir: str) -> str:
+    return system_prompt(model_dir, DEFAULT_SYSTEM_PROMPT)

@@ -1,0 +1,129 @@
+"""The downstream solver: GRPO on `{question, answer}` of the data set alone (PAPER, downstream solver).
+
+    problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
+
+On-policy: the student samples step s under the weights of step s - 1. Interrupted, it goes on as MGPO does: steps on
+disk are replayed by the trainer from its checkpoint, then come new ones. A completion whose answer cannot be judged
+is left out of its group, neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from actors.calls import answer
+from actors.execution import Executor
+from pipeline import metrics, mini
+from pipeline.calls import gather_bounded, watchdog
+from pipeline.context import Context, mean
+from pipeline.evaluation import judge
+from pipeline.feeds import StepFeed
+from pipeline.follower import Follower
+from pipeline.records import Failure
+from pipeline.training import beside, spec_for, start
+
+_FIRST_LAST = 5
+_AT_ONCE = 64
+
+
+async def run(context: Context) -> dict[str, Any]:
+    context.result_of("synthesize")
+    config = context.config
+    lines = context.run.path("dataset", "problems.jsonl").read_text().splitlines()
+    problems = [json.loads(line) for line in lines]
+    done = context.run.steps("solve")
+    feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
+    base = mini.resolve(config.solve.base.path)
+    trainer = start(spec_for(context, "solve", base), feed, context.cluster.weights("student"))
+
+    async def produce() -> None:
+        await context.cluster.stop("proposer")
+        student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
+        executor = Executor(sandbox.run_batch.remote)
+        with context.progress.stage("solve", config.solve.steps, "step", len(done)) as progress:
+            async with watchdog("solve", config.watchdog_s) as dog:
+                follower = Follower(context, "solve", feed, student)
+                async with asyncio.TaskGroup() as group:
+                    following = group.create_task(follower.follow(config.solve.steps))
+                    for step in range(len(done) + 1, config.solve.steps + 1):
+                        dog.beat(f"the trainer's step {step - 1}")
+                        await follower.reached(step - 1)
+                        dog.beat(f"answers of step {step}")
+                        facts = await _step(context, student, executor, problems, step)
+                        folder = context.run.path("steps", "solve", f"{step:06d}")
+                        await answer(feed.release.remote(step, str(folder)), "step feed", 60)
+                        progress.advance(1, accuracy=facts["reward"])
+                    dog.beat("the trainer's last step")
+                    await answer(feed.finish.remote(), "step feed", 60)
+                    await following
+
+    try:
+        await beside(trainer, produce())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    summary = await trainer
+    rows = metrics.read(context.run)["solve"]
+    return {
+        "steps": len(rows),
+        "problems": len(problems),
+        "reward_first": mean([r["reward"] for r in rows[:_FIRST_LAST]]),
+        "reward_last": mean([r["reward"] for r in rows[-_FIRST_LAST:]]),
+        "checkpoint": str(summary.checkpoint),
+    }
+
+
+async def _step(context: Context, student: Any, executor: Executor, problems: list[Any], step: int) -> dict[str, float]:
+    """Sample and reward one step, and write it."""
+    solve = context.config.solve
+    began = time.monotonic()
+    chosen = _choose(context, problems, step)
+    groups = [f"solve-{step:06d}-{i:04d}" for i in range(len(chosen))]
+
+    async def sample(group: str, question: str) -> list[Any]:
+        response = student.sample.remote(group, question, solve.group_size, solve.sampling, context.seed(group))
+        completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
+        return completions
+
+    answered = await gather_bounded(
+        [lambda g=g, p=p: sample(g, p["question"]) for g, p in zip(groups, chosen, strict=True)], _AT_ONCE
+    )
+    completions = [c for group in answered for c in group]
+    expected = [p["answer"] for p, group in zip(chosen, answered, strict=True) for _ in group]
+    judged = await judge(expected, [c.text for c in completions], executor)
+    rows, unknown = [], []
+    for completion, outcome in zip(completions, judged, strict=True):
+        key = (completion.episode_id, completion.attempt)
+        if outcome == "unknown":
+            unknown.append(key)
+        else:
+            rows.append((key, [0.0], float(outcome == "equal")))
+    if not rows:
+        raise Failure(f"solve: no answer of step {step} could be judged")
+    buffer = context.cluster.buffer()
+    with context.run.new_step("solve", step) as folder:
+        await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 300)
+    await answer(buffer.drop.remote(unknown), "rollout buffer", 60)
+    facts = {
+        "reward": mean([reward for _, _, reward in rows]),
+        "unknown": float(len(unknown)),
+        "response_tokens": mean([float(c.tokens) for c in completions]),
+        "truncated_rate": mean([float(c.truncated) for c in completions]),
+        "rollout_s": time.monotonic() - began,
+    }
+    context.metrics.log("solve", step, facts)
+    return facts
+
+
+def _choose(context: Context, problems: list[Any], step: int) -> list[Any]:
+    """The problems of a step: the data set in seeded epochs, each problem once an epoch."""
+    size = context.config.solve.problems
+    chosen = []
+    for position in range((step - 1) * size, step * size):
+        epoch, index = divmod(position, len(problems))
+        order = list(range(len(problems)))
+        context.rng("solve", "epoch", epoch).shuffle(order)
+        chosen.append(problems[order[index]])
+    return chosen
