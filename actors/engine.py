@@ -290,10 +290,14 @@ def checkpoint_tensors(model_dir: str | Path) -> dict[str, tuple[int, ...]]:
         try:
             with path.open("rb") as f:
                 header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
-        except (OSError, ValueError, struct.error) as e:
+            shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        except (OSError, ValueError, AttributeError, TypeError, struct.error) as e:
             raise Failure(f"model file {path}: {_line(e)}; expected safetensors") from None
-        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    if json.loads((Path(model_dir) / "config.json").read_text()).get("tie_word_embeddings"):
+    try:
+        tied = json.loads((Path(model_dir) / "config.json").read_text()).get("tie_word_embeddings")
+    except (OSError, ValueError) as e:
+        raise Failure(f"model {model_dir}: config.json: {_line(e)}") from None
+    if tied:
         shapes.pop("lm_head.weight", None)
     return shapes
 

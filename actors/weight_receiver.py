@@ -6,7 +6,7 @@ must not run (layers lie on the meta device until all their weights are there), 
 generation first and never resumes an engine whose update failed.
 
 A CPU worker packs linear layers and fuses q, k and v, so weights cannot be copied in place: vLLM's layerwise reload
-collects what belongs to a layer and then builds it anew.
+collects what belongs to a layer and then builds it anew. It does not know of tied output layers; `_tied_heads` does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead, VocabParallelEmbedding
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 
@@ -58,6 +59,15 @@ class ObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        for head in self._tied_heads():
+            head.quant_method.process_weights_after_loading(head)
+
+    def _tied_heads(self) -> list[Any]:
+        """Output layers that share the input embedding's weight. No checkpoint tensor bears their name, so the reload
+        passes them over; but a CPU worker keeps a packed copy of the weight in each, which would stay the old one."""
+        layers = list(self.model.modules())
+        embedded = {_address(m) for m in layers if type(m) is VocabParallelEmbedding}
+        return [m for m in layers if isinstance(m, ParallelLMHead) and _address(m) in embedded]
 
     def shutdown(self) -> None:
         pass
@@ -65,3 +75,7 @@ class ObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
 def _tensor(raw: bytes, dtype: str, shape: list[int]) -> torch.Tensor:
     return torch.frombuffer(bytearray(raw), dtype=getattr(torch, dtype)).reshape(shape)
+
+
+def _address(layer: Any) -> int:
+    return layer.weight.data_ptr()

@@ -1,0 +1,83 @@
+"""The episode's `exec` tool: a session in the sandbox pool.
+
+The pool's sessions are lists of cells, which any replica can replay; this side keeps the list. So the scripts of the
+active skills are simply its first cell, a retry after an infrastructure failure may land on another replica, and
+nothing is lost with a replica. A call waits for the pool, whose own deadline comes a little before ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from actors.calls import answer
+from pipeline.records import Failure, Skill, ToolResult
+from sandbox import Result
+
+_DEADLINE_S = 330.0
+_STATUS = {"ok": "ok", "timeout": "timeout", "cpu_limit": "limit", "memory_limit": "limit", "output_limit": "limit",
+           "disk_limit": "limit", "error": "error", "crash": "error", "violation": "error"}  # fmt: skip
+
+
+class SandboxTools:
+    """`pool`: the Serve handle of the sandbox pool."""
+
+    def __init__(self, pool: Any):
+        self._pool = pool
+        self._session = ""
+        self._cells: tuple[str, ...] = ()
+        self._defined: set[str] = set()
+
+    async def open(self) -> None:
+        self._session = await answer(self._pool.open_session.remote(), "sandbox", _DEADLINE_S)
+
+    async def set_skills(self, skills: Sequence[Skill]) -> None:
+        """Takes effect with the next `exec`. Variables of the session stay."""
+        scripts = {s.script: names for s in skills if s.script and (names := _defines(s.script)) is not None}
+        forget = f"for _name in {sorted(self._defined)!r}: globals().pop(_name, None)" if self._defined else ""
+        if cell := "\n\n".join([forget, *scripts]).strip():
+            self._cells += (cell,)
+        self._defined = set().union(*scripts.values())
+
+    async def exec(self, code: str) -> ToolResult:
+        for _ in range(2):
+            result, cells = await self._run(code)
+            if result.status != "infra":
+                self._cells = cells
+                break
+        else:
+            raise Failure(f"sandbox: {result.reason}", "infra_error")
+        content = result.stdout.rstrip("\n")
+        if result.status != "ok":
+            content = f"{content}\nError: {result.reason or result.status}".lstrip("\n")
+        return ToolResult(tool="exec", status=_STATUS[result.status], content=content, wall_s=result.wall_s)  # type: ignore[arg-type]
+
+    async def _run(self, code: str) -> tuple[Result, tuple[str, ...]]:
+        """A failure of the call itself (a replica died under it) is an infra result like the sandbox's own."""
+        try:
+            return await answer(self._pool.session_run.remote(self._session, code, self._cells), "sandbox", _DEADLINE_S)
+        except Failure as e:
+            return Result("infra", str(e)), self._cells
+
+    async def close(self) -> None:
+        with contextlib.suppress(Failure):  # a session nobody closes is evicted when idle
+            await answer(self._pool.close_session.remote(self._session), "sandbox", _DEADLINE_S)
+
+
+def _defines(script: str) -> set[str] | None:
+    """The names a script defines at its top level; None for text that is no Python (parsed here, never run here)."""
+    try:
+        body = ast.parse(script).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    names: set[str] = set()
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        else:
+            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return names
