@@ -6,6 +6,7 @@ Blocks until the run has ended: call it in a thread. The wait is bounded by the 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,24 @@ from trainers.spec import TrainSpec, TrainSummary
 GROUP_START_S = 60
 """Ray Train's own limit for one try to start the workers; tries are repeated up to `start_timeout_s`."""
 
+POLL_S = "0.3"
+"""How often Ray Train looks after its workers: a checkpoint, and the end of the run, wait for the next look."""
+
 
 def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummary:
     """Train until the feed is empty, from the last checkpoint of `spec.name` if there is one.
 
     `feed` and `weights` are actor handles (see trainers.feed). Raises Failure, one line with the cause.
     """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     resources = {"CPU": spec.cpus_per_worker} | ({"GPU": 1.0} if spec.use_gpu else {})
     trainer = TorchTrainer(
         worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
         train_loop_config={"spec": spec.model_dump(mode="json"), "feed": feed, "weights": weights},
-        torch_config=TorchConfig(backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(spec.step_timeout_s)),
+        # Ranks meet after each has waited for the feed, so they must be more patient than that.
+        torch_config=TorchConfig(
+            backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
+        ),
         scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=resources),
         run_config=RunConfig(  # type: ignore[arg-type]  # the trainer is annotated with the v1 class
             name=spec.name,
@@ -71,4 +79,4 @@ def _cause(error: TrainingFailedError) -> str:
 
 def _last_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+    return lines[-1].strip().removeprefix("pipeline.records.Failure: ") if lines else type(error).__name__

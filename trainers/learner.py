@@ -14,13 +14,12 @@ import deepspeed
 import torch
 from torch import Tensor
 
-from pipeline.records import Failure
 from trainers import diagnostics, ds_config
 from trainers.batches import MicroBatch, StepBatch
 from trainers.objectives import make
 from trainers.objectives.base import StepTokens, Totals
 from trainers.policy import Policy
-from trainers.ranks import Ranks
+from trainers.ranks import Agreed, Ranks
 from trainers.spec import TrainSpec
 
 
@@ -51,12 +50,12 @@ class Learner:
         )
 
     def update(self, batch: StepBatch, step: int, lr: float) -> dict[str, float]:
-        """Train on the step; returns metrics that are equal on all ranks. Raises Failure on an empty step."""
+        """Train on the step; returns metrics that are equal on all ranks. Raises Agreed on an empty step."""
         ranks = self.ranks
         counts = torch.tensor([len(batch.loss_N), batch.trajectories], dtype=torch.float64)
         totals = Totals(*ranks.total(counts).tolist())
         if totals.tokens == 0:
-            raise Failure(f"step {step}: no loss token in {totals.sequences:g} trajectories; expected at least one")
+            raise Agreed(f"step {step}: no loss token in {totals.sequences:g} trajectories; expected at least one")
         micro_batches = [m.to(ranks.device) for m in batch.micro_batches(self.spec.micro_batch_tokens)]
         passes = ranks.largest(len(micro_batches))
         micro_batches += [MicroBatch.filler().to(ranks.device)] * (passes - len(micro_batches))

@@ -4,7 +4,7 @@ Consumes steps from the feed, in order; produces weights (version = step), metri
 feed, which the driver unblocks, and for the other ranks; both waits have a deadline. All ranks take every turn
 together: they agree on whether there is a step before any of them computes.
 
-An expected failure ends the loop on all ranks with one line in its return value, so that Ray Train does not restart
+A failure that the ranks agree on ends the loop with one line in its return value, so that Ray Train does not restart
 workers that would fail again; everything else is raised, and Ray Train restarts from the last checkpoint.
 """
 
@@ -27,7 +27,7 @@ from trainers import checkpoints, weights
 from trainers.batches import StepBatch
 from trainers.feed import StepWork
 from trainers.learner import Learner
-from trainers.ranks import Ranks
+from trainers.ranks import Agreed, Ranks
 from trainers.spec import TrainSpec
 
 
@@ -45,7 +45,7 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
     end: dict[str, Any] = {"step": 0, "metrics": {}, "failure": None}
     try:
         _run(spec, ranks, config["feed"], config["weights"], end)
-    except Failure as e:
+    except Agreed as e:
         end["failure"] = (str(e), e.kind)
     return end
 
@@ -83,7 +83,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
         if ranks.rank == 0:
             ray.get(feed.step_done.remote(step, metrics), timeout=spec.step_timeout_s)
     if step == 0:
-        raise Failure("the feed ended before its first step: nothing was trained")
+        raise Agreed("the feed ended before its first step: nothing was trained")
     if saved < step:
         checkpoints.save(learner, step, end["metrics"])
 
@@ -96,6 +96,8 @@ def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> tuple[StepWor
         batches = [ray.get(b, timeout=timeout_s) if isinstance(b, ray.ObjectRef) else b for b in work.batches]
     except ray.exceptions.GetTimeoutError:
         raise Failure(f"step {step}: nothing from the feed within {timeout_s:g} s", "infra_error") from None
+    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
+        raise Failure(f"step {step}: the feed's process, or the owner of its batches, is gone", "infra_error") from None
     return work, StepBatch.from_arrow(batches)
 
 

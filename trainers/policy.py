@@ -63,6 +63,8 @@ class Policy(nn.Module):
     @classmethod
     def load(cls, path: Path, dtype: torch.dtype) -> Policy:
         """Raises Failure with one line where the directory holds no usable model."""
+        if not (path / "config.json").is_file():
+            raise Failure(f"model {path}: no config.json; expected a Hugging Face model directory")
         try:
             lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
         except (OSError, ValueError) as e:

@@ -1,7 +1,8 @@
 """The few words ranks exchange: sums, maxima, and whether all of them can go on.
 
-Invariant: every rank calls these in the same order. A rank whose own input is bad says so through `agree` instead of
-raising alone, since the others would wait for it in their next collective.
+Invariant: every rank calls these in the same order. A rank whose own input is bad says so through `agree`: then all
+ranks raise `Agreed`, and none is left waiting in its next collective. Whatever else a rank raises kills its process,
+and Ray Train takes the others down.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from torch import Tensor
 from pipeline.records import Failure
 
 T = TypeVar("T")
+
+
+class Agreed(Failure):
+    """A failure that all ranks raise at the same point."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Ranks:
         return int(tensor)
 
     def agree(self, make: Callable[[], T]) -> T:
-        """`make()` on every rank; if any rank's raises Failure, all raise the first rank's."""
+        """`make()` on every rank; if any rank's raises Failure, all raise `Agreed` with the first one's words."""
         result: T | None = None
         mine: tuple[str, str] | None = None
         try:
@@ -54,5 +59,5 @@ class Ranks:
             dist.all_gather_object(failures, mine)
         for failure in failures:
             if failure is not None:
-                raise Failure(failure[0], failure[1])  # type: ignore[arg-type]
+                raise Agreed(failure[0], failure[1])  # type: ignore[arg-type]
         return result  # type: ignore[return-value]

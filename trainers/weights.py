@@ -14,8 +14,6 @@ import ray
 import torch
 from torch import Tensor, nn
 
-from pipeline.records import Failure
-
 CHUNK_BYTES = 64 << 20
 IN_FLIGHT = 2
 """Chunks that may be on their way to the weight store."""
@@ -62,6 +60,4 @@ def _wait(ref: ray.ObjectRef, version: int, timeout_s: float) -> None:
     try:
         ray.get(ref, timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
-        raise Failure(
-            f"weights version {version}: the weight store did not answer within {timeout_s:g} s", "infra_error"
-        ) from None
+        raise TimeoutError(f"weights version {version}: the weight store gave no answer in {timeout_s:g} s") from None
