@@ -161,6 +161,7 @@ class Run:
     def order(self, zygote: Zygote, job: bytes) -> None:
         """Ask for the child; does not wait. Raises InfraError."""
         self._zygote = zygote
+        self._count_threads = not zygote.layer("throw-away uid")
         self._facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given = [theirs.fileno()]
         try:
@@ -235,9 +236,9 @@ class Run:
             else:
                 # The soonest that all cores together could use up what CPU time is left.
                 soonest = now + max(cpu_left / _CORES, 0.005)
-                self._step(min(wall_end, soonest, now + (_TICK_S if self._watched else 3600)))
-                if self._watched:
-                    self._look()
+                watched = self._scratch is not None or self._count_threads
+                self._step(min(wall_end, soonest, now + (_TICK_S if watched else 3600)))
+                self._look()
 
     def finish(self) -> None:
         """Take what is left in the pipes and let go of every descriptor. The run is dead when this returns."""
@@ -285,10 +286,6 @@ class Run:
         return 0
 
     # ------------------------------------------------------------ one step
-
-    @property
-    def _watched(self) -> bool:
-        return self._scratch is not None
 
     def _step(self, until: float) -> bool:
         """Wait for the next event and take it in; False if there was none by `until`."""
@@ -358,15 +355,16 @@ class Run:
             self._poll.unregister(self._job)
 
     def _look(self) -> None:
-        """What no rlimit bounds where there is no tmpfs and no uid of its own: total disk, and threads."""
-        assert self._scratch is not None
-        size, entries = scratch.usage(self._scratch, _MOST_ENTRIES)
-        if size > self.limits.scratch_mb << 20 or entries > _MOST_ENTRIES:
-            self.kill("disk_limit", f"more than {self.limits.scratch_mb} MB or {_MOST_ENTRIES} files of scratch")
-        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat") as file:
-            threads = int(file.read().rpartition(")")[2].split()[17])
-            if threads > self.limits.threads:
-                self.kill("violation", f"more than {self.limits.threads} threads")
+        """What the kernel does not bound: total disk where there is no tmpfs, threads where the uid is shared."""
+        if self._scratch is not None:
+            size, entries = scratch.usage(self._scratch, _MOST_ENTRIES)
+            if size > self.limits.scratch_mb << 20 or entries > _MOST_ENTRIES:
+                self.kill("disk_limit", f"more than {self.limits.scratch_mb} MB or {_MOST_ENTRIES} files of scratch")
+        if self._count_threads:
+            with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat") as file:
+                threads = int(file.read().rpartition(")")[2].split()[17])
+                if threads > self.limits.threads:
+                    self.kill("violation", f"more than {self.limits.threads} threads")
 
     def _make_sure_it_is_dead(self) -> None:
         """The zygote cannot be asked any more: kill it (its children follow), and the run by its own handle."""

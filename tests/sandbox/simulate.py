@@ -25,11 +25,11 @@ PLATFORMS = ("vm-root", "vm-user", "docker-root", "k8s-root", "k8s-restricted")
 USER = 23456
 _DOCKER_CAPABILITIES = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31}
 _PR_CAPBSET_DROP = 24
-_REFUSED = (
-    "unshare setns mount umount2 pivot_root bpf perf_event_open add_key request_key keyctl userfaultfd kexec_load "
-    "init_module finit_module delete_module open_by_handle_at swapon swapoff reboot acct quotactl io_uring_setup "
-    "io_uring_enter io_uring_register open_tree move_mount fsopen fsmount mount_setattr"
-).split()
+_REFUSED = """
+unshare setns mount umount2 pivot_root bpf perf_event_open add_key request_key keyctl userfaultfd kexec_load
+init_module finit_module delete_module open_by_handle_at swapon swapoff reboot acct quotactl io_uring_setup
+io_uring_enter io_uring_register open_tree move_mount fsopen fsmount mount_setattr
+"""
 
 
 def enter(platform: str) -> None:
@@ -71,7 +71,7 @@ def _profile() -> bytes:
     machine = kernel.arch()
     namespaces = 0x7E020000
     code = [seccomp._op(0x20, 0)]
-    for name in _REFUSED:
+    for name in _REFUSED.split():
         code += [seccomp._op(0x15, kernel.number(name, machine) or 0, no=1), seccomp._op(0x06, seccomp.EPERM)]
     code += [seccomp._op(0x15, kernel.number("clone3", machine) or 0, no=1), seccomp._op(0x06, seccomp.ENOSYS)]
     code += [
