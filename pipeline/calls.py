@@ -6,12 +6,13 @@ Invariant: no wait is for ever. Single calls have their deadline in `actors.call
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from pipeline.records import Failure
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -40,17 +41,17 @@ async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
         raise Failure(f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}", "infra_error") from None
 
 
-async def gather_bounded(make: list[Callable[[], Awaitable[T]]], at_once: int) -> list[T]:
-    """Run all, at most `at_once` side by side; the first error cancels the rest."""
+async def map_bounded(function: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int) -> list[T]:
+    """Results in the order of `items`, at most `at_once` running side by side; the first error cancels the rest."""
     gate = asyncio.Semaphore(at_once)
 
-    async def one(job: Callable[[], Awaitable[T]]) -> T:
+    async def one(item: S) -> T:
         async with gate:
-            return await job()
+            return await function(item)
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(job)) for job in make]
+            tasks = [group.create_task(one(item)) for item in items]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Cluster:
         address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
         self._private = address is None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             if self._private:
                 ray.init(
@@ -78,6 +79,7 @@ class Cluster:
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
             )
             raise Failure(f"{what} ({_first_line(e)})", "infra_error") from None
+        signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
@@ -85,7 +87,8 @@ class Cluster:
     @property
     def logs(self) -> str:
         """Where Ray keeps the logs of its processes."""
-        return str(Path(ray._private.worker._global_node.get_logs_dir_path())) if ray.is_initialized() else ""
+        node = ray._private.worker._global_node
+        return str(node.get_logs_dir_path()) if node is not None else "unknown"
 
     def close(self) -> None:
         """Stop every process this run started. Safe to call at any time, more than once."""
@@ -105,7 +108,7 @@ class Cluster:
         """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns outlives any worker."""
         self.start()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        handle = (
+        handle: Any = (
             ray.remote(cls)
             .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here, runtime_env={"env_vars": _ENVIRONMENT})
             .remote(*args, **kwargs)
@@ -213,7 +216,7 @@ class Cluster:
                     target_ongoing_requests=max(1.0, 0.7 * pool.max_ongoing),
                 )
             }
-        deployment = serve.deployment(cls, name=name).options(
+        deployment = serve.deployment(name=name)(cls).options(
             max_ongoing_requests=pool.max_ongoing,
             max_queued_requests=pool.max_queued,
             graceful_shutdown_timeout_s=5,
@@ -271,13 +274,3 @@ def _cause(message: str) -> str:
     lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
     named = [line for line in lines if "Failure:" in line or "Error:" in line or "Unavailable:" in line]
     return (named or lines or ["no message"])[-1]
-
-
-@contextlib.contextmanager
-def opened(config: Config) -> Iterator[Cluster]:
-    """A cluster that is closed whatever happens."""
-    cluster = Cluster(config)
-    try:
-        yield cluster
-    finally:
-        cluster.close()

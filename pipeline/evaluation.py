@@ -36,7 +36,7 @@ def read_benchmark(path: Path, limit: int) -> list[dict[str, Any]]:
 
     Raises Failure naming the file and line of a row that is none.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as e:

@@ -6,9 +6,9 @@ interrupted and run again does the same work under the same ids.
 
 from __future__ import annotations
 
-from pipeline import mini
 from pipeline.context import Context
 from pipeline.curriculum import Curriculum
+from pipeline.mini.generate import is_heldout
 from pipeline.records import Task
 from pipeline.skills import SkillLibrary
 
@@ -16,7 +16,7 @@ from pipeline.skills import SkillLibrary
 def make_curriculum(context: Context) -> Curriculum:
     """Over the run's skill library; the mini world's held-out skill combinations are never offered."""
     library = SkillLibrary.load(context.run.path("skills"))
-    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=mini.is_heldout)
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=is_heldout)
 
 
 def make_tasks(context: Context, curriculum: Curriculum, stage: str, step: int, groups: int, size: int) -> list[Task]:

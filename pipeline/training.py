@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from actors.calls import answer
 from pipeline.calls import watchdog
-from pipeline.config import Objective, SFTObjective
+from pipeline.config import Mgpo, Objective, Sft, SFTObjective, Solve
 from pipeline.context import Context
-from trainers.loop import train
+from trainers.launch import train
 from trainers.spec import TrainSpec, TrainSummary
 
 T = TypeVar("T")
@@ -26,8 +26,9 @@ _POLL_S = 1.0
 def spec_for(context: Context, stage: str, base: Path) -> TrainSpec:
     """The training run of a stage: its section of the config over the common `trainer` section."""
     config = context.config
-    section = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}[stage]
-    objective: Objective | SFTObjective = SFTObjective() if stage == "sft" else section.objective  # type: ignore[union-attr]
+    sections: dict[str, Sft | Mgpo | Solve] = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}
+    section = sections[stage]
+    objective: Objective | SFTObjective = SFTObjective() if isinstance(section, Sft) else section.objective
     t = config.trainer
     return TrainSpec(
         base_model=base,
@@ -83,8 +84,9 @@ def start(spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[Tra
 async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T:
     """Await `work`; if the trainer fails first, cancel it and raise the trainer's error."""
     task = asyncio.ensure_future(work)
+    both: set[asyncio.Future[Any]] = {task, trainer}
     try:
-        await asyncio.wait({task, trainer}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if trainer.done() and trainer.exception() is not None and not task.done():
             raise trainer.exception()  # type: ignore[misc]
         return await task

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from pipeline import corpus, skills
-from pipeline.calls import gather_bounded
+from pipeline.calls import map_bounded
 from pipeline.context import Context
 from pipeline.records import Failure
 from pipeline.teachers import make_teacher
@@ -25,16 +25,14 @@ async def run(context: Context) -> dict[str, Any]:
     teacher = make_teacher(context.config.teacher)
     done = len(context.run.steps("acquire"))
 
+    async def ask(numbered: tuple[int, skills.Document]) -> str:
+        number, document = numbered
+        return await teacher.complete(skills.acquisition_messages(document), seed=context.seed("acquire", number))
+
     with context.progress.stage("acquire", len(found.documents), "document", done) as progress:
         for start in range(done, len(found.documents), _WAVE):
             wave = found.documents[start : start + _WAVE]
-            asks = [
-                lambda d=document, n=number: teacher.complete(
-                    skills.acquisition_messages(d), seed=context.seed("acquire", n)
-                )
-                for number, document in enumerate(wave, start=start)
-            ]
-            replies = await gather_bounded(asks, _WAVE)
+            replies = await map_bounded(ask, list(enumerate(wave, start=start)), _WAVE)
             for number, (document, reply) in enumerate(zip(wave, replies, strict=True), start=start + 1):
                 with context.run.new_step("acquire", number) as folder:
                     (folder / "reply.json").write_text(json.dumps({"source": document.source, "reply": reply}))

@@ -23,7 +23,7 @@ from typing import Any
 
 from actors.calls import answer
 from pipeline import metrics, probing, rewards
-from pipeline.calls import gather_bounded, watchdog
+from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
@@ -105,9 +105,7 @@ class Producer:
         prober = probing.prober(self._ladder, c.prober)
         tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
         retries = self._stream.retries
-        judged = await gather_bounded(
-            [lambda t=t: self._stream.judged(t, prober) for t in tasks], c.proposer_pool.max_ongoing
-        )
+        judged = await map_bounded(lambda task: self._stream.judged(task, prober), tasks, c.proposer_pool.max_ongoing)
         duplicates = self._duplicates(judged)
         rows = self._rows(judged, duplicates)
         facts = summarize(judged, len(duplicates)) | {

@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.calls import answer
 from pipeline import metrics, mini
-from pipeline.calls import gather_bounded, watchdog
+from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.feeds import DatasetFeed
 from pipeline.records import Episode, Failure, Verdict
@@ -74,7 +74,7 @@ async def _collect(context: Context) -> None:
                     dog.beat("teacher episodes and their verdicts")
                     return judged
 
-                judged = await gather_bounded([lambda t=t: one(t) for t in tasks], context.config.synthesize.in_flight)
+                judged = await map_bounded(one, tasks, context.config.synthesize.in_flight)
                 kept = [j for j in judged if j.accepted]
                 with context.run.new_step("sft", wave) as folder:
                     rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]

@@ -17,7 +17,7 @@ from typing import Any
 from actors.calls import answer
 from actors.execution import Executor
 from pipeline import metrics, mini
-from pipeline.calls import gather_bounded, watchdog
+from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean
 from pipeline.evaluation import judge
 from pipeline.feeds import StepFeed
@@ -82,14 +82,15 @@ async def _step(context: Context, student: Any, executor: Executor, problems: li
     chosen = _choose(context, problems, step)
     groups = [f"solve-{step:06d}-{i:04d}" for i in range(len(chosen))]
 
-    async def sample(group: str, question: str) -> list[Any]:
-        response = student.sample.remote(group, question, solve.group_size, solve.sampling, context.seed(group))
+    async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any]:
+        group, problem = numbered
+        response = student.sample.remote(
+            group, problem["question"], solve.group_size, solve.sampling, context.seed(group)
+        )
         completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
         return completions
 
-    answered = await gather_bounded(
-        [lambda g=g, p=p: sample(g, p["question"]) for g, p in zip(groups, chosen, strict=True)], _AT_ONCE
-    )
+    answered = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
     completions = [c for group in answered for c in group]
     expected = [p["answer"] for p, group in zip(chosen, answered, strict=True) for _ in group]
     judged = await judge(expected, [c.text for c in completions], executor)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import probing
-from pipeline.calls import gather_bounded, watchdog
+from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.records import Episode, Failure, Probe, Verdict
 from pipeline.stream import Judged, Stream
@@ -57,7 +57,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     )
                 dog.beat(f"wave {wave} of episodes")
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
-                judged = await gather_bounded([lambda t=t: stream.judged(t, prober) for t in tasks], size)
+                judged = await map_bounded(lambda task: stream.judged(task, prober), tasks, size)
                 await stream.drop(judged)
                 before, duplicates = len(seen), 0
                 for j in judged:

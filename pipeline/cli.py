@@ -1,0 +1,282 @@
+"""The command line: `propose`.
+
+Invariant: stdout holds the result alone (one JSON object with `--json`), everything else goes to stderr. Exit codes:
+0 done · 2 one line on stderr says what to change · 130 interrupted, the same command goes on · 1 a fault of ours, with
+the file that holds its traceback.
+
+Heavy imports (Ray, torch, vLLM) happen inside the commands that need them, so that `--help` and `config` are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline import config as configs
+from pipeline.config import Config
+from pipeline.records import Failure
+
+STAGES = {
+    "acquire": "read the corpus and build the skill library",
+    "sft": "collect teacher trajectories and clone the accepted ones",
+    "mgpo": "train the proposer on what it writes",
+    "synthesize": "write the data set with the trained proposer",
+    "solve": "train a solver on the data set with GRPO",
+    "evaluate": "score the solver before and after",
+}
+STAGE_KEYS: dict[str, Mapping[str, str]] = {
+    "acquire": {
+        "documents": "documents read",
+        "skipped_records": "corpus records left out",
+        "malformed_replies": "teacher replies that could not be read",
+        "candidates": "skills proposed by the teacher",
+        "dropped_low_score": "below acquire.min_score",
+        "duplicates": "the same skill again",
+        "kept": "skills in the library",
+        "skills": "category -> skills kept",
+    },
+    "sft": {
+        "trajectories": "teacher episodes",
+        "accepted": "of them accepted by the committee, trained on",
+        "validity": "accepted / trajectories",
+        "steps": "optimizer steps",
+        "loss_first": "loss of the first step, nats a token",
+        "loss_last": "loss of the last step",
+        "checkpoint": "Hugging Face directory of pi_ref",
+    },
+    "mgpo": {
+        "steps": "optimizer steps",
+        "episodes": "episodes issued",
+        "ledger": "issued = trained + filtered + failed",
+        "first": "figures of the first steps (see metrics.jsonl)",
+        "last": "figures of the last steps",
+        "checkpoint": "Hugging Face directory of the proposer",
+    },
+    "synthesize": {
+        "accepted": "problems in dataset/problems.jsonl",
+        "distinct": "different ones among them",
+        "episodes": "episodes played",
+        "validity": "share of judged episodes that were accepted",
+        "prune_rate": "share of episodes that dropped a skill",
+        "mean_pass_at_k": "of the data set",
+        "mean_difficulty": "1 - Pass@k, of the data set",
+        "by_category": "category -> problems",
+    },
+    "solve": {
+        "steps": "optimizer steps",
+        "problems": "problems in the data set",
+        "reward_first": "accuracy on sampled problems, first steps",
+        "reward_last": "the same, last steps",
+        "checkpoint": "Hugging Face directory of the solver",
+    },
+    "evaluate": {
+        "problems": "problems of the benchmark",
+        "samples": "k of Mean@k",
+        "before": "{mean, interval (95 %), by_category, by_steps, unknown} of the base solver",
+        "after": "the same of the trained solver",
+        "gain": "after.mean - before.mean",
+    },
+}
+
+DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
+VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = _parser().parse_args(argv)
+    try:
+        code = args.command(args)
+    except Failure as e:
+        print(f"propose: {e}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("propose: interrupted; the same command goes on from here", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 1  # whoever read our output has gone
+    except Exception as e:
+        path = Path(f"propose-error-{os.getpid()}.log").absolute()
+        path.write_text(traceback.format_exc())
+        print(f"propose: {type(e).__name__}: {e} (this is a fault in propose; traceback: {path})", file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _run(args: argparse.Namespace) -> int:
+    """All stages, or one, then the report."""
+    from pipeline import report
+    from pipeline.driver import drive
+
+    stages = list(STAGES) if args.stage is None else [args.stage]
+    config, root = _config(args)
+    results = drive(config, root, stages)
+    run, _ = _open(root)
+    page = report.write(run)
+    if args.stage is None:
+        _print(args.json, report.summary(run), f"data set  {root / 'dataset' / 'problems.jsonl'}\nreport    {page}")
+    else:
+        _print(args.json, results[args.stage])
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from pipeline import report
+
+    run, _ = _open(args.run_dir or _config(args)[1])
+    page = report.write(run)
+    _print(args.json, report.summary(run), f"report    {page}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from pipeline import doctor
+
+    config, root = _config(args)
+    found = doctor.inspect(config, root)
+    print(json.dumps(found) if args.json else doctor.render(found))
+    return 0 if found["ready"] else 2
+
+
+def _config_show(args: argparse.Namespace) -> int:
+    config, _ = _config(args)
+    print(
+        json.dumps(config.model_dump(mode="json")) if args.json else configs.dump(config), end="\n" if args.json else ""
+    )
+    return 0
+
+
+def _config_validate(args: argparse.Namespace) -> int:
+    config, root = _config(args)
+    if args.json:
+        print(json.dumps({"valid": True, "name": config.name, "run_dir": str(root)}))
+    else:
+        print(f"valid: run {config.name!r}, run directory {root}")
+    return 0
+
+
+def _mini_build(args: argparse.Namespace) -> int:
+    from pipeline.mini.build import build
+
+    build(args.out, seed=args.seed, scale=args.scale, threads=args.threads, say=lambda t: print(t, file=sys.stderr))
+    print(args.out)
+    return 0
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _config(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The config that the options name, and its run directory."""
+    from pipeline.rundir import default_root
+
+    config = configs.load(args.config, args.set)
+    return config, args.run_dir or default_root(config)
+
+
+def _open(root: Path) -> Any:
+    from pipeline.rundir import RunDir
+
+    return RunDir.read(root)
+
+
+def _print(as_json: bool, result: Mapping[str, Any], more: str = "") -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    width = max(map(len, result))
+    for name, value in result.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+        print(f"{name:<{width}}  {_shown(value)}")
+    if more:
+        print(more)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "(" + " ".join(f"{k}={_shown(v)}" for k, v in value.items()) + ")"
+    return "-" if value is None else str(value)
+
+
+def _parser() -> argparse.ArgumentParser:
+    from pipeline.report import SUMMARY_KEYS
+
+    parser = argparse.ArgumentParser(
+        prog="propose",
+        description="Train an agent that writes hard, verified problems; make data sets and better solvers with it.",
+        epilog="A run is resumed by giving the same command again. Start with `propose doctor`, then `propose run`.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Any, help: str, keys: Mapping[str, str] | None = None, of: Any = commands) -> Any:
+        sub = of.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog=_keys(keys) if keys else None,
+        )
+        sub.set_defaults(command=command, stage=None)
+        sub.add_argument("--config", type=Path, metavar="FILE", help="YAML; without it the mini world's defaults")
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, e.g. trainer.workers=2"
+        )
+        sub.add_argument(
+            "--run-dir", type=Path, metavar="DIR", help="default: runs/<name>-<digest of the config>, so it resumes"
+        )
+        sub.add_argument("--json", action="store_true", help="one JSON object on stdout; logs stay on stderr")
+        return sub
+
+    add("run", _run, "run all stages, skipping what is done, and write the report", SUMMARY_KEYS)
+    for name, help in STAGES.items():
+        add(name, _run, help, STAGE_KEYS[name]).set_defaults(stage=name)
+    add("report", _report, "write report.html of whatever a run directory holds", SUMMARY_KEYS)
+    add(
+        "doctor",
+        _doctor,
+        "say what this machine can do, and what to mend",
+        DOCTOR_KEYS,
+    )
+
+    config: Any = commands.add_parser("config", help="show or validate a config").add_subparsers(
+        required=True, metavar="WHAT"
+    )
+    add("show", _config_show, "print the resolved config", of=config)
+    add(
+        "validate",
+        _config_validate,
+        "check a config",
+        VALID_KEYS,
+        of=config,
+    )
+
+    mini: Any = commands.add_parser("mini", help="the bundled mini world")
+    mini = mini.add_subparsers(required=True, metavar="WHAT")
+    build = mini.add_parser("build", help="train the bundled models again (about half an hour on two cores)")
+    build.set_defaults(command=_mini_build)
+    build.add_argument("--out", type=Path, required=True, help="folder for proposer/ and solver/")
+    build.add_argument("--seed", type=int, default=0)
+    build.add_argument("--scale", type=float, default=1.0, help="share of the training steps, to try it out")
+    build.add_argument("--threads", type=int, default=2)
+    return parser
+
+
+def _keys(keys: Mapping[str, str]) -> str:
+    width = max(map(len, keys))
+    return "keys of --json:\n" + "\n".join(f"  {k:<{width}}  {meaning}" for k, meaning in keys.items())
+
+
+if __name__ == "__main__":
+    main()

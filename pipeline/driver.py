@@ -1,0 +1,76 @@
+"""Drives a run: opens what it needs, runs the stages, closes everything whatever happens.
+
+Invariant: when `drive` returns or raises, no process that it started is left. An interrupt (Ctrl-C, SIGTERM) is
+passed to the running stage as a cancellation; if closing takes longer than `_CLOSE_S`, what is left is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline import stages
+from pipeline.cluster import Cluster
+from pipeline.config import Config
+from pipeline.context import Context
+from pipeline.metrics import Metrics
+from pipeline.progress import Progress
+from pipeline.rundir import RunDir
+
+_CLOSE_S = 10.0
+
+
+def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Run the named stages in order in `root`; returns their results. Raises Failure with the cause."""
+    run = RunDir.open(root, config)
+    try:
+        with Metrics(run) as metrics, Progress() as progress:
+            progress.say("run", f"{config.name} in {root}")
+            context = Context(config, run, Cluster(config), metrics, progress)
+            return asyncio.run(_stages(context, names))
+    finally:
+        run.close()
+
+
+async def _stages(context: Context, names: list[str]) -> dict[str, dict[str, Any]]:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    interrupted = threading.Event()
+    try:
+        return {name: await stages.run(context, name) for name in names}
+    except asyncio.CancelledError:
+        interrupted.set()
+        raise KeyboardInterrupt from None
+    finally:
+        closed = threading.Event()
+        threading.Thread(target=_backstop, args=(closed, interrupted), daemon=True).start()
+        context.cluster.close()
+        _reap()
+        closed.set()
+
+
+def _reap() -> None:
+    """End descendants that outlived Ray (an engine whose replica was killed)."""
+    _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=2)
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=2)
+
+
+def _backstop(closed: threading.Event, interrupted: threading.Event) -> None:
+    """If closing hangs: end every descendant, which frees whoever waits for one; if that does not help, ourselves."""
+    if closed.wait(_CLOSE_S):
+        return
+    for process in psutil.Process().children(recursive=True):
+        process.kill()
+    if not closed.wait(3):
+        print("propose: the processes of this run did not end by themselves and were killed", file=sys.stderr)
+        os._exit(130 if interrupted.is_set() else 1)
