@@ -75,7 +75,7 @@ def _skill(id: str, lore: Lore, score: float) -> Skill:
 
 # ---------------------------------------------------------------- the proposer
 
-AT_ONCE, TWICE = 0.25, 0.36
+AT_ONCE, TWICE = 0.25, 0.4
 """Style is a number in [0, 1): below AT_ONCE submitted without a check, below TWICE checked in two ways, else once."""
 
 
@@ -90,6 +90,7 @@ class _Proposer:
             raise Failure(f"the scripted teacher does not know the skills {unknown or 'of an empty list'}")
         self.mine = [m["content"] for m in messages if m["role"] == "assistant"]
         last = messages[-1]["content"]
+        self.failed = last.endswith("Stage: refine")
         response = re.search(r"<tool_response>\n(.*)\n</tool_response>", last, re.DOTALL)
         self.response = response[1] if response else None
         self.active = _active(self.offered, messages)
@@ -107,7 +108,7 @@ class _Proposer:
             return self._after_writing()
         if called["name"] == "edit":
             return "## Refine\n" + self._without_dropped().question
-        if "Error" in self.response or called["name"] != "exec":
+        if self.failed or called["name"] != "exec":
             return self._mend()
         if self.style >= AT_ONCE and self.style < TWICE and len(self.calls) == 1:
             return self._check(plain=True)
