@@ -40,7 +40,8 @@ class Published:
 
 
 class WeightStore:
-    """Make it an actor on a node that stays. Its methods are coroutines: calls never run side by side in threads."""
+    """Make it an actor on a node that stays. Its methods are coroutines: calls never run side by side in threads.
+    A publisher awaits `begin`, and all its `put_chunk` before `commit`: Ray may start calls in another order."""
 
     def __init__(self) -> None:
         self._committed: list[Published] = []
