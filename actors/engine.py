@@ -312,6 +312,8 @@ def _environment(engine: config.Engine) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
     }
+    if engine.enforce_eager:
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else a helper of the sampler is compiled even so, with a C++ compiler
 
 
 def _line(e: BaseException) -> str:

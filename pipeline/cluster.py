@@ -66,7 +66,7 @@ class Cluster:
             if self._private:
                 ray.init(
                     address="local",
-                    num_cpus=self.config.ray.num_cpus or len(os.sched_getaffinity(0)),
+                    num_cpus=self.config.ray.num_cpus or usable_cpus(),
                     object_store_memory=self.config.ray.object_store_mb << 20,
                     include_dashboard=self.config.ray.dashboard,
                     runtime_env={"env_vars": _ENVIRONMENT},
@@ -263,6 +263,11 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+
+
+def usable_cpus() -> int:
+    """Cores that this process may use: its affinity, and the container's quota, which Ray knows how to read."""
+    return min(len(os.sched_getaffinity(0)), int(ray._private.utils.get_num_cpus()))
 
 
 def _first_line(e: BaseException) -> str:
