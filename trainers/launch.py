@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
@@ -45,7 +46,7 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
             storage_path=str(spec.storage),
             failure_config=FailureConfig(
                 max_failures=spec.max_failures,
-                controller_failure_limit=math.ceil(spec.start_timeout_s / GROUP_START_S),
+                controller_failure_limit=math.ceil(spec.start_timeout_s / GROUP_START_S) - 1,
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -55,7 +56,7 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as e:
-        raise Failure(f"training {spec.name}: {_cause(e)}", "infra_error") from e
+        raise Failure(f"training {spec.name}: {_cause(e, spec)}", "infra_error") from e
     end = result.return_value
     if end["failure"] is not None:
         message, kind = end["failure"]
@@ -69,11 +70,17 @@ def _environment(spec: TrainSpec) -> dict[str, str]:
     return env if spec.use_gpu else env | {"DS_ACCELERATOR": "cpu"}
 
 
-def _cause(error: TrainingFailedError) -> str:
+def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:
     """The last line of the first worker's error, which is where Python names it."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, failure = min(error.worker_failures.items())
         return f"worker {rank}: {_last_line(failure)}"
+    if isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+        gpus = " and a GPU" if spec.use_gpu else ""
+        return (
+            f"the cluster had no room for {spec.workers} workers of {spec.cpus_per_worker:g} CPUs{gpus} "
+            f"within {spec.start_timeout_s:g} s"
+        )
     return _last_line(error.controller_failure if isinstance(error, ControllerError) else error)
 
 
