@@ -180,7 +180,6 @@ class Run:
                 os.set_blocking(mine, False)
                 given.insert(0, its)
                 self._fds[mine] = (kept, most, name)
-                self._poll.register(mine, select.POLLIN)
             given.insert(0, _memfd(self._stdin))
             limits = asdict(self.limits)
             if self._session_s is not None:  # the kernel's CPU limit adds up over the cells, ours is for each
@@ -204,6 +203,8 @@ class Run:
         while not self._ready or self._pidfd < 0:  # said by two processes, in any order
             if not self._step(deadline):
                 raise InfraError("the fork server did not answer in time")
+        for fd in self._fds:  # not before: a flood may come sooner than the handle to stop it by
+            self._poll.register(fd, select.POLLIN)
         self.started = time.monotonic()
 
     # ------------------------------------------------------------ watch
@@ -261,6 +262,8 @@ class Run:
 
     def kill(self, status: Status, reason: str) -> None:
         self.verdict = self.verdict or (status, reason)
+        if self._pidfd < 0:
+            return
         try:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
         except PermissionError:  # another uid, and we hold no CAP_KILL: the zygote can
@@ -331,7 +334,8 @@ class Run:
         except BlockingIOError:
             return 0
         if not data:
-            self._poll.unregister(fd)
+            with contextlib.suppress(KeyError):  # a run that never started was not watched
+                self._poll.unregister(fd)
             del self._fds[fd]
             os.close(fd)
         elif len(kept) + len(data) > most:

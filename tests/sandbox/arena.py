@@ -32,7 +32,7 @@ _ORDINARY = [
     ("open('a', 'w').write('b')\nprint(open('a').read())", "b\n"),
     ("import threading\nt = threading.Thread(target=print, args=('t',))\nt.start(); t.join()", "t\n"),
     ("import asyncio\nasync def f(): await asyncio.sleep(0); print('a')\nasyncio.run(f())", "a\n"),
-    ("import csv, sqlite3, zoneinfo, unittest, uuid\nprint(sqlite3.connect(':memory:').execute('select 1').fetchone())", "(1,)\n"),
+    ("import csv, sqlite3, uuid\nprint(sqlite3.connect(':memory:').execute('select 1').fetchone())", "(1,)\n"),
 ]  # fmt: skip
 
 
