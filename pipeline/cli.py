@@ -114,11 +114,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """All stages, or one, then the report."""
+    config, root = _config(args)
     from pipeline import report
     from pipeline.driver import drive
 
     stages = list(STAGES) if args.stage is None else [args.stage]
-    config, root = _config(args)
     results = drive(config, root, stages)
     run, _ = _open(root)
     page = report.write(run)
