@@ -82,10 +82,9 @@ def _solver_note(facts: Facts) -> str:
     before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
     if not before or not after:
         return "on the held-out benchmark"
-    a, b = before.get("interval"), after.get("interval")
+    a, b = _interval(before), _interval(after)
     if a and b:
-        apart = b[0] > a[1] or b[1] < a[0]
-        return f"on the held-out benchmark; the intervals {'are apart' if apart else 'overlap'}"
+        return f"on the held-out benchmark; the intervals {'are apart' if _apart(a, b) else 'overlap'}"
     return "on the held-out benchmark; no intervals recorded"
 
 
@@ -194,7 +193,7 @@ def _solver(facts: Facts) -> str:
     figures = [_figure("Overall", charts.pairs([overall]), _solver_caption(facts, overall))]
     for title, name in (("By category", "by_category"), ("By number of steps", "by_steps")):
         a, b = before.get(name) or {}, after.get(name) or {}
-        if rows := [Pair(c, a[c], b[c]) for c in sorted(a) if c in b]:
+        if rows := [Pair(c, a[c], b[c]) for c in a if c in b]:
             figures.append(_figure(title, charts.pairs(rows), "Change in percentage points at the right."))
     return "<h2>The solver, before and after</h2>" + _plots(figures)
 
@@ -202,16 +201,20 @@ def _solver(facts: Facts) -> str:
 def _solver_caption(facts: Facts, overall: Pair) -> str:
     problems, samples = (facts.result("evaluate", name) for name in ("problems", "samples"))
     size = f"{problems} problems, {samples} answers each"
-    if not overall.before_interval or not overall.after_interval:
+    a, b = overall.before_interval, overall.after_interval
+    if not a or not b:
         return f"{size}; no intervals were recorded."
-    (a0, a1), (b0, b1) = overall.before_interval, overall.after_interval
-    verdict = "The intervals are apart." if b0 > a1 or b1 < a0 else "The intervals overlap: the change may be chance."
+    verdict = "The intervals are apart." if _apart(a, b) else "The intervals overlap: the change may be chance."
     return f"{size}; lines are 95 % intervals. {verdict}"
 
 
 def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     low_high = figures.get("interval")
     return (low_high[0], low_high[1]) if low_high else None
+
+
+def _apart(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return b[0] > a[1] or b[1] < a[0]
 
 
 def _skills(facts: Facts) -> str:

@@ -91,7 +91,7 @@ def step(run, stage, number, rng, size=12, hostile=""):
             verdicts.append(verdict(e, "accepted"))
             probes.append(probe(e, rng.choice([0, 1, 1, 2, 3, 4, 8])))
         else:
-            reason = "answers differ" if kind < 9 else "1 of 2 votes"
+            reason = "answers differ" + hostile if kind < 9 else "1 of 2 votes"
             verdicts.append(verdict(e, "rejected" if kind < 9 else "undecided", reason))
     with run.new_step(stage, number) as folder:
         write(folder / "episodes.parquet", episodes, Episode)

@@ -138,10 +138,10 @@ def test_the_bandit_follows_a_policy_that_changes():
     """A skill mastered long ago and failing half of the time now is worth training on again."""
     skills = library({"maths": 3})
     curriculum = Curriculum(skills, configs.Curriculum(min_skills=2, max_skills=2))
-    for _ in range(300):
+    for _ in range(5000):
         for i in range(3):
             curriculum.update("maths", [f"maths_{i}"], 8, 8)
-    for _ in range(40):
+    for _ in range(20):
         curriculum.update("maths", ["maths_0"], 4, 8)
     rng = random.Random(4)
     drawn = Counter(s.id for _ in range(1000) for s in curriculum.sample(rng)[1])

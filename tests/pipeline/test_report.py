@@ -90,6 +90,7 @@ def test_first_and_last_yield_are_means_of_three_steps(whole):
 def test_the_page_of_a_whole_run(whole):
     page = page_of(whole)
     assert "42.5 → 50.0 %" in page.text
+    assert "benchmark; the intervals overlap" in page.text
     assert "The intervals overlap: the change may be chance." in page.text
     assert "has not run" not in page.text and "not yet" not in page.text
     assert page.tags.count("svg") >= 18
