@@ -50,7 +50,7 @@ class Rule:
     plain: str
     """The value as a Python expression in {x} and {a}, {b}, for code that has no skill script at hand."""
     working: str
-    """The line a solver writes, in {x}, {a}, {b} and the new value {y}."""
+    """The line a solver writes, in {x}, {a}, {b}, the new value {y}, its unit {u} and an aside."""
     skill: bool = True
 
     @property
@@ -257,7 +257,7 @@ RULES: tuple[Rule, ...] = (
         ("Is the number now a multiple of {a}?",),
         _multiple,
         "'no' if {x} % {a} else 'yes'",
-        "{x} mod {a}: {y}",
+        "{x} mod {a} = {aside}",
     ),
     Rule(
         "how_many",
@@ -315,7 +315,7 @@ RULES: tuple[Rule, ...] = (
         ("Add up all values.", "Take the sum of the list."),
         sum,
         "sum({x})",
-        "sum {x} = {y}",
+        "sum {x}: {aside} = {y}",
     ),
     Rule(
         "list_max",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
+from itertools import accumulate, combinations
 from random import Random
 from typing import Any
 
@@ -94,17 +94,23 @@ class Text:
         for i, s in enumerate(self.sentences):
             if s.rule.working:
                 x = show(self.values[i - 1]) if i else ""
-                rest = str(int(x) % s.args[0]) if s.rule.id == "multiple" else ""
-                line = s.rule.working.replace("{a}: {y}", "{a} = {r}").format(
-                    x=x, r=rest, y=show(self.values[i]), u=self.kinds[i], **_operands(s.args)
-                )
-                lines.append(line)
+                slots = {"x": x, "y": show(self.values[i]), "u": self.kinds[i], **_operands(s.args)}
+                lines.append(s.rule.working.format(**slots, aside=_aside(s, self.values[i - 1])))
         return "\n".join([*lines, f"\\boxed{{{self.answer}}}"])
 
     def _say(self, s: Sentence, kind: str) -> str:
         return s.rule.wordings[s.wording].format(
             N=self.name, things=self.thing, unit=UNITS.get(kind, ""), list=_spoken(s.args), **_operands(s.args)
         )
+
+
+def _aside(s: Sentence, x: Value) -> str:
+    """What the working shows besides operands and result: the remainder asked about, the running totals."""
+    if s.rule.id == "multiple" and isinstance(x, int):
+        return str(x % s.args[0])
+    if s.rule.id == "list_sum" and isinstance(x, tuple):
+        return " ".join(str(total) for total in accumulate(x))
+    return ""
 
 
 def show(value: Value) -> str:
