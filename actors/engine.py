@@ -77,13 +77,16 @@ class PolicyEngine:
 
         c = self._config
         cpu = current_platform.is_cpu()
-        memory: dict[str, Any] = (
-            {"kv_cache_memory_bytes": int(c.kv_cache_gb * 2**30)}
-            if cpu
-            else {"gpu_memory_utilization": c.gpu_memory_utilization}
-        )
-        if cpu and c.tensor_parallel_size == 1:
-            memory["distributed_executor_backend"] = "uni"  # as fast as "mp", and one process less
+        device: dict[str, Any] = {"gpu_memory_utilization": c.gpu_memory_utilization}
+        if cpu:
+            device = {
+                "kv_cache_memory_bytes": int(c.kv_cache_gb * 2**30),
+                # A CPU worker that takes the prompt of a seeded request in pieces dies: it rewinds the request's random
+                # generator, which CPU generators cannot.
+                "enable_chunked_prefill": False,
+            }
+            if c.tensor_parallel_size == 1:
+                device["distributed_executor_backend"] = "uni"  # as fast as "mp", and one process less
         return {
             "model": self._dir,
             "skip_tokenizer_init": True,  # tokens in, tokens out
@@ -96,7 +99,7 @@ class PolicyEngine:
             "seed": self._seed,
             "disable_log_stats": True,
             "weight_transfer_config": WeightTransferConfig(backend=c.weight_transport),
-            **memory,
+            **device,
         }
 
     def stop(self) -> None:

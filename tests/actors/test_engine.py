@@ -122,6 +122,21 @@ def test_a_prompt_that_leaves_no_room_is_refused_and_a_deadline_is_kept(running)
     assert running.engine.stats()["running"] == 0
 
 
+def test_more_prompt_tokens_at_once_than_a_step_takes(running):
+    """A CPU engine dies when it splits the prompt of a request that has a seed; so prompts must not be split."""
+
+    async def ask():
+        engine = running.engine
+        jobs = [engine.generate([65 + i] * 400, config.Sampling(max_tokens=3), seed=i) for i in range(40)]
+        return [s for (s,) in await asyncio.gather(*jobs)]
+
+    samples = running.run(ask())
+    assert len(samples) == 40
+    for i in (0, 39):
+        by_model = logprobs(running.model, [65 + i] * 400, samples[i].token_ids)
+        np.testing.assert_allclose(samples[i].logprobs, by_model, atol=CLOSE)
+
+
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape"])
 def test_weights_of_another_model_change_nothing(running, damage):
     chunks = wire(running.model)
