@@ -27,6 +27,9 @@ from typing import Any
 
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
 
+PACKAGES = ("numpy", "sympy", "math_verify")
+"""What every run finds loaded: what agents compute with, and what answers are compared with."""
+
 _HEALTH = Request("answer = 6 * 7", value="answer")
 
 
@@ -61,7 +64,7 @@ class SandboxPool:
         self._guard = threading.Lock()
         self._statuses: Counter[str] = Counter()
         self._waiting = 0
-        starts = [self._workers.submit(Slot, minimum, self.limits) for _ in range(slots)]
+        starts = [self._workers.submit(Slot, minimum, self.limits, PACKAGES) for _ in range(slots)]
         failure: BaseException | None = None
         for start in starts:
             try:

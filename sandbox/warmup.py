@@ -47,6 +47,11 @@ def load(packages: list[str]) -> Roots:
     if "sympy" in packages:
         importlib.import_module("sympy.parsing.sympy_parser")
         exec(compile(_SNIPPET, "<warm-up>", "exec"), {"sympy": sys.modules["sympy"]})
+    if "math_verify" in packages:  # the first parse loads its LaTeX grammar and builds its tables
+        math_verify = sys.modules["math_verify"]
+        texts = (r"$\frac{1}{2} + \sqrt{2}x^2$", r"$\{1, (2, 3]\}$", r"$x \leq \pi$")
+        parsed = [math_verify.parse(text, parsing_timeout=None) for text in texts]
+        math_verify.verify(parsed[0], parsed[0], timeout_seconds=None)
     for name in (
         "asyncio",
         "decimal",
