@@ -15,6 +15,7 @@ import pyarrow as pa
 from actors.calls import answer
 from actors.chat import DEFAULT_SYSTEM_PROMPT, ChatFormat, Message, system_prompt
 from actors.episode import run_episode
+from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
 from actors.tools import SandboxTools
 from pipeline import config
@@ -34,11 +35,9 @@ class OpenAITeacher:
 
     def __init__(self, settings: config.OpenAITeacher):
         self._settings = settings
-        self._client: Any = None
+        self._client: ChatClient | None = None
 
     async def complete(self, messages: list[Message], seed: int = 0) -> str:
-        from actors.openai_client import ChatClient
-
         s = self._settings
         if self._client is None:  # made where it is used: a client does not travel between processes
             self._client = ChatClient(

@@ -1,7 +1,7 @@
 """The executing derivation: a problem's clauses -> a plain Python program that computes its answer.
 
 Types are checked while compiling (a step that does not fit the current type never runs), conditions are `need(...)`
-lines of the program. Nothing here is shared with the symbolic derivation. The program prints
+lines of the program. Nothing here is shared with the symbolic derivation. The program's `solve` returns
 `{"answer": text}` or `{"unsolvable": reason}`.
 """
 
@@ -10,9 +10,6 @@ from __future__ import annotations
 from actors.verifiers.controlled import Clause, Reading
 
 PRELUDE = """\
-import json
-
-
 class Unsolvable(Exception):
     pass
 
@@ -28,15 +25,14 @@ def gcd(a, b):
     return a
 
 
+def solve():
+    try:
+        return {"answer": answer()}
+    except Unsolvable as e:
+        return {"unsolvable": str(e)}
+
+
 def answer():
-"""
-
-EPILOGUE = """
-
-try:
-    print(json.dumps({"answer": answer()}))
-except Unsolvable as e:
-    print(json.dumps({"unsolvable": str(e)}))
 """
 
 # rule -> (type before, type after, lines). A type is "things", "list", "result", or a unit; "unit" stands for any unit.
@@ -81,7 +77,7 @@ class DoesNotFit(Exception):
 
 
 def compile_program(reading: Reading) -> str:
-    """Python source that prints the answer. Raises DoesNotFit."""
+    """Python source with a function `solve`. Raises DoesNotFit."""
     kind, lines = _opening(reading.opening)
     lines.append(_BOUND)
     for step in reading.steps:
@@ -93,7 +89,7 @@ def compile_program(reading: Reading) -> str:
         number = step.numbers[0] if step.numbers else None
         lines += [line.format(a=number) for line in body] + [_BOUND]
     lines += _question(reading.question, kind)
-    return PRELUDE + "".join(f"    {line}\n" for line in lines) + EPILOGUE
+    return PRELUDE + "".join(f"    {line}\n" for line in lines)
 
 
 def _opening(opening: Clause) -> tuple[str, list[str]]:

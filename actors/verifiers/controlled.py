@@ -208,3 +208,9 @@ def flags_of(reading: Reading, active: Sequence[str]) -> dict[str, str]:
     if unused:
         flags["off_task"] = f"does not use {', '.join(unused)}"
     return flags
+
+
+def leaks(text: str, answer: str) -> bool:
+    """A sentence that is not of the language names the answer: "The answer is 12.", "Hint: it is even."."""
+    strangers = " ".join(part for part in re.split(r"(?<=[.?!]) ", text) if _sentence(part) is None)
+    return bool(answer.strip()) and re.search(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", strangers) is not None

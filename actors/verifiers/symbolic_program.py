@@ -1,12 +1,9 @@
-"""The symbolic derivation: runs inside the sandbox, reads a problem's clauses as JSON on stdin, leaves its answer.
+"""The symbolic derivation: sent to the sandbox as source, given a problem's clauses, returns its answer.
 
 Every value is an exact sympy expression times a dimension (things counted, a plain number, a physical unit), so a step
 that does not apply shows as a dimension that does not cancel, and a condition as a sympy relation that is not true.
-Sends `{"answer": text}` or `{"unsolvable": reason}` back.
+`solve` returns `{"answer": text}` or `{"unsolvable": reason}`.
 """
-
-import json
-import sys
 
 import sympy as sp
 
@@ -194,7 +191,3 @@ def solve(clauses):
         return {"answer": conclude(value, asked, operands, unit)}
     except Unsolvable as e:
         return {"unsolvable": str(e)}
-
-
-if __name__ == "__main__":
-    print(json.dumps(solve(json.load(sys.stdin))))

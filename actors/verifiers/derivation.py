@@ -1,0 +1,69 @@
+"""What the symbolic and the executing verifier have in common: everything but the derivation itself.
+
+Both read the controlled language, run their derivation in the sandbox, and hold what comes back against the
+submitted answer. They share the reader, so a text that is not understood is flagged by both; they share nothing that
+computes, so an error in one derivation shows as a disagreement.
+"""
+
+from __future__ import annotations
+
+from actors.answers import compare_many
+from actors.execution import Executor
+from actors.verifiers.controlled import Reading, Unread, flags_of, leaks, read
+from pipeline.records import AnswerKind, Outcome, Problem, Vote
+from sandbox.api import Request, Result
+
+
+def read_or_flag(name: str, problem: Problem) -> Reading | Vote:
+    """The problem's clauses, or the vote against a text that is none."""
+    reading = read(problem.question)
+    if isinstance(reading, Reading):
+        return reading
+    return rejection(name, reading, leaks(problem.question, problem.answer))
+
+
+def rejection(name: str, unread: Unread, leaked: bool) -> Vote:
+    flags = (unread.flag, "leaks_answer") if leaked else (unread.flag,)
+    return Vote(verifier=name, valid=False, rationale=unread.reason, flags=flags)
+
+
+async def conclude(
+    name: str, problem: Problem, reading: Reading, active: tuple[str, ...], result: Result, executor: Executor
+) -> Vote:
+    """The vote that follows from a derivation's `{"answer": ...}` or `{"unsolvable": ...}`."""
+    found = result.value
+    if not result.ok or not isinstance(found, dict):
+        kind = "infra_error" if result.status == "infra" else "data_error"
+        return abstention(name, f"sandbox: {result.status} {result.reason}".strip(), kind)
+    if "answer" not in found:
+        reason = str(found.get("unsolvable", "no answer"))
+        return Vote(verifier=name, valid=False, rationale=f"unsolvable: {reason}", flags=("unsolvable",))
+    answer = str(found["answer"])
+    kind: AnswerKind = "choice" if reading.question.rule in ("parity", "multiple") else "math"
+    (judgement,) = await compare_many([(kind, answer, problem.answer)], executor)
+    flags = flags_of(reading, active)
+    if judgement == "unknown" and not flags:
+        return abstention(
+            name, f"found {answer}, cannot tell whether {problem.answer[:80]!r} is the same", "data_error"
+        )
+    reasons = (
+        [f"found {answer}"] if judgement == "equal" else [f"found {answer}, submitted was {problem.answer[:80]!r}"]
+    )
+    return Vote(
+        verifier=name,
+        valid=judgement == "equal" and not flags,
+        answer=answer,
+        rationale="; ".join([*reasons, *flags.values()]),
+        flags=tuple(flags),
+    )
+
+
+def abstention(name: str, reason: str, kind: str) -> Vote:
+    """No vote, and why: infra_error (the tool failed), model_error (the model said nothing usable) or data_error."""
+    outcome = Outcome.model_validate({"kind": kind, "reason": reason[:300]})
+    return Vote(verifier=name, valid=None, rationale=reason[:300], outcome=outcome)
+
+
+def call(code: str, args: tuple[object, ...] = ()) -> Request:
+    """Run `solve(*args)` of a program."""
+    return Request(code, entry="solve", args=args)
