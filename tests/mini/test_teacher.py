@@ -7,12 +7,15 @@ import json
 import re
 from collections import Counter
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
 from actors.chat import ChatFormat, ToolCall, parse_turn
 from actors.episode import run_episode
 from actors.policies import TextPolicy
+from actors.sandbox_pool import SandboxPool
+from actors.tools import SandboxTools
 from pipeline.config import EpisodeLimits
 from pipeline.mini import resolve
 from pipeline.mini.domain import CATEGORIES, SKILL_IDS, feasible, is_heldout, skills_in
@@ -234,6 +237,39 @@ def test_the_teacher_reads_all_it_needs_from_the_conversation(library):
     first, _ = asyncio.run(run_episode(task, 0, policy, Interpreter(), CHAT, "s", LIMITS, lambda: 0.0))
     again = asyncio.run(ScriptedTeacher().complete(said[-1], task.seed))
     assert again == first.turns[-1].text
+
+
+def test_the_real_sandbox_gives_the_same_trajectories(library, played):
+    """Scripts, active skills and errors mean in the sandbox what they mean in a bare interpreter."""
+    errors = [p for p in played if any(t.action == "exec" and t.tool.status == "error" for t in p[0].turns)]
+
+    async def replay() -> None:
+        pool = SandboxPool(slots=1, minimum="strong", limits={"wall_s": 20, "cpu_s": 20})
+        handle = Handle(pool)
+        try:
+            for episode, rollout, _ in (*played[:6], *errors[:6]):
+                task = episode.task
+                policy = TextPolicy(lambda messages, seed=task.seed: TEACHER.complete(messages, seed), CHAT)
+                real, tokens = await run_episode(
+                    task, 0, policy, SandboxTools(handle), CHAT, "You write problems.", LIMITS, lambda: 0.0
+                )
+                assert [t.text for t in real.turns] == [t.text for t in episode.turns]
+                assert tokens.token_ids == rollout.token_ids
+        finally:
+            pool.close()
+
+    assert len(errors) >= 6
+    asyncio.run(replay())
+
+
+class Handle:
+    """A sandbox pool in this process, called as if it were deployed."""
+
+    def __init__(self, pool: SandboxPool):
+        self._pool = pool
+
+    def __getattr__(self, method: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=getattr(self._pool, method))
 
 
 # ---------------------------------------------------------------- scripts
