@@ -1,0 +1,159 @@
+"""The whole pipeline, small, with its real parts: interrupted in the middle, resumed, then found done."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.context import read_records
+from pipeline.metrics import read as read_metrics
+from pipeline.records import Episode, Probe, Rollout, Verdict
+from pipeline.rundir import RunDir
+
+SMALL = {
+    "sft.trajectories": 120,
+    "sft.epochs": 2,
+    "mgpo.steps": 3,
+    "mgpo.groups": 4,
+    "mgpo.group_size": 4,
+    "mgpo.checkpoint_every": 2,
+    "synthesize.target": 12,
+    "synthesize.in_flight": 16,
+    "solve.steps": 2,
+    "solve.problems": 4,
+    "solve.group_size": 4,
+    "evaluate.problems": 20,
+    "evaluate.samples": 2,
+    "ray.num_cpus": 2,
+}
+STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
+
+
+def command(root: Path) -> list[str]:
+    sets = [f"--set={name}={value}" for name, value in SMALL.items()]
+    return [sys.executable, "-m", "pipeline.cli", "run", "--json", "--run-dir", str(root), *sets]
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, float, list[str]]:
+    """A run that got Ctrl-C while MGPO was sampling: (root, exit code, seconds to end, what was left running)."""
+    root = tmp_path_factory.mktemp("whole") / "run"
+    before = {p.pid for p in psutil.process_iter()}
+    process = subprocess.Popen(command(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    family: dict[int, float] = {}
+    deadline = time.monotonic() + 600
+    while process.poll() is None and time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            family[child.pid] = child.create_time()
+        if (root / "steps" / "mgpo" / "000001").exists():
+            break
+        time.sleep(0.5)
+    assert process.poll() is None, process.communicate()[1]
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    process.communicate(timeout=60)
+    took = time.monotonic() - began
+    left = [p.name() for p in psutil.process_iter() if p.pid not in before and family.get(p.pid) == p.create_time()]
+    return root, process.returncode, took, left
+
+
+@pytest.fixture(scope="module")
+def finished(interrupted: tuple[Path, int, float, list[str]]) -> tuple[Path, dict[str, object], str]:
+    """The same command again: (root, its JSON, its stderr)."""
+    root = interrupted[0]
+    done = subprocess.run(command(root), capture_output=True, text=True, timeout=800, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    return root, json.loads(done.stdout), done.stderr
+
+
+def test_an_interrupt_ends_every_process_and_says_how_to_go_on(interrupted: tuple[Path, int, float, list[str]]) -> None:
+    _, code, took, left = interrupted
+    assert code == 130
+    assert took < 15
+    assert left == []
+
+
+def test_the_next_call_skips_what_was_done_and_finishes(finished: tuple[Path, dict[str, object], str]) -> None:
+    root, summary, log = finished
+    assert "acquire · done before, skipped" in log
+    assert "sft · done before, skipped" in log
+    assert re.search(r"mgpo · resumes at step [23] of 3", log)
+    assert summary["problems"] == SMALL["synthesize.target"]
+    assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6  # type: ignore[index]
+    assert (root / "report.html").stat().st_size > 10_000
+
+
+def test_the_ledger_adds_up_and_nothing_is_counted_twice(finished: tuple[Path, dict[str, object], str]) -> None:
+    root = finished[0]
+    trained: list[str] = []
+    for step in sorted((root / "steps" / "mgpo").iterdir()):
+        ledger = json.loads((step / "state.json").read_text())["ledger"]
+        rollouts = read_records(step / "rollouts.parquet", Rollout)
+        episodes = read_records(step / "episodes.parquet", Episode)
+        assert ledger["issued"] == ledger["trained"] + ledger["filtered"] + ledger["failed"] == len(episodes) == 16
+        assert ledger["trained"] == len(rollouts)
+        trained += [r.episode_id for r in rollouts]
+    assert len(trained) == len(set(trained))
+    steps = [row["step"] for row in read_metrics(RunDir(root, -1))["mgpo-train"]]
+    assert steps[-1] == SMALL["mgpo.steps"]
+
+
+def test_rollouts_are_the_tokens_of_their_episodes(finished: tuple[Path, dict[str, object], str]) -> None:
+    root = finished[0]
+    for step in sorted((root / "steps" / "mgpo").iterdir()):
+        episodes = {e.id: e for e in read_records(step / "episodes.parquet", Episode)}
+        for rollout in read_records(step / "rollouts.parquet", Rollout):
+            episode = episodes[rollout.episode_id]
+            for i, turn in enumerate(episode.turns):
+                assert set(rollout.action_index[turn.start : turn.end]) == {i}
+                assert set(rollout.loss_mask[turn.start : turn.end]) == {1}
+            assert sum(rollout.loss_mask) == episode.sampled_tokens
+            assert all(p <= 0 for p in rollout.logprobs)
+            # On-policy: everything in step s was sampled under the version that step s - 1 left.
+            assert {v for v in rollout.versions if v >= 0} == {int(step.name) - 1}
+
+
+def test_the_data_set_is_distinct_accepted_and_probed(finished: tuple[Path, dict[str, object], str]) -> None:
+    root = finished[0]
+    problems = [json.loads(line) for line in (root / "dataset" / "problems.jsonl").read_text().splitlines()]
+    origins = [json.loads(line) for line in (root / "dataset" / "provenance.jsonl").read_text().splitlines()]
+    assert all(set(p) == {"question", "answer"} for p in problems)
+    assert len({p["question"] for p in problems}) == len(problems) == len(origins) == SMALL["synthesize.target"]
+    verdicts: dict[str, Verdict] = {}
+    probes: dict[str, Probe] = {}
+    for step in (root / "steps" / "synthesize").iterdir():
+        verdicts |= {v.problem_id: v for v in read_records(step / "verdicts.parquet", Verdict)}
+        probes |= {p.problem_id: p for p in read_records(step / "probes.parquet", Probe)}
+    for origin in origins:
+        assert verdicts[origin["id"]].accepted
+        assert sum(v.valid is True for v in verdicts[origin["id"]].votes) >= 2
+        assert probes[origin["id"]].pass_at_k == origin["pass_at_k"]
+
+
+def test_a_third_call_finds_everything_done(finished: tuple[Path, dict[str, object], str]) -> None:
+    root, summary, _ = finished
+    before = (root / "dataset" / "problems.jsonl").read_bytes()
+    again = subprocess.run(command(root), capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0
+    assert again.stderr.count("done before, skipped") == len(STAGES)
+    assert json.loads(again.stdout) == summary
+    assert (root / "dataset" / "problems.jsonl").read_bytes() == before
+
+
+def test_another_config_is_refused_with_the_field(finished: tuple[Path, dict[str, object], str]) -> None:
+    again = subprocess.run([*command(finished[0]), "--set=mgpo.steps=4"], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 2
+    assert again.stdout == ""
+    assert "mgpo.steps was 3, is now 4" in again.stderr
+    assert len(again.stderr.splitlines()) == 1
