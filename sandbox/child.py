@@ -16,10 +16,11 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from . import kernel, landlock, program, seccomp
+from . import kernel, program, seccomp
 from .walls import Walls, become
 
 STDIN, STDOUT, STDERR, REPORT, JOB = range(5)
+_HARD = {n: resource.getrlimit(n)[1] for name, n in vars(resource).items() if name.startswith("RLIMIT_")}
 
 
 def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]) -> NoReturn:
@@ -67,10 +68,10 @@ def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tupl
         os._exit(125)
 
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if walls.landlock_abi:
-        landlock.restrict(walls.landlock_abi, walls.readable, [*walls.writable, (home, True)])
+    if walls.ruleset is not None:
+        walls.ruleset.restrict(home)
     if walls.filter:
-        seccomp.install(seccomp.program(os.getpid(), may_remove=walls.jail))
+        seccomp.install(walls.filter, os.getpid())
     sys.dont_write_bytecode = True
 
 
@@ -90,6 +91,6 @@ def _rlimits(order: dict[str, Any], private_uid: bool) -> None:
     if private_uid:  # shared with others, the uid's count would say nothing of this run
         ceilings[resource.RLIMIT_NPROC] = limits["threads"]
     for name, ceiling in ceilings.items():
-        hard = resource.getrlimit(name)[1]
+        hard = _HARD[name]
         ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
         resource.setrlimit(name, (ceiling, ceiling))

@@ -86,11 +86,13 @@ def number(name: str, machine: str) -> int | None:
     return NUMBERS[name][list(AUDIT_ARCH).index(machine)]
 
 
+_NATIVE = {name: number(name, platform.machine()) or 0 for name in NUMBERS} if platform.machine() in AUDIT_ARCH else {}
+
+
 def syscall(name: str, *args: int | ctypes.c_void_p | None) -> int:
     """One raw system call; integers are passed as C longs. Raises OSError."""
-    nr = number(name, platform.machine())
     raw = [ctypes.c_long(a) if isinstance(a, int) else a for a in args]
-    result = int(_libc.syscall(ctypes.c_long(nr or 0), *raw))
+    result = int(_libc.syscall(ctypes.c_long(_NATIVE[name]), *raw))
     if result < 0:
         raise _error(name)
     return result
@@ -141,11 +143,15 @@ def pivot_root_here() -> None:
     os.chdir("/")
 
 
+_CAPABILITY_HEADER = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+_NO_CAPABILITIES = ctypes.create_string_buffer(24)
+
+
 def drop_capabilities() -> None:
     """Give up every capability, permitted and inheritable ones too."""
-    header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
-    empty = ctypes.create_string_buffer(24)
-    syscall("capset", ctypes.cast(header, ctypes.c_void_p), ctypes.cast(empty, ctypes.c_void_p))
+    header, empty = ctypes.byref(_CAPABILITY_HEADER), ctypes.byref(_NO_CAPABILITIES)
+    if _libc.capset(header, empty) < 0:
+        raise _error("capset")
 
 
 def cpu_seconds(pid: int) -> float:

@@ -23,21 +23,35 @@ def abi() -> int:
     return kernel.syscall("landlock_create_ruleset", None, 0, 1)
 
 
-def restrict(version: int, readable: list[tuple[int, bool]], writable: list[tuple[int, bool]]) -> None:
-    """Wall this thread in. Roots are (O_PATH descriptor, is a directory)."""
-    handled = (1 << 13) - 1
-    handled |= (version >= 2) * _REFER | (version >= 3) * _TRUNCATE | (version >= 5) * _IOCTL_DEV
-    network, scoped = 3 * (version >= 4), 3 * (version >= 6)
-    attributes = ctypes.create_string_buffer(struct.pack("QQQ", handled, network, scoped))
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
-    ruleset = kernel.syscall("landlock_create_ruleset", ctypes.cast(attributes, ctypes.c_void_p), size, 0)
-    see = {True: _READ_FILE | _READ_DIR, False: _READ_FILE}
-    use = {False: (_READ_FILE | _WRITE_FILE | _TRUNCATE) & handled}
-    use[True] = use[False] | (_READ_DIR | _MAKE | _REFER) & handled
-    rule = ctypes.create_string_buffer(12)
-    pointer = ctypes.cast(rule, ctypes.c_void_p)
-    for fd, rights in [(fd, see[kind]) for fd, kind in readable] + [(fd, use[kind]) for fd, kind in writable]:
-        struct.pack_into("=Qi", rule, 0, rights, fd)
-        kernel.syscall("landlock_add_rule", ruleset, 1, pointer, 0)
-    kernel.syscall("landlock_restrict_self", ruleset, 0)
-    os.close(ruleset)
+class Ruleset:
+    """The rules that all runs share, packed once. Roots are (O_PATH descriptor, is a directory)."""
+
+    def __init__(self, version: int, readable: list[tuple[int, bool]], writable: list[tuple[int, bool]]):
+        handled = (1 << 13) - 1
+        handled |= (version >= 2) * _REFER | (version >= 3) * _TRUNCATE | (version >= 5) * _IOCTL_DEV
+        network, scoped = 3 * (version >= 4), 3 * (version >= 6)
+        self._attributes = _pack("QQQ", handled, network, scoped)
+        self._size = 24 if version >= 6 else 16 if version >= 4 else 8
+        see = {True: _READ_FILE | _READ_DIR, False: _READ_FILE}
+        use = {False: (_READ_FILE | _WRITE_FILE | _TRUNCATE) & handled}
+        use[True] = use[False] | (_READ_DIR | _MAKE | _REFER) & handled
+        self._scratch = use[True]
+        self._rules = [_pack("=Qi", see[kind], fd) for fd, kind in readable]
+        self._rules += [_pack("=Qi", use[kind], fd) for fd, kind in writable]
+
+    def restrict(self, scratch: int) -> None:
+        """Wall this thread in, with one more directory that it may write."""
+        ruleset = kernel.syscall("landlock_create_ruleset", _at(self._attributes), self._size, 0)
+        for rule in (*self._rules, _pack("=Qi", self._scratch, scratch)):
+            kernel.syscall("landlock_add_rule", ruleset, 1, _at(rule), 0)
+        kernel.syscall("landlock_restrict_self", ruleset, 0)
+        os.close(ruleset)
+
+
+def _pack(layout: str, *values: int) -> ctypes.Array[ctypes.c_char]:
+    data = struct.pack(layout, *values)
+    return ctypes.create_string_buffer(data, len(data))
+
+
+def _at(buffer: ctypes.Array[ctypes.c_char]) -> ctypes.c_void_p:
+    return ctypes.cast(buffer, ctypes.c_void_p)

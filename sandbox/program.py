@@ -28,7 +28,8 @@ def run_script(job_fd: int, report_fd: int) -> NoReturn:
     os.close(job_fd)
     report = _run(namespace, job)
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if threading.active_count() > 1:
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     except BaseException as e:
         report = report if "reason" in report else _failure(e)
@@ -47,15 +48,24 @@ def run_cells(job_fd: int, report_fd: int) -> NoReturn:
     os._exit(0)
 
 
-def _fresh_main() -> dict[str, Any]:
-    """A new `__main__` and new standard streams, as a started interpreter would have."""
-    gc.enable()
-    if "numpy.random" in sys.modules:  # the zygote's generator, else the same in every run
-        sys.modules["numpy.random"].seed()
+def prepare() -> None:
+    """In the zygote, so that no run has to: standard streams on the numbers that each run fills with its own
+    descriptors, and no exit handlers but the program's own."""
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
+    atexit._clear()
+
+
+def reseed() -> None:
+    """In the zygote, before each fork: numpy's own generator would else be the same in every run."""
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _fresh_main() -> dict[str, Any]:
+    gc.enable()
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = main

@@ -62,8 +62,12 @@ class Check:
     high: bool = False
 
 
-def checks(pid: int, may_remove: bool) -> dict[str, tuple[Check, ...]]:
-    """The calls whose arguments decide; `pid` is the only process that may be signalled."""
+_SELF = 0x7FFFFFF1
+"""Stands for the run's process number, which is known only to the run."""
+
+
+def checks(may_remove: bool) -> dict[str, tuple[Check, ...]]:
+    """The calls whose arguments decide; a run may signal itself and nobody else."""
     opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
     flags = _O_ACCMODE | _O_TRUNC | (0 if may_remove else _O_TMPFILE)
     nowhere = (Check(4, (0,)), Check(4, (0,), high=True))
@@ -77,16 +81,17 @@ def checks(pid: int, may_remove: bool) -> dict[str, tuple[Check, ...]]:
         "prlimit64": (Check(0, (0,)),),
         "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside.
-        "kill": (Check(0, (pid,)), Check(1, (9,), refuse=True)),
-        "tgkill": (Check(0, (pid,)), Check(2, (9,), refuse=True)),
+        "kill": (Check(0, (_SELF,)), Check(1, (9,), refuse=True)),
+        "tgkill": (Check(0, (_SELF,)), Check(2, (9,), refuse=True)),
         # A stream pair for event loops. A datagram one could be sent to any socket of the host by path.
         "socketpair": (Check(0, (1,)), Check(1, (1,), 0xF)),
         "sendto": nowhere,
     }
 
 
-def program(pid: int, may_remove: bool, machine: str | None = None) -> bytes:
-    """The BPF program: 8-byte instructions, each call's block ending in its own verdict."""
+def program(may_remove: bool, machine: str | None = None) -> bytes:
+    """The BPF program, for `install`. A binary search over the call numbers: the kernel walks it once for each call
+    there is when it is installed, which is with every run."""
     machine = machine or kernel.arch()
     code = [
         _op(0x20, 4),  # architecture
@@ -96,18 +101,27 @@ def program(pid: int, may_remove: bool, machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":  # the x32 calls are the same calls under other numbers
         code += [_op(0x45, 0x40000000, no=1), _op(0x06, KILL)]
-    code += [_op(0x25, kernel.NEWEST, no=1), _op(0x06, ENOSYS)]
-    for name in _PLAIN + (_REMOVES if may_remove else []):
-        if (nr := kernel.number(name, machine)) is not None:
-            code += [_op(0x15, nr, no=1), _op(0x06, ALLOW)]
-    for name, conditions in checks(pid, may_remove).items():
-        if (nr := kernel.number(name, machine)) is not None:
-            block = [instruction for check in conditions for instruction in _compile(check)] + [_op(0x06, ALLOW)]
-            code += [_op(0x15, nr, no=len(block)), *block]
-    for name, verdict in [(n, KILL) for n in _HOSTILE] + [("clone3", ENOSYS), ("openat2", ENOSYS)]:
-        if (nr := kernel.number(name, machine)) is not None:
-            code += [_op(0x15, nr, no=1), _op(0x06, verdict)]
-    return b"".join([*code, _op(0x06, EPERM)])
+    verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN + (_REMOVES if may_remove else [])}
+    verdicts |= {name: [_op(0x06, KILL)] for name in _HOSTILE}
+    verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2")}
+    for name, conditions in checks(may_remove).items():
+        verdicts[name] = [part for check in conditions for part in _compile(check)] + [_op(0x06, ALLOW)]
+    by_number = {kernel.number(name, machine): block for name, block in verdicts.items()}
+    runs: list[tuple[int, list[bytes]]] = []
+    for nr in range(kernel.NEWEST + 2):  # the last run is that of all younger calls
+        block = by_number.get(nr, [_op(0x06, EPERM if nr <= kernel.NEWEST else ENOSYS)])
+        if not runs or runs[-1][1] != block:
+            runs.append((nr, block))
+    return b"".join(code + _search(runs))
+
+
+def _search(runs: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Find the run that a call number falls into; each run is (its first number, what to do)."""
+    if len(runs) == 1:
+        return runs[0][1]
+    middle = len(runs) // 2
+    low, high = _search(runs[:middle]), _search(runs[middle:])
+    return [_op(0x35, runs[middle][0], no=1), _op(0x05, len(low)), *low, *high]
 
 
 def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -128,8 +142,9 @@ def _compile(check: Check) -> list[bytes]:
     return [*load, *tests, _op(0x06, EPERM)]
 
 
-def install(code: bytes) -> None:
+def install(code: bytes, pid: int) -> None:
     """Put this thread, and all it starts, under the filter. Needs no_new_privs."""
+    code = code.replace(struct.pack("I", _SELF), struct.pack("I", pid))
     buffer = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer)))
     kernel.syscall("seccomp", 1, 0, ctypes.cast(header, ctypes.c_void_p))

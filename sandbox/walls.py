@@ -26,13 +26,11 @@ class Walls:
     pid_namespace: int | None = None
     """Descriptor of the zygote's own pid namespace, where each run can have a new one."""
     run_namespaces: int = 0
-    filter: bool = False
-    """The kernel takes our system call filter."""
+    filter: bytes = b""
+    """The system call filter; empty if the kernel takes none."""
     first_uid: int | None = None
     """First of this zygote's throw-away uids, or None: runs keep the zygote's uid."""
-    landlock_abi: int = 0
-    readable: list[tuple[int, bool]] = field(default_factory=list)
-    writable: list[tuple[int, bool]] = field(default_factory=list)
+    ruleset: landlock.Ruleset | None = None
 
     def note(self, name: str, active: bool, detail: str) -> bool:
         self.layers[name] = (active, detail)
@@ -219,24 +217,22 @@ def _try(action: Callable[[], None]) -> int:
 
 
 def _filter(walls: Walls) -> None:
-    code = seccomp.program(os.getpid(), may_remove=True)
+    code = seccomp.program(may_remove=walls.jail)
 
     def install() -> None:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        seccomp.install(code)
+        seccomp.install(code, os.getpid())
 
     refusal = _try(install)
-    walls.filter = refusal == 0
     walls.note("no new privileges", True, "set-uid programs gain nothing")
     walls.note("rlimits", True, "memory, CPU, file size, descriptors, threads")
-    walls.note(
-        "seccomp", walls.filter, os.strerror(refusal) if refusal else f"{len(code) // 8} instructions, allow-list"
-    )
+    if walls.note("seccomp", refusal == 0, os.strerror(refusal) if refusal else f"{len(code) // 8} instructions"):
+        walls.filter = code
 
 
 def _landlock(walls: Walls, roots: Roots) -> None:
     try:
-        walls.landlock_abi = landlock.abi()
+        version = landlock.abi()
     except OSError as e:
         walls.note("landlock", False, f"refused: {e.strerror}")
         return
@@ -247,9 +243,10 @@ def _landlock(walls: Walls, roots: Roots) -> None:
             paths += [e.path for e in os.scandir(lib) if e.path not in roots.masked]
         else:
             paths.append(lib)
-    walls.readable = [_handle(path) for path in (*paths, *_DEVICES[2:]) if os.path.exists(path)]
-    walls.writable = [_handle(path) for path in _DEVICES[:2] if os.path.exists(path)]
-    walls.note("landlock", True, f"ABI {walls.landlock_abi}")
+    readable = [_handle(path) for path in (*paths, *_DEVICES[2:]) if os.path.exists(path)]
+    writable = [_handle(path) for path in _DEVICES[:2] if os.path.exists(path)]
+    walls.ruleset = landlock.Ruleset(version, readable, writable)
+    walls.note("landlock", True, f"ABI {version}")
 
 
 def _handle(path: str) -> tuple[int, bool]:

@@ -25,7 +25,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from . import child, kernel, scratch, walls, warmup
+from . import child, kernel, program, scratch, walls, warmup
 
 MAX_ORDER = 8192
 
@@ -50,6 +50,7 @@ class Zygote:
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
+        program.prepare()
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}
         self.turn = 0
@@ -102,6 +103,7 @@ class Zygote:
             if not self.walls.jail:
                 own_scratch = scratch.make(self.folder, self.turn, self.walls.first_uid)
                 order["scratch"] = own_scratch
+            program.reseed()
             ends = time.monotonic() + order["lifetime_s"]
             pid = self._fork(order, fds, facts)
             pidfd = os.pidfd_open(pid)

@@ -1,0 +1,186 @@
+"""The sandbox against a plain subprocess, side by side: medians of alternating runs, so that load hits both alike.
+
+    python -m tests.benchmarks.bench_sandbox [--runs 100] [--soak 10000] [--json FILE]
+
+`bare fork` is the floor: the same warm interpreter forks, the child does the same work without any wall and ends.
+`--soak N` adds N mixed runs, a third of them hostile, by 8 callers at a pool, and counts what is left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from sandbox import Request, Slot
+
+WORKLOADS = {
+    "print": "print(6 * 7)",
+    "numpy": "import numpy as np; print(np.arange(10.0) @ np.ones(10))",
+    "sympy": "import sympy; x = sympy.symbols('x'); print(sympy.factor(x**8 - 1))",
+}
+HOSTILE = [
+    "while True: pass",
+    "import os\nos.fork()",
+    "x = bytearray(1 << 34)",
+    "import os\nwhile True: os.write(1, b'x' * 65536)",
+    "import ctypes\nctypes.string_at(0)",
+    "for n in range(3000): open(f'f{n}', 'w').write('x' * 9999)",
+    "import threading, time\nfor _ in range(99): threading.Thread(target=time.sleep, args=(9,)).start()",
+    "import ctypes\nctypes.CDLL(None).syscall(101, 0, 0, 0, 0)",
+    "import os\nfd = os.open('/etc/passwd', os.O_RDONLY)",
+]
+
+
+def milliseconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return (time.perf_counter() - started) * 1000
+
+
+def spread(times: list[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    return {"p50": round(statistics.median(ordered), 2), "p99": round(ordered[int(len(ordered) * 0.99)], 2)}
+
+
+class BareFork:
+    """The floor: a warm interpreter that forks a child to run the code, with no wall at all."""
+
+    _SERVER = """
+import contextlib, gc, os, sys
+sys.path.insert(0, sys.argv[1])
+from sandbox import warmup
+warmup.load(["numpy", "sympy"])
+gc.collect(); gc.freeze(); gc.disable()
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        gc.enable()
+        exec(eval(line), {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.write(2, b".")
+"""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-I", "-c", self._SERVER, str(Path(__file__).parents[2])]
+        one_thread = {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, env=one_thread)
+
+    def run(self, code: str) -> None:
+        assert self.process.stdin and self.process.stderr
+        self.process.stdin.write(repr(code).encode() + b"\n")
+        self.process.stdin.flush()
+        assert self.process.stderr.read(1) == b"."
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def speed(runs: int) -> dict[str, dict[str, object]]:
+    table: dict[str, dict[str, object]] = {}
+    bare = BareFork()
+    with Slot() as slot, tempfile.TemporaryDirectory() as folder:
+        for name, code in WORKLOADS.items():
+            file = Path(folder, f"run_{name}.py")
+            file.write_text(code)
+            command = [sys.executable, str(file)]
+            for warm in (lambda: slot.run(Request(code)), lambda: bare.run(code)):  # noqa: B023 - called at once
+                warm()
+            times: dict[str, list[float]] = {"sandbox": [], "bare fork": [], "subprocess": []}
+            for n in range(runs):
+                times["sandbox"].append(milliseconds(lambda: slot.run(Request(code))))  # noqa: B023
+                times["bare fork"].append(milliseconds(lambda: bare.run(code)))  # noqa: B023
+                if n < max(5, runs // 10):
+                    times["subprocess"].append(milliseconds(lambda: subprocess.run(command, capture_output=True)))  # noqa: B023
+            medians = {kind: statistics.median(found) for kind, found in times.items()}
+            table[name] = {kind: spread(found) for kind, found in times.items()}
+            table[name]["isolation ms"] = round(medians["sandbox"] - medians["bare fork"], 2)
+            table[name]["times faster than subprocess"] = round(medians["subprocess"] / medians["sandbox"], 1)
+    bare.close()
+    return table
+
+
+def _left() -> dict[str, int]:
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    status = Path("/proc/self/status").read_text()
+    return {
+        "processes": len(children),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "temporary files": sum(name.startswith("agentic-sandbox-") for name in os.listdir(tempfile.gettempdir())),
+        "shared memory": len(os.listdir("/dev/shm")) + len(Path("/proc/sysvipc/shm").read_text().splitlines()) - 1,
+        "resident MB": next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("VmRSS")),
+    }
+
+
+async def soak(runs: int, slots: int) -> dict[str, object]:
+    from actors.sandbox_pool import SandboxPool
+
+    before = _left()
+    pool = SandboxPool(slots=slots, limits={"wall_s": 0.5, "cpu_s": 0.3, "memory_mb": 128})
+    after_start = _left()
+    times: list[float] = []
+    statuses: Counter[str] = Counter()
+    numbers = iter(range(runs))
+
+    async def client() -> None:
+        for n in numbers:
+            hostile = n % 3 == 0
+            code = HOSTILE[n // 3 % len(HOSTILE)] if hostile else list(WORKLOADS.values())[n % 3]
+            started = time.perf_counter()
+            result = await pool.run(Request(code))
+            statuses[result.status] += 1
+            if not hostile:
+                times.append((time.perf_counter() - started) * 1000)
+                assert result.status == "ok", result
+            if n == runs // 10:
+                nonlocal after_start
+                after_start = _left()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(8)))
+    seconds = time.perf_counter() - started
+    at_end = _left()
+    pool.close()
+    return {
+        "runs": runs,
+        "runs/s": round(runs / seconds, 1),
+        "harmless, queueing included, ms": spread(times),
+        "statuses": dict(statuses),
+        "before": before,
+        "after a tenth": after_start,
+        "at the end": at_end,
+        "after closing": _left(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--soak", type=int, default=0)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    report: dict[str, object] = {"cores": os.cpu_count(), "speed": speed(options.runs)}
+    if options.soak:
+        report["soak"] = asyncio.run(soak(options.soak, options.slots))
+    text = json.dumps(report, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
