@@ -1,111 +1,178 @@
-"""The verifier committee: V(q), decided by several verifiers of different nature (PAPER, verifier committee).
+"""The committee: several verifiers of different nature decide whether a submitted problem is valid, V(q).
 
-    problem, trace, active skills ──► verifiers side by side ──votes──► decide ──(answers differ)──► audit ──► Verdict
+Consumes a problem and the agent's trace; produces a Verdict. It waits for all verifiers side by side, each with its own
+deadline; who unblocks it: their votes, or their deadlines. A verifier that hangs, dies or speaks garbage abstains, with
+the reason in its vote: it costs its vote, never the run. Abstention is not a vote.
 
-A replica judges any number of problems at once. It waits for its verifiers, each for its own `timeout_s`; a verifier
-that hangs, dies or answers nonsense abstains, which costs its vote and nothing else.
+The decision (PAPER, the committee), in this order:
+1. below `quorum` votes: undecided, never accepted;
+2. a disqualifying flag of any vote: rejected;
+3. fewer than `required` valid votes: rejected, unless the votes of verifiers whose infrastructure failed could still
+   make up the number: then undecided;
+4. all votes name the submitted answer: accepted; else the second audit decides.
 
-Accepted only if all hold: at least `quorum` verifiers voted (abstentions are no votes), at least `required` of them
-vote valid, no disqualifying flag was raised, and the answers agree with the submitted one or a second audit resolves
-the difference. Below the quorum a problem is undecided, never accepted.
-
-The second audit (the paper leaves it open): two derivations that agree with the submitted answer outweigh a sampled
-one, since a model that fails a hard problem says little about it. Otherwise each dissenter looks again, with more
-samples; the problem stands if none of them dissents a second time.
+The second audit, where `required` votes are valid but some answer differs. Answers come in two kinds. A *derived* one
+(symbolic, executing) follows from the statement: if one differs, the statement can be read otherwise or the answer is
+wrong, and nothing overrules it. A *sampled* one (a model's majority) also differs where the model is too weak, and
+weak is what it is on just the problems that are worth having. So dissent among samples is resolved in favour of the
+submission if `required` derivations confirm it independently. Where there are fewer (a committee of models), the
+dissenters solve the problem once more, with new seeds and twice the samples: it is resolved if each comes round, and
+not if one of them abstains or dissents again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers import Verifier, make_verifiers
+from actors.verifiers import Verifier, make
+from actors.verifiers.derivation import abstention
 from pipeline import config
-from pipeline.records import Episode, Failure, Outcome, Problem, Verdict, Vote
+from pipeline.records import Episode, Failure, Problem, Verdict, Vote
 
-_DERIVATIONS = 2
-"""Agreeing derivations that outweigh a sampled answer."""
+TRACE_CHARS = 8_000
+"""Characters of the agent's work that verifiers are shown, from its end."""
 
 
 class Committee:
-    """Serve replica. `sandbox`: the sandbox pool · `solver`: a pool that answers questions, for model verifiers."""
+    """A Serve replica. `sandbox` and `solver` are handles of their pools."""
 
-    def __init__(self, config: config.Committee, sandbox: Any, solver: Any | None):
+    def __init__(self, config: config.Committee, sandbox: Any, solver: Any | None = None):
+        executor = Executor(sandbox.run_batch.remote)
+        self._setup(config, [make(section, i, executor, solver) for i, section in enumerate(config.verifiers)])
+
+    @classmethod
+    def of(cls, config: config.Committee, verifiers: Sequence[Verifier]) -> Committee:
+        """A committee of ready-made verifiers."""
+        committee = cls.__new__(cls)
+        committee._setup(config, verifiers)
+        return committee
+
+    def _setup(self, config: config.Committee, verifiers: Sequence[Verifier]) -> None:
         self._config = config
-        self._verifiers = make_verifiers(config.verifiers, Executor(sandbox.run_batch.remote), solver)
+        self._verifiers = list(verifiers)
+        self._late: set[asyncio.Task[Vote]] = set()
+        self._counts = {"judged": 0, "accepted": 0, "rejected": 0, "undecided": 0, "abstentions": 0, "audits": 0}
 
-    async def judge(self, problem: Problem, episode: Episode | None, active: tuple[str, ...]) -> Verdict:
-        """The verdict on a submitted problem; `active` are the skills it must use."""
-        trace = "\n\n".join(turn.text for turn in episode.turns) if episode else ""
-        votes = await asyncio.gather(*(_vote(v, problem, trace, active) for v in self._verifiers))
-        decision, reason = decide(votes, self._config)
-        audit = None
-        if decision == "accepted" and (dissent := _dissent(votes)):
-            if not self._config.audit:
-                decision, reason = "rejected", f"{', '.join(dissent)} found another answer"
-            else:
-                stands, audit = await self._audit(problem, trace, active, votes, dissent)
-                if not stands:
-                    decision, reason = "rejected", audit
-        flags = tuple(sorted({f for v in votes for f in v.flags}))
-        return Verdict(
-            problem_id=problem.id, votes=tuple(votes), flags=flags, decision=decision, reason=reason, audit=audit
-        )  # fmt: skip
+    async def judge(self, problem: Problem, episode: Episode | None, active: Sequence[str]) -> Verdict:
+        trace = _trace_of(episode)
+        votes = await asyncio.gather(*(self._vote(v, problem, trace, active, 0) for v in self._verifiers))
+        verdict = await self._decide(problem, trace, active, votes)
+        self._counts["judged"] += 1
+        self._counts[verdict.decision] += 1
+        self._counts["abstentions"] += sum(v.valid is None for v in votes)
+        self._counts["audits"] += verdict.audit is not None
+        return verdict
+
+    async def judge_many(self, cases: Sequence[tuple[Problem, Episode | None, Sequence[str]]]) -> list[Verdict]:
+        """One call for many problems; they share the verifiers' batches."""
+        return list(await asyncio.gather(*(self.judge(*case) for case in cases)))
+
+    async def stats(self) -> dict[str, float]:
+        return {k: float(v) for k, v in self._counts.items()}
+
+    # ---------------------------------------------------------------- votes
+
+    async def _vote(
+        self, verifier: Verifier, problem: Problem, trace: str, active: Sequence[str], attempt: int
+    ) -> Vote:
+        """A verifier's vote, or its abstention, within its deadline. Never raises."""
+        began = time.monotonic()
+        task = asyncio.ensure_future(verifier.vote(problem, trace, active, attempt))
+        # `wait` and not `wait_for`: a verifier that will not be cancelled must not hold the committee up.
+        done, _ = await asyncio.wait([task], timeout=verifier.timeout_s)
+        if not done:
+            task.cancel()
+            self._late.add(task)
+            task.add_done_callback(self._forget)
+            vote = abstention(verifier.name, f"no vote within {verifier.timeout_s:g} s", "infra_error")
+        else:
+            vote = _result(verifier.name, task)
+        return vote.model_copy(update={"wall_s": time.monotonic() - began})
+
+    def _forget(self, task: asyncio.Task[Vote]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was late; what it ended with no longer matters, and must not be logged as unseen
+
+    # ---------------------------------------------------------------- the decision
+
+    async def _decide(self, problem: Problem, trace: str, active: Sequence[str], votes: Sequence[Vote]) -> Verdict:
+        c = self._config
+        cast = [v for v in votes if v.valid is not None]
+        valid = [v for v in cast if v.valid]
+        flags = sorted({flag for v in cast for flag in v.flags})
+        barred = [flag for flag in flags if flag in c.disqualifying]
+        missing = sum(v.valid is None and v.outcome.kind == "infra_error" for v in votes)
+
+        def verdict(decision: str, reason: str, audit: str | None = None) -> Verdict:
+            fields = {"problem_id": problem.id, "votes": votes, "flags": flags, "decision": decision}
+            return Verdict.model_validate({**fields, "reason": reason, "audit": audit})
+
+        if len(cast) < c.quorum:
+            return verdict("undecided", f"{len(cast)} votes, the quorum is {c.quorum}")
+        if barred:
+            return verdict("rejected", f"flagged {', '.join(barred)}")
+        if len(valid) < c.required:
+            reason = f"{len(valid)} of {len(votes)} vote valid, {c.required} are needed"
+            if len(valid) + missing >= c.required:
+                return verdict("undecided", f"{reason}, and {missing} could not vote")
+            return verdict("rejected", reason)
+        dissent = [v for v in cast if not v.valid]
+        if not dissent:
+            return verdict("accepted", f"{len(valid)} of {len(votes)} vote valid")
+        if not c.audit:
+            return verdict("rejected", "the answers differ")
+        resolved, said = await self._audit(problem, trace, active, valid, dissent)
+        return verdict(
+            "accepted" if resolved else "rejected", f"{len(valid)} of {len(votes)} vote valid, audited", said
+        )
 
     async def _audit(
-        self, problem: Problem, trace: str, active: tuple[str, ...], votes: list[Vote], dissent: list[str]
+        self, problem: Problem, trace: str, active: Sequence[str], valid: Sequence[Vote], dissent: Sequence[Vote]
     ) -> tuple[bool, str]:
-        """(the problem stands, why)."""
-        deriving = {v.name for v in self._verifiers if v.derives}
-        agree = sum(v.valid is True for v in votes if v.verifier in deriving)
-        if agree >= _DERIVATIONS and not deriving & set(dissent):
-            return True, f"{agree} derivations agree, {', '.join(dissent)} only sampled another answer"
-        again = await asyncio.gather(
-            *(_vote(v, problem, trace, active, again=True) for v in self._verifiers if v.name in dissent)
+        """Whether the differing answers are resolved in favour of the submission, and why."""
+        by_name = {v.name: v for v in self._verifiers}
+        derived = [v.verifier for v in dissent if by_name[v.verifier].derived]
+        if derived:
+            return False, f"{', '.join(derived)} derives another answer"
+        confirming = [v.verifier for v in valid if by_name[v.verifier].derived]
+        if len(confirming) >= self._config.required:
+            return True, f"{' and '.join(confirming)} derive the submitted answer independently; samples differ"
+        second = await asyncio.gather(
+            *(self._vote(by_name[v.verifier], problem, trace, active, 1) for v in dissent),
         )
-        still = [v.verifier for v in again if v.valid is not True]
-        if still:
-            return False, f"{', '.join(still)} found another answer again"
-        return True, f"{', '.join(dissent)} agreed on a second look"
-
-    async def check_health(self) -> None:
-        """Nothing of its own to fail: verifiers' failures are abstentions."""
+        stubborn = [v.verifier for v in second if not v.valid]
+        if stubborn:
+            return False, f"{', '.join(stubborn)} did not come round when asked again"
+        return True, f"{', '.join(v.verifier for v in second)} found the submitted answer when asked again"
 
 
-def decide(votes: list[Vote], settings: config.Committee) -> tuple[Any, str]:
-    """(decision, reason) from the votes alone, before any audit."""
-    cast = [v for v in votes if v.valid is not None]
-    valid = [v for v in cast if v.valid]
-    flags = sorted({f for v in votes for f in v.flags if f in settings.disqualifying})
-    if len(cast) < settings.quorum:
-        silent = ", ".join(f"{v.verifier} ({v.outcome.reason or v.rationale})" for v in votes if v.valid is None)
-        return "undecided", f"{len(cast)} votes, quorum {settings.quorum}; abstained: {silent}"
-    if flags:
-        return "rejected", f"flagged {', '.join(flags)}"
-    if len(valid) < settings.required:
-        against = "; ".join(f"{v.verifier}: {v.rationale}" for v in cast if not v.valid)
-        return "rejected", f"{len(valid)} of {settings.required} valid votes; {against}"
-    return "accepted", f"{len(valid)} of {len(votes)} vote valid"
+def _result(name: str, task: asyncio.Task[Vote]) -> Vote:
+    """What a finished verifier said, if it is a vote of its own."""
+    if task.cancelled():
+        return abstention(name, "cancelled", "infra_error")
+    error = task.exception()
+    if isinstance(error, Failure):
+        return abstention(name, str(error), error.kind)
+    if error is not None:
+        return abstention(name, f"{type(error).__name__}: {str(error)[:200]}", "infra_error")
+    vote = task.result()
+    if not isinstance(vote, Vote):
+        return abstention(name, f"answered with {type(vote).__name__}, expected a vote", "model_error")
+    return vote.model_copy(update={"verifier": name})
 
 
-def _dissent(votes: list[Vote]) -> list[str]:
-    return [v.verifier for v in votes if v.valid is False]
-
-
-async def _vote(verifier: Verifier, problem: Problem, trace: str, active: tuple[str, ...], again: bool = False) -> Vote:
-    """A vote within the verifier's deadline, or its abstention."""
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(verifier.timeout_s):
-            return await verifier.vote(problem, trace, active, again)
-    except TimeoutError:
-        outcome = Outcome(kind="infra_error", reason=f"no vote within {verifier.timeout_s:g} s")
-    except Failure as e:
-        outcome = Outcome(kind=e.kind, reason=str(e))
-    except Exception as e:  # whatever a verifier dies of costs its vote, not the run
-        outcome = Outcome(kind="infra_error", reason=f"{type(e).__name__}: {str(e)[:200]}")
-    return Vote(
-        verifier=verifier.name, valid=None, rationale="abstains", outcome=outcome, wall_s=time.monotonic() - began
-    )
+def _trace_of(episode: Episode | None) -> str:
+    """The agent's turns and what its tools answered, as text."""
+    if episode is None:
+        return ""
+    parts = []
+    for turn in episode.turns:
+        parts.append(turn.text)
+        if turn.tool is not None:
+            parts.append(f"-> {turn.tool.content}")
+    return "\n".join(parts)[-TRACE_CHARS:]

@@ -1,8 +1,11 @@
-"""A client for OpenAI-compatible chat endpoints: deadlines, retries, bounds; nothing of the reply is trusted.
+"""A small client for any OpenAI-compatible chat endpoint.
 
-Invariant: `complete` ends within `timeout_s` a try, however slowly the server drips, reads at most `_MAX_BYTES`, and
-raises Failure: infra_error where another try may help (unreachable, overloaded, late), data_error where it will not
-(bad request, wrong key, a reply that is no chat completion).
+Consumes messages, produces the text of one reply. Every call ends within `timeout_s` a try, whatever the other side
+does (silence, a slow drip, an endless body), and no reply over `max_bytes` is held in memory. What cannot be mended
+by asking again is not asked again.
+
+Failures: infra_error (unreachable, too slow, 429 or 5xx to the last try, no readable body: retry later) · data_error
+(the endpoint refuses the request: key, model name, field) · model_error (the reply holds no text).
 """
 
 from __future__ import annotations
@@ -10,15 +13,24 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 
 from pipeline.records import Failure
 
-_MAX_BYTES = 4 << 20
-_RETRY_STATUS = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_BACKOFF_S = 0.5
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+
+
+class _TryAgain(Exception):
+    """One try failed in a way that another may not. `pause_s`: what the endpoint asked for, if it did."""
+
+    def __init__(self, reason: str, pause_s: float | None = None):
+        super().__init__(reason)
+        self.pause_s = pause_s
 
 
 class ChatClient:
@@ -26,62 +38,97 @@ class ChatClient:
         self,
         base_url: str,
         model: str,
-        api_key_env: str,
+        api_key_env: str = "OPENAI_API_KEY",
+        *,
         timeout_s: float = 120.0,
         retries: int = 4,
         concurrency: int = 16,
+        max_bytes: int = 4 << 20,
     ):
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
-        self._key_env = api_key_env
         self._timeout_s = timeout_s
-        self._retries = retries
-        self._gate = asyncio.Semaphore(concurrency)
-        self._http = httpx.AsyncClient(timeout=timeout_s)
+        self._tries = retries + 1
+        self._max_bytes = max_bytes
+        self._turns = asyncio.Semaphore(concurrency)
+        key = os.environ.get(api_key_env, "")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        limits = httpx.Limits(max_connections=concurrency)
+        self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, limits=limits)
 
-    async def complete(self, messages: Sequence[dict[str, str]], temperature: float, max_tokens: int, seed: int) -> str:
-        """The text of the assistant's next message."""
-        body = {
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def complete(
+        self,
+        messages: Sequence[dict[str, str]],
+        *,
+        temperature: float,
+        max_tokens: int,
+        seed: int | None = None,
+        schema: dict[str, Any] | None = None,
+    ) -> str:
+        """The reply to `messages`; with `schema` the endpoint is asked for JSON of that form. Raises Failure."""
+        body: dict[str, Any] = {
             "model": self._model,
             "messages": list(messages),
             "temperature": temperature,
             "max_tokens": max_tokens,
-            "seed": seed,
         }
-        async with self._gate:
-            for attempt in range(self._retries + 1):
-                try:
-                    async with asyncio.timeout(self._timeout_s):
-                        return await self._once(body)
-                except TimeoutError:
-                    last = Failure(f"{self._url}: no reply within {self._timeout_s:g} s", "infra_error")
-                except Failure as e:
-                    last = e
-                if last.kind != "infra_error":
-                    break
-                await asyncio.sleep(_BACKOFF_S * 2**attempt)
-        raise last
+        if seed is not None:
+            body["seed"] = seed
+        if schema is not None:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "strict": True, "schema": schema},
+            }
+        last = ""
+        for attempt in range(self._tries):
+            try:
+                async with self._turns:
+                    return _text_of(await self._post(body))
+            except _TryAgain as e:
+                last = str(e)
+                if attempt + 1 < self._tries:
+                    wished = e.pause_s if e.pause_s is not None else _FIRST_PAUSE_S * 2**attempt
+                    await asyncio.sleep(min(wished, _LONGEST_PAUSE_S) * random.uniform(0.8, 1.2))
+        raise Failure(f"{self._url}: {last} ({self._tries} tries)", "infra_error")
 
-    async def _once(self, body: dict[str, object]) -> str:
-        key = os.environ.get(self._key_env)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async def _post(self, body: dict[str, Any]) -> bytes:
+        """One try: the whole body of a 200, read under one deadline and one size limit."""
         try:
-            async with self._http.stream("POST", self._url, json=body, headers=headers) as response:
-                received = bytearray()
-                async for part in response.aiter_bytes():
-                    received += part
-                    if len(received) > _MAX_BYTES:
-                        raise Failure(f"{self._url}: reply over {_MAX_BYTES >> 20} MB")
+            async with asyncio.timeout(self._timeout_s):
+                async with self._http.stream("POST", self._url, json=body) as response:
+                    received = bytearray()
+                    async for chunk in response.aiter_bytes():
+                        received += chunk
+                        if len(received) > self._max_bytes:
+                            raise Failure(f"{self._url}: a reply over {self._max_bytes} bytes", "infra_error")
+        except TimeoutError:
+            raise _TryAgain(f"no whole reply within {self._timeout_s:g} s") from None
         except httpx.HTTPError as e:
-            raise Failure(f"{self._url}: {type(e).__name__} {e}".rstrip(), "infra_error") from None
+            raise _TryAgain(f"{type(e).__name__}: {e}") from None
+        except (httpx.InvalidURL, ValueError) as e:
+            raise Failure(f"{self._url}: {e}; expected an http(s) base URL") from None
+        if response.status_code == 429 or response.status_code >= 500:
+            raise _TryAgain(f"HTTP {response.status_code}", _retry_after(response))
         if response.status_code != 200:
-            kind = "infra_error" if response.status_code in _RETRY_STATUS else "data_error"
-            said = " ".join(received[:200].decode(errors="replace").split())
-            raise Failure(f"{self._url}: status {response.status_code}: {said}", kind)  # type: ignore[arg-type]
-        try:
-            content = json.loads(received)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            raise Failure(f"{self._url}: the reply is no chat completion") from None
-        if not isinstance(content, str):
-            raise Failure(f"{self._url}: the reply holds no text")
-        return content
+            said = received[:200].decode("utf-8", "replace").replace("\n", " ")
+            raise Failure(f"{self._url}: HTTP {response.status_code} for model {self._model!r}: {said}")
+        return bytes(received)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
+
+
+def _text_of(body: bytes) -> str:
+    """The first choice's text. Raises _TryAgain for a body that is no chat completion."""
+    try:
+        content = json.loads(body)["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        raise _TryAgain("the reply is no chat completion") from None
+    if not isinstance(content, str) or not content.strip():
+        raise Failure("the reply holds no text", "model_error")
+    return content

@@ -1,15 +1,19 @@
-"""The prober: rho(q), how often a fixed solver solves a problem (PAPER, prober).
+"""The prober: how often a solver that sees the statement alone gets a problem right, rho(q).
 
-Consumes an accepted problem and the name of the prober that is in charge; asks that prober's engine pool for n answers
-to the final statement, and nothing else, under fixed decoding; produces the unbiased Pass@k with its interval. It
-waits for the engine and the sandbox within `timeout_s`.
+Consumes accepted problems; produces a Probe each, from n samples under one fixed decoding. It waits for the solver
+engine of the asked rung and for the sandbox that compares formulas, both within `timeout_s`.
+
+A sample without a boxed answer is wrong: the solver did not answer. A sample whose answer cannot be compared is
+unknown: it is counted apart, and widens the interval instead of moving the estimate.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from typing import Any
 
-from actors.answers import compare_many, extract_boxed
+from actors.answers import Judgement, compare_many, extract_boxed
 from actors.calls import answer
 from actors.execution import Executor
 from actors.passk import estimate
@@ -18,24 +22,37 @@ from pipeline.records import Failure, Probe, Problem
 
 
 class Prober:
-    """Serve replica. `solvers`: engine pools by the model path that names them in the ladder."""
+    """A Serve replica. `solvers`: handle of each rung of the ladder, by model path."""
 
     def __init__(self, config: config.Prober, solvers: dict[str, Any], sandbox: Any):
         self._config = config
         self._solvers = solvers
         self._executor = Executor(sandbox.run_batch.remote)
+        self._counts = {"problems": 0, "samples": 0, "correct": 0, "unknown": 0}
 
     async def probe(self, problem: Problem, prober: str, seed: int) -> Probe:
-        """Raises Failure: infra_error if the engine fails, data_error if too few answers can be judged."""
+        """Raises Failure: an unknown rung, an engine without an answer, or fewer than k samples that can be judged."""
         c = self._config
         if prober not in self._solvers:
-            raise Failure(f"prober {prober!r}: not in prober.ladder ({', '.join(self._solvers)})")
+            raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
         response = self._solvers[prober].answers.remote(problem.question, c.n, c.sampling, seed)
         texts: list[str] = await answer(response, f"prober {prober}", c.timeout_s)
-        given = [a for a in map(extract_boxed, texts) if a is not None]
-        outcomes = await compare_many([(problem.answer_kind, problem.answer, a) for a in given], self._executor)
-        correct, unknown = outcomes.count("equal"), outcomes.count("unknown")
-        return estimate(problem.id, correct, len(texts) - correct - unknown, unknown, c.k, prober)
+        outcomes = await judge(problem, texts, self._executor)
+        correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))
+        for name, count in (("problems", 1), ("samples", len(texts)), ("correct", correct), ("unknown", unknown)):
+            self._counts[name] += count
+        return estimate(problem.id, correct, wrong, unknown, c.k, prober)
 
-    async def check_health(self) -> None:
-        """Stateless: its engines and the sandbox have health checks of their own."""
+    async def probe_many(self, problems: Sequence[Problem], prober: str, seed: int) -> list[Probe]:
+        return list(await asyncio.gather(*(self.probe(p, prober, seed + i) for i, p in enumerate(problems))))
+
+    async def stats(self) -> dict[str, float]:
+        return {k: float(v) for k, v in self._counts.items()}
+
+
+async def judge(problem: Problem, completions: Sequence[str], executor: Executor) -> list[Judgement]:
+    """Each completion's boxed answer against the problem's."""
+    given = [extract_boxed(text) for text in completions]
+    boxed = [(problem.answer_kind, problem.answer, g) for g in given if g is not None]
+    judged = iter(await compare_many(boxed, executor))
+    return [next(judged) if g is not None else "different" for g in given]

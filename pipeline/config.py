@@ -188,12 +188,14 @@ class Sandbox(Section):
 
 class SymbolicVerifier(Section):
     kind: Literal["symbolic"] = "symbolic"
-    timeout_s: Seconds = 10
+    timeout_s: Seconds = 30
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 class ExecutingVerifier(Section):
     kind: Literal["executing"] = "executing"
-    timeout_s: Seconds = 10
+    timeout_s: Seconds = 30
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 class ModelVerifier(Section):
@@ -202,8 +204,11 @@ class ModelVerifier(Section):
     """Answers by majority of n."""
     majority: Fraction = 0.6
     """Share of the samples that must agree, else the verifier abstains."""
+    temperature: float = Field(default=0.7, ge=0)
     max_tokens: Positive = 160
     timeout_s: Seconds = 60
+    trace: bool = True
+    """Show an endpoint the agent's work beside the statement, as the paper does."""
     base_url: str | None = None
     """An OpenAI-compatible endpoint; None asks the prober pool's engine."""
     model: str | None = None

@@ -33,8 +33,8 @@ async def conclude(
     """The vote that follows from a derivation's `{"answer": ...}` or `{"unsolvable": ...}`."""
     found = result.value
     if not result.ok or not isinstance(found, dict):
-        kind = "infra_error" if result.status == "infra" else "data_error"
-        return abstention(name, f"sandbox: {result.status} {result.reason}".strip(), kind)
+        cause = "infra_error" if result.status == "infra" else "data_error"
+        return abstention(name, f"sandbox: {result.status} {result.reason}".strip(), cause)
     if "answer" not in found:
         reason = str(found.get("unsolvable", "no answer"))
         return Vote(verifier=name, valid=False, rationale=f"unsolvable: {reason}", flags=("unsolvable",))

@@ -5,6 +5,8 @@ that does not apply shows as a dimension that does not cancel, and a condition a
 `solve` returns `{"answer": text}` or `{"unsolvable": reason}`.
 """
 
+from typing import Any
+
 import sympy as sp
 
 LIMIT = 10**9
@@ -93,7 +95,7 @@ def at(items, a):
     return items[int(a) - 1]
 
 
-ON_THINGS = {
+ON_THINGS: dict[str, Any] = {
     "add": lambda x, a: x + a,
     "subtract": difference,
     "multiply": times,
@@ -104,13 +106,13 @@ ON_THINGS = {
     "digit_sum": digit_sum,
     "larger": lambda x, a: sp.Max(x, a),
 }
-ON_RESULTS = {"double": lambda x: x * 2, "modulo": rest}
-ON_LISTS = {
+ON_RESULTS: dict[str, Any] = {"double": lambda x: x * 2, "modulo": rest}
+ON_LISTS: dict[str, Any] = {
     "keep_even": lambda items: [v for v in items if sp.Eq(v - 2 * sp.floor(v / 2), 0) == True],  # noqa: E712
     "keep_above": lambda items, a: [v for v in items if sp.Gt(v, a) == True],  # noqa: E712
     "add_each": lambda items, a: [v + a for v in items],
 }
-FROM_LISTS = {
+FROM_LISTS: dict[str, Any] = {
     "list_sum": lambda items: sp.Add(*items),
     "list_max": extreme(sp.Max),
     "list_min": extreme(sp.Min),
@@ -120,7 +122,7 @@ FROM_LISTS = {
 # What a unit is worth in another one, and what a rate turns it into.
 CONVERSIONS = {"km_to_m": (KM, M, 1000), "g_to_mg": (G, MG, 1000), "h_to_min": (H, MIN, 60)}
 GAINS = {"travel_more": M, "add_mass": G}
-ON_ANY_UNIT = {"part": quotient, "repeat": times}
+ON_ANY_UNIT: dict[str, Any] = {"part": quotient, "repeat": times}
 
 
 def begin(rule, numbers):
