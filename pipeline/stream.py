@@ -59,22 +59,17 @@ class Stream:
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
-        last = "no attempt"
         for attempt in range(1, self._config.episode.attempts + 1):
             try:
                 judged = await self._attempt(task, attempt, prober)
             except Failure as e:
-                if e.kind != "infra_error":
-                    return _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
-                last = str(e)
-            else:
-                if judged.episode.outcome.kind != "infra_error":
-                    return judged
-                last = judged.episode.outcome.reason
-                await self.drop([judged])
+                judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
+            if judged.episode.outcome.kind != "infra_error" or attempt == self._config.episode.attempts:
+                break
+            await self.drop([judged])  # its episode may have been played, and only the verdict or the probe failed
             self.retries += 1
             await asyncio.sleep(_BACKOFF_S * attempt)
-        return _given_up(task, self._config.episode.attempts, Outcome(kind="infra_error", reason=last))
+        return judged
 
     async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:
         c = self._config
