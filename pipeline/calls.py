@@ -33,11 +33,14 @@ class Watchdog:
 @asynccontextmanager
 async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
     """Ends the block with one line that names the stage and what it waited for, after `seconds` without a beat."""
+    timeout = asyncio.timeout(seconds)
+    dog = Watchdog(timeout, seconds)
     try:
-        async with asyncio.timeout(seconds) as timeout:
-            dog = Watchdog(timeout, seconds)
+        async with timeout:
             yield dog
     except TimeoutError:
+        if not timeout.expired():
+            raise  # the block's own
         raise Failure(f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}", "infra_error") from None
 
 
