@@ -71,13 +71,13 @@ def _files(path: Path) -> list[Path]:
 def _questions(path: Path, text: str, on_bad_record: str) -> tuple[list[Document], int]:
     pairs: list[tuple[int, str]] = []
     skipped = 0
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 in a string
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             pairs.append((number, f"Q: {_text(row, 'question')}\nA: {_text(row, 'answer')}"))
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             cause = f"no field {e}" if isinstance(e, KeyError) else f"no JSON object with text fields ({e})"
             if on_bad_record == "stop":
                 raise Failure(
@@ -96,6 +96,8 @@ def _text(row: dict[str, object], field: str) -> str:
     value = row[field]
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise TypeError(f"{field} is {type(value).__name__}")
+    if not str(value).strip():
+        raise ValueError(f"{field} is empty")
     return str(value)
 
 
@@ -104,7 +106,8 @@ def _chunks(text: str, max_chars: int) -> Iterator[str]:
     piece = ""
     for paragraph in text.split("\n\n"):
         if piece and len(piece) + len(paragraph) + 2 > max_chars:
-            yield piece
+            if piece.strip():
+                yield piece
             piece = ""
         piece = f"{piece}\n\n{paragraph}" if piece else paragraph
     if piece.strip():
