@@ -213,6 +213,27 @@ def test_equal_rewards_give_no_advantage(reward: float) -> None:
     assert (by_stage[tokens.stage_A == 1] != 0).all()
 
 
+def test_rewards_that_differ_by_rounding_only_are_equal() -> None:
+    """0.1 + 0.2 is not 0.3 in floating point; a z-score would blow the difference up to +-1."""
+    rng = np.random.default_rng(0)
+    third = np.float32(0.3)
+    rewards = [float(third), float(np.nextafter(third, np.float32(1))), float(third)]
+    rollouts = [make_rollout(str(i), "g", [(0, r, 1)], r, rng) for i, r in enumerate(rewards)]
+    tokens = batch_of(rollouts).tokens
+    assert len(set(tokens.reward_S.tolist())) == 2
+    assert trajectory_advantages(tokens).tolist() == [0.0] * 3
+    assert stage_advantages(tokens).tolist() == [0.0] * 3
+
+
+def test_the_scale_of_the_rewards_does_not_matter() -> None:
+    """No epsilon in the denominator: tiny differences that are differences count in full."""
+    rollouts = some_rollouts(11)
+    small = [r.model_copy(update={"terminal_reward": r.terminal_reward * 1e-9}) for r in rollouts]
+    torch.testing.assert_close(
+        trajectory_advantages(batch_of(small).tokens), trajectory_advantages(batch_of(rollouts).tokens)
+    )
+
+
 def test_stages_are_compared_with_themselves_only() -> None:
     """Adding a constant to all rewards of one stage of one group changes no advantage."""
     rollouts = some_rollouts(7)
@@ -303,6 +324,16 @@ def test_grpo_weights_match_finite_differences() -> None:
             rollouts, config, down, engine, ref.double()
         )
         assert -float(slope) / (2 * step) == pytest.approx(float(weight[n]), rel=1e-3, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(ragged(), st.sampled_from([None, 2.0]))
+def test_grpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollout], cap: float | None) -> None:
+    batch = batch_of(rollouts)
+    if not len(batch.loss_N):
+        return
+    logp, ref = log_probabilities(batch, 0, spread=200.0)
+    assert weights_of(GRPO(kl=0.1, importance_cap=cap), batch, logp, ref).isfinite().all()
 
 
 def test_the_importance_cap_bounds_a_stale_token_with_a_negative_advantage() -> None:
