@@ -202,6 +202,10 @@ class PolicyEngine:
         """
         whole = [{k: v for k, v in chunk.items() if k != "lm_head.weight" or k in self._tensors} for chunk in chunks]
         self._check({name: shape for chunk in whole for name, (_, shape, _) in chunk.items()})
+        await asyncio.shield(self._load(version, whole))
+
+    async def _load(self, version: int, whole: list[Tensors]) -> None:
+        """Once begun, an update goes on to its end, whoever stops waiting for it."""
         async with self._updating:
             await self.start_update()
             for chunk in whole:

@@ -192,6 +192,24 @@ def test_weights_change_under_running_requests(running, tmp_path):
     assert stats["update_bytes"] == 2 * sum(p.numel() for p in new.parameters())
 
 
+def test_a_caller_that_gives_up_does_not_break_an_update(running, tmp_path):
+    engine = running.engine
+    newest = make_model(tmp_path / "newest", seed=2)
+
+    async def give_up():
+        task = asyncio.create_task(engine.load(8, wire(newest)))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() and engine.version != 8
+        (s,) = await engine.generate(prompts(engine, 1)[0], GREEDY, seed=0)
+        await engine.check_health()
+        return s
+
+    sample = running.run(give_up())
+    assert set(sample.versions) == {8} and is_greedy(newest, prompts(engine, 1)[0], sample.token_ids)
+
+
 def test_an_update_that_fails_half_way_ends_requests_and_health(running):
     """Last in this module: the engine does not serve again."""
     engine = running.engine

@@ -208,6 +208,12 @@ def test_an_edit_of_an_unknown_skill_changes_nothing(arguments):
     assert seen[3]["content"].endswith("Stage: refine") and "no skill" in seen[3]["content"]
 
 
+def test_a_skill_can_be_dropped_once():
+    edit = "## Refine\n" + call("edit", drop=["add"])
+    episode, _, _ = play([edit, edit, SUBMIT])
+    assert [t.tool.status for t in episode.turns[:2]] == ["ok", "error"] and episode.active == ("gcd", "lcm")
+
+
 def test_a_malformed_call_is_answered_and_keeps_the_stage():
     episode, _, seen = play(["## Check\n<tool_call>\nexec(1)\n</tool_call>", SUBMIT])
     assert facts(episode)[0] == ("check", "think", "malformed")
