@@ -41,11 +41,14 @@ class PolicyReplica:
         await self.sync()
 
     async def sync(self, version: int = 0) -> int:
-        """Pull a version from the store (0: its newest); returns the version that serves now."""
+        """Pull the store's newest version, which must be `version` or later; returns the version that serves now."""
         if self._weights is None:
             return self._engine.version
         async with self._pulling:
-            published = await answer(self._weights.fetch.remote(version), "weight store", _SHORT_S)
+            published = await answer(self._weights.fetch.remote(), "weight store", _SHORT_S)
+            newest = published.version if published else 0
+            if newest < version:
+                raise Failure(f"weights version {version}: the store's newest is {newest}", "infra_error")
             if published is not None and published.serial != self._serial:
                 if self._config.weight_transport != BACKEND:
                     raise Failure(
