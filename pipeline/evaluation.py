@@ -38,7 +38,7 @@ def read_benchmark(path: Path, limit: int) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise Failure(f"evaluate.benchmark {path}: {e}; expected a readable JSONL file") from None
     for number, line in enumerate(lines, start=1):
@@ -48,25 +48,38 @@ def read_benchmark(path: Path, limit: int) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-            rows.append({**row, "question": str(row["question"]), "answer": str(row["answer"])})
-        except (ValueError, KeyError, TypeError):
+            rows.append({**row, "question": _text(row["question"]), "answer": _text(row["answer"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise Failure(f'{path}:{number}: expected {{"question": …, "answer": …}}') from None
     if not rows:
         raise Failure(f"evaluate.benchmark {path}: holds no problem")
     return rows
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TypeError
+    return str(value)
+
+
 def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judged]]) -> dict[str, Any]:
-    """Mean@k: the mean over problems of the share of right samples, with a 95 % interval, and by category and steps."""
-    shares = []
-    for group in outcomes:
-        judged = [o for o in group if o != "unknown"]
-        shares.append(mean([float(o == "equal") for o in judged]))
+    """Mean@k: the mean over problems of the share of right samples, with a 95 % interval, and by category and steps.
+
+    A problem of which no sample could be judged is left out. Raises Failure if that is so of all.
+    """
+    scored = [
+        (row, mean([float(o == "equal") for o in group if o != "unknown"]))
+        for row, group in zip(rows, outcomes, strict=True)
+        if any(o != "unknown" for o in group)
+    ]
+    if not scored:
+        raise Failure(f"evaluate: none of the answers to {len(rows)} problems could be judged", "infra_error")
+    shares = [share for _, share in scored]
     spread = math.sqrt(sum((s - mean(shares)) ** 2 for s in shares) / max(len(shares) - 1, 1) / len(shares))
 
     def by(field: str) -> dict[str, float]:
-        names = sorted({str(r[field]) for r in rows if field in r})
-        return {n: mean([s for r, s in zip(rows, shares, strict=True) if str(r.get(field)) == n]) for n in names}
+        names = sorted({str(row[field]) for row, _ in scored if field in row})
+        return {n: mean([s for row, s in scored if field in row and str(row[field]) == n]) for n in names}
 
     return {
         "mean": mean(shares),
