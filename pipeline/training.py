@@ -7,6 +7,7 @@ so an interrupted driver never waits for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Awaitable
 from pathlib import Path
@@ -59,6 +60,8 @@ def start(spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[Tra
     """Train in a thread of its own; the future has the summary or the Failure."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[TrainSummary] = loop.create_future()
+    # Its failure may come when nobody awaits it any more, which asyncio would then complain of on stderr.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def settle(result: TrainSummary | None, error: BaseException | None) -> None:
         if future.done():
@@ -74,7 +77,7 @@ def start(spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[Tra
             result = train(spec, feed, weights)
         except BaseException as e:
             error = e
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, error)
 
     threading.Thread(target=work, name=f"train-{spec.name}", daemon=True).start()
@@ -104,10 +107,11 @@ async def train_with_progress(context: Context, stage: str, spec: TrainSpec, fee
         async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
             while True:
                 await asyncio.wait({trainer}, timeout=_POLL_S)
+                ended = trainer.done()  # asked before its steps, so that none comes between
                 for step, metrics in sorted((await answer(feed.done_since.remote(last), "dataset feed", 60)).items()):
                     context.metrics.log(stage, step, metrics)
                     progress.advance(1, loss=metrics["loss"])
                     dog.beat(f"training step {step + 1}")
                     last = step
-                if trainer.done():
+                if ended:
                     return await trainer
