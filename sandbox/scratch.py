@@ -25,9 +25,12 @@ def new_folder() -> tuple[str, int]:
                     remove(entry.path)
                 finally:
                     os.close(fd)
-    path = tempfile.mkdtemp(prefix=_PREFIX)
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    unlocked = tempfile.mkdtemp(prefix=f"new-{_PREFIX}")
+    lock = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(lock, fcntl.LOCK_EX)
+    # Only now under a name that others sweep: before the lock was held, it looked like a dead one's.
+    path = unlocked.replace(f"new-{_PREFIX}", _PREFIX)
+    os.rename(unlocked, path)
     return path, lock
 
 

@@ -43,7 +43,6 @@ class Arena:
         (FOLDER / "open").mkdir(parents=True)
         (FOLDER / "open").chmod(0o777)
         (FOLDER / "tmp").mkdir(mode=0o711)
-        tempfile.tempdir = str(FOLDER / "tmp")
         (FOLDER / "answers.json").write_text('{"answer": "EXPECTED-canary"}')
         FOLDER.chmod(0o755)
         self.victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -150,6 +149,7 @@ def main() -> None:
     sys.path[:] = [path for path in sys.path if path]
     os.environ["ARENA_TOKEN"] = "secret"
     arena = Arena()
+    tempfile.tempdir = str(FOLDER / "tmp")
     children = len(_children())
     slot = Slot("unsafe")
     print(json.dumps({"level": slot.level, "layers": {layer.name: layer.active for layer in slot.platform.layers}}))

@@ -1,0 +1,190 @@
+"""The pool: many callers, few slots, and an answer for each. One test deploys it with Ray Serve."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.sandbox_pool import SandboxPool
+from sandbox import Case, Limits, Request, SandboxUnavailable
+
+LIMITS = {"wall_s": 2.0, "cpu_s": 1.0, "memory_mb": 128}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[SandboxPool]:
+    pool = SandboxPool(slots=2, limits=LIMITS, queue=8, sessions=2)
+    yield pool
+    pool.close()
+
+
+def test_a_batch_comes_back_in_order_and_a_failure_stays_alone(pool: SandboxPool) -> None:
+    codes = [f"print({n})" if n % 5 else "1/0" for n in range(40)]
+    results = asyncio.run(pool.run_batch([Request(code) for code in codes]))
+    assert [r.stdout for r in results] == [f"{n}\n" if n % 5 else "" for n in range(40)]
+    assert {r.status for n, r in enumerate(results) if n % 5 == 0} == {"error"}
+
+
+def test_runs_are_side_by_side(pool: SandboxPool) -> None:
+    """Two that wait for each other's moment in time overlap; in turn, the spans would not."""
+    code = "import time; a = time.time(); time.sleep(0.5); span = [a, time.time()]"
+    first, second = asyncio.run(pool.run_batch([Request(code, value="span")] * 2))
+    assert first.value[0] < second.value[1] and second.value[0] < first.value[1]
+
+
+def test_a_full_queue_makes_callers_wait_and_says_so_in_the_end() -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS, queue=1, wait_s=0.4)
+    try:
+        nap = Request("import time; time.sleep(1)")
+        results = asyncio.run(pool.run_batch([nap, nap, nap]))
+        assert [r.status for r in results] == ["ok", "infra", "infra"]
+        assert "queue is full" in results[1].reason
+        assert asyncio.run(pool.run(Request("print(1)"))).stdout == "1\n"
+    finally:
+        pool.close()
+
+
+def test_a_request_that_no_slot_took_in_time_is_answered() -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS, queue=8, wait_s=0.4)
+    try:
+        nap = Request("import time; time.sleep(1)")
+        results = asyncio.run(pool.run_batch([nap, nap]))
+        assert [r.status for r in results] == ["ok", "infra"] and "no free slot" in results[1].reason
+    finally:
+        pool.close()
+
+
+def test_a_dead_zygote_is_mended_before_the_caller_notices(pool: SandboxPool) -> None:
+    before = pool.stats()["restarts"]
+    for slot in pool._slots:
+        os.kill(slot._zygote.process.pid, signal.SIGKILL)
+    results = asyncio.run(pool.run_batch([Request("print(1)")] * 6))
+    assert [r.stdout for r in results] == ["1\n"] * 6
+    assert pool.stats()["restarts"] > before
+    pool.check_health()
+
+
+def test_tests_are_judged_apart(pool: SandboxPool) -> None:
+    cases = [Case(args=(n,), expected=n + 1) for n in range(4)] + [Case(args=(0,), expected=0)]
+    verdicts = asyncio.run(pool.judge_calls("def f(n): return n + 1", "f", cases))
+    assert [v.passed for v in verdicts] == [True] * 4 + [False]
+    scripts = [Case(stdin="2", stdout="4"), Case(stdin="3", stdout="4")]
+    assert [v.passed for v in asyncio.run(pool.judge_stdio("print(int(input()) * 2)", scripts))] == [True, False]
+
+
+def test_a_session_goes_on_wherever_its_cells_are_brought(pool: SandboxPool) -> None:
+    async def story() -> None:
+        name = await pool.open_session()
+        _, cells = await pool.session_run(name, "x = [1]")
+        stopped, cells = await pool.session_run(name, "x.append(2)\nwhile True: pass", cells)
+        assert stopped.status in ("timeout", "cpu_limit") and cells == ("x = [1]",)
+        result, cells = await pool.session_run(name, "x.append(3)", cells, value="x")
+        assert result.value == [1, 3]
+        await pool.close_session(name)  # as if the replica were gone
+        result, cells = await pool.session_run(name, "", cells, value="x")
+        assert result.value == [1, 3]
+        # What the caller says is the state, even if another call's cells came in between.
+        result, _ = await pool.session_run(name, "", cells[:1], value="x")
+        assert result.value == [1]
+
+    asyncio.run(story())
+
+
+def test_live_sessions_are_bounded_and_evicted_ones_come_back(pool: SandboxPool) -> None:
+    async def story() -> None:
+        held = {}
+        for n in range(4):
+            name = await pool.open_session()
+            _, held[name] = await pool.session_run(name, f"x = {n}")
+        assert pool.stats()["sessions"] <= 2
+        for n, (name, cells) in enumerate(held.items()):
+            assert (await pool.session_run(name, "", cells, value="x"))[0].value == n
+
+    asyncio.run(story())
+
+
+def test_below_the_minimum_the_pool_refuses_to_start() -> None:
+    with pytest.raises(SandboxUnavailable, match="expected one of"):
+        SandboxPool(minimum="portable-ish")
+
+
+def test_the_pool_never_imports_torch() -> None:
+    code = "import sys, actors.sandbox_pool; print([m for m in ('torch', 'vllm', 'ray') if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"
+
+
+@pytest.mark.engine
+def test_a_killed_replica_leaves_nothing_and_another_answers() -> None:
+    import ray
+    from ray import serve
+
+    ray.init(address="local", include_dashboard=False, num_cpus=4, log_to_driver=False)
+    try:
+        deployment = serve.deployment(SandboxPool).options(
+            num_replicas=2, ray_actor_options={"num_cpus": 1}, max_ongoing_requests=64, health_check_period_s=1
+        )
+        handle = serve.run(deployment.bind(slots=1, limits=LIMITS), name="pool", route_prefix=None)
+        batch = [Request(f"print({n})") for n in range(20)]
+        assert [r.stdout for r in handle.run_batch.remote(batch).result(timeout_s=60)] == [f"{n}\n" for n in range(20)]
+        replica = next(p for p in _processes() if "ServeReplica:pool" in p[1])[0]
+        below = _descendants(replica)
+        assert below
+        os.kill(replica, signal.SIGKILL)
+        end = time.monotonic() + 5
+        while any(map(_alive, below)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not any(map(_alive, below))
+        answers = []
+        for n in range(20):
+            try:
+                answers.append(handle.run.remote(Request(f"print({n})")).result(timeout_s=60).stdout)
+            except ray.exceptions.RayError:
+                answers.append(handle.run.remote(Request(f"print({n})")).result(timeout_s=60).stdout)
+        assert answers == [f"{n}\n" for n in range(20)]
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _processes() -> list[tuple[int, str]]:
+    mine = set(_descendants(os.getpid()))
+    found = []
+    for pid in mine:
+        try:
+            found.append((pid, Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()))
+        except OSError:
+            continue
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *_descendants(child)]
+    except OSError:
+        pass
+    return found
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_limits_of_the_config_reach_the_runs(pool: SandboxPool) -> None:
+    assert pool.limits == Limits(**LIMITS)
+    result = asyncio.run(pool.run(Request("x = bytearray(200 << 20)")))
+    assert result.status == "memory_limit"

@@ -1,0 +1,134 @@
+"""The kernel filter, against two oracles: libseccomp's own tables, and an interpreter of the program it compiles to."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import struct
+
+import pytest
+
+from sandbox import kernel, seccomp
+
+MACHINES = list(kernel.AUDIT_ARCH)
+PID = 4711
+ALLOW, KILL, EPERM, ENOSYS = "allow", "kill", 1, 38
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_call_numbers_are_those_of_libseccomp(machine: str) -> None:
+    name = ctypes.util.find_library("seccomp")
+    if name is None:
+        pytest.skip("no libseccomp on this machine")
+    resolve = ctypes.CDLL(name).seccomp_syscall_resolve_name_arch
+    resolve.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
+    wrong = {}
+    for call in kernel.NUMBERS:
+        theirs = resolve(kernel.AUDIT_ARCH[machine], call.encode())
+        if (kernel.number(call, machine) if kernel.number(call, machine) is not None else -1) != max(theirs, -1):
+            wrong[call] = theirs
+    assert wrong == {}
+
+
+def verdict(machine: str, call: str | int, *args: int, may_remove: bool = True, arch: int | None = None) -> object:
+    """What the program says of one call: the BPF machine, as seccomp(2) describes it."""
+    code = seccomp.program(may_remove, machine).replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
+    number = call if isinstance(call, int) else kernel.number(call, machine)
+    padded = [value & (1 << 64) - 1 for value in (*args, *[0] * (6 - len(args)))]
+    data = struct.pack("IIQ6Q", number, arch or kernel.AUDIT_ARCH[machine], 0, *padded)
+    accumulator = at = 0
+    while True:
+        operation, yes, no, value = struct.unpack_from("HBBI", code, at * 8)
+        at += 1
+        if operation == 0x20:
+            (accumulator,) = struct.unpack_from("I", data, value)
+        elif operation == 0x54:
+            accumulator &= value
+        elif operation == 0x05:
+            at += value
+        elif operation == 0x15:
+            at += yes if accumulator == value else no
+        elif operation == 0x35:
+            at += yes if accumulator >= value else no
+        elif operation == 0x45:
+            at += yes if accumulator & value else no
+        elif operation == 0x06:
+            return {0x7FFF0000: ALLOW, 0x80000000: KILL}.get(value, value & 0xFFFF)
+        else:
+            raise AssertionError(f"operation {operation:#x}")
+
+
+THREAD = 0x3D0F00  # what glibc's pthread_create asks for
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("expected", "call", "args"),
+    [
+        (ALLOW, "read", ()),
+        (ALLOW, "mmap", ()),
+        (ALLOW, "exit_group", ()),
+        (ALLOW, "clone", (THREAD,)),
+        (EPERM, "clone", (17,)),  # fork
+        (EPERM, "clone", (0x4111,)),  # vfork
+        (EPERM, "clone", (THREAD | 0x10000000,)),  # a thread in a new user namespace
+        (ENOSYS, "clone3", ()),
+        (ALLOW, "openat", (-100, 0, 0o101101)),  # write, create, truncate
+        (ALLOW, "openat", (-100, 0, 0o100000)),
+        (EPERM, "openat", (-100, 0, 0o1000)),  # read, truncate
+        (EPERM, "openat", (-100, 0, 0o1003)),
+        (ENOSYS, "openat2", ()),
+        (ALLOW, "kill", (PID, 15)),
+        (EPERM, "kill", (PID, 9)),
+        (EPERM, "kill", (PID + 1, 0)),
+        (EPERM, "kill", (-1, 15)),
+        (EPERM, "kill", (0, 15)),
+        (EPERM, "tgkill", (PID + 1, PID + 1, 15)),
+        (ALLOW, "fcntl", (0, 3)),
+        (EPERM, "fcntl", (0, 8)),
+        (EPERM, "fcntl", (0, 6)),
+        (EPERM, "ioctl", (0, 0x5412)),
+        (EPERM, "prctl", (1, 0)),
+        (ALLOW, "prctl", (15, 0)),
+        (ALLOW, "prlimit64", (0, 0)),
+        (EPERM, "prlimit64", (1, 0)),
+        (ALLOW, "socketpair", (1, 1 | 0o2000000)),
+        (EPERM, "socketpair", (1, 2)),
+        (EPERM, "socketpair", (16, 1)),
+        (ALLOW, "sendto", (3, 0, 0, 0, 0, 0)),
+        (EPERM, "sendto", (3, 0, 0, 0, 1 << 40, 16)),
+        (KILL, "ptrace", ()),
+        (KILL, "unshare", ()),
+        (KILL, "io_uring_setup", ()),
+        (EPERM, "seccomp", ()),
+        (EPERM, "truncate", ()),
+        (ENOSYS, 9999, ()),
+        (ENOSYS, kernel.NEWEST + 1, ()),
+    ],
+)
+def test_the_policy(machine: str, expected: object, call: str | int, args: tuple[int, ...]) -> None:
+    assert verdict(machine, call, *args) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_every_call_without_a_name_is_refused(machine: str) -> None:
+    named = {kernel.number(call, machine) for call in kernel.NUMBERS}
+    answers = {verdict(machine, nr) for nr in range(kernel.NEWEST + 1) if nr not in named}
+    assert answers == {EPERM}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_another_architecture_is_death(machine: str) -> None:
+    assert verdict(machine, "read", arch=0x40000003) == KILL
+    if machine == "x86_64":
+        assert verdict(machine, 0x40000000) == KILL
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_without_tmpfs_nothing_may_be_unlinked(machine: str) -> None:
+    """There, disk is bounded by looking at it, and an unlinked file cannot be seen."""
+    for call in ("unlinkat", "renameat2"):
+        assert verdict(machine, call) == ALLOW and verdict(machine, call, may_remove=False) == EPERM
+    nameless = (-100, 0, 0o20200002)
+    assert verdict(machine, "openat", *nameless) == ALLOW
+    assert verdict(machine, "openat", *nameless, may_remove=False) == EPERM

@@ -1,0 +1,277 @@
+"""What a caller of a slot relies on: outcomes, values, outputs, and that runs know nothing of each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sandbox import Case, Limits, Request, SandboxUnavailable, Slot, platforms, probe
+from sandbox.api import Layer
+
+from .conftest import QUICK
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        ("pass", "ok", ""),
+        ("import sys; sys.exit(0)", "ok", ""),
+        ("import sys; sys.exit(3)", "error", "SystemExit: 3"),
+        ("import os; os._exit(7)", "error", "exit code 7"),
+        ("{}['k']", "error", "KeyError: 'k'"),
+        ("1 +", "error", "SyntaxError: invalid syntax"),
+        ("raise ValueError('a\\n  b')", "error", "ValueError: a b"),
+        ("import torch", "error", "ModuleNotFoundError: No module named 'torch'"),
+        ("import pipeline", "error", "ModuleNotFoundError: No module named 'pipeline'"),
+        ("while True: pass", "cpu_limit", "more than 0.4 s of CPU time"),
+        ("import time; time.sleep(9)", "timeout", "no end after 2 s"),
+        ("x = bytearray(1 << 30)", "memory_limit", "MemoryError"),
+        ("print('x' * (2 << 20))", "output_limit", "more than 1024 KB of stdout"),
+        ("open('f', 'wb').write(bytes(9 << 20))", "disk_limit", "OSError: [Errno 27] File too large"),
+        ("import ctypes; ctypes.string_at(8)", "crash", "SIGSEGV"),
+        ("import ctypes; ctypes.CDLL(None).syscall(101, 0, 0, 0, 0)", "violation", "a forbidden system call"),
+        ("\ud800", "error", "code: lone surrogates are no Unicode text"),
+        ("#" * (257 << 10), "error", "code: 257 KB; the limit is 256 KB"),
+    ],
+)
+def test_each_ending_has_its_own_outcome(slot: Slot, code: str, status: str, reason: str) -> None:
+    result = slot.run(Request(code))
+    assert (result.status, result.reason) == (status, reason)
+    assert result.level == slot.level
+
+
+def test_output_and_facts(slot: Slot) -> None:
+    code = "import sys; print(input()); print('é', file=sys.stderr); sum(range(10 ** 6))"
+    result = slot.run(Request(code, stdin="zwei\nzeilen"))
+    assert (result.stdout, result.stderr, result.truncated) == ("zwei\n", "é\n", False)
+    assert 0 < result.cpu_s < 1 and 0 < result.wall_s < 1 and 10 < result.memory_mb < 500
+
+
+def test_output_is_cut_at_its_limit(slot: Slot) -> None:
+    result = slot.run(Request("print('x' * 5000)", limits=replace(QUICK, stdout_kb=2)))
+    assert (result.status, result.truncated, result.stdout) == ("output_limit", True, "x" * 2048)
+
+
+def test_a_traceback_shows_the_program_and_nothing_of_ours(slot: Slot) -> None:
+    result = slot.run(Request("def f():\n    return 1 / 0\nf()"))
+    assert "return 1 / 0" in result.stderr and 'File "main.py", line 3' in result.stderr
+    assert "sandbox" not in result.stderr and "exec(" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("42", 42),
+        ("[1, (2.5, None), {'a': True}]", [1, [2.5, None], {"a": True}]),
+        ("__import__('numpy').arange(3)", [0, 1, 2]),
+        ("__import__('numpy').float64(0.5)", 0.5),
+        ("10 ** 300", 10**300),
+        ("'\\x00 \\u2028'", "\x00 \u2028"),
+    ],
+)
+def test_plain_values_come_out_unchanged(slot: Slot, expression: str, value: object) -> None:
+    assert slot.run(Request(f"x = {expression}", value="x")).value == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "object()",
+        "{1: 2}",
+        "{1, 2}",
+        "b'x'",
+        "float('nan')",
+        "float('inf')",
+        "10 ** 5000",
+        "'\\ud800'",
+        "undefined",
+        "__import__('functools').reduce(lambda a, _: [a], range(100), [])",
+    ],
+)
+def test_what_json_would_bend_is_an_error(slot: Slot, expression: str) -> None:
+    result = slot.run(Request(f"x = {expression}", value="x"))
+    assert (result.status, result.value) == ("error", None) and result.reason
+
+
+def test_a_function_is_called_with_its_arguments(slot: Slot) -> None:
+    assert slot.run(Request("def f(a, b): return a * b", entry="f", args=([1], 2))).value == [1, 1]
+    assert slot.run(Request("def g(): pass", entry="f")).reason == "NameError: name 'f' is not defined"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"code": 1},
+        {"code": "", "stdin": b""},
+        {"code": "", "value": "a b"},
+        {"code": "", "value": "a", "entry": "b"},
+        {"code": "", "entry": "f", "args": (object(),)},
+        {"code": "", "entry": "f", "args": (float("nan"),)},
+        {"code": "", "limits": {"wall_s": 1}},
+    ],
+)
+def test_a_malformed_request_fails_when_made(wrong: dict) -> None:
+    with pytest.raises(ValueError, match="request"):
+        Request(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"wall_s": 0}, {"wall_s": float("nan")}, {"files": 2}, {"memory_mb": "1"}, {"threads": True}]
+)
+def test_limits_out_of_range_fail_when_made(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=f"limits.{next(iter(wrong))}"):
+        Limits(**wrong)
+
+
+# ---------------------------------------------------------------- runs know nothing of each other
+
+
+def test_nothing_stays_from_run_to_run(slot: Slot) -> None:
+    slot.run(Request("import sys, math; math.secret = 1; sys.secret = 1; open('left', 'w').write('x')"))
+    code = "import os, sys, math; found = [os.listdir('.'), hasattr(sys, 'secret'), hasattr(math, 'secret')]"
+    assert slot.run(Request(code, value="found")).value == [[], False, False]
+
+
+_SCAN = """
+import ctypes, gc
+needle = bytes(b ^ 0x55 for b in bytes.fromhex(MASKED))
+planted = needle * PLANT
+libc = ctypes.CDLL(None)
+libc.sbrk.restype = ctypes.c_void_p
+end = libc.sbrk(0)
+spans = [(end - (6 << 20), 6 << 20)] + [(page, 4096) for page in {id(o) & ~4095 for o in gc.get_objects()}]
+found = sum(ctypes.string_at(*span).count(needle) for span in spans)
+"""
+
+
+def test_no_byte_of_a_run_is_in_the_next_ones_memory(slot: Slot) -> None:
+    """The fork server must never hold what passes through it: its children inherit its memory."""
+    token = os.urandom(12).hex()
+    first = slot.run(Request(f"token = {token!r}; print(token * 999)", stdin=token * 999, value="token"))
+    assert first.value == token
+    scan = _SCAN.replace("MASKED", repr(bytes(b ^ 0x55 for b in token.encode()).hex()))
+    assert slot.run(Request(scan.replace("PLANT", "5000"), value="found")).value >= 5000  # the scan does see memory
+    assert slot.run(Request(scan.replace("PLANT", "0"), value="found")).value <= 2  # the needle itself
+
+
+def test_random_numbers_differ_between_runs(slot: Slot) -> None:
+    code = "import random, numpy; x = [random.random(), float(numpy.random.rand())]"
+    first, second = (slot.run(Request(code, value="x")).value for _ in range(2))
+    assert first[0] != second[0] and first[1] != second[1]
+
+
+# ---------------------------------------------------------------- judging
+
+
+def test_verdicts_of_calls(slot: Slot) -> None:
+    cases = [Case(args=(2,), expected=4), Case(args=(3,), expected=6), Case(args=("a",), expected="aa")]
+    assert [v.passed for v in slot.judge_calls("def f(x): return x * 2", "f", cases)] == [True, True, True]
+    wrong = [Case(args=(1,), expected=True), Case(args=(1,), expected=1.01), Case(args=(1,), expected=[1])]
+    assert [v.passed for v in slot.judge_calls("def f(x): return x", "f", wrong)] == [False] * 3
+    assert slot.judge_calls("def f(x): return x", "f", wrong[1:2], tolerance=0.05)[0].passed
+
+
+def test_verdicts_of_scripts(slot: Slot) -> None:
+    cases = [Case(stdin="1 2", stdout="3"), Case(stdin="4 5", stdout="9  \n\n"), Case(stdin="1 1", stdout="3")]
+    verdicts = slot.judge_stdio("print(sum(map(int, input().split())))", cases)
+    assert [v.passed for v in verdicts] == [True, True, False]
+
+
+def test_a_program_sees_one_test_only(slot: Slot) -> None:
+    """A counter kept anywhere would let it answer by the order of the tests."""
+    code = "import os\ndef f(x):\n    n = len(os.listdir('.'))\n    open(f'{n}', 'w').close()\n    return n"
+    assert [v.result.value for v in slot.judge_calls(code, "f", [Case(args=(0,))] * 3)] == [0, 0, 0]
+
+
+# ---------------------------------------------------------------- sessions
+
+
+def test_a_session_keeps_its_variables(slot: Slot) -> None:
+    with slot.session() as session:
+        assert session.run("import math; x = 2\ndef f(): return x * 3").ok
+        assert session.run("y = f()", value="y").value == 6
+        failed = session.run("x = 5; undefined")
+        assert (failed.status, failed.reason) == ("error", "NameError: name 'undefined' is not defined")
+        assert session.run("print(x)").stdout == "5\n"
+
+
+@pytest.mark.parametrize(
+    "end", ["while True: pass", "import time; time.sleep(9)", "import os; os._exit(0)", "import os; os.abort()"]
+)
+def test_a_stopped_cell_leaves_the_state_from_before_it(slot: Slot, end: str) -> None:
+    with slot.session() as session:
+        session.run("x = [1]")
+        assert session.run(f"x.append(2)\n{end}").status in ("timeout", "cpu_limit", "crash", "error", "ok")
+        assert session.cells == ("x = [1]",)
+        assert session.run("pass", value="x").value == [1]
+
+
+def test_a_session_can_be_rebuilt_elsewhere(slot: Slot) -> None:
+    with slot.session() as first:
+        first.run("x = 1")
+        first.run("x += 1")
+    with slot.session(cells=first.cells) as second:
+        assert second.run("", value="x").value == 2
+
+
+def test_nothing_runs_between_cells(slot: Slot) -> None:
+    with slot.session() as session:
+        session.run(
+            "import threading, time\nn = 0\ndef tick():\n    global n\n    while True: n += 1; time.sleep(0.001)"
+        )
+        session.run("threading.Thread(target=tick, daemon=True).start(); time.sleep(0.05)")
+        before = session.run("", value="n").value
+        time.sleep(0.5)
+        assert session.run("", value="n").value < before + 250
+
+
+def test_a_session_ends_with_its_lifetime(slot: Slot) -> None:
+    with slot.session(lifetime_s=0.3) as session:
+        assert session.run("x = 1").ok
+        time.sleep(0.4)
+        assert session.run("x").reason == "the session's lifetime is over"
+
+
+# ---------------------------------------------------------------- levels
+
+
+def test_below_the_minimum_a_slot_refuses_and_says_what_is_missing() -> None:
+    with pytest.raises(SandboxUnavailable, match="expected one of"):
+        Slot("strongest")
+    nothing = platforms.describe([Layer("rlimits", True, "")])
+    assert nothing.level == "unsafe" and any("Landlock" in line for line in nothing.missing)
+
+
+@pytest.mark.parametrize(
+    ("active", "level"),
+    [
+        ({"seccomp", "no new privileges", "rlimits", "mount jail", "landlock"}, "strong+"),
+        ({"seccomp", "no new privileges", "rlimits", "landlock"}, "strong"),
+        ({"seccomp", "no new privileges", "rlimits", "mount jail"}, "strong"),
+        ({"no new privileges", "rlimits", "mount jail", "landlock"}, "unsafe"),
+        ({"seccomp", "no new privileges", "rlimits", "throw-away uid"}, "unsafe"),
+    ],
+)
+def test_the_level_follows_from_the_layers(active: set[str], level: str) -> None:
+    assert platforms.describe([Layer(name, True, "") for name in active]).level == level
+
+
+def test_probe_reports_what_a_slot_gets(slot: Slot) -> None:
+    found = probe()
+    assert found.level == slot.level
+    assert {layer.name: layer.active for layer in found.layers} == {
+        layer.name: layer.active for layer in slot.platform.layers
+    }
+
+
+def test_importing_the_sandbox_brings_nothing_heavy() -> None:
+    import subprocess
+
+    code = "import sys, sandbox; print([m for m in ('ray', 'torch', 'numpy', 'sympy', 'pipeline') if m in sys.modules])"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"

@@ -1,0 +1,185 @@
+"""What happens when parts of the sandbox itself are killed: answers come, and nothing stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sandbox import Limits, Request, Result, Slot, scratch
+
+from .simulate import PLATFORMS
+
+ROOT = Path(__file__).parents[2]
+SLEEP = Request("import time; time.sleep(20)", limits=Limits(wall_s=20))
+
+
+def gone(pid: int, within_s: float = 3.0) -> bool:
+    """Whether a process ends (a zombie that nobody has reaped yet counts as ended)."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def during_a_run(slot: Slot, action) -> Result:
+    """The result of a sleeping run, while which `action` gets the zygote's number and its children's."""
+    answer: list[Result] = []
+    thread = threading.Thread(target=lambda: answer.append(slot.run(SLEEP)))
+    thread.start()
+    zygote = slot._zygote.process.pid
+    end = time.monotonic() + 5
+    while not descendants(zygote) and time.monotonic() < end:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    children = descendants(zygote)
+    assert children
+    action(zygote, children)
+    thread.join(8)
+    assert not thread.is_alive() and all(gone(child) for child in children)
+    return answer[0]
+
+
+def test_a_killed_zygote_is_an_infrastructure_error_and_the_next_run_works() -> None:
+    with Slot() as slot:
+        started = time.monotonic()
+        result = during_a_run(slot, lambda zygote, _: os.kill(zygote, signal.SIGKILL))
+        assert result.status == "infra" and time.monotonic() - started < 5
+        assert slot.run(Request("print(1)")).stdout == "1\n"
+        assert slot.restarts == 1
+
+
+def test_a_stopped_zygote_does_not_hold_a_run_beyond_its_limit() -> None:
+    with Slot(limits=Limits(wall_s=0.5)) as slot:
+        os.kill(slot._zygote.process.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        assert slot.run(Request("print(1)")).status == "infra"
+        assert time.monotonic() - started < 8
+        assert slot.run(Request("print(1)")).stdout == "1\n"
+
+
+def test_a_run_killed_from_outside_is_no_verdict_on_the_program() -> None:
+    with Slot() as slot:
+        result = during_a_run(slot, lambda _, children: os.kill(children[-1], signal.SIGKILL))
+        assert (result.status, result.reason) == ("infra", "killed from outside the sandbox")
+        assert slot.run(Request("print(1)")).stdout == "1\n"
+
+
+_SUPERVISOR = """
+import sys, threading
+from sandbox import Limits, Request, Slot
+slot = Slot("unsafe")
+threading.Thread(target=slot.run, args=(Request("import time; time.sleep(60)", limits=Limits(wall_s=60)),)).start()
+print(slot._zygote.process.pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("platform", PLATFORMS if os.geteuid() == 0 else PLATFORMS[:1])
+def test_when_the_supervisor_dies_so_does_all_below_it(platform: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents:
+        if parent != Path("/") and os.access(parent, os.W_OK) and parent != Path(tempfile.gettempdir()):
+            parent.chmod(0o755)
+    command = [sys.executable, "-m", "tests.sandbox.simulate", platform, "--", sys.executable, "-c", _SUPERVISOR]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment, text=True)
+    try:
+        assert process.stdout
+        zygote = int(process.stdout.readline())
+        end = time.monotonic() + 10
+        while not descendants(zygote) and time.monotonic() < end:
+            time.sleep(0.02)
+        below = [zygote, *descendants(zygote)]
+        assert len(below) >= 2
+    finally:
+        process.kill()
+        process.communicate()
+    assert all(gone(pid) for pid in below)
+    end = time.monotonic() + 3
+    while os.listdir(tmp_path) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_whose_owners_are_dead_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead = tmp_path / "agentic-sandbox-dead"
+    (dead / "run-1" / "deep").mkdir(parents=True)
+    (dead / "run-1" / "file").write_text("x")
+    living, lock = scratch.new_folder()
+    assert not dead.exists()
+    again, other = scratch.new_folder()
+    assert os.path.exists(living) and os.path.exists(again)
+    os.close(lock)
+    os.close(other)
+
+
+def test_removing_follows_no_link_and_no_depth(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("x")
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "link").symlink_to(tmp_path)
+    here = os.getcwd()
+    os.chdir(top)
+    try:
+        for _ in range(1500):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    scratch.remove(str(top))
+    assert not top.exists() and kept.exists()
+
+
+def test_a_zygote_is_replaced_after_its_runs_and_nothing_of_it_stays() -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with Slot(packages=(), recycle_after=3) as slot:
+        first = slot._zygote.process.pid
+        with slot.session() as session:
+            session.run("x = 1")
+            for _ in range(7):
+                assert slot.run(Request("print(1)")).ok
+            assert slot.restarts == 2 and not gone(first, 0.1)  # its session keeps it
+            assert session.run("", value="x").value == 1
+        assert gone(first)
+        assert slot.run(Request("")).ok
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_the_environment_of_the_supervisor_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUD_TOKEN", "secret")
+    monkeypatch.setenv("PYTHONSTARTUP", "/x")
+    with Slot(packages=()) as slot:
+        environment = Path(f"/proc/{slot._zygote.process.pid}/environ").read_bytes()
+        assert b"secret" not in environment and b"PYTHON" not in environment
+
+
+def test_a_slot_made_in_a_thread_that_ends_lives_on() -> None:
+    """A death signal would follow the thread, not the process."""
+    slots: list[Slot] = []
+    thread = threading.Thread(target=lambda: slots.append(Slot(packages=())))
+    thread.start()
+    thread.join()
+    with slots[0] as slot:
+        assert slot.run(Request("print(1)")).stdout == "1\n" and slot.restarts == 0
