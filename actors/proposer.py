@@ -15,7 +15,7 @@ from actors.policies import EnginePolicy
 from actors.replica import PolicyReplica
 from actors.tools import SandboxTools
 from pipeline import config
-from pipeline.records import Episode, Task
+from pipeline.records import Episode, Failure, Task
 
 
 class Proposer(PolicyReplica):
@@ -32,6 +32,11 @@ class Proposer(PolicyReplica):
     ):
         """`sandbox`: handle of the sandbox pool · `weights`: the weight store, None keeps the model directory's ·
         `sink`: actor that takes rollouts · `system_prompt`: None takes the model's own."""
+        if episode.limits.max_tokens > engine.max_model_len:
+            raise Failure(
+                f"episode.limits.max_tokens ({episode.limits.max_tokens}) exceeds the proposer's "
+                f"engine.max_model_len ({engine.max_model_len}); expected at most that"
+            )
         super().__init__(model_dir, engine, seed, weights, sink)
         self._episode = episode
         self._sandbox = sandbox

@@ -84,7 +84,7 @@ def test_a_tokenizer_of_another_chat_format_is_refused(tmp_path):
     path.write_text(path.read_text().replace("<|im_end|>", "<|eot_id|>"))
     with pytest.raises(Failure, match=r"tokenizer .*tokenizer.json: no special token <\|im_end\|>"):
         ChatFormat(folder)
-    with pytest.raises(Failure, match="expected a Hugging Face tokenizer.json"):
+    with pytest.raises(Failure, match=r"expected a Hugging Face tokenizer\.json"):
         ChatFormat(tmp_path)
 
 

@@ -130,6 +130,13 @@ def check_tokens(world: World, rollout: Rollout, version: int) -> None:
     np.testing.assert_allclose(np.array(rollout.logprobs)[mask], by_model[mask[1:]], atol=CLOSE)
 
 
+def test_episodes_longer_than_the_engine_takes_are_refused_at_the_start():
+    limits = config.EpisodeLimits(max_tokens=2000)
+    replica = Proposer.__new__(Proposer)
+    with pytest.raises(Failure, match=r"max_tokens \(2000\) exceeds the proposer's engine.max_model_len \(1024\)"):
+        asyncio.run(replica.__init__("nowhere", ENGINE, config.Episode(limits=limits), 0, sandbox=None))
+
+
 def test_a_replica_starts_with_the_newest_weights_and_ships_what_it_sampled(world):
     tasks = [task(f"t{i}", seed=i) for i in range(8)]
     episodes = world.play(tasks)
