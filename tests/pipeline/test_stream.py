@@ -1,0 +1,154 @@
+"""Task to judged episode: infrastructure is retried, what the model or the data did is not, nothing is lost."""
+
+import asyncio
+
+import pytest
+
+from pipeline import stream
+from pipeline.config import Config, load
+from pipeline.records import Failure, Outcome
+from pipeline.stream import Judged, Stream
+from tests.pipeline.judged import Remote, episode, probe, task, verdict
+
+INFRA = Outcome(kind="infra_error", reason="replica died")
+
+
+class World:
+    """Pools that follow a script: what the n-th call of each does; the last entry goes on."""
+
+    def __init__(self, writer=("ok",), judge=("accepted",), prober=("ok",), config=None):
+        self.script = {"writer": list(writer), "judge": list(judge), "prober": list(prober)}
+        self.episode, self.judge, self.probe, self.drop = (
+            Remote(f) for f in (self._episode, self._judge, self._probe, self._drop)
+        )
+        self.waiting = set()  # keys in the rollout buffer
+        self.stream = Stream(config or Config(), self, self, self, self)
+
+    def _next(self, pool):
+        script = self.script[pool]
+        step = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    async def _episode(self, task, attempt):
+        step = self._next("writer")
+        outcome = step if isinstance(step, Outcome) else None
+        if outcome is None or outcome.kind == "model_error":
+            self.waiting.add((task.id, attempt))
+        return episode(task, attempt, outcome=outcome)
+
+    async def _judge(self, problem, episode, active):
+        step = self._next("judge")
+        return verdict(episode, step)
+
+    async def _probe(self, problem, prober, seed):
+        self._next("prober")
+        return probe(episode(), 0.25)
+
+    async def _drop(self, keys):
+        self.waiting -= set(keys)
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch):
+    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+
+
+def judged(world, **kwargs):
+    return asyncio.run(asyncio.wait_for(world.stream.judged(task(), "mini:solver", **kwargs), 20))
+
+
+def test_a_task_is_played_judged_and_probed_once():
+    world = World()
+    j = judged(world)
+    assert (j.accepted, j.failed, j.probe.pass_at_k, j.key) == (True, False, 0.25, ("g-00", 1))
+    assert world.episode.calls == [(task(), 1)]
+    assert world.judge.calls == [(j.episode.submitted, j.episode, j.episode.active)]
+    assert world.probe.calls == [(j.episode.submitted, "mini:solver", task().seed)]
+    assert (world.stream.retries, world.waiting) == (0, {("g-00", 1)})
+
+
+def test_a_rejected_problem_is_not_probed():
+    world = World(judge=["rejected"])
+    j = judged(world)
+    assert (j.accepted, j.failed, j.probe, world.probe.calls) == (False, False, None, [])
+
+
+def test_an_episode_without_a_problem_is_not_judged():
+    world = World(writer=[Outcome(kind="model_error", reason="turn limit")])
+    j = judged(world)
+    assert (j.verdict, j.failed, j.episode.outcome.reason) == (None, False, "turn limit")
+    assert world.judge.calls == [] and world.stream.retries == 0
+    assert world.waiting == {("g-00", 1)}  # there is something to learn from
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        {"writer": [Failure("no answer", "infra_error"), "ok"]},
+        {"writer": [INFRA, "ok"]},
+        {"judge": [Failure("no answer", "infra_error"), "accepted"]},
+        {"prober": [Failure("no answer", "infra_error"), "ok"]},
+    ],
+    ids=["writer", "episode", "committee", "prober"],
+)
+def test_infrastructure_is_retried_under_a_new_number_and_leaves_no_rollout_behind(world):
+    world = World(**world)
+    j = judged(world)
+    assert (j.accepted, j.key) == (True, ("g-00", 2))
+    assert [attempt for _, attempt in world.episode.calls] == [1, 2]
+    assert world.stream.retries == 1
+    assert world.waiting == {("g-00", 2)}
+
+
+def test_a_task_that_never_succeeds_comes_back_failed_with_the_last_cause():
+    config = load(None, ["episode.attempts=3"])
+    world = World(judge=[Failure(f"committee: gone {i}", "infra_error") for i in (1, 2, 3)], config=config)
+    j = judged(world)
+    assert (j.failed, j.accepted, j.key) == (True, False, ("g-00", 3))
+    assert j.episode.outcome == Outcome(kind="infra_error", reason="committee: gone 3")
+    assert (len(world.episode.calls), world.stream.retries) == (3, 2)
+    asyncio.run(world.stream.drop([j]))  # as a caller does with what it does not train on
+    assert world.waiting == set()
+
+
+@pytest.mark.parametrize("pool", ["writer", "judge"])
+def test_the_same_input_is_not_tried_again(pool):
+    world = World(**{pool: [Failure("chat format: no such token", "data_error"), "accepted"]})
+    j = judged(world)
+    assert (j.failed, j.episode.outcome.kind, j.episode.outcome.reason) == (
+        True, "data_error", "chat format: no such token",
+    )  # fmt: skip
+    assert len(world.episode.calls) == 1
+
+
+def test_undecided_is_a_failure_and_not_a_rejection():
+    e = episode()
+    assert Judged(e, verdict(e, "undecided"), None).failed
+    assert not Judged(e, verdict(e, "rejected"), None).failed
+    assert not Judged(e, verdict(e, "accepted"), None).failed
+
+
+def test_a_pool_that_never_answers_is_given_up_at_the_deadline():
+    config = load(None, ["committee.timeout_s=0.05", "episode.attempts=2"])
+    world = World(config=config)
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    world.judge = Remote(never)
+    j = judged(world)
+    assert j.failed and "committee: no answer within 0.05 s" in j.episode.outcome.reason
+
+
+def test_a_bug_is_not_taken_for_a_failure():
+    with pytest.raises(KeyError):
+        judged(World(judge=[KeyError("oops")]))
+
+
+def test_without_prober_and_buffer():
+    world = World(writer=[INFRA, "ok"])
+    world.stream = Stream(Config(), world, world, None, None)
+    j = asyncio.run(world.stream.judged(task()))
+    assert (j.accepted, j.probe, world.probe.calls, world.drop.calls) == (True, None, [], [])
