@@ -1,0 +1,29 @@
+"""Real classes of the pools behind handles that need no Ray: `handle.method.remote(...)` is a coroutine."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from actors.sandbox_pool import SandboxPool
+
+
+def handle(target: Any, *methods: str) -> Any:
+    return SimpleNamespace(**{m: SimpleNamespace(remote=getattr(target, m)) for m in methods})
+
+
+def sandbox(slots: int = 2) -> tuple[SandboxPool, Any]:
+    pool = SandboxPool(slots=slots)
+    return pool, handle(pool, "run_batch")
+
+
+class Boxes:
+    """A solver whose completions are given: the same for every question, repeated to n."""
+
+    def __init__(self, *answers: str | None):
+        self.completions = ["no answer" if a is None else f"thinking\n\\boxed{{{a}}}" for a in answers]
+        self.asked: list[tuple[str, int, int]] = []
+
+    async def answers(self, question: str, n: int, sampling: Any, seed: int) -> list[str]:
+        self.asked.append((question, n, seed))
+        return [self.completions[i % len(self.completions)] for i in range(n)]
