@@ -61,6 +61,7 @@ class Cluster:
         address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
         self._private = address is None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # pools share cores; no warnings about it
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             if self._private:

@@ -372,7 +372,7 @@ class Trainer(Section):
     threads: Positive = 2
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "float32"
-    micro_batch_tokens: Positive = 8192
+    micro_batch_tokens: Positive = 4096
     grad_clip: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     keep_checkpoints: Positive = 2

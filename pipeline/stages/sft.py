@@ -62,7 +62,7 @@ async def _collect(context: Context) -> None:
     stream = Stream(context.config, teacher, committee, None, buffer)
     curriculum = make_curriculum(context)
 
-    with context.progress.stage("sft: collect", wanted, "trajectory", done * WAVE) as progress:
+    with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with watchdog("sft: collect", context.config.watchdog_s) as dog:
             for wave in range(done + 1, waves + 1):
                 size = min(WAVE, wanted - (wave - 1) * WAVE)
