@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from actors.committee import Committee
-from actors.prober import Prober
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.committee import Committee
+from actors.prober import Prober
 from actors.proposer import Proposer
 from actors.sandbox_pool import SandboxPool
 from actors.solver import Solver

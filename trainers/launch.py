@@ -16,7 +16,6 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConf
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
 from pipeline.records import Failure
-from trainers.loop import worker
 from trainers.spec import TrainSpec, TrainSummary
 
 GROUP_START_S = 60
@@ -34,7 +33,7 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     resources = {"CPU": spec.cpus_per_worker} | ({"GPU": 1.0} if spec.use_gpu else {})
     trainer = TorchTrainer(
-        worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
+        _worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
         train_loop_config={"spec": spec.model_dump(mode="json"), "feed": feed, "weights": weights},
         # Ranks meet after each has waited for the feed, so they must be more patient than that.
         torch_config=TorchConfig(
@@ -62,6 +61,13 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
         message, kind = end["failure"]
         raise Failure(f"training {spec.name}: {message}", kind)
     return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Imports the loop where it runs: it brings DeepSpeed, which reads its environment once, when imported."""
+    from trainers.loop import worker
+
+    return worker(config)
 
 
 def _environment(spec: TrainSpec) -> dict[str, str]:
