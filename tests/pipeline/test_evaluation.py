@@ -1,0 +1,100 @@
+"""Mean@k against a count by hand; what is right, what is wrong, and what nobody can tell."""
+
+import asyncio
+import json
+import math
+import statistics
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from actors.execution import Executor
+from pipeline.evaluation import judge, read_benchmark, score
+from pipeline.records import Failure
+from sandbox.api import Result
+
+outcome = st.sampled_from(["equal", "different", "unknown"])
+problem = st.tuples(
+    st.fixed_dictionaries({}, optional={"category": st.sampled_from("xyz"), "steps": st.integers(1, 3)}),
+    st.lists(outcome, min_size=3, max_size=3),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(problem, min_size=1, max_size=20))
+def test_the_score_is_what_counting_gives(problems):
+    rows, outcomes = [r for r, _ in problems], [o for _, o in problems]
+    told = [(r, o.count("equal") / (3 - o.count("unknown"))) for r, o in problems if o.count("unknown") < 3]
+    assume(told)
+    result = score(rows, outcomes)
+    shares = [s for _, s in told]
+    assert result["mean"] == pytest.approx(statistics.fmean(shares))
+    spread = statistics.stdev(shares) / math.sqrt(len(shares)) if len(shares) > 1 else 0.0
+    low, high = result["interval"]
+    assert low == pytest.approx(max(0, statistics.fmean(shares) - 1.96 * spread))
+    assert high == pytest.approx(min(1, statistics.fmean(shares) + 1.96 * spread))
+    assert result["unknown"] == sum(o.count("unknown") for o in outcomes)
+    for field, key in (("category", "by_category"), ("steps", "by_steps")):
+        groups = {}
+        for row, share in told:
+            if field in row:
+                groups.setdefault(str(row[field]), []).append(share)
+        assert result[key] == pytest.approx({name: statistics.fmean(v) for name, v in groups.items()})
+
+
+def test_what_nobody_can_judge_is_neither_right_nor_wrong():
+    result = score([{}, {}], [["equal", "unknown"], ["unknown", "unknown"]])
+    assert (result["mean"], result["unknown"]) == (1.0, 3)
+    with pytest.raises(Failure, match="none of the answers to 1 problems could be judged"):
+        score([{}], [["unknown"]])
+
+
+def judged(expected, completions):
+    async def no_sandbox(requests):
+        return [Result("infra", "no sandbox in this test")] * len(requests)
+
+    return asyncio.run(judge(expected, completions, Executor(no_sandbox)))
+
+
+def test_a_completion_is_right_by_its_boxed_answer_alone():
+    expected = ["12", "12", "12", "1/2", "even", "12", r"\sqrt{2}"]
+    completions = [
+        r"So it is \boxed{12}.", "The answer is 12.", r"\boxed{13}", r"\boxed{0.5}", r"\boxed{odd}",
+        r"\boxed{12} no, \boxed{13}", r"\boxed{2^{1/2}}",
+    ]  # fmt: skip
+    assert judged(expected, completions) == [
+        "equal", "different", "different", "equal", "different", "different", "unknown",
+    ]  # fmt: skip
+    assert judged([], []) == []
+
+
+def benchmark(path, *lines):
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_the_front_of_a_benchmark_with_what_it_knows(tmp_path):
+    rows = [{"question": f"q{i}\u2028", "answer": i, "category": "x", "steps": i} for i in range(4)]
+    path = benchmark(tmp_path / "b.jsonl", *(json.dumps(r, ensure_ascii=False) for r in rows), "{never read")
+    assert read_benchmark(path, 3) == [r | {"answer": str(r["answer"])} for r in rows[:3]]
+    with pytest.raises(Failure, match=r"b\.jsonl:5: expected"):
+        read_benchmark(path, 10)
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", "[]", "3", '{"question": "q"}', '{"question": null, "answer": "a"}', "[" * 99_999]
+)
+def test_a_row_that_is_none_is_named(tmp_path, bad):
+    path = benchmark(tmp_path / "b.jsonl", '{"question": "q", "answer": "a"}', bad)
+    with pytest.raises(Failure) as caught:
+        read_benchmark(path, 10)
+    assert str(caught.value).startswith(f"{path}:2: ") and "\n" not in str(caught.value)
+
+
+def test_a_benchmark_that_cannot_be_read_or_holds_nothing(tmp_path):
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "latin", benchmark(tmp_path / "empty", "", " ")):
+        with pytest.raises(Failure, match=r"^evaluate\.benchmark") as caught:
+            read_benchmark(path, 10)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,91 @@
+"""The follower: a version may be sampled from once every replica serves it, and not before."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.follower import Follower
+from pipeline.records import Failure
+from tests.pipeline.judged import Remote
+
+
+class World:
+    """A trainer whose steps end, and replicas whose pull ends, when the test says so."""
+
+    def __init__(self):
+        self.trained = {step: asyncio.get_running_loop().create_future() for step in (1, 2, 3)}
+        self.pulled = {step: asyncio.get_running_loop().create_future() for step in (1, 2, 3)}
+        self.asked, self.logged = [], []
+        self.wait_done = Remote(lambda step: self.trained[step])
+        log = SimpleNamespace(log=lambda stage, step, values: self.logged.append((stage, step, values)))
+        self.follower = Follower(SimpleNamespace(config=Config(), metrics=log), "mgpo", self, self)
+
+    def broadcast(self, method, version):
+        self.asked.append((method, version))
+        return SimpleNamespace(results_async=lambda: self.pulled[version])
+
+
+def play(scene):
+    async def bounded():
+        await asyncio.wait_for(scene(World()), 20)
+
+    asyncio.run(bounded())
+
+
+async def settle():
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+def test_a_version_is_reached_when_trained_and_pulled():
+    async def scene(world):
+        following = asyncio.create_task(world.follower.follow(2))
+        first, second = (asyncio.create_task(world.follower.reached(v)) for v in (1, 2))
+        await settle()
+        assert world.asked == [] and not first.done()
+        world.trained[1].set_result({"loss": 0.5})
+        await settle()
+        assert world.asked == [("sync", 1)] and not first.done()
+        world.pulled[1].set_result([])
+        await settle()
+        assert first.done() and not second.done() and not following.done()
+        world.trained[2].set_result({})
+        world.pulled[2].set_result([])
+        await following
+        await second
+
+    play(scene)
+
+
+def test_what_needs_no_training_is_reached_at_once():
+    async def scene(world):
+        for version in (0, -3):
+            await asyncio.wait_for(world.follower.reached(version), 1)
+
+    play(scene)
+
+
+def test_steps_of_this_run_are_logged_and_those_of_an_earlier_one_are_not():
+    async def scene(world):
+        for step, metrics in ((1, {}), (2, {"loss": 0.25}), (3, {"loss": 0.5})):
+            world.trained[step].set_result(metrics)
+            world.pulled[step].set_result([])
+        await world.follower.follow(3)
+        assert [(stage, step, values["train/loss"]) for stage, step, values in world.logged] == [
+            ("mgpo-train", 2, 0.25), ("mgpo-train", 3, 0.5),
+        ]  # fmt: skip
+
+    play(scene)
+
+
+def test_a_trainer_or_a_replica_that_fails_ends_it_with_its_cause():
+    async def scene(world):
+        world.trained[1].set_exception(Failure("the trainer's step 1: no progress", "infra_error"))
+        with pytest.raises(Failure, match="the trainer's step 1"):
+            await world.follower.follow(3)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(world.follower.reached(1), 0.05)
+
+    play(scene)
