@@ -22,7 +22,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from actors.chat import ChatFormat
 from pipeline.mini.knowledge import KNOWLEDGE
-from pipeline.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM, Message, proposer_lessons, solver_lessons
+from pipeline.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM, Message, proposer_lessons, solutions, solver_lessons
 from pipeline.mini.tokenizer import build_tokenizer
 
 VOCAB = 1000
@@ -45,7 +45,7 @@ class Recipe:
 
 
 PROPOSER = Recipe("proposer", PROPOSER_SYSTEM, proposer_lessons, 192, 4, 6, 3, 512, 1800, 4096, 7e-3)
-SOLVER = Recipe("solver", SOLVER_SYSTEM, solver_lessons, 128, 4, 4, 2, 384, 2200, 4096, 7e-3)
+SOLVER = Recipe("solver", SOLVER_SYSTEM, solver_lessons, 128, 4, 4, 2, 384, 1600, 4096, 7e-3)
 
 
 def build(out_dir: Path, seed: int = 0, scale: float = 1.0, threads: int = 2, say: Say = print) -> None:
@@ -64,7 +64,7 @@ def _tokenizer_texts(seed: int) -> Iterator[str]:
     """The world's own texts: lessons, and what the teacher knows of each skill."""
     for lore in KNOWLEDGE.values():
         yield from (lore.intent, lore.action, lore.effect, lore.hint, lore.script)
-    for lessons, count in ((proposer_lessons, 3000), (solver_lessons, 1500)):
+    for lessons, count in ((proposer_lessons, 3000), (solutions, 1500)):
         for lesson in islice(lessons(seed), count):
             yield from (m["content"] for m in lesson)
 

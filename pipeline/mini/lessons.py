@@ -131,11 +131,35 @@ _STEPS = {1: 46, 2: 46, 3: 8}
 """Share of problems by steps, in percent. Longer ones are left to reinforcement: that is the difficulty frontier."""
 
 
+_DRILLS = 0.5
+"""Share of lessons that are bare working lines: much arithmetic in few tokens."""
+
+
+def solutions(seed: int) -> Iterator[list[Message]]:
+    """Problems with their working, without drills."""
+    rng = Random(f"solver {seed}")
+    while True:
+        yield _solution(rng)
+
+
 def solver_lessons(seed: int) -> Iterator[list[Message]]:
     rng = Random(f"solver {seed}")
     while True:
-        steps = rng.choices(list(_STEPS), list(_STEPS.values()))[0]
-        pool = [c for c in combinations_of(rng.choice(CATEGORIES), False, 4) if steps - 2 <= len(c) <= steps + 2]
-        while (text := write(rng.choice(pool), rng, rng.choice((0, 0, 1, 1, 1, 2)), rng.randrange(2))).steps != steps:
-            pass
-        yield _say(text.question, text.working, system=SOLVER_SYSTEM)
+        yield _drill(rng) if rng.random() < _DRILLS else _solution(rng)
+
+
+def _solution(rng: Random) -> list[Message]:
+    steps = rng.choices(list(_STEPS), list(_STEPS.values()))[0]
+    pool = [c for c in combinations_of(rng.choice(CATEGORIES), False, 4) if steps - 2 <= len(c) <= steps + 2]
+    while (text := write(rng.choice(pool), rng, rng.choice((0, 0, 1, 1, 1, 2)), rng.randrange(2))).steps != steps:
+        pass
+    return _say(text.question, text.working, system=SOLVER_SYSTEM)
+
+
+def _drill(rng: Random) -> list[Message]:
+    lines: list[str] = []
+    while len(lines) < 12:
+        text = write(rng.choice(combinations_of(rng.choice(CATEGORIES), False, 4)), rng, rng.choice((0, 1, 1, 1, 2)))
+        lines += text.working.split("\n")[:-1]
+    rng.shuffle(lines)
+    return _say("Practise.", "\n".join(lines), system=SOLVER_SYSTEM)

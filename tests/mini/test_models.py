@@ -16,7 +16,7 @@ from actors.chat import ChatFormat, parse_turn, solver_messages, system_prompt
 from pipeline.mini import build as mini_build
 from pipeline.mini import resolve
 from pipeline.mini.domain import is_heldout
-from pipeline.mini.lessons import proposer_lessons, solver_lessons
+from pipeline.mini.lessons import proposer_lessons, solutions, solver_lessons
 from pipeline.mini.tokenizer import CONTROL, MARKS
 from pipeline.records import Failure
 from tests.mini.oracle import Bad, solve
@@ -83,7 +83,8 @@ def test_lessons_show_no_heldout_combination_and_no_pruning():
                 assert not is_heldout(used), line
         if lesson[1]["content"].startswith("Category: ") and "Stage: draft" in lesson[1]["content"]:
             assert not any('"edit"' in m["content"] for m in lesson), "the loop's pruning is left to SFT"
-    for lesson in islice(solver_lessons(5), 500):
+    assert any(lesson[1]["content"] == "Practise." for lesson in islice(solver_lessons(5), 20))
+    for lesson in islice(solutions(5), 500):
         answer, used = solve(lesson[1]["content"])
         assert not is_heldout(used) and lesson[2]["content"].endswith(f"\\boxed{{{answer}}}")
 
