@@ -1,0 +1,191 @@
+"""Beside a trainer: whoever fails first is heard, and nothing is left waiting."""
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline import training
+from pipeline.config import Config, load
+from pipeline.context import Context
+from pipeline.records import Failure
+from pipeline.training import beside, spec_for, start, train_with_progress
+from tests.pipeline.judged import Remote
+from trainers.spec import TrainSummary
+
+SUMMARY = TrainSummary(checkpoint=Path("/c"), step=3, metrics={})
+
+
+def context(root, *overrides):
+    run = SimpleNamespace(path=lambda *parts: root.joinpath(*parts))
+    return Context(load(None, list(overrides)), run, None, None, None)
+
+
+def play(scene):
+    asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+def test_a_trainer_that_fails_ends_the_work_with_its_cause():
+    async def scene():
+        trainer, ended = asyncio.get_running_loop().create_future(), asyncio.Event()
+
+        async def work():
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0)
+                ended.set()
+
+        waiting = asyncio.create_task(beside(trainer, work()))
+        await asyncio.sleep(0)
+        trainer.set_exception(Failure("training mgpo: worker 0: loss is nan"))
+        with pytest.raises(Failure, match="loss is nan"):
+            await waiting
+        assert ended.is_set()
+
+    play(scene)
+
+
+def test_work_that_fails_is_heard_while_the_trainer_still_runs():
+    async def scene():
+        async def work():
+            raise Failure("the pool is gone", "infra_error")
+
+        with pytest.raises(Failure, match="the pool is gone"):
+            await beside(asyncio.get_running_loop().create_future(), work())
+
+    play(scene)
+
+
+def test_a_trainer_that_ends_well_before_the_work_leaves_it_alone():
+    async def scene():
+        trainer = asyncio.get_running_loop().create_future()
+        trainer.set_result(SUMMARY)
+
+        async def work():
+            await asyncio.sleep(0.01)
+            return "done"
+
+        assert await beside(trainer, work()) == "done"
+
+    play(scene)
+
+
+def test_an_interrupt_ends_the_work():
+    async def scene():
+        ended = asyncio.Event()
+
+        async def work():
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+        waiting = asyncio.create_task(beside(asyncio.get_running_loop().create_future(), work()))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert ended.is_set()
+
+    play(scene)
+
+
+def test_the_thread_hands_over_the_summary_or_the_failure(monkeypatch, tmp_path):
+    spec = spec_for(context(tmp_path), "sft", tmp_path)
+    seen = []
+
+    def train(*arguments):
+        seen.append((threading.current_thread() is threading.main_thread(), arguments))
+        return SUMMARY
+
+    def fail(*_):
+        raise Failure("training sft: no room")
+
+    async def scene():
+        monkeypatch.setattr(training, "train", train)
+        assert await start(spec, "feed", "store") == SUMMARY
+        assert seen == [(False, (spec, "feed", "store"))]
+        monkeypatch.setattr(training, "train", fail)
+        with pytest.raises(Failure, match="no room"):
+            await start(spec, "feed", None)
+
+    play(scene)
+
+
+def test_a_failure_that_nobody_awaits_any_more_is_silent(monkeypatch, tmp_path):
+    """As after an interrupt: Ray goes down, and the trainer's thread fails for it."""
+    complaints = []
+
+    def fail(*_):
+        raise Failure("Ray is gone")
+
+    async def scene():
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+        monkeypatch.setattr(training, "train", fail)
+        future = start(spec_for(context(tmp_path), "sft", tmp_path), "feed", None)
+        while not future.done():
+            await asyncio.sleep(0.01)
+        del future
+        gc.collect()
+        await asyncio.sleep(0)
+
+    play(scene)
+    assert complaints == []
+
+
+def test_a_stage_trains_by_its_own_section(tmp_path):
+    c = context(tmp_path, "trainer.workers=2", "trainer.threads=4", "trainer.zero_stage=3", "mgpo.lr=0.5")
+    mgpo, sft, solve = (spec_for(c, stage, tmp_path) for stage in ("mgpo", "sft", "solve"))
+    assert [s.objective.name for s in (mgpo, sft, solve)] == ["mgpo", "sft", "grpo"]
+    assert (mgpo.lr, mgpo.workers, mgpo.zero_stage, mgpo.threads) == (0.5, 2, 3, 2)
+    assert (mgpo.publish_every, sft.publish_every, solve.publish_every) == (1, None, 1)
+    assert len({s.seed for s in (mgpo, sft, solve)}) == 3
+    assert spec_for(c, "mgpo", tmp_path) == mgpo
+
+
+class LastMoment:
+    """A feed that is told of the last step only while it is being asked, as the trainer ends."""
+
+    def __init__(self):
+        self.trainer, self.done = None, {1: {"loss": 3.0}}
+        self.done_since = Remote(self._done_since)
+
+    async def _done_since(self, step):
+        known = {s: m for s, m in self.done.items() if s > step}
+        if not self.trainer.done():
+            self.done[2] = {"loss": 2.0}
+            self.trainer.set_result(SUMMARY)
+            await asyncio.sleep(0)
+        return known
+
+
+def test_every_step_is_logged_once_the_last_one_too(monkeypatch):
+    logged, shown = [], []
+
+    async def scene():
+        feed = LastMoment()
+        feed.trainer = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(training, "start", lambda *_: feed.trainer)
+        monkeypatch.setattr(training, "_POLL_S", 0.01)
+        handle = SimpleNamespace(advance=lambda n, **facts: shown.append(facts["loss"]))
+
+        class Progress:
+            def stage(self, *_):
+                return self
+
+            def __enter__(self):
+                return handle
+
+            def __exit__(self, *_):
+                pass
+
+        metrics = SimpleNamespace(log=lambda stage, step, values: logged.append((stage, step)))
+        c = Context(Config(), None, None, metrics, Progress())
+        assert await train_with_progress(c, "sft", None, feed, 2) == SUMMARY
+
+    play(scene)
+    assert (logged, shown) == ([("sft", 1), ("sft", 2)], [3.0, 2.0])
