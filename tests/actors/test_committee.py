@@ -1,0 +1,263 @@
+"""The committee: its decision rule with given votes, its patience with bad verifiers, the real verifiers together."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actors.committee import Committee
+from actors.execution import Executor
+from actors.verifiers.model import ModelVerifier
+from pipeline import config
+from pipeline.records import Failure, Outcome, Problem, Vote
+from sandbox.api import Request, Result
+from tests.actors.pools import Boxes, handle, sandbox
+
+PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
+COMMITTEE = config.Committee()
+
+
+def vote(valid, answer="51", flags=()):
+    return Vote(verifier="?", valid=valid, answer=answer, flags=flags)
+
+
+def abstain(kind):
+    return Vote(verifier="?", valid=None, outcome=Outcome(kind=kind, reason="r"))
+
+
+class Fake:
+    """Votes as told: the first time `votes[0]`, in the second audit `votes[1]`; an exception is raised."""
+
+    timeout_s = 0.3
+
+    def __init__(self, name, *votes, derived=True):
+        self.name, self.votes, self.derived, self.attempts = name, votes, derived, []
+
+    async def vote(self, problem, trace, active, attempt):
+        self.attempts.append(attempt)
+        said = self.votes[min(attempt, len(self.votes) - 1)]
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+
+class Hung(Fake):
+    async def vote(self, problem, trace, active, attempt):
+        while True:  # will not be cancelled either
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                await asyncio.sleep(0.2)
+                return vote(True)
+
+
+def decide(*verifiers, section=COMMITTEE):
+    return asyncio.run(Committee.of(section, verifiers).judge(PROBLEM, None, ("add",)))
+
+
+YES, NO = vote(True), vote(False, "50")
+
+
+def test_three_valid_votes_accept():
+    verdict = decide(Fake("a", YES), Fake("b", YES), Fake("m", YES, derived=False))
+    assert verdict.accepted and verdict.audit is None
+    assert [v.verifier for v in verdict.votes] == ["a", "b", "m"]
+
+
+@pytest.mark.parametrize("flag", COMMITTEE.disqualifying)
+def test_any_disqualifying_flag_rejects_whatever_the_votes(flag):
+    verdict = decide(Fake("a", YES), Fake("b", YES), Fake("m", vote(True, flags=(flag,)), derived=False))
+    assert verdict.decision == "rejected" and flag in verdict.flags
+
+
+def test_a_flag_that_is_not_disqualifying_is_recorded_only():
+    section = config.Committee(disqualifying=("unsolvable",))
+    verdict = decide(
+        Fake("a", YES), Fake("b", vote(True, flags=("trivial",))), section=config.Committee.model_validate(section)
+    )
+    assert verdict.accepted and verdict.flags == ("trivial",)
+
+
+def test_a_weak_model_does_not_overrule_two_derivations():
+    model = Fake("m", NO, derived=False)
+    verdict = decide(Fake("a", YES), Fake("b", YES), model)
+    assert verdict.accepted and "a and b" in verdict.audit and model.attempts == [0]
+
+
+def test_a_derivation_that_differs_is_never_overruled():
+    verdict = decide(Fake("a", YES), Fake("b", NO), Fake("m", YES, derived=False))
+    assert verdict.decision == "rejected" and "b derives another answer" in verdict.audit
+
+
+def test_one_derivation_and_one_dissenting_model_reject():
+    assert decide(Fake("a", YES), Fake("b", abstain("data_error")), Fake("m", NO, derived=False)).decision == "rejected"
+
+
+@pytest.mark.parametrize(
+    "second, decision", [(YES, "accepted"), (NO, "rejected"), (abstain("model_error"), "rejected")]
+)
+def test_a_committee_of_models_asks_the_dissenter_once_more(second, decision):
+    models = [Fake(name, YES, derived=False) for name in "ab"] + [Fake("c", NO, second, derived=False)]
+    verdict = decide(*models)
+    assert verdict.decision == decision and verdict.audit
+    assert [m.attempts for m in models] == [[0], [0], [0, 1]]
+
+
+def test_without_the_audit_differing_answers_reject():
+    section = config.Committee(audit=False)
+    verdict = decide(Fake("a", YES), Fake("b", YES), Fake("m", NO, derived=False), section=section)
+    assert verdict.decision == "rejected"
+
+
+def test_below_quorum_is_undecided_even_if_every_vote_cast_is_valid():
+    verdict = decide(Fake("a", YES), Fake("b", abstain("infra_error")), Fake("m", abstain("model_error")))
+    assert verdict.decision == "undecided"
+
+
+def test_a_vote_that_failed_and_could_still_decide_leaves_it_undecided():
+    verdict = decide(Fake("a", YES), Fake("b", abstain("infra_error")), Fake("m", NO, derived=False))
+    assert verdict.decision == "undecided"
+    assert decide(Fake("a", NO), Fake("b", abstain("infra_error")), Fake("m", NO, derived=False)).decision == "rejected"
+
+
+@pytest.mark.parametrize(
+    "bad, kind, says",
+    [
+        (Hung("x"), "infra_error", "no vote within 0.3 s"),
+        (Fake("x", RuntimeError("died")), "infra_error", "RuntimeError: died"),
+        (Fake("x", Failure("endpoint gone", "infra_error")), "infra_error", "endpoint gone"),
+        (Fake("x", {"vote": 1}), "model_error", "dict"),
+        (Fake("x", None), "model_error", "NoneType"),
+        (Fake("x", asyncio.CancelledError()), "infra_error", "cancelled"),
+    ],
+)
+def test_a_bad_verifier_costs_its_vote_and_not_the_run(bad, kind, says):
+    verdict = decide(Fake("a", YES), Fake("b", YES), bad)
+    assert verdict.accepted
+    lost = verdict.votes[2]
+    assert (lost.verifier, lost.valid, lost.outcome.kind) == ("x", None, kind) and says in lost.outcome.reason
+
+
+def test_all_verifiers_bad_is_undecided():
+    verdict = decide(*(Fake(n, RuntimeError("died")) for n in "abc"))
+    assert verdict.decision == "undecided" and not verdict.accepted
+
+
+# ---------------------------------------------------------------- the sandbox side
+
+
+def test_the_executor_batches_what_is_asked_together_and_keeps_the_order():
+    batches = []
+
+    async def run_batch(requests):
+        batches.append(len(requests))
+        return [Result("ok", value=r.code) for r in requests]
+
+    async def main():
+        executor = Executor(run_batch, max_batch=4)
+        return await asyncio.gather(*(executor.run(Request(str(i))) for i in range(10)))
+
+    assert [r.value for r in asyncio.run(main())] == [str(i) for i in range(10)]
+    assert sorted(batches) == [2, 4, 4]
+
+
+@pytest.mark.parametrize("broken", [RuntimeError("pool died"), []])
+def test_a_failing_pool_gives_infra_results_to_every_caller(broken):
+    async def run_batch(requests):
+        if isinstance(broken, Exception):
+            raise broken
+        return broken
+
+    async def main():
+        executor = Executor(run_batch)
+        return await asyncio.gather(*(executor.run(Request("1")) for _ in range(3)))
+
+    assert [r.status for r in asyncio.run(main())] == ["infra"] * 3
+
+
+# ---------------------------------------------------------------- the real committee
+
+
+@pytest.fixture(scope="module")
+def pool():
+    pool, sandbox_handle = sandbox()
+    yield sandbox_handle
+    pool.close()
+
+
+def judge(pool, problem, solver, active=("add",), section=COMMITTEE):
+    committee = Committee(section, pool, handle(solver, "answers"))
+    return asyncio.run(committee.judge(problem, None, active))
+
+
+def test_a_right_problem_is_accepted_and_each_verifier_says_what_it_found(pool):
+    verdict = judge(pool, PROBLEM, Boxes("51"))
+    assert verdict.accepted and [v.answer for v in verdict.votes] == ["51"] * 3
+
+
+def test_a_right_problem_the_solver_cannot_solve_is_accepted(pool):
+    verdict = judge(pool, PROBLEM, Boxes("50"))
+    assert verdict.accepted and verdict.audit
+    assert [v.valid for v in verdict.votes] == [True, True, False]
+
+
+def test_a_wrong_problem_on_which_the_solver_errs_alike_is_rejected(pool):
+    verdict = judge(pool, Problem.make(PROBLEM.question, "50"), Boxes("50"))
+    assert verdict.decision == "rejected" and [v.valid for v in verdict.votes] == [False, False, True]
+
+
+def test_an_answer_written_otherwise_is_the_same_answer(pool):
+    assert judge(pool, Problem.make(PROBLEM.question, "102/2 stones"), Boxes("51")).accepted
+
+
+def test_skills_left_unused_disqualify(pool):
+    assert judge(pool, PROBLEM, Boxes("51"), active=("add", "gcd")).flags == ("off_task",)
+
+
+def test_a_dead_sandbox_leaves_problems_undecided():
+    async def run_batch(requests):
+        raise ConnectionError("gone")
+
+    async def main():
+        fake = type("P", (), {"run_batch": type("M", (), {"remote": staticmethod(run_batch)})})
+        return await Committee(COMMITTEE, fake, handle(Boxes("51"), "answers")).judge(PROBLEM, None, ("add",))
+
+    verdict = asyncio.run(main())
+    assert verdict.decision == "undecided"
+    assert [v.outcome.kind for v in verdict.votes] == ["infra_error", "infra_error", "ok"]
+
+
+# ---------------------------------------------------------------- the model verifier's majority
+
+
+@pytest.mark.parametrize(
+    "answers, valid",
+    [
+        (["51", "51.0", "51 stones", "50", None], True),
+        (["51", "51", "50", "49", None], None),
+        (["50", "50", "50", "51", "51"], False),
+        (["50", "49", "48", "51", "47"], None),
+        ([None], None),
+    ],
+)
+def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
+    section = config.ModelVerifier(samples=5, majority=0.6)
+    verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), handle(Boxes(*answers), "answers"))
+    found = asyncio.run(verifier.vote(PROBLEM, "", (), 0))
+    assert found.valid is valid
+    assert found.outcome.kind == ("model_error" if valid is None else "ok")
+
+
+def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
+    boxes = Boxes("51")
+    verifier = ModelVerifier("m", config.ModelVerifier(), Executor(pool.run_batch.remote), handle(boxes, "answers"))
+    asyncio.run(verifier.vote(PROBLEM, "", (), 0))
+    asyncio.run(verifier.vote(PROBLEM, "", (), 1))
+    (first, n1, seed1), (second, n2, seed2) = boxes.asked
+    assert first == second == PROBLEM.question and n2 == 2 * n1 and seed1 != seed2
+
+
+def test_a_model_verifier_without_a_model_is_refused():
+    with pytest.raises(Failure, match="neither base_url nor a solver pool"):
+        ModelVerifier("m", config.ModelVerifier(), Executor(lambda r: None), None)
