@@ -14,8 +14,11 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from actors.answers import infer_kind
 from actors.calls import answer as awaited
 from actors.passk import wilson
+from pipeline.mini.domain import CATEGORIES
+from pipeline.mini.generate import combinations_of, write
 from pipeline.records import Problem, Verdict
 
 Sound = tuple[Problem, tuple[str, ...]]
@@ -280,6 +283,18 @@ def _latency(seconds: Sequence[float]) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------- asking a committee
+
+
+def sound_problems(n: int, seed: int) -> list[Sound]:
+    """n distinct sound problems of the mini world, over all combinations of skills that fit together."""
+    rng = Random(f"audit {seed}")
+    pool = [c for category in CATEGORIES for held in (False, True) for c in combinations_of(category, held)]
+    found: dict[str, Sound] = {}
+    while len(found) < n:
+        text = write(rng.choice(pool), rng, level=rng.choice((0, 1, 2)), extra=rng.randrange(2))
+        problem = Problem.make(text.question, text.answer, infer_kind(text.answer))
+        found[problem.id] = (problem, tuple(sorted(text.skills)))
+    return list(found.values())
 
 
 async def run_audit(committee: Any, sound: Sequence[Sound], seed: int) -> dict[str, Any]:

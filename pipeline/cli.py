@@ -84,6 +84,15 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     },
 }
 
+AUDIT_KEYS = {
+    "sound": "sound problems judged",
+    "planted": "problems with a known defect judged",
+    "committee": "{false_accept, false_reject (each with _high, the end of its 95 % interval), abstention, "
+    "disagreement, latency_s, latency_p95_s}",
+    "verifiers": "name -> the same of each verifier's votes",
+    "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
+    "by_defect": "defect -> {n, accepted}",
+}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 
@@ -145,6 +154,24 @@ def _doctor(args: argparse.Namespace) -> int:
     found = doctor.inspect(config, root)
     print(json.dumps(found) if args.json else doctor.render(found))
     return 0 if found["ready"] else 2
+
+
+def _audit_verifiers(args: argparse.Namespace) -> int:
+    config, _ = _config(args)
+    import asyncio
+
+    from pipeline.audit import run_audit, sound_problems
+    from pipeline.cluster import Cluster
+    from pipeline.driver import closing
+
+    cluster = Cluster(config)
+
+    async def work() -> dict[str, Any]:
+        committee = await cluster.committee()
+        return await run_audit(committee, sound_problems(args.problems, config.seed), config.seed)
+
+    _print(args.json, asyncio.run(closing(cluster, work())))
+    return 0
 
 
 def _config_show(args: argparse.Namespace) -> int:
@@ -249,6 +276,9 @@ def _parser() -> argparse.ArgumentParser:
         "say what this machine can do, and what to mend",
         DOCTOR_KEYS,
     )
+
+    audit = add("audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS)
+    audit.add_argument("--problems", type=int, default=1000, metavar="N", help="sound ones, and as many planted (1000)")
 
     config: Any = commands.add_parser("config", help="show or validate a config").add_subparsers(
         required=True, metavar="WHAT"

@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -24,6 +25,7 @@ from pipeline.metrics import Metrics
 from pipeline.progress import Progress
 from pipeline.rundir import RunDir
 
+T = TypeVar("T")
 _CLOSE_S = 10.0
 
 
@@ -34,25 +36,30 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
         with Metrics(run) as metrics, Progress() as progress:
             progress.say("run", f"{config.name} in {root}")
             context = Context(config, run, Cluster(config), metrics, progress)
-            return asyncio.run(_stages(context, names))
+
+            async def work() -> dict[str, dict[str, Any]]:
+                return {name: await stages.run(context, name) for name in names}
+
+            return asyncio.run(closing(context.cluster, work()))
     finally:
         run.close()
 
 
-async def _stages(context: Context, names: list[str]) -> dict[str, dict[str, Any]]:
+async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`, then end every process of the cluster; an interrupt cancels `work` first."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     interrupted = threading.Event()
     try:
-        return {name: await stages.run(context, name) for name in names}
+        return await work
     except asyncio.CancelledError:
         interrupted.set()
         raise KeyboardInterrupt from None
     finally:
         closed = threading.Event()
         threading.Thread(target=_backstop, args=(closed, interrupted), daemon=True).start()
-        context.cluster.close()
+        cluster.close()
         _reap()
         closed.set()
 
