@@ -200,8 +200,14 @@ def same_object(a, b):
         return "equal"
     if isinstance(a, sp.MatrixBase) and isinstance(b, sp.MatrixBase) and a.shape == b.shape:
         return combine(same_number(x, y) for x, y in zip(a.flat(), b.flat(), strict=True))
-    relations = [isinstance(v, (sp.core.relational.Relational, sp.logic.boolalg.Boolean)) for v in (a, b)]
-    return "different" if relations[0] == relations[1] else "unknown"
+    return "different" if form_of(a) == form_of(b) else "unknown"
+
+
+def form_of(value):
+    """Values of different form are not told apart: the same thing may have been written in two ways."""
+    if isinstance(value, (sp.core.relational.Relational, sp.logic.boolalg.Boolean)):
+        return "relation"
+    return "matrix" if isinstance(value, sp.MatrixBase) else "value"
 
 
 def combine(outcomes):
