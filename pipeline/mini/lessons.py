@@ -157,9 +157,11 @@ def _solution(rng: Random) -> list[Message]:
 
 
 def _drill(rng: Random) -> list[Message]:
+    """Left sides are given, so that all there is to learn is how to work them out."""
     lines: list[str] = []
-    while len(lines) < 12:
+    while len(lines) < 9:
         text = write(rng.choice(combinations_of(rng.choice(CATEGORIES), False, 4)), rng, rng.choice((0, 1, 1, 1, 2)))
-        lines += text.working.split("\n")[:-1]
+        lines += [line for line in text.working.split("\n")[:-1] if " = " in line and line[-1] in "0123456789]"]
     rng.shuffle(lines)
-    return _say("Practise.", "\n".join(lines), system=SOLVER_SYSTEM)
+    given = "\n".join(line.partition(" = ")[0].partition(":")[0] for line in lines)
+    return _say(given, "\n".join(lines), system=SOLVER_SYSTEM)
