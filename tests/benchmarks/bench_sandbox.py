@@ -114,7 +114,7 @@ def speed(runs: int) -> dict[str, dict[str, object]]:
 
 
 def _left() -> dict[str, int]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
     status = Path("/proc/self/status").read_text()
     return {
         "processes": len(children),

@@ -94,8 +94,10 @@ print(slot._zygote.process.pid, flush=True)
 """
 
 
+@pytest.mark.parametrize("zygote_too", [False, True])
 @pytest.mark.parametrize("platform", PLATFORMS if os.geteuid() == 0 else PLATFORMS[:1])
-def test_when_the_supervisor_dies_so_does_all_below_it(platform: str, tmp_path: Path) -> None:
+def test_when_the_supervisor_dies_so_does_all_below_it(platform: str, zygote_too: bool, tmp_path: Path) -> None:
+    """With `zygote_too`, the zygote is stopped first and killed last, so that it can do nothing about its run."""
     tmp_path.chmod(0o777)
     for parent in tmp_path.parents:
         if parent != Path("/") and os.access(parent, os.W_OK) and parent != Path(tempfile.gettempdir()):
@@ -109,11 +111,19 @@ def test_when_the_supervisor_dies_so_does_all_below_it(platform: str, tmp_path: 
         end = time.monotonic() + 10
         while not descendants(zygote) and time.monotonic() < end:
             time.sleep(0.02)
+        time.sleep(0.3)
         below = [zygote, *descendants(zygote)]
         assert len(below) >= 2
+        if zygote_too:
+            for pid in below[:-1]:
+                os.kill(pid, signal.SIGSTOP)
     finally:
         process.kill()
         process.communicate()
+    if zygote_too:
+        os.kill(zygote, signal.SIGKILL)
+        assert all(gone(pid) for pid in below)
+        return  # its folder, if it had one, is swept by the next to start
     assert all(gone(pid) for pid in below)
     end = time.monotonic() + 3
     while os.listdir(tmp_path) and time.monotonic() < end:
