@@ -308,3 +308,13 @@ async def run_audit(committee: Any, sound: Sequence[Sound], seed: int) -> dict[s
         verdicts += await awaited(committee.judge_many.remote(chunk), "committee", _CHUNK_TIMEOUT_S)
     judged = list(zip([defect for defect, _, _ in cases], verdicts, strict=True))
     return figures([v for defect, v in judged if not defect], [(defect, v) for defect, v in judged if defect])
+
+
+async def spot_check(committee: Any, accepted: Sequence[Sound], n: int, seed: int) -> dict[str, float]:
+    """Spoil up to n accepted problems and judge them again: {} if there is none, else how many were accepted."""
+    if not n or not accepted:
+        return {}
+    planted = plant(Random(seed).sample(list(accepted), min(n, len(accepted))), seed)
+    cases = [(p.problem, None, p.active) for p in planted]
+    verdicts: list[Verdict] = await awaited(committee.judge_many.remote(cases), "committee", _CHUNK_TIMEOUT_S)
+    return {"planted": float(len(verdicts)), "planted_accepted": float(sum(v.accepted for v in verdicts))}

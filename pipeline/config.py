@@ -236,6 +236,10 @@ class Committee(Section):
     )
     audit: bool = True
     """Resolve differing answers by a second audit; off rejects them."""
+    spot_checks: int = Field(default=4, ge=0)
+    """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
+    what share is accepted is a live figure of the committee's quality. 0 outside the mini world, whose language the
+    defects are written in."""
     timeout_s: Seconds = 120
     pool: Pool = Pool(max_ongoing=256)
 

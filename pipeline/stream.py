@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.calls import answer
+from pipeline import audit
 from pipeline.config import Config
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
 
@@ -86,6 +87,11 @@ class Stream:
             self._prober.probe.remote(episode.submitted, prober, task.seed), "prober", c.prober.timeout_s
         )
         return Judged(episode, verdict, probe)
+
+    async def spot_check(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
+        """The committee's false accepts on accepted problems that were spoiled on purpose; see `audit.spot_check`."""
+        accepted = [(j.episode.submitted, j.episode.active) for j in judged if j.accepted and j.episode.submitted]
+        return await audit.spot_check(self._committee, accepted, self._config.committee.spot_checks, seed)
 
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""

@@ -113,6 +113,7 @@ class Producer:
             "rollout_s": time.monotonic() - start,
             "retries": self._stream.retries - retries,
         }
+        facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
         self._learn(judged)
         with self._context.run.new_step("mgpo", step) as folder:

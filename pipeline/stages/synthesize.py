@@ -65,6 +65,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                         duplicates += j.verdict.problem_id in seen
                         seen.add(j.verdict.problem_id)
                 facts = summarize(judged, duplicates)
+                facts |= await stream.spot_check(judged, context.seed("synthesize", wave, "spot"))
                 with context.run.new_step("synthesize", wave) as folder:
                     write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
