@@ -1,0 +1,90 @@
+"""A chat endpoint on localhost that answers as it is told to, well or badly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+Behaviour = Callable[[int, dict[str, Any], asyncio.StreamWriter], Awaitable[None]]
+"""(number of the request, its body, where to write) -> nothing."""
+
+
+def chat(content: Any) -> bytes:
+    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+
+
+def response(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n".encode() + body
+
+
+def says(*contents: Any) -> Behaviour:
+    """Chat completions with these contents in turn, the last one again and again."""
+
+    async def behave(n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        writer.write(response(chat(contents[min(n, len(contents) - 1)])))
+
+    return behave
+
+
+def sends(*raw: bytes) -> Behaviour:
+    """These bytes in turn, the last ones again and again."""
+
+    async def behave(n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        writer.write(raw[min(n, len(raw) - 1)])
+
+    return behave
+
+
+async def drips(n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    """A byte now and then, for ever: no single read is slow."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def floods(n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    """A chunked body without end."""
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+        await writer.drain()
+
+
+async def is_silent(n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(60)
+
+
+class Requests(list[dict[str, Any]]):
+    url = ""
+
+
+@asynccontextmanager
+async def endpoint(behaviour: Behaviour):
+    """Yields the bodies it was sent (each with its headers under "_headers"); `.url` is its base URL."""
+    requests = Requests()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head.split("\r\n")[1:] if line)}
+            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+            number = len(requests)
+            requests.append(body | {"_headers": headers})
+            await behaviour(number, body, writer)
+            await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has left, which some tests want
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    requests.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield requests
+    finally:
+        server.close()
