@@ -211,6 +211,9 @@ def parse_turn(text: str) -> tuple[Stage | None, str, ToolCall | Malformed | Non
 def _read_call(text: str) -> ToolCall | Malformed:
     try:
         call = json.loads(text)
+        json.dumps(call, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+    except UnicodeEncodeError:
+        return _bad("not text (half of a surrogate pair)", "exec")
     except (ValueError, RecursionError) as e:
         return _bad(f"not JSON ({e.msg if isinstance(e, json.JSONDecodeError) else 'nested too deep'})", "exec")
     if not isinstance(call, dict) or not isinstance(call.get("name"), str):

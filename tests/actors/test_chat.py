@@ -178,3 +178,10 @@ def test_a_number_is_an_answer():
 def test_any_text_can_be_read(text):
     stage, body, _ = parse_turn(text)
     assert stage in (None, "draft", "check", "refine", "finalize") and isinstance(body, str)
+
+
+def test_half_a_surrogate_pair_is_a_malformed_call_not_a_crash() -> None:
+    turn = parse_turn(
+        '<tool_call>\n{"name": "submit", "arguments": {"question": "\\ud800?", "answer": "1"}}\n</tool_call>'
+    )
+    assert isinstance(turn[2], Malformed)
