@@ -65,7 +65,8 @@ def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[St
             return "error", f"no value: {e}", None
         return status, reason, None
     if status == "error" or "reason" in said:
-        words = " ".join(str(said.get("reason", reason)).split())[:500] or reason
+        words = " ".join(str(said.get("reason", "")).split())[:500] or reason or "no reason given"
+        words = "".join(c if c.isprintable() else "?" for c in words)  # it will be printed in logs and terminals
         limit = said.get("limit")
         return (limit if limit in ("memory_limit", "disk_limit") else "error"), words, None
     if wants_value and "value" not in said:

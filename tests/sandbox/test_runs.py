@@ -26,6 +26,7 @@ from .conftest import QUICK
         ("{}['k']", "error", "KeyError: 'k'"),
         ("1 +", "error", "SyntaxError: invalid syntax"),
         ("raise ValueError('a\\n  b')", "error", "ValueError: a b"),
+        ("raise ValueError('\\x1b[2J')", "error", "ValueError: ?[2J"),
         ("import torch", "error", "ModuleNotFoundError: No module named 'torch'"),
         ("import pipeline", "error", "ModuleNotFoundError: No module named 'pipeline'"),
         ("while True: pass", "cpu_limit", "more than 0.4 s of CPU time"),
