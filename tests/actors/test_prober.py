@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from actors.passk import pass_at_k
+from actors.prober import Prober
+from pipeline import config
+from pipeline.records import Failure, Problem
+from sandbox.api import Result
+from tests.actors.pools import Boxes, handle
+
+PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
+CONFIG = config.Prober(n=8, k=4, timeout_s=0.5)
+
+
+class Sandbox:
+    """Decides nothing: every formula stays unknown."""
+
+    async def run_batch(self, requests):
+        return [Result("timeout")] * len(requests)
+
+
+def probe(solver, problem=PROBLEM, prober="small", seed=7):
+    solvers = {"small": handle(solver, "answers")}
+    return asyncio.run(Prober(CONFIG, solvers, handle(Sandbox(), "run_batch")).probe(problem, prober, seed))
+
+
+def test_a_probe_counts_right_answers_and_estimates_pass_at_k():
+    found = probe(Boxes("51", "50", "51.0", None))
+    assert (found.n, found.correct, found.unknown, found.k, found.prober) == (8, 4, 0, 4, "small")
+    assert found.pass_at_k == pytest.approx(pass_at_k(8, 4, 4))
+    assert found.low < found.pass_at_k < found.high
+
+
+def test_the_solver_sees_the_statement_only_n_times_with_the_given_seed():
+    boxes = Boxes("51")
+    probe(boxes)
+    assert boxes.asked == [(PROBLEM.question, 8, 7)]
+
+
+def test_a_completion_without_a_box_is_wrong_and_one_that_cannot_be_judged_is_unknown():
+    found = probe(Boxes("51", None, "51 sqrt(1)", "51"))
+    assert (found.correct, found.unknown) == (4, 2)
+    assert found.pass_at_k == pytest.approx(pass_at_k(6, 4, 4))
+
+
+def test_too_few_judged_samples_are_a_failure_not_a_zero():
+    with pytest.raises(Failure, match="pass@4 needs 4"):
+        probe(Boxes("sqrt(51)", "sqrt(51)", "sqrt(51)", "51"))
+
+
+def test_an_unknown_rung_is_named():
+    with pytest.raises(Failure, match="'large' is not on the ladder; expected one of small"):
+        probe(Boxes("51"), prober="large")
+
+
+def test_a_solver_that_does_not_answer_is_an_infrastructure_failure():
+    class Hung(Boxes):
+        async def answers(self, *args):
+            await asyncio.sleep(60)
+
+    with pytest.raises(Failure, match="no answer within 0.5 s") as e:
+        probe(Hung())
+    assert e.value.kind == "infra_error"
+
+
+def test_many_problems_in_one_call_keep_their_order():
+    problems = [Problem.make(f"{PROBLEM.question} {i}", str(i)) for i in range(5)]
+
+    async def main():
+        prober = Prober(CONFIG, {"small": handle(Boxes("3"), "answers")}, handle(Sandbox(), "run_batch"))
+        return await prober.probe_many(problems, "small", 0), await prober.stats()
+
+    probes, stats = asyncio.run(main())
+    assert [p.problem_id for p in probes] == [p.id for p in problems]
+    assert [p.correct for p in probes] == [0, 0, 0, 8, 0]
+    assert stats == {"problems": 5, "samples": 40, "correct": 8, "unknown": 0}
