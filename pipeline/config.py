@@ -200,7 +200,7 @@ class ExecutingVerifier(Section):
 
 class ModelVerifier(Section):
     kind: Literal["model"] = "model"
-    samples: Positive = 5
+    samples: Positive = 3
     """Answers by majority of n."""
     majority: Fraction = 0.6
     """Share of the samples that must agree, else the verifier abstains."""

@@ -24,6 +24,8 @@ SUMMARY_KEYS = {
     "prune_rate": "share of synthesis episodes that dropped a skill",
     "mean_pass_at_k": "of the data set's problems",
     "mean_difficulty": "1 - Pass@k, of the data set's problems",
+    "spot_checks": "problems spoiled on purpose during MGPO and synthesis",
+    "spot_checks_accepted": "of them accepted by the committee: its false accepts",
     "hard_yield_first": "accepted problems weighted by 1 - Pass@k per 1000 sampled tokens, MGPO's first steps",
     "hard_yield_last": "the same, MGPO's last steps",
     "solver_before": "the solver's score on the benchmark before training",
@@ -57,12 +59,19 @@ def summary(run: RunDir) -> dict[str, Any]:
         "prune_rate": played.pruned / played.judged if played and played.judged else None,
         "mean_pass_at_k": sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
         "mean_difficulty": 1 - sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
+        "spot_checks": _sum(facts, "planted"),
+        "spot_checks_accepted": _sum(facts, "planted_accepted"),
         "hard_yield_first": first,
         "hard_yield_last": last,
         "solver_before": before,
         "solver_after": after,
         "solver_gain": after - before if before is not None and after is not None else None,
     }
+
+
+def _sum(facts: Facts, metric: str) -> int | None:
+    found = [row[metric] for stage in ("mgpo", "synthesize") for row in facts.rows.get(stage, ()) if metric in row]
+    return int(sum(found)) if found else None
 
 
 def _stage(facts: Facts, stage: str) -> dict[str, Any]:

@@ -28,6 +28,8 @@ MGPO = (
     Plot("How it works", (("prune_rate", "dropped a skill"), ("exec_error_rate", "failing code"),
                           ("duplicate_rate", "duplicates")),
          "Share of episodes, of exec calls, of accepted problems.", percent=True),
+    Plot("Committee on trial", (("planted", "spoiled on purpose"), ("planted_accepted", "accepted all the same")),
+         "Problems with a known defect, judged among the others: the second curve should stay at zero."),
     Plot("Turns", (("turns", "turns"),), "Mean turns of an episode."),
     Plot("Trainer: loss", (("train/loss", "loss"),), "", zero=False),
     Plot("Trainer: KL", (("train/ref_kl", "to the reference"), ("train/engine_kl", "to the sampling engine")),
