@@ -3,8 +3,8 @@
 Consumes accepted problems; produces a Probe each, from n samples under one fixed decoding. It waits for the solver
 engine of the asked rung and for the sandbox that compares formulas, both within `timeout_s`.
 
-A sample without a boxed answer is wrong: the solver did not answer. A sample whose answer cannot be compared is
-unknown: it is counted apart, and widens the interval instead of moving the estimate.
+A sample without an answer (no box; for code, no code block) is wrong: the solver did not answer. A sample whose answer
+cannot be compared is unknown: it is counted apart, and widens the interval instead of moving the estimate.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.answers import Judgement, compare_many, extract_boxed
+from actors.answers.code import extract_program, judge_code
 from actors.calls import answer
 from actors.execution import Executor
 from actors.passk import estimate
@@ -51,8 +52,14 @@ class Prober:
 
 
 async def judge(problem: Problem, completions: Sequence[str], executor: Executor) -> list[Judgement]:
-    """Each completion's boxed answer against the problem's."""
-    given = [extract_boxed(text) for text in completions]
-    boxed = [(problem.answer_kind, problem.answer, g) for g in given if g is not None]
-    judged = iter(await compare_many(boxed, executor))
-    return [next(judged) if g is not None else "different" for g in given]
+    """Each completion's answer against the problem's: what it boxed, or its program under the problem's checks."""
+    extract = extract_program if problem.answer_kind == "code" else extract_boxed
+    given = {i: found for i, text in enumerate(completions) if (found := extract(text)) is not None}
+    judged: Sequence[Judgement]
+    if problem.answer_kind == "code":
+        programs = (judge_code(program, problem.checks, executor) for program in given.values())
+        judged = [report.outcome for report in await asyncio.gather(*programs)]
+    else:
+        judged = await compare_many([(problem.answer_kind, problem.answer, text) for text in given.values()], executor)
+    outcomes = dict(zip(given, judged, strict=True))
+    return [outcomes.get(i, "different") for i in range(len(completions))]

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from actors.answers.code import extract_program, judge_code, read_checks
+from actors.execution import Executor
+from actors.prober import judge
+from pipeline.records import Failure, Problem
+from sandbox import Limits, Result
+from tests.actors.pools import sandbox
+
+CALLS = [json.dumps({"entry": "f", "args": [n], "expected": n * n}) for n in (0, 3, -4)]
+SCRIPT = [json.dumps({"stdin": "3 4\n", "stdout": "7\n"}), json.dumps({"stdin": "1 1\n", "stdout": "2"})]
+QUICK = Limits(wall_s=1.0, cpu_s=1.0)
+
+
+@pytest.fixture(scope="module")
+def executor_of():
+    pool, handle = sandbox()
+    yield lambda: Executor(handle.run_batch.remote)
+    pool.close()
+
+
+def run(executor_of, program, checks):
+    async def main():
+        return await judge_code(program, checks, executor_of(), QUICK)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "program, checks, passed, outcome",
+    [
+        ("def f(n): return n * n", CALLS, [True, True, True], "equal"),
+        ("def f(n): return n * abs(n)", CALLS, [True, True, False], "different"),
+        ("def f(n): return float(n * n)", CALLS, [True, True, True], "equal"),
+        ("def f(n):\n    while n == 3: pass\n    return n * n", CALLS, [True, False, True], "different"),
+        ("def f(n): return [0] * 10**9 if n else 0", CALLS, [True, False, False], "different"),
+        ("def g(n): return n * n", CALLS, [False, False, False], "different"),
+        ("import os\ndef f(n): os._exit(0)", CALLS, [False, False, False], "different"),
+        (
+            "class E:\n    def __eq__(self, o): return True\ndef f(n): return E()",
+            CALLS,
+            [False, False, False],
+            "different",
+        ),
+        ("print(sum(map(int, input().split())))", SCRIPT, [True, True], "equal"),
+        ("print('7')", SCRIPT, [True, False], "different"),
+        ("syntax error here", SCRIPT, [False, False], "different"),
+        ("def f(n): return n * n", [], [], "unknown"),
+    ],
+)
+def test_programs_are_judged_check_by_check(executor_of, program, checks, passed, outcome):
+    report = run(executor_of, program, checks)
+    assert [v.passed for v in report.verdicts] == passed and report.outcome == outcome
+
+
+def test_a_sandbox_that_fails_leaves_it_unknown():
+    async def run_batch(requests):
+        return [Result("infra")] * len(requests)
+
+    report = asyncio.run(judge_code("def f(n): return n * n", CALLS, Executor(run_batch)))
+    assert report.outcome == "unknown" and [v.passed for v in report.verdicts] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "check",
+    ["", "[]", "5", '{"entry": "f"}', '{"entry": "f g", "args": [], "expected": 1}', '{"stdin": 1, "stdout": ""}'],
+)
+def test_a_check_that_is_none_is_named(check):
+    with pytest.raises(Failure, match=r"check 2: .*expected a JSON object"):
+        read_checks([CALLS[0], check])
+
+
+def test_the_last_code_block_is_the_program():
+    assert extract_program("a\n```python\nx = 1\n```\nb\n```\ny = 2\n```") == "y = 2"
+    assert extract_program("no code") is None and extract_program("```python\n\n```") is None
+
+
+def test_the_prober_judges_code_by_its_checks(executor_of):
+    problem = Problem.make("Square a number: f(n).", "def f(n): return n**2", "code", CALLS)
+    completions = [
+        "```python\ndef f(n): return n * n\n```",
+        "```python\ndef f(n): return n\n```",
+        "def f(n): return n * n",
+    ]
+
+    async def main():
+        return await judge(problem, completions, executor_of())
+
+    assert asyncio.run(main()) == ["equal", "different", "different"]
