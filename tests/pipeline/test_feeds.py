@@ -41,6 +41,11 @@ def test_shards_hold_each_row_once_and_never_split_a_group(groups, world):
     assert max(loads) - min(loads) <= largest
 
 
+def test_the_heaviest_groups_are_placed_first():
+    shards = shard_groups(table([("a", 1), ("b", 1), ("c", 2)]), 2)
+    assert sorted(sorted(s.column("group_id").to_pylist()) for s in shards) == [["a", "b"], ["c"]]
+
+
 @pytest.fixture(scope="module")
 def local_ray():
     ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
@@ -138,6 +143,7 @@ def test_a_trainer_that_replays_steps_does_not_undo_what_was_waited_for(local_ra
             await feed.next_batch(0, 1, step)
             await feed.step_done(step, {"loss": float(step)})
         await feed.next_batch(0, 1, 1)
+        await feed.step_done(1, {"loss": 1.0})
         assert await feed.wait_done(2) == {"loss": 2.0}
 
     asynchronously(scene())
