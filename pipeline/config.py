@@ -215,7 +215,25 @@ class ModelVerifier(Section):
     api_key_env: str = "OPENAI_API_KEY"
 
 
-Verifier = Annotated[SymbolicVerifier | ExecutingVerifier | ModelVerifier, Field(discriminator="kind")]
+class ProgramVerifier(Section):
+    """For problems in free text: a model writes programs for the statement, the sandbox runs them."""
+
+    kind: Literal["program"] = "program"
+    style: Literal["python", "sympy"] = "python"
+    base_url: str
+    """An OpenAI-compatible endpoint."""
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    samples: Positive = 3
+    majority: Fraction = 0.6
+    temperature: float = Field(default=0.7, ge=0)
+    max_tokens: Positive = 2048
+    timeout_s: Seconds = 90
+
+
+Verifier = Annotated[
+    SymbolicVerifier | ExecutingVerifier | ModelVerifier | ProgramVerifier, Field(discriminator="kind")
+]
 
 Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task"]
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from actors.execution import Executor
 from actors.verifiers.executing import ExecutingVerifier
 from actors.verifiers.model import ModelVerifier
+from actors.verifiers.program import ProgramVerifier
 from actors.verifiers.symbolic import SymbolicVerifier
 from pipeline import config
 from pipeline.records import Problem, Vote
@@ -35,4 +36,6 @@ def make(section: config.Verifier, index: int, executor: Executor, solver: Any |
         return SymbolicVerifier(name, section, executor)
     if isinstance(section, config.ExecutingVerifier):
         return ExecutingVerifier(name, section, executor)
+    if isinstance(section, config.ProgramVerifier):
+        return ProgramVerifier(name, section, executor)
     return ModelVerifier(name, section, executor, solver)
