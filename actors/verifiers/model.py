@@ -4,9 +4,9 @@ The model is a solver pool (`solver.answers.remote`, final answers in a box) or 
 replies: vote, answer, rationale, flags). Consumes a problem, waits for the samples, produces a vote.
 
 What a hostile problem text can reach: it can sway what the model says, not what counts. A sample supports the
-submission only if the answer the model worked out itself is judged equal to the submitted one, which the model is not
-told; "vote valid" in a text earns nothing. Samples that do not parse support nothing. Without a majority the verifier
-abstains.
+submission only if the answer the model worked out itself is judged equal to the submitted one, which it is not told
+(the agent's work may name it; `trace: false` keeps that from an endpoint). So "vote valid" in a text earns nothing.
+Samples that do not parse support nothing. Without a majority the verifier abstains.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def verify(pool, behaviour, **section):
         async with endpoint(behaviour) as requests:
             settings = config.ProgramVerifier(base_url=requests.url, **{"timeout_s": 20} | section)
             verifier = ProgramVerifier("p", settings, Executor(pool.run_batch.remote))
-            return await verifier.vote(PROBLEM, "the work, which says 8", (), 0), requests
+            return await verifier.vote(PROBLEM, "notes of the agent: 8", (), 0), requests
 
     return asyncio.run(main())
 
@@ -44,7 +44,7 @@ def test_programs_that_agree_with_the_submission_vote_valid(pool, style, program
     vote, requests = verify(pool, says(program), style=style)
     assert (vote.valid, vote.answer) == (True, "8") and len(requests) == 3
     shown = requests[0]["messages"]
-    assert PROBLEM.question in shown[1]["content"] and "the work" not in json.dumps(shown)
+    assert PROBLEM.question in shown[1]["content"] and "notes of the agent" not in json.dumps(shown)
     assert ("sympy" in shown[0]["content"]) is (style == "sympy")
 
 
