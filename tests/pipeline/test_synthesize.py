@@ -29,8 +29,8 @@ class Pools:
     def __init__(self, number=lambda n: n // 2, break_at=None):
         self._number, self._break_at = number, break_at
         self.waiting, self.played = set(), []
-        self.episode, self.judge, self.probe, self.drop = (
-            Remote(f) for f in (self._episode, self._judge, self._probe, self._drop)
+        self.episode, self.judge, self.judge_many, self.probe, self.drop = (
+            Remote(f) for f in (self._episode, self._judge, self._judge_many, self._probe, self._drop)
         )
 
     async def _this(self, *_):
@@ -55,6 +55,9 @@ class Pools:
 
     async def _judge(self, problem, played, active):
         return verdict(played, "rejected" if int(problem.answer) % 3 == 0 else "accepted")
+
+    async def _judge_many(self, cases):  # the spoiled problems of the spot check
+        return [verdict(SimpleNamespace(submitted=problem), "rejected") for problem, _, _ in cases]
 
     async def _probe(self, problem, prober, seed):
         return probe(SimpleNamespace(submitted=problem), pass_at_k=0.25)
