@@ -115,6 +115,13 @@ def test_below_quorum_is_undecided_even_if_every_vote_cast_is_valid():
     assert verdict.decision == "undecided"
 
 
+def test_the_quorum_counts_votes_cast_not_verifiers():
+    silent = Fake("m", abstain("model_error"), derived=False)
+    assert decide(Fake("a", YES), silent, silent).decision == "undecided"
+    assert decide(Fake("a", YES), Fake("b", YES), silent, section=config.Committee(quorum=3)).decision == "undecided"
+    assert decide(Fake("a", YES), Fake("b", YES), silent, section=config.Committee(quorum=2)).accepted
+
+
 def test_a_vote_that_failed_and_could_still_decide_leaves_it_undecided():
     verdict = decide(Fake("a", YES), Fake("b", abstain("infra_error")), Fake("m", NO, derived=False))
     assert verdict.decision == "undecided"

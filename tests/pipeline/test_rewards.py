@@ -163,6 +163,14 @@ def test_after_an_edit_the_same_check_is_no_repetition():
     )  # fmt: skip
 
 
+def test_a_second_good_check_earns_nothing():
+    assert rewards(check(), check("print(add(5, 6))", content="11")) == (R.exec_ok, 0)
+
+
+def test_a_repeated_check_shows_no_repair():
+    assert rewards(check(), fails(), think(), check()) == (0, R.exec_error, 0, R.repeated)
+
+
 def test_many_different_checks_earn_as_much_as_one():
     assert sum(rewards(*(check(f"print(add({i}, 1))", content=str(i)) for i in range(20)))) == pytest.approx(R.exec_ok)
 
