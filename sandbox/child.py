@@ -8,6 +8,7 @@ signal, the kernel filter would refuse all of it and so comes last.
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import resource
@@ -28,9 +29,7 @@ def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, 
     try:
         _confine(walls, order, fds, lifeline)
     except BaseException as e:
-        os.write(
-            facts, f'{{"infra": "a layer failed: {type(e).__name__}: {str(e)!r:.300}"}}'.replace("\\", "/").encode()
-        )
+        os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
     os.write(facts, b'{"ready": 1}')
     kernel.syscall("close_range", JOB + 1, 0xFFFFFFFF, 0)
@@ -48,13 +47,14 @@ def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tupl
         kernel.mount("scratch", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
                      f"size={limits['scratch_mb']}m,nr_inodes=1024,mode=700,uid={owner[0]},gid={owner[1]}")  # fmt: skip
     os.chdir(scratch)
-    os.environ.update(HOME=scratch, TMPDIR=scratch)
+    if os.environ["HOME"] != scratch:
+        os.environ.update(HOME=scratch, TMPDIR=scratch)
     home = os.open(scratch, os.O_PATH | os.O_CLOEXEC)
 
     os.setsid()
     for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
         os.dup2(source, target)
-    _rlimits(order, private_uid=uid is not None)
+    _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if uid is not None:
@@ -75,22 +75,31 @@ def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tupl
     sys.dont_write_bytecode = True
 
 
-def _rlimits(order: dict[str, Any], private_uid: bool) -> None:
+def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
     limits = order["limits"]
-    cpu, size = math.ceil(limits["cpu_s"]) + 1, min(limits["file_mb"], limits["scratch_mb"]) << 20
+    cpu = math.ceil(limits["cpu_s"]) + 1
+    # Without tmpfs, what is unlinked but open cannot be counted: then it is to be little.
+    size = min(limits["file_mb"], limits["scratch_mb"] if tmpfs else max(1, limits["scratch_mb"] // 8)) << 20
     ceilings = {
         resource.RLIMIT_AS: order["base"] + (limits["memory_mb"] << 20),
         resource.RLIMIT_CPU: cpu,
         resource.RLIMIT_FSIZE: size,
         resource.RLIMIT_NOFILE: limits["files"],
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_MEMLOCK: 0,
-        resource.RLIMIT_MSGQUEUE: 0,
-        resource.RLIMIT_SIGPENDING: 256,
     }
     if private_uid:  # shared with others, the uid's count would say nothing of this run
         ceilings[resource.RLIMIT_NPROC] = limits["threads"]
     for name, ceiling in ceilings.items():
-        hard = _HARD[name]
-        ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
-        resource.setrlimit(name, (ceiling, ceiling))
+        _lower(name, ceiling)
+
+
+def _lower(name: int, ceiling: int) -> None:
+    hard = _HARD[name]
+    ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
+    resource.setrlimit(name, (ceiling, ceiling))
+
+
+def prepare() -> None:
+    """In the zygote, so that no run has to: the limits that are the same for all, and which it can live with."""
+    for name in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        _lower(name, 0)
+    _lower(resource.RLIMIT_SIGPENDING, 256)

@@ -131,7 +131,8 @@ def _package_root() -> str:
 def _clean_environment() -> dict[str, str]:
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     # One arena: else each thread reserves 64 MB of the address space that the memory limit counts.
-    return dict.fromkeys(threads, "1") | {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
+    fixed = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "MALLOC_ARENA_MAX": "1"}
+    return dict.fromkeys(threads, "1") | fixed
 
 
 class Run:

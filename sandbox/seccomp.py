@@ -24,18 +24,15 @@ _PLAIN = _names("""
 read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn futex pread64 pwrite64
 readv writev preadv pwritev preadv2 pwritev2 sched_yield mremap msync mincore madvise dup dup2 dup3 nanosleep
 getitimer setitimer alarm pause getpid sendfile exit exit_group wait4 waitid uname fsync fdatasync ftruncate fallocate
-getdents getdents64 getcwd chdir fchdir mkdir mkdirat link linkat symlink symlinkat readlink readlinkat access
-faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time getrlimit setrlimit getrusage sysinfo times
-getuid getgid geteuid getegid getresuid getresgid getgroups getppid getpgid getpgrp getsid rt_sigpending
-rt_sigtimedwait rt_sigsuspend sigaltstack statfs fstatfs getpriority sched_getaffinity sched_getparam
-sched_getscheduler sched_get_priority_max sched_get_priority_min sched_rr_get_interval gettid futex_waitv
-set_tid_address clock_gettime clock_getres clock_nanosleep epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait
-epoll_pwait2 poll ppoll select pselect6 set_robust_list get_robust_list eventfd eventfd2 pipe pipe2 getcpu getrandom
-membarrier copy_file_range rseq close_range recvfrom shutdown getsockopt getsockname getpeername restart_syscall
-capget arch_prctl
-""")
-_REMOVES = _names("""
-unlink unlinkat rmdir rename renameat renameat2
+getdents getdents64 getcwd chdir fchdir mkdir mkdirat unlink unlinkat rmdir rename renameat renameat2 link linkat
+symlink symlinkat readlink readlinkat access faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time
+getrlimit setrlimit getrusage sysinfo times getuid getgid geteuid getegid getresuid getresgid getgroups getppid
+getpgid getpgrp getsid rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack statfs fstatfs getpriority
+sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
+sched_rr_get_interval gettid futex_waitv set_tid_address clock_gettime clock_getres clock_nanosleep epoll_create
+epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6 set_robust_list get_robust_list
+eventfd eventfd2 pipe pipe2 getcpu getrandom membarrier copy_file_range rseq close_range recvfrom shutdown getsockopt
+getsockname getpeername restart_syscall capget arch_prctl
 """)
 _HOSTILE = _names("""
 ptrace process_vm_readv process_vm_writev bpf perf_event_open userfaultfd kexec_load kexec_file_load init_module
@@ -44,7 +41,7 @@ io_uring_enter io_uring_register pidfd_getfd process_madvise open_by_handle_at s
 move_mount fsopen fsmount mount_setattr quotactl
 """)
 
-_O_ACCMODE, _O_TRUNC, _O_TMPFILE = 3, 0o1000, 0o20000000
+_O_ACCMODE, _O_TRUNC = 3, 0o1000
 _THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
@@ -66,10 +63,10 @@ _SELF = 0x7FFFFFF1
 """Stands for the run's process number, which is known only to the run."""
 
 
-def checks(may_remove: bool) -> dict[str, tuple[Check, ...]]:
+def checks() -> dict[str, tuple[Check, ...]]:
     """The calls whose arguments decide; a run may signal itself and nobody else."""
     opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
-    flags = _O_ACCMODE | _O_TRUNC | (0 if may_remove else _O_TMPFILE)
+    flags = _O_ACCMODE | _O_TRUNC
     nowhere = (Check(4, (0,)), Check(4, (0,), high=True))
     return {
         # O_RDONLY|O_TRUNC empties a file that Landlock, before its ABI 3, lets be read.
@@ -89,7 +86,7 @@ def checks(may_remove: bool) -> dict[str, tuple[Check, ...]]:
     }
 
 
-def program(may_remove: bool, machine: str | None = None) -> bytes:
+def program(machine: str | None = None) -> bytes:
     """The BPF program, for `install`. A binary search over the call numbers: the kernel walks it once for each call
     there is when it is installed, which is with every run."""
     machine = machine or kernel.arch()
@@ -101,10 +98,10 @@ def program(may_remove: bool, machine: str | None = None) -> bytes:
     ]
     if machine == "x86_64":  # the x32 calls are the same calls under other numbers
         code += [_op(0x45, 0x40000000, no=1), _op(0x06, KILL)]
-    verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN + (_REMOVES if may_remove else [])}
+    verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN}
     verdicts |= {name: [_op(0x06, KILL)] for name in _HOSTILE}
     verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2")}
-    for name, conditions in checks(may_remove).items():
+    for name, conditions in checks().items():
         verdicts[name] = [part for check in conditions for part in _compile(check)] + [_op(0x06, ALLOW)]
     by_number = {kernel.number(name, machine): block for name, block in verdicts.items()}
     runs: list[tuple[int, list[bytes]]] = []

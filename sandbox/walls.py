@@ -217,7 +217,7 @@ def _try(action: Callable[[], None]) -> int:
 
 
 def _filter(walls: Walls) -> None:
-    code = seccomp.program(may_remove=walls.jail)
+    code = seccomp.program()
 
     def install() -> None:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

@@ -50,6 +50,7 @@ class Zygote:
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
+        child.prepare()
         program.prepare()
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}

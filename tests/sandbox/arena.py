@@ -30,6 +30,7 @@ _ORDINARY = [
     ("import numpy as np\nprint(np.linalg.det(np.eye(3)))", "1.0\n"),
     ("import sympy\nprint(sympy.factor(sympy.Symbol('x') ** 2 - 1))", "(x - 1)*(x + 1)\n"),
     ("open('a', 'w').write('b')\nprint(open('a').read())", "b\n"),
+    ("import tempfile as t\nwith t.TemporaryDirectory(), t.TemporaryFile() as f: f.write(b'x'); print(1)", "1\n"),
     ("import threading\nt = threading.Thread(target=print, args=('t',))\nt.start(); t.join()", "t\n"),
     ("import asyncio\nasync def f(): await asyncio.sleep(0); print('a')\nasyncio.run(f())", "a\n"),
     ("import csv, sqlite3, uuid\nprint(sqlite3.connect(':memory:').execute('select 1').fetchone())", "(1,)\n"),
