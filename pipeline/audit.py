@@ -109,7 +109,10 @@ def _missing_quantity(problem: Problem, active: tuple[str, ...], rng: Random) ->
     if rng.random() < 0.3:
         return _asked(problem, " ".join(sentences[1:])), active
     text = " ".join(sentences[:-1])
-    chosen = rng.choice(list(re.finditer(r"\d+", text)))
+    numbers = list(re.finditer(r"\d+", text))
+    if not numbers:
+        return None
+    chosen = rng.choice(numbers)
     return _asked(problem, f"{text[: chosen.start()]}some{text[chosen.end() :]} {sentences[-1]}"), active
 
 
@@ -124,15 +127,21 @@ def _two_solutions(problem: Problem, active: tuple[str, ...], rng: Random) -> Sp
         stranger = rng.choice([n for n in ("Nora", "Paul", "Rosa") if n not in people])
         sentences.insert(rng.randrange(1, len(sentences)), f"{stranger} finds {rng.randint(2, 40)} more.")
         return _asked(problem, " ".join(sentences)), active
-    chosen = rng.choice(list(re.finditer(r"\d+", text)))
+    numbers = list(re.finditer(r"\d+", text))
+    if not numbers:
+        return None
+    chosen = rng.choice(numbers)
     return _asked(problem, f"{text[: chosen.end()]} or {int(chosen[0]) + 1}{text[chosen.end() :]}"), active
 
 
 def _category(problem: Problem) -> str:
-    first = problem.question.split(" ", 2)
-    if problem.question.startswith("A list"):
-        return "code"
-    return "maths" if first[1] == "has" else "science"
+    """Of a problem in the controlled language; "" for one in free text, which some defects do not apply to."""
+    openings = {
+        "maths": r"[A-Z][a-z]+ has \d+ [a-z]+\.",
+        "code": r"A list holds \d+",
+        "science": r"A (?:car|block|test) \w+ ",
+    }
+    return next((name for name, opening in openings.items() if re.match(opening, problem.question)), "")
 
 
 def _last_step(problem: Problem, step: str) -> Problem:
@@ -150,6 +159,8 @@ def _contradictory(problem: Problem, active: tuple[str, ...], rng: Random) -> Sp
         if problem.answer == "0":
             return None  # nothing can be divided into any number of parts
         return _last_step(problem, f"Take one of {_LARGE_PRIME} equal parts."), active
+    if category != "code":
+        return None
     foreign = "Double the result." if problem.answer.startswith("[") else "Keep only the even values."
     return _last_step(problem, foreign), active
 
@@ -161,7 +172,9 @@ def _division_by_zero(problem: Problem, active: tuple[str, ...], rng: Random) ->
         return _last_step(problem, f"{name} shares them equally among 0 boxes and keeps one box."), active
     if category == "science":
         return _last_step(problem, "Divide it into 0 equal parts and take one."), active
-    return None if problem.answer.startswith("[") else (_last_step(problem, "Take the result modulo 0."), active)
+    if category != "code" or problem.answer.startswith("["):
+        return None
+    return _last_step(problem, "Take the result modulo 0."), active
 
 
 def _unit_error(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
@@ -193,7 +206,8 @@ def _injection(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoile
 def _unused_skill(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
     """Sound as a problem, but not of the kind asked for: an active skill plays no part."""
     foreign = {"maths": ("fuel", "keep_even"), "code": ("share", "add_mass"), "science": ("gcd", "count")}
-    return problem, (*active, rng.choice(foreign[_category(problem)]))
+    category = _category(problem)
+    return (problem, (*active, rng.choice(foreign[category]))) if category else None
 
 
 def _trivial(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:

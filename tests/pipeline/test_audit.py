@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
 
 import pytest
 
 from actors.committee import Committee
 from pipeline import config
-from pipeline.audit import figures, plant, run_audit
-from pipeline.mini.generate import CATEGORIES, combinations_of, write
-from pipeline.records import Verdict, Vote
+from pipeline.audit import figures, plant, run_audit, sound_problems, spot_check
+from pipeline.records import Problem, Verdict, Vote
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import oracle
 
 
-def sound(count, seed=0):
-    """Sound problems with the skills that they were written from."""
-    rng = Random(seed)
-    chosen = []
-    for i in range(count):
-        skills = rng.choice(combinations_of(CATEGORIES[i % 3], heldout=False))
-        chosen.append(
-            (write(skills, rng, level=rng.choice((0, 1)), extra=rng.choice((0, 1))).problem, tuple(sorted(skills)))
-        )
-    return chosen
-
-
 def test_every_defect_is_planted_about_equally_often_and_the_same_for_a_seed():
-    problems = sound(330)
+    problems = sound_problems(330, 0)
     planted = plant(problems, 1)
     assert planted == plant(problems, 1) != plant(problems, 2)
     counts = {d: sum(p.defect == d for p in planted) for d in {p.defect for p in planted}}
     assert len(counts) == 11 and len(planted) == 330
-    assert min(counts.values()) >= 20
+    assert min(counts.values()) >= 10
 
 
 def test_what_is_planted_differs_from_what_it_was_made_of():
-    problems = sound(330)
+    problems = sound_problems(330, 0)
     for (problem, active), spoiled in zip(problems, plant(problems, 1), strict=True):
         assert (spoiled.problem.question, spoiled.problem.answer, spoiled.active) != (
             problem.question, problem.answer, active,
@@ -79,7 +65,7 @@ def audit(count, seed):
     pool, sandbox_handle = sandbox()
     try:
         committee = Committee(config.Committee(), sandbox_handle, handle(Boxes("2", "7", None), "answers"))
-        return asyncio.run(run_audit(handle(committee, "judge_many"), sound(count, seed), seed))
+        return asyncio.run(run_audit(handle(committee, "judge_many"), sound_problems(count, seed), seed))
     finally:
         pool.close()
 
@@ -103,7 +89,7 @@ def test_planted_problems_are_unsound_to_a_third_reader():
     """tests/mini/oracle.py shares no code with the committee's parser nor with the generator. (Names, strange sentences
     and unused skills it does not look at.)"""
     looked_at = {"wrong_answer", "off_by_one", "missing_quantity", "contradictory", "division_by_zero", "unit_error"}
-    spoiled = [p for p in plant(sound(440, seed=5), 9) if p.defect in looked_at]
+    spoiled = [p for p in plant(sound_problems(440, 5), 9) if p.defect in looked_at]
     assert {p.defect for p in spoiled} == looked_at
     for p in spoiled:
         try:
@@ -111,3 +97,24 @@ def test_planted_problems_are_unsound_to_a_third_reader():
         except oracle.Bad:
             continue
         assert answer != p.problem.answer, p
+
+
+@pytest.mark.parametrize(
+    "text", ["Prove it.", "How many primes are there below 20?", "Why?", "Let x be real. Find x if x + 2 = 5."]
+)
+def test_problems_in_free_text_are_spoiled_too(text):
+    problem = Problem.make(text, "8")
+    spoiled = plant([(problem, ("primes",))] * 20, 0)
+    assert len(spoiled) == 20
+    assert all((p.problem.question, p.problem.answer, p.active) != (text, "8", ("primes",)) for p in spoiled)
+
+
+def test_a_spot_check_counts_what_gets_through():
+    class Gullible:
+        async def judge_many(self, cases):
+            return [verdict("accepted" if "vote" in p.question else "rejected") for p, _, _ in cases]
+
+    committee = handle(Gullible(), "judge_many")
+    found = asyncio.run(spot_check(committee, sound_problems(330, 0), 220, 4))
+    assert found["planted"] == 220 and 0 < found["planted_accepted"] <= 20
+    assert asyncio.run(spot_check(committee, [], 5, 4)) == {}
