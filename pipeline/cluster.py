@@ -49,6 +49,7 @@ class Cluster:
         self.id = uuid.uuid4().hex[:8]
         self._private = False
         self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
+        self._deploying = asyncio.Lock()
         self._actors: list[Any] = []
         self._named: dict[str, Any] = {}
 
@@ -232,7 +233,8 @@ class Cluster:
             **scale,
         )
         target = serve.RunTarget(target=deployment.bind(**arguments), name=self._app(name), route_prefix=None)
-        await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        async with self._deploying:  # Serve pickles by module name through global state: not from two threads at once
+            await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
         await self._until_running(name, pool.start_timeout_s)
         return serve.get_deployment_handle(name, app_name=self._app(name))
 
