@@ -26,14 +26,14 @@ def raw(function, *args):
     if function(*args) < 0:
         raise OSError(ctypes.get_errno(), function.__name__)
 
-library = json_file = __import__("json").__file__
+library = __import__("json").__file__
 must_fail("fork", os.fork)
 must_fail("run a program", lambda: os.execv("/bin/true", ["true"]))
 must_fail("open a socket", lambda: socket.socket())
 must_fail("make a datagram pair", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
 must_fail("read /etc/passwd", lambda: open("/etc/passwd"))
 must_fail("read /proc/self/maps", lambda: open("/proc/self/maps"))
-must_fail("list /", lambda: len(os.listdir("/")) > 0 and os.listdir("/home") and None)
+must_fail("list /home", lambda: os.listdir("/home"))
 must_fail("write a library", lambda: open(library, "r+"))
 must_fail("empty a library", lambda: os.close(os.open(library, os.O_RDONLY | os.O_TRUNC)))
 must_fail("chmod", lambda: os.chmod(".", 0o777))
