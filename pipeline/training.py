@@ -24,7 +24,7 @@ T = TypeVar("T")
 _POLL_S = 1.0
 
 
-def spec_for(context: Context, stage: str, base: Path) -> TrainSpec:
+def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None = None) -> TrainSpec:
     """The training run of a stage: its section of the config over the common `trainer` section."""
     config = context.config
     sections: dict[str, Sft | Mgpo | Solve] = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}
@@ -36,6 +36,7 @@ def spec_for(context: Context, stage: str, base: Path) -> TrainSpec:
         objective=objective,
         lr=section.lr,
         warmup_steps=section.warmup_steps,
+        decay_steps=decay_steps,
         weight_decay=t.weight_decay,
         grad_clip=t.grad_clip,
         zero_stage=t.zero_stage,

@@ -108,4 +108,5 @@ def _publish(learner: Learner, store: Any, version: int) -> None:
 
 
 def _learning_rate(spec: TrainSpec, step: int) -> float:
-    return spec.lr * min(1.0, step / (spec.warmup_steps + 1))
+    decay = 1.0 if spec.decay_steps is None else max(0.1, 1.0 - 0.9 * (step - 1) / spec.decay_steps)
+    return spec.lr * min(1.0, step / (spec.warmup_steps + 1)) * decay

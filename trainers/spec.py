@@ -20,7 +20,9 @@ class TrainSpec(BaseModel):
     objective: MGPO | GRPO | SFTObjective = Field(discriminator="name")
     lr: float
     warmup_steps: int = 0
-    """Linear warm-up, then constant."""
+    """Linear warm-up, then constant, unless it decays."""
+    decay_steps: int | None = None
+    """Length of the run: the rate falls linearly to a tenth at its end. None where the end is open."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     grad_clip: float = 1.0

@@ -37,7 +37,7 @@ async def run(context: Context) -> dict[str, Any]:
     files = [str(s / "rollouts.parquet") for s in steps]
     feed = context.cluster.actor(DatasetFeed, files, sft.batch, sft.epochs, context.seed("sft"))
     total = await answer(feed.steps.remote(), "dataset feed", 60)
-    spec = spec_for(context, "sft", mini.resolve(context.config.proposer.path))
+    spec = spec_for(context, "sft", mini.resolve(context.config.proposer.path), total)
     summary = await train_with_progress(context, "sft", spec, feed, total)
     losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
     return {
