@@ -172,7 +172,7 @@ class Episode(Section):
 
 
 class Sandbox(Section):
-    minimum: Literal["strong+", "strong", "portable", "unsafe"] = "strong"
+    minimum: Literal["strong+", "strong", "unsafe"] = "strong"
     """Isolation level below which the pool refuses to start."""
     slots: Positive = 2
     """Executions side by side in a replica."""
