@@ -57,11 +57,15 @@ async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
         interrupted.set()
         raise KeyboardInterrupt from None
     finally:
+        # A second Ctrl-C must not stop the clean-up, which the backstop bounds.
+        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         closed = threading.Event()
         threading.Thread(target=_backstop, args=(closed, interrupted), daemon=True).start()
         cluster.close()
         _reap()
         closed.set()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _reap() -> None:

@@ -56,7 +56,7 @@ def observe(state: Ladder, probe: Probe, config: Prober) -> tuple[Ladder, Switch
     if state.problems < config.window:
         return state, None
 
-    accuracy = state.correct / state.judged
+    accuracy = state.correct / max(state.judged, 1)
     before = state.average
     average = accuracy if before is None else before + config.ema * (accuracy - before)
     settled = before is not None and abs(average - before) < config.settled

@@ -28,8 +28,11 @@ from pipeline import config as configs
 from pipeline.config import Config
 from pipeline.records import Failure
 
-_PLACEMENT = {"ray", "watchdog_s", "proposer_pool", "pool"}
-"""Fields that say where work runs, not what it computes: a run may be resumed with others."""
+_PLACEMENT = {
+    *("ray", "pool", "proposer_pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
+    *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
+}
+"""Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
 
 
 def default_root(config: Config) -> Path:
@@ -52,7 +55,8 @@ class RunDir:
         Raises Failure where the path cannot be written, another process holds it, or it was made with a config
         that computes something else.
         """
-        if "://" in str(root):
+        root = root.absolute()  # actors on a joined cluster have another working directory
+        if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path (object storage is not supported yet)")
         with _writing(root):
             root.mkdir(parents=True, exist_ok=True)
@@ -90,7 +94,7 @@ class RunDir:
 
     def _adopt(self, config: Config) -> None:
         path = self.root / "config.yaml"
-        if path.exists():
+        if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
             before = _config_before(path)
             changed = _differences(_essence(before), _essence(config.model_dump(mode="json")))
             if changed:

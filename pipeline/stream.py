@@ -91,7 +91,10 @@ class Stream:
     async def spot_check(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that were spoiled on purpose; see `audit.spot_check`."""
         accepted = [(j.episode.submitted, j.episode.active) for j in judged if j.accepted and j.episode.submitted]
-        return await audit.spot_check(self._committee, accepted, self._config.committee.spot_checks, seed)
+        try:
+            return await audit.spot_check(self._committee, accepted, self._config.committee.spot_checks, seed)
+        except Failure:
+            return {"spot_checks_failed": 1.0}  # a step is worth more than the figure that it goes without
 
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""

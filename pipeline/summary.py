@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pipeline.context import mean
@@ -36,6 +37,14 @@ def summarize(judged: Sequence[Judged], duplicates: int = 0) -> dict[str, float]
         "exec_error_rate": mean([float(t.tool.status != "ok") for t in execs if t.tool]),
         "duplicate_rate": duplicates / max(len(accepted), 1),
     }
+
+
+def raise_if_all_failed(stage: str, judged: Sequence[Judged]) -> None:
+    """A step of which nothing could be judged has no meaning: raises Failure with the commonest cause."""
+    if judged and all(j.failed for j in judged):
+        reasons = Counter(j.verdict.reason if j.verdict else j.episode.outcome.reason for j in judged)
+        reason, count = reasons.most_common(1)[0]
+        raise Failure(f"{stage}: all {len(judged)} episodes of a step failed; {count} of them: {reason}", "infra_error")
 
 
 def account(judged: Sequence[Judged], trained: int) -> dict[str, int]:

@@ -37,7 +37,7 @@ async def run(context: Context) -> dict[str, Any]:
                 result = await _measure(context, name, model, rows)
                 with context.run.new_step("evaluate", number) as folder:
                     (folder / "score.json").write_text(json.dumps(result))
-                context.metrics.log("evaluate", number, {"mean": result["mean"]})
+                    context.metrics.log("evaluate", number, {"mean": result["mean"]})
     before, after = (json.loads((s / "score.json").read_text()) for s in context.run.steps("evaluate"))
     return {
         "problems": len(rows),

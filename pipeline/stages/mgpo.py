@@ -23,14 +23,14 @@ from typing import Any
 
 from actors.calls import answer
 from pipeline import metrics, probing, rewards
-from pipeline.calls import map_bounded, watchdog
+from pipeline.calls import Watchdog, map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.records import Episode, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import account, summarize
+from pipeline.summary import account, raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import beside, spec_for, start
 from trainers.spec import TrainSummary
@@ -56,7 +56,7 @@ async def run(context: Context) -> dict[str, Any]:
                 follower = Follower(context, "mgpo", feed, proposer)
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(follower.follow(config.mgpo.steps))
-                    producer = Producer(context, stream)
+                    producer = Producer(context, stream, dog)
                     for step in range(len(done) + 1, config.mgpo.steps + 1):
                         dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
                         await follower.reached(step - 1 - config.mgpo.max_staleness)
@@ -84,8 +84,8 @@ async def run(context: Context) -> dict[str, Any]:
 class Producer:
     """Plays steps: tasks to judged groups to a step directory. Its state is restored from the last step on disk."""
 
-    def __init__(self, context: Context, stream: Stream):
-        self._context, self._stream = context, stream
+    def __init__(self, context: Context, stream: Stream, dog: Watchdog):
+        self._context, self._stream, self._dog = context, stream, dog
         self._curriculum: Curriculum = make_curriculum(context)
         self._ladder = probing.Ladder()
         self._seen: set[str] = set()
@@ -105,7 +105,9 @@ class Producer:
         prober = probing.prober(self._ladder, c.prober)
         tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
         retries = self._stream.retries
-        judged = await map_bounded(lambda task: self._stream.judged(task, prober), tasks, c.proposer_pool.max_ongoing)
+        at_once = c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
+        judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
+        raise_if_all_failed("mgpo", judged)
         duplicates = self._duplicates(judged)
         rows = self._rows(judged, duplicates)
         facts = summarize(judged, len(duplicates)) | {
@@ -127,11 +129,17 @@ class Producer:
                 "ledger": account(judged, len(rows)),
             }
             (folder / "state.json").write_text(json.dumps(state))
+            proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
+            self._context.metrics.log("mgpo", step, facts | proficiency)
         trained = {key for key, _, _ in rows}
         await self._stream.drop([j for j in judged if j.key not in trained])
-        proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
-        self._context.metrics.log("mgpo", step, facts | proficiency)
         return facts
+
+    async def _judged(self, task: Task, prober: str) -> Judged:
+        judged = await self._stream.judged(task, prober)
+        if not judged.failed:
+            self._dog.beat(f"episodes of {task.group_id.rpartition('-')[0]}")
+        return judged
 
     def _duplicates(self, judged: list[Judged]) -> set[tuple[str, int]]:
         """Accepted problems that the run has had before: in reading order, only the first of its text counts."""
@@ -189,7 +197,7 @@ def _result(context: Context, summary: TrainSummary) -> dict[str, Any]:
     names = ("submitted_rate", "accepted_rate", "difficulty", "hard_yield_per_1k", "reward", "prune_rate", "turns")
     ledgers = [json.loads((s / "state.json").read_text())["ledger"] for s in context.run.steps("mgpo")]
     return {
-        "steps": len(rows),
+        "steps": len(ledgers),
         "episodes": sum(ledger["issued"] for ledger in ledgers),
         "ledger": {state: sum(ledger[state] for ledger in ledgers) for state in ledgers[0]},
         "first": {n: mean([r[n] for r in rows[:_FIRST_LAST]]) for n in names},

@@ -1,7 +1,7 @@
 """Agentic SFT (PAPER, stage 2): teachers play whole episodes; those whose problem the committee accepts are cloned.
 
 Collecting goes in steps of `WAVE` episodes, each atomic; training reads their rollouts in seeded epochs. The result,
-checkpoints/sft/final, is pi_ref.
+the last checkpoint, is pi_ref.
 """
 
 from __future__ import annotations

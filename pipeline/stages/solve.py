@@ -10,8 +10,8 @@ is left out of its group, neither right nor wrong.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
+from collections import Counter
 from typing import Any
 
 from actors.calls import answer
@@ -19,7 +19,7 @@ from actors.execution import Executor
 from pipeline import metrics, mini
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean
-from pipeline.evaluation import judge
+from pipeline.evaluation import judge, read_benchmark
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.records import Failure
@@ -32,8 +32,7 @@ _AT_ONCE = 64
 async def run(context: Context) -> dict[str, Any]:
     context.result_of("synthesize")
     config = context.config
-    lines = context.run.path("dataset", "problems.jsonl").read_text().splitlines()
-    problems = [json.loads(line) for line in lines]
+    problems = read_benchmark(context.run.path("dataset", "problems.jsonl"), config.synthesize.target)
     done = context.run.steps("solve")
     feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = mini.resolve(config.solve.base.path)
@@ -67,7 +66,7 @@ async def run(context: Context) -> dict[str, Any]:
     summary = await trainer
     rows = metrics.read(context.run)["solve"]
     return {
-        "steps": len(rows),
+        "steps": len(context.run.steps("solve")),
         "problems": len(problems),
         "reward_first": mean([r["reward"] for r in rows[:_FIRST_LAST]]),
         "reward_last": mean([r["reward"] for r in rows[-_FIRST_LAST:]]),
@@ -84,37 +83,45 @@ async def _step(context: Context, student: Any, executor: Executor, problems: li
 
     async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any]:
         group, problem = numbered
-        response = student.sample.remote(
-            group, problem["question"], solve.group_size, solve.sampling, context.seed(group)
-        )
-        completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
-        return completions
+        for attempt in range(1, context.config.episode.attempts + 1):
+            response = student.sample.remote(
+                group, problem["question"], solve.group_size, solve.sampling, context.seed(group), attempt
+            )
+            try:
+                completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
+                return completions
+            except Failure as e:
+                if e.kind != "infra_error" or attempt == context.config.episode.attempts:
+                    raise
+                await asyncio.sleep(attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     answered = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
     completions = [c for group in answered for c in group]
     expected = [p["answer"] for p, group in zip(chosen, answered, strict=True) for _ in group]
     judged = await judge(expected, [c.text for c in completions], executor)
-    rows, unknown = [], []
-    for completion, outcome in zip(completions, judged, strict=True):
-        key = (completion.episode_id, completion.attempt)
-        if outcome == "unknown":
-            unknown.append(key)
+    keys = [(c.episode_id, c.attempt) for c in completions]
+    known = Counter(key[0].rpartition("/")[0] for key, o in zip(keys, judged, strict=True) if o != "unknown")
+    rows, left_out = [], []
+    for key, outcome in zip(keys, judged, strict=True):
+        if outcome == "unknown" or known[key[0].rpartition("/")[0]] < 2:
+            left_out.append(key)  # neither right nor wrong, or alone: a group of one has no advantage
         else:
             rows.append((key, [0.0], float(outcome == "equal")))
     if not rows:
         raise Failure(f"solve: no answer of step {step} could be judged")
-    buffer = context.cluster.buffer()
-    with context.run.new_step("solve", step) as folder:
-        await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 300)
-    await answer(buffer.drop.remote(unknown), "rollout buffer", 60)
     facts = {
         "reward": mean([reward for _, _, reward in rows]),
-        "unknown": float(len(unknown)),
+        "unknown": float(judged.count("unknown")),
         "response_tokens": mean([float(c.tokens) for c in completions]),
         "truncated_rate": mean([float(c.truncated) for c in completions]),
         "rollout_s": time.monotonic() - began,
     }
-    context.metrics.log("solve", step, facts)
+    buffer = context.cluster.buffer()
+    with context.run.new_step("solve", step) as folder:
+        await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 300)
+        context.metrics.log("solve", step, facts)
+    await answer(buffer.drop.remote(left_out), "rollout buffer", 60)
     return facts
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from pipeline import probing
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
-from pipeline.records import Episode, Failure, Probe, Verdict
+from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import account, pruned, summarize
+from pipeline.summary import account, pruned, raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 
 
@@ -48,6 +48,13 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
         async with watchdog("synthesize", config.watchdog_s) as dog:
             wave = len(done)
+
+            async def one(task: Task) -> Judged:
+                judged = await stream.judged(task, prober)
+                if not judged.failed:
+                    dog.beat(f"wave {wave} of episodes")
+                return judged
+
             while len(seen) < target:
                 wave += 1
                 if (wave - 1) * size >= config.synthesize.max_episodes:
@@ -57,7 +64,8 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     )
                 dog.beat(f"wave {wave} of episodes")
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
-                judged = await map_bounded(lambda task: stream.judged(task, prober), tasks, size)
+                judged = await map_bounded(one, tasks, size)
+                raise_if_all_failed("synthesize", judged)
                 await stream.drop(judged)
                 before, duplicates = len(seen), 0
                 for j in judged:
@@ -71,18 +79,19 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
                     write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
                     (folder / "state.json").write_text(json.dumps({"ledger": account(judged, 0)}))
-                context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
+                    context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
                 progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
 
 
 def _played(context: Context) -> Iterator[Judged]:
     """Everything on disk, in the order of the tasks."""
     for folder in context.run.steps("synthesize"):
-        verdicts = {v.problem_id: v for v in read_records(folder / "verdicts.parquet", Verdict)}
-        probes = {p.problem_id: p for p in read_records(folder / "probes.parquet", Probe)}
+        verdicts = iter(read_records(folder / "verdicts.parquet", Verdict))
+        probes = iter(read_records(folder / "probes.parquet", Probe))
         for episode in read_records(folder / "episodes.parquet", Episode):
-            id = episode.submitted.id if episode.submitted else ""
-            yield Judged(episode, verdicts.get(id), probes.get(id))
+            # In the order they were written: two episodes may have submitted one question, with different answers.
+            verdict = next(verdicts) if episode.submitted is not None and episode.outcome.kind == "ok" else None
+            yield Judged(episode, verdict, next(probes) if verdict and verdict.accepted else None)
 
 
 def _export(context: Context) -> dict[str, Any]:
