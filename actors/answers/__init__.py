@@ -88,10 +88,10 @@ _FORMULAS = (Path(__file__).parent / "formulas.py").read_text()
 
 def _is_formulas(kind: AnswerKind, a: str, b: str) -> bool:
     """Worth a run: both sides are formulas, not prose, empty or beyond bounds."""
-    return kind == "math" and all(text.strip() and len(text) <= MAX_CHARS and _is_formula(text) for text in (a, b))
+    return kind == "math" and all(text.strip() and len(text) <= MAX_CHARS and is_formula(text) for text in (a, b))
 
 
-def _is_formula(text: str) -> bool:
+def is_formula(text: str) -> bool:
     """No words in it but those of maths: a parser would take "about" for a product of five unknowns."""
     symbols = re.sub(r"\\(?:text|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
     words = re.findall(r"[A-Za-z]{3,}", symbols)

@@ -7,7 +7,7 @@ computes, so an error in one derivation shows as a disagreement.
 
 from __future__ import annotations
 
-from actors.answers import compare_many
+from actors.answers import compare_many, is_formula
 from actors.execution import Executor
 from actors.verifiers.controlled import Reading, Unread, flags_of, leaks, read
 from pipeline.records import AnswerKind, Outcome, Problem, Vote
@@ -30,7 +30,11 @@ def rejection(name: str, unread: Unread, leaked: bool) -> Vote:
 async def conclude(
     name: str, problem: Problem, reading: Reading, active: tuple[str, ...], result: Result, executor: Executor
 ) -> Vote:
-    """The vote that follows from a derivation's `{"answer": ...}` or `{"unsolvable": ...}`."""
+    """The vote that follows from a derivation's `{"answer": ...}` or `{"unsolvable": ...}`.
+
+    A submitted answer that is neither a value nor a formula ("51 I think") is no answer to the question: against. One
+    that may be right but could not be compared is no reason to vote either way.
+    """
     found = result.value
     if not result.ok or not isinstance(found, dict):
         cause = "infra_error" if result.status == "infra" else "data_error"
@@ -42,7 +46,7 @@ async def conclude(
     kind: AnswerKind = "choice" if reading.question.rule in ("parity", "multiple") else "math"
     (judgement,) = await compare_many([(kind, answer, problem.answer)], executor)
     flags = flags_of(reading, active)
-    if judgement == "unknown" and not flags:
+    if judgement == "unknown" and is_formula(problem.answer) and not flags:
         return abstention(
             name, f"found {answer}, cannot tell whether {problem.answer[:80]!r} is the same", "data_error"
         )

@@ -20,8 +20,8 @@ def sandbox(slots: int = 2) -> tuple[SandboxPool, Any]:
 class Boxes:
     """A solver whose completions are given: the same for every question, repeated to n."""
 
-    def __init__(self, *answers: str | None):
-        self.completions = ["no answer" if a is None else f"thinking\n\\boxed{{{a}}}" for a in answers]
+    def __init__(self, *given: str | None, answers: tuple[str | None, ...] = ()):
+        self.completions = ["no answer" if a is None else f"thinking\n\\boxed{{{a}}}" for a in (*given, *answers)]
         self.asked: list[tuple[str, int, int]] = []
 
     async def answers(self, question: str, n: int, sampling: Any, seed: int) -> list[str]:

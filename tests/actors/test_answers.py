@@ -202,7 +202,7 @@ def test_a_forged_verdict_is_not_believed():
     """A run may send back what it likes; only the two words count, and only from the run that decides."""
 
     async def run_batch(requests):
-        return [Result("ok", value={"verdict": "equal"} if r.entry == "decide" else "equal") for r in requests]
+        return [Result("ok", value="equal, surely" if r.entry == "decide" else ["Integer", "1"]) for r in requests]
 
     async def main():
         return await compare_many([("math", "sqrt(2)", "sqrt(3)")], Executor(run_batch))

@@ -218,6 +218,11 @@ def test_an_answer_written_otherwise_is_the_same_answer(pool):
     assert judge(pool, Problem.make(PROBLEM.question, "102/2 stones"), Boxes("51")).accepted
 
 
+def test_an_answer_that_cannot_be_read_is_rejected_and_one_that_cannot_be_compared_is_undecided(pool):
+    assert judge(pool, Problem.make(PROBLEM.question, "51 I think"), Boxes(None)).decision == "rejected"
+    assert judge(pool, Problem.make(PROBLEM.question, "9**9**9**9**9"), Boxes(None)).decision == "undecided"
+
+
 def test_skills_left_unused_disqualify(pool):
     assert judge(pool, PROBLEM, Boxes("51"), active=("add", "gcd")).flags == ("off_task",)
 
