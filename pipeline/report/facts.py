@@ -202,20 +202,25 @@ def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise Failure(f"{path}: not readable as Parquet ({e}); delete its step directory to make it again") from None
 
 
-def _judgements(step: Path) -> tuple[dict[str, Verdict], dict[str, Probe]]:
-    verdicts = {v.problem_id: v for v in Verdict.from_arrow(_table(step / "verdicts.parquet"))}
-    probes = step / "probes.parquet"
-    return verdicts, {p.problem_id: p for p in Probe.from_arrow(_table(probes))} if probes.exists() else {}
+def _judgements(step: Path) -> list[tuple[Verdict | None, Probe | None]]:
+    """Of each episode of a step. Verdicts are those of the submitted problems, probes of the accepted ones, in order:
+    a problem's id would not do, since two episodes may submit one question with different answers."""
+    path = step / "probes.parquet"  # SFT does not probe
+    verdicts = iter(Verdict.from_arrow(_table(step / "verdicts.parquet")))
+    probes = iter(Probe.from_arrow(_table(path)) if path.exists() else [])
+    found: list[tuple[Verdict | None, Probe | None]] = []
+    for e in _table(step / "episodes.parquet", ["submitted.id", "outcome"]).to_pylist():
+        verdict = next(verdicts) if e["submitted"] and e["outcome"]["kind"] == "ok" else None
+        found.append((verdict, next(probes, None) if verdict and verdict.accepted else None))
+    return found
 
 
 def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref]]:
     """Counts of a stage, and of each kind of episode the best sample (the newest of equals)."""
     played, best = Played(), dict[str, _Ref]()
     for step in steps:
-        verdicts, probes = _judgements(step)
-        for row, e in enumerate(_table(step / "episodes.parquet", _COLUMNS).to_pylist()):
-            problem = e["submitted"]["id"] if e["submitted"] else ""
-            verdict, probe = verdicts.get(problem), probes.get(problem)
+        episodes = _table(step / "episodes.parquet", _COLUMNS).to_pylist()
+        for row, (e, (verdict, probe)) in enumerate(zip(episodes, _judgements(step), strict=True)):
             pruned = len(e["active"]) < len(e["task"]["skills"])
             played.take(e["outcome"]["kind"], e["outcome"]["reason"], verdict, pruned)
             for kind, worth in _kinds(e, verdict, probe, pruned):
@@ -253,8 +258,7 @@ def _samples(found: dict[str, dict[str, _Ref]]) -> list[Sample]:
         chosen.setdefault((kinds[kind].step, kinds[kind].row), []).append(kind)
     samples = []
     for (step, row), why in chosen.items():
-        verdicts, probes = _judgements(step)
+        verdict, probe = _judgements(step)[row]
         (episode,) = Episode.from_arrow(_table(step / "episodes.parquet").slice(row, 1))
-        id = episode.submitted.id if episode.submitted else ""
-        samples.append(Sample("; ".join(why), stage, episode, verdicts.get(id), probes.get(id)))
+        samples.append(Sample("; ".join(why), stage, episode, verdict, probe))
     return samples

@@ -146,7 +146,6 @@ def test_a_run_directory_that_cannot_be(capsys, tmp_path):
     assert written(tmp_path) == ["file"]
 
 
-@pytest.mark.xfail(strict=True, reason="pathlib makes s3:/bucket of it before it is looked at")
 def test_a_run_directory_in_object_storage():
     with pytest.raises(Failure, match="expected a local path"):
         RunDir.open(Path("s3://bucket/r"), Config())

@@ -119,7 +119,6 @@ def test_closing_that_hangs_is_ended(tmp_path):
     assert gone(child)
 
 
-@pytest.mark.xfail(strict=True, reason="a second Ctrl-C breaks off the closing before it has ended every process")
 def test_a_second_interrupt_does_not_leave_what_the_first_was_ending(tmp_path):
     ours, child = start(tmp_path, close="print('closing', flush=True); time.sleep(1)")
     ours.send_signal(signal.SIGINT)

@@ -32,7 +32,9 @@ def test_a_directory_reopens_for_the_same_config(root):
 
 
 def test_another_config_is_refused_with_the_field_named(root):
-    RunDir.open(root, Config()).close()
+    run = RunDir.open(root, Config())
+    run.finish("acquire", {}, 1.0)
+    run.close()
     before = (root / "config.yaml").read_text()
     with pytest.raises(Failure) as caught:
         RunDir.open(root, load(None, ["mgpo.objective.omega=0.7", "seed=3"]))
@@ -41,6 +43,12 @@ def test_another_config_is_refused_with_the_field_named(root):
     assert "seed was 0, is now 3" in text or "mgpo.objective.omega was 0.5, is now 0.7" in text
     assert (root / "config.yaml").read_text() == before
     RunDir.open(root, Config()).close()  # and the refusal let go of the lock
+
+
+def test_a_run_that_has_made_nothing_yet_takes_another_config(root):
+    RunDir.open(root, load(None, ["acquire.corpus=[/typo]"])).close()
+    RunDir.open(root, Config()).close()
+    assert RunDir.read(root)[1] == Config()
 
 
 def test_a_run_may_go_on_with_other_resources(root):
@@ -58,7 +66,9 @@ def test_the_default_root_follows_what_is_computed_not_where():
 
 
 def test_a_config_that_was_broken_by_hand_is_one_line(root):
-    RunDir.open(root, Config()).close()
+    run = RunDir.open(root, Config())
+    run.finish("acquire", {}, 1.0)
+    run.close()
     for broken in ("seed: [", "- 1\n", ""):
         (root / "config.yaml").write_text(broken)
         with pytest.raises(Failure, match=r"config\.yaml"):
@@ -185,7 +195,7 @@ def test_texts_are_utf8_whatever_the_locale(root):
 
 def test_object_storage_is_said_to_be_unsupported():
     with pytest.raises(Failure, match="local path"):
-        RunDir.open("s3://bucket/run", Config())
+        RunDir.open(Path("s3://bucket/run"), Config())
 
 
 def test_a_file_in_the_way(tmp_path):

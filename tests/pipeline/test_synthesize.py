@@ -127,13 +127,11 @@ def test_the_first_distinct_problems_in_the_order_of_the_tasks(root):
     assert len(provenance) == 9
 
 
-@pytest.mark.xfail(strict=True, reason="verdicts of a wave are found by the problem's id, which two episodes can share")
 def test_a_repeated_question_counts_once(root):
     assert run(root, Pools(lambda n: n // 8 * 2 + n % 2), target=7)["distinct"] == 7  # two questions a wave
     assert len({p["question"] for p in problems(root)}) == len(problems(root)) == 7
 
 
-@pytest.mark.xfail(strict=True, reason="verdicts of a wave are found by the problem's id, which two episodes can share")
 def test_the_answer_of_a_question_is_the_one_that_was_accepted(root):
     """Two episodes of a wave ask the same; only one has the right answer."""
     run(root, Pools(lambda n: n // 2))
