@@ -166,7 +166,8 @@ class EpisodeLimits(Section):
 
 class Episode(Section):
     limits: EpisodeLimits = EpisodeLimits()
-    sampling: Sampling = Sampling(temperature=1.0, max_tokens=200)
+    sampling: Sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=200)
+    """top_p cuts a tail that a tiny model gets wrong; recorded log-probabilities are the whole distribution's."""
     attempts: Positive = 3
     """How often a task is issued before an infra error counts it failed."""
 
@@ -405,12 +406,12 @@ class Trainer(Section):
 
 
 class Sft(Section):
-    trajectories: Positive = 1200
+    trajectories: Positive = 1000
     """Teacher episodes to collect, before the committee's filter."""
-    epochs: Positive = 2
-    batch: Positive = 32
-    """Trajectories a step."""
-    lr: float = Field(default=1e-3, gt=0)
+    epochs: Positive = 3
+    batch: Positive = 4
+    """Trajectories a step. Few, because a tiny model needs many steps more than it needs exact gradients."""
+    lr: float = Field(default=2e-3, gt=0)
     warmup_steps: int = Field(default=10, ge=0)
     checkpoint_every: Positive = 50
 
@@ -421,7 +422,7 @@ class Curriculum(Section):
     epsilon: float = Field(default=0.1, gt=0)
     """p(c) is proportional to 1 / (m_c + epsilon) (open in the paper)."""
     min_skills: Positive = 2
-    max_skills: Positive = 5
+    max_skills: Positive = 3
 
     @model_validator(mode="after")
     def _ordered(self) -> Curriculum:
@@ -432,11 +433,11 @@ class Curriculum(Section):
 
 class Mgpo(Section):
     steps: Positive = 12
-    groups: Positive = 12
+    groups: Positive = 10
     """Skill prompts a step."""
     group_size: int = Field(default=8, ge=2)
     """G trajectories a skill prompt."""
-    lr: float = Field(default=2e-4, gt=0)
+    lr: float = Field(default=5e-4, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     objective: Objective = MGPO()
     max_staleness: int = Field(default=0, ge=0)
@@ -454,11 +455,11 @@ class Synthesize(Section):
 
 
 class Solve(Section):
-    steps: Positive = 24
+    steps: Positive = 20
     problems: Positive = 16
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)
-    lr: float = Field(default=2e-4, gt=0)
+    lr: float = Field(default=5e-4, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     objective: GRPO = GRPO()
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=120)

@@ -20,8 +20,12 @@ from pipeline.records import Episode, Probe, Rollout, Verdict
 from pipeline.rundir import RunDir
 
 SMALL = {
-    "sft.trajectories": 120,
+    "sft.trajectories": 200,
     "sft.epochs": 2,
+    # One skill a problem and little noise: what a proposer can do that has hardly been trained.
+    "mgpo.curriculum.min_skills": 1,
+    "mgpo.curriculum.max_skills": 1,
+    "episode.sampling.top_p": 0.9,
     "mgpo.steps": 3,
     "mgpo.groups": 4,
     "mgpo.group_size": 4,
