@@ -58,7 +58,7 @@ class SandboxPool:
         self._room = asyncio.Semaphore(queue)
         self._workers = ThreadPoolExecutor(slots, thread_name_prefix="sandbox")
         self._slots: list[Slot] = []
-        # As many workers as slots, each with one slot at most: a worker never waits for a slot.
+        # As many workers as slots, each with one slot at most: only a health check makes a worker wait for one.
         self._free: LifoQueue[Slot] = LifoQueue()
         self._sessions: OrderedDict[str, _Live] = OrderedDict()
         self._guard = threading.Lock()
@@ -101,7 +101,7 @@ class SandboxPool:
     def _on_a_slot(self, request: Request) -> Result:
         result = Result("infra", "no slot")
         for _ in range(2):
-            slot = self._free.get_nowait()
+            slot = self._free.get(timeout=self._wait_s)  # there is one, but for the moment of a health check
             try:
                 result = slot.run(request)
             finally:

@@ -188,3 +188,19 @@ def test_limits_of_the_config_reach_the_runs(pool: SandboxPool) -> None:
     assert pool.limits == Limits(**LIMITS)
     result = asyncio.run(pool.run(Request("x = bytearray(200 << 20)")))
     assert result.status == "memory_limit"
+
+
+def test_health_checks_take_no_slot_away_from_runs() -> None:
+    """Serve looks after a replica while it works: whoever comes just then waits a moment."""
+    pool = SandboxPool(slots=2, limits=LIMITS)
+
+    async def both() -> list[str]:
+        runs = asyncio.gather(*(pool.run(Request("print(1)")) for _ in range(60)))
+        while not runs.done():
+            await asyncio.to_thread(pool.check_health)
+        return [result.status for result in await runs]
+
+    try:
+        assert set(asyncio.run(both())) == {"ok"}
+    finally:
+        pool.close()
