@@ -16,8 +16,9 @@ import os
 import signal
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray import serve
@@ -38,6 +39,7 @@ from pipeline.config import Config, Model, Pool
 from pipeline.records import Failure
 from pipeline.teachers import make_teacher
 
+T = TypeVar("T")
 _POLL_S = 0.25
 
 
@@ -49,7 +51,7 @@ class Cluster:
         self.id = uuid.uuid4().hex[:8]
         self._private = False
         self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
-        self._deploying = asyncio.Lock()
+        self._calling_serve = asyncio.Lock()
         self._actors: list[Any] = []
         self._named: dict[str, Any] = {}
 
@@ -197,7 +199,7 @@ class Cluster:
         task = self._apps.pop(name, None)
         if task is not None:
             await task
-            await asyncio.to_thread(serve.delete, self._app(name))
+            await self._serve(serve.delete, self._app(name))
 
     async def _pool(self, name: str, pool: Pool, cls: type, *, threads: int = 1, **arguments: Any) -> DeploymentHandle:
         if name not in self._apps:
@@ -218,30 +220,39 @@ class Cluster:
                     target_ongoing_requests=max(1.0, 0.7 * pool.max_ongoing),
                 )
             }
-        deployment = serve.deployment(name=name)(cls).options(
-            max_ongoing_requests=pool.max_ongoing,
-            max_queued_requests=pool.max_queued,
-            graceful_shutdown_timeout_s=5,
-            health_check_period_s=5,
-            health_check_timeout_s=30,
-            ray_actor_options={
+        options: dict[str, Any] = {
+            "max_ongoing_requests": pool.max_ongoing,
+            "max_queued_requests": pool.max_queued,
+            "graceful_shutdown_timeout_s": 5,
+            "health_check_period_s": 5,
+            "health_check_timeout_s": 30,
+            "ray_actor_options": {
                 "num_cpus": pool.num_cpus,
                 "num_gpus": pool.num_gpus,
                 "resources": pool.resources,
                 "runtime_env": {"env_vars": environment},
             },
-            **scale,
-        )
-        target = serve.RunTarget(target=deployment.bind(**arguments), name=self._app(name), route_prefix=None)
-        async with self._deploying:  # Serve pickles by module name through global state: not from two threads at once
-            await asyncio.to_thread(serve.run_many, [target], wait_for_applications_running=False)
+        }
+
+        def run() -> None:
+            deployment = serve.deployment(name=name)(cls).options(**options, **scale)
+            target = serve.RunTarget(target=deployment.bind(**arguments), name=self._app(name), route_prefix=None)
+            serve.run_many([target], wait_for_applications_running=False)
+
+        await self._serve(run)
         await self._until_running(name, pool.start_timeout_s)
         return serve.get_deployment_handle(name, app_name=self._app(name))
+
+    async def _serve(self, function: Callable[..., T], *args: Any) -> T:
+        """Call Serve's blocking API in a thread, one call at a time: it pickles through a global registry of modules,
+        and two threads take it away from each other."""
+        async with self._calling_serve:
+            return await asyncio.to_thread(function, *args)
 
     async def _until_running(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
-            app = (await asyncio.to_thread(serve.status)).applications[self._app(name)]
+            app = (await self._serve(serve.status)).applications[self._app(name)]
             if app.status == "RUNNING":
                 return
             if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
