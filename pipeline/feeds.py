@@ -52,10 +52,11 @@ class StepFeed:
 
     async def next_batch(self, rank: int, world: int, step: int) -> StepWork | None:
         """The groups of `step` for this rank; None when there are no more steps."""
-        async with self._changed:
-            # A trainer that asks for this step has trained those before it, be it in an earlier run.
-            self._trained = max(self._trained, step - 1)
-            self._changed.notify_all()
+        if rank == 0:  # the others may ask for this step while rank 0 still publishes the one before
+            async with self._changed:
+                # A trainer that asks for a step has trained those before it, be it in an earlier run.
+                self._trained = max(self._trained, step - 1)
+                self._changed.notify_all()
         await self._until(lambda: step in self._released or self._finished, f"step {step} of the rollout stream")
         if step not in self._released:
             return None

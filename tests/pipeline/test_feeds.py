@@ -135,6 +135,22 @@ def test_a_trainer_that_goes_on_from_its_checkpoint_has_trained_what_was_before(
     asynchronously(scene())
 
 
+def test_a_rank_that_is_ahead_does_not_make_a_step_done():
+    """Rank 1 asks for step 2 while rank 0 still publishes the weights of step 1."""
+
+    async def scene():
+        feed = StepFeed([], timeout_s=10)
+        waiting = asyncio.create_task(feed.wait_done(1))
+        asking = asyncio.create_task(feed.next_batch(1, 2, 2))
+        assert await is_waiting(waiting)
+        await feed.step_done(1, {"loss": 1.0})
+        assert await waiting == {"loss": 1.0}
+        await feed.finish()
+        assert await asking is None
+
+    asynchronously(scene())
+
+
 @pytest.mark.engine
 def test_a_trainer_that_replays_steps_does_not_undo_what_was_waited_for(local_ray, tmp_path):
     async def scene():
