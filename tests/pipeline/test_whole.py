@@ -54,7 +54,13 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, fl
     """A run that got Ctrl-C while MGPO was sampling: (root, exit code, seconds to end, what was left running)."""
     root = tmp_path_factory.mktemp("whole") / "run"
     before = {p.pid for p in psutil.process_iter()}
-    process = subprocess.Popen(command(root), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it ignored
+    )
     family: dict[int, float] = {}
     deadline = time.monotonic() + 600
     while process.poll() is None and time.monotonic() < deadline:
