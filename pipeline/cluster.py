@@ -14,6 +14,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -41,6 +42,7 @@ from pipeline.teachers import make_teacher
 
 T = TypeVar("T")
 _POLL_S = 0.25
+_KNOCK_S = 10.0
 
 
 class Cluster:
@@ -77,8 +79,9 @@ class Cluster:
                     **quiet,
                 )
             else:
+                _knock(address or "")
                 ray.init(address=address, runtime_env={"env_vars": _ENVIRONMENT}, **quiet)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as e:
+        except (OSError, ValueError, RuntimeError) as e:
             what = (
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
             )
@@ -277,6 +280,13 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens, which Ray itself finds out after minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
 
 
 def usable_cpus() -> int:

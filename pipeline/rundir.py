@@ -178,7 +178,7 @@ def _writing(path: Path) -> Iterator[None]:
             raise Failure(
                 f"{path}: no space left on the device; free some, and run the same command again", "infra_error"
             ) from None
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
             raise Failure(f"{path}: {e.strerror}; expected a directory this user may write to") from None
         raise
 

@@ -23,6 +23,7 @@ WAVE = 200
 
 
 async def run(context: Context) -> dict[str, Any]:
+    context.result_of("acquire")
     await _collect(context)
     steps = context.run.steps("sft")
     episodes = [e for s in steps for e in read_records(s / "episodes.parquet", Episode)]

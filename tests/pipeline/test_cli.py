@@ -280,3 +280,10 @@ def test_a_reader_that_has_gone_is_not_our_fault(tmp_path):
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
     assert ended.stderr == ""
+
+
+def test_a_cluster_that_does_not_answer_is_named_at_once():
+    from pipeline.cluster import Cluster
+
+    with pytest.raises(Failure, match=r"ray\.address '127\.0\.0\.1:9': no Ray cluster answers"):
+        Cluster(Config.model_validate({"ray": {"address": "127.0.0.1:9"}})).start()
