@@ -294,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
 
     mini: Any = commands.add_parser("mini", help="the bundled mini world")
     mini = mini.add_subparsers(required=True, metavar="WHAT")
-    build = mini.add_parser("build", help="train the bundled models again (about half an hour on two cores)")
+    build = mini.add_parser("build", help="train the bundled models again, from scratch")
     build.set_defaults(command=_mini_build)
     build.add_argument("--out", type=Path, required=True, help="folder for proposer/ and solver/")
     build.add_argument("--seed", type=int, default=0)
