@@ -14,8 +14,8 @@ from pipeline.records import Failure
 T = TypeVar("T")
 
 
-async def answer(response: Awaitable[T], what: str, timeout_s: float) -> T:
-    """Await a Serve response or an object reference."""
+async def answer(response: Awaitable[T], what: str, timeout_s: float | None) -> T:
+    """Await a Serve response or an object reference; without a deadline only where the callee keeps its own."""
     try:
         return await asyncio.wait_for(response, timeout_s)
     except TimeoutError:

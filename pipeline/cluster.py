@@ -39,6 +39,7 @@ from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config, Model, Pool
 from pipeline.records import Failure
 from pipeline.teachers import make_teacher
+from trainers.launch import Launcher
 
 T = TypeVar("T")
 _POLL_S = 0.25
@@ -130,6 +131,10 @@ class Cluster:
     def weights(self, policy: str) -> Any:
         """The weight store of a policy (proposer, student)."""
         return self._once(f"weights-{policy}", WeightStore)
+
+    def launcher(self) -> Any:
+        """The process that waits for Ray Train."""
+        return self._once("launcher", Launcher)
 
     def _once(self, name: str, cls: type) -> Any:
         if name not in self._named:

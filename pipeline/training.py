@@ -1,23 +1,21 @@
-"""A training run beside the driver: the thread that waits for Ray Train, its spec, and its progress.
+"""A training run beside the driver: its spec, its start in the launcher's process, and its progress.
 
-Invariant: a trainer that fails ends whatever the driver waits for, with the trainer's cause; the thread is a daemon,
-so an interrupted driver never waits for it.
+Invariant: a trainer that fails ends whatever the driver waits for, with the trainer's cause, and no thread of the
+driver waits for the trainer, so that an interrupted driver can shut Ray down.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.calls import answer
 from pipeline.calls import watchdog
+from pipeline.cluster import Cluster
 from pipeline.config import Mgpo, Objective, Sft, SFTObjective, Solve
 from pipeline.context import Context
-from trainers.launch import train
 from trainers.spec import TrainSpec, TrainSummary
 
 T = TypeVar("T")
@@ -57,36 +55,20 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
     )
 
 
-def start(spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[TrainSummary]:
-    """Train in a thread of its own; the future has the summary or the Failure."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[TrainSummary] = loop.create_future()
+def start(cluster: Cluster, spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[TrainSummary]:
+    """Train in the launcher's process; the future has the summary or the Failure."""
+    run = answer(cluster.launcher().train.remote(spec, feed, weights), f"training {spec.name}", None)
+    future = asyncio.ensure_future(run)
     # Its failure may come when nobody awaits it any more, which asyncio would then complain of on stderr.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-    def settle(result: TrainSummary | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        elif result is not None:
-            future.set_result(result)
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = train(spec, feed, weights)
-        except BaseException as e:
-            error = e
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, name=f"train-{spec.name}", daemon=True).start()
     return future
 
 
 async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T:
-    """Await `work`; if the trainer fails first, cancel it and raise the trainer's error."""
+    """Await `work`; if the trainer fails first, cancel it and raise the trainer's error.
+
+    Of a group of errors, as a TaskGroup in `work` raises them, the first is the cause.
+    """
     task = asyncio.ensure_future(work)
     both: set[asyncio.Future[Any]] = {task, trainer}
     try:
@@ -94,6 +76,8 @@ async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T
         if trainer.done() and trainer.exception() is not None and not task.done():
             raise trainer.exception()  # type: ignore[misc]
         return await task
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     finally:
         if not task.done():
             task.cancel()
@@ -102,7 +86,7 @@ async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T
 
 async def train_with_progress(context: Context, stage: str, spec: TrainSpec, feed: Any, total: int) -> TrainSummary:
     """Train over a feed that has all its data, showing and logging each step."""
-    trainer = start(spec, feed, None)
+    trainer = start(context.cluster, spec, feed, None)
     last = 0
     with context.progress.stage(f"{stage}: train", total, "step") as progress:
         async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:

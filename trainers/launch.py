@@ -1,6 +1,7 @@
-"""`train`: run the loop under Ray Train, from the driver.
+"""`train`: run the loop under Ray Train.
 
-Blocks until the run has ended: call it in a thread. The wait is bounded by the loop's own deadlines. Ray must be up.
+Blocks until the run has ended; the wait is bounded by the loop's own deadlines. Ray must be up. A driver calls it
+through the actor `Launcher`: a process that shuts Ray down while a thread of its own waits for Ray dies of SIGSEGV.
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
         message, kind = end["failure"]
         raise Failure(f"training {spec.name}: {message}", kind)
     return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
+
+
+class Launcher:
+    """`train`, as an actor beside the driver."""
+
+    def train(self, spec: TrainSpec, feed: Any, weights: Any | None) -> TrainSummary:
+        return train(spec, feed, weights)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class Recipe:
     lr: float
 
 
-PROPOSER = Recipe("proposer", PROPOSER_SYSTEM, proposer_lessons, 192, 4, 6, 3, 512, 1800, 4096, 7e-3)
-SOLVER = Recipe("solver", SOLVER_SYSTEM, solver_lessons, 128, 4, 4, 2, 384, 1600, 4096, 7e-3)
+PROPOSER = Recipe("proposer", PROPOSER_SYSTEM, proposer_lessons, 192, 4, 6, 3, 512, 6000, 4096, 7e-3)
+SOLVER = Recipe("solver", SOLVER_SYSTEM, solver_lessons, 128, 4, 4, 2, 384, 2200, 4096, 7e-3)
 
 
 def build(out_dir: Path, seed: int = 0, scale: float = 1.0, threads: int = 2, say: Say = print) -> None:

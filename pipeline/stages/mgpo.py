@@ -44,7 +44,7 @@ async def run(context: Context) -> dict[str, Any]:
     base = Path(context.result_of("sft")["checkpoint"])
     done = context.run.steps("mgpo")
     feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
-    trainer = start(spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
+    trainer = start(cluster, spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
 
     async def produce() -> None:
         proposer, committee, prober = await asyncio.gather(
@@ -73,10 +73,7 @@ async def run(context: Context) -> dict[str, Any]:
                     await answer(feed.finish.remote(), "step feed", 60)
                     await following
 
-    try:
-        await beside(trainer, produce())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    await beside(trainer, produce())
     summary = await trainer
     return _result(context, summary)
 

@@ -36,7 +36,7 @@ async def run(context: Context) -> dict[str, Any]:
     done = context.run.steps("solve")
     feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = mini.resolve(config.solve.base.path)
-    trainer = start(spec_for(context, "solve", base), feed, context.cluster.weights("student"))
+    trainer = start(context.cluster, spec_for(context, "solve", base), feed, context.cluster.weights("student"))
 
     async def produce() -> None:
         await context.cluster.stop("proposer")
@@ -59,10 +59,7 @@ async def run(context: Context) -> dict[str, Any]:
                     await answer(feed.finish.remote(), "step feed", 60)
                     await following
 
-    try:
-        await beside(trainer, produce())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    await beside(trainer, produce())
     summary = await trainer
     rows = metrics.read(context.run)["solve"]
     return {

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,13 @@ from pipeline.records import Failure
 from tests.actors.tiny_model import make_model, wire
 
 GREEDY = config.Sampling(temperature=0, max_tokens=24)
-CLOSE = 0.3
-"""Nats. Engine and transformers differ by up to 0.13 over 450 tokens (measured), models of two seeds by several."""
+MEAN, CLOSE = 0.05, 1.0
+"""Nats. The CPU engine's arithmetic differs from transformers' by 0.012 a token in the mean, and by 0.2 to 0.3 at the
+worst of 5,000 tokens (measured); models of two seeds differ by 5.4 in the mean."""
 ENGINE = config.Engine(max_model_len=512, dtype="float32", kv_cache_gb=0.25)
+
+NEAR_TIE = 0.5
+"""Nats below the best token at which float32 and the engine may still disagree on which is best."""
 
 
 class Running:
@@ -60,6 +65,13 @@ def logprobs(model, prompt: list[int], sampled: list[int]) -> np.ndarray:
     return torch.log_softmax(logits, -1)[torch.arange(len(sampled)), torch.tensor(sampled)].numpy()
 
 
+def assert_close(actual: Sequence[float] | np.ndarray, expected: np.ndarray) -> None:
+    """The engine's log-probabilities are the model's: each token within `CLOSE`, and `MEAN` in the mean."""
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=CLOSE)
+    if len(actual) >= 20:
+        assert np.abs(np.subtract(actual, expected)).mean() < MEAN
+
+
 def is_greedy(model, prompt: list[int], sampled: list[int]) -> bool:
     """Each token is the model's best, up to what float32 on a CPU engine may differ."""
     import torch
@@ -67,7 +79,7 @@ def is_greedy(model, prompt: list[int], sampled: list[int]) -> bool:
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *sampled]])).logits[0, len(prompt) - 1 : -1].float()
     chosen = logits[torch.arange(len(sampled)), torch.tensor(sampled)]
-    return bool((logits.max(-1).values - chosen < CLOSE).all())
+    return bool((logits.max(-1).values - chosen < NEAR_TIE).all())
 
 
 def prompts(engine: PolicyEngine, n: int) -> list[list[int]]:
@@ -94,7 +106,7 @@ def test_logprobs_and_greedy_choices_agree_with_transformers(running):
             assert len(s.token_ids) == len(s.logprobs) == len(s.versions) <= 40
             assert s.truncated == (s.token_ids[-1] not in running.engine.chat.stop_ids)
             assert set(s.versions) == {0}
-            np.testing.assert_allclose(s.logprobs, logprobs(running.model, prompt, s.token_ids), atol=CLOSE)
+            assert_close(s.logprobs, logprobs(running.model, prompt, s.token_ids))
     for prompt, (s,) in zip(prompts(running.engine, 3), best, strict=True):
         assert is_greedy(running.model, prompt, s.token_ids)
 
@@ -134,7 +146,7 @@ def test_more_prompt_tokens_at_once_than_a_step_takes(running):
     assert len(samples) == 40
     for i in (0, 39):
         by_model = logprobs(running.model, [65 + i] * 400, samples[i].token_ids)
-        np.testing.assert_allclose(samples[i].logprobs, by_model, atol=CLOSE)
+        assert_close(samples[i].logprobs, by_model)
 
 
 @pytest.mark.parametrize("damage", ["missing", "extra", "shape"])
@@ -179,9 +191,9 @@ def test_weights_change_under_running_requests(running, tmp_path):
         switch = s.versions.count(0)
         assert s.versions == [0] * switch + [7] * (len(s.versions) - switch)
         by_old, by_new = (logprobs(m, prompt, s.token_ids) for m in (running.model, new))
-        np.testing.assert_allclose(s.logprobs[:switch], by_old[:switch], atol=CLOSE)
-        np.testing.assert_allclose(s.logprobs[switch:], by_new[switch:], atol=CLOSE)
-        mixed += 5 < switch < len(s.versions) - 5 and float(np.abs(by_old - by_new).mean()) > 5 * CLOSE
+        assert_close(s.logprobs[:switch], by_old[:switch])
+        assert_close(s.logprobs[switch:], by_new[switch:])
+        mixed += 5 < switch < len(s.versions) - 5 and float(np.abs(by_old - by_new).mean()) > 2 * CLOSE
     assert mixed >= 3
     for prompt, (before,), (now,) in zip(asked, seen, after, strict=False):
         assert is_greedy(running.model, prompt, before.token_ids) and not is_greedy(new, prompt, before.token_ids)

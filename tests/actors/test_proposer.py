@@ -21,7 +21,7 @@ from actors.tools import SandboxTools
 from actors.weights import WeightStore
 from pipeline import config
 from pipeline.records import Failure, Rollout, Skill, Task
-from tests.actors.test_engine import CLOSE, logprobs
+from tests.actors.test_engine import assert_close, logprobs
 from tests.actors.tiny_model import make_model, wire
 
 pytestmark = pytest.mark.engine
@@ -127,7 +127,7 @@ def check_tokens(world: World, rollout: Rollout, version: int) -> None:
     mask = np.array(rollout.loss_mask, bool)
     assert mask.any() and set(np.array(rollout.versions)[mask]) == {version}
     by_model = logprobs(world.models[version], list(rollout.token_ids[:1]), list(rollout.token_ids[1:]))
-    np.testing.assert_allclose(np.array(rollout.logprobs)[mask], by_model[mask[1:]], atol=CLOSE)
+    assert_close(np.array(rollout.logprobs)[mask], by_model[mask[1:]])
 
 
 def test_episodes_longer_than_the_engine_takes_are_refused_at_the_start():

@@ -2,11 +2,11 @@
 
 import asyncio
 import gc
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from pipeline import training
 from pipeline.config import Config, load
@@ -51,8 +51,12 @@ def test_a_trainer_that_fails_ends_the_work_with_its_cause():
 
 def test_work_that_fails_is_heard_while_the_trainer_still_runs():
     async def scene():
-        async def work():
+        async def fail():
             raise Failure("the pool is gone", "infra_error")
+
+        async def work():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
 
         with pytest.raises(Failure, match="the pool is gone"):
             await beside(asyncio.get_running_loop().create_future(), work())
@@ -94,39 +98,45 @@ def test_an_interrupt_ends_the_work():
     play(scene)
 
 
-def test_the_thread_hands_over_the_summary_or_the_failure(monkeypatch, tmp_path):
+class Launched:
+    """A cluster whose launcher answers with what it is given."""
+
+    def __init__(self, outcome: TrainSummary | BaseException):
+        self.outcome, self.seen = outcome, []
+        self.train = self
+
+    def launcher(self):
+        return self
+
+    async def remote(self, *arguments):
+        self.seen.append(arguments)
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+
+def test_the_launcher_gets_the_run_and_its_summary_or_failure_comes_back(tmp_path):
     spec = spec_for(context(tmp_path), "sft", tmp_path)
-    seen = []
-
-    def train(*arguments):
-        seen.append((threading.current_thread() is threading.main_thread(), arguments))
-        return SUMMARY
-
-    def fail(*_):
-        raise Failure("training sft: no room")
 
     async def scene():
-        monkeypatch.setattr(training, "train", train)
-        assert await start(spec, "feed", "store") == SUMMARY
-        assert seen == [(False, (spec, "feed", "store"))]
-        monkeypatch.setattr(training, "train", fail)
+        cluster = Launched(SUMMARY)
+        assert await start(cluster, spec, "feed", "store") == SUMMARY
+        assert cluster.seen == [(spec, "feed", "store")]
         with pytest.raises(Failure, match="no room"):
-            await start(spec, "feed", None)
+            await start(Launched(Failure("training sft: no room")), spec, "feed", None)
+        with pytest.raises(Failure, match="training sft: ActorDiedError"):
+            await start(Launched(ActorDiedError()), spec, "feed", None)
 
     play(scene)
 
 
-def test_a_failure_that_nobody_awaits_any_more_is_silent(monkeypatch, tmp_path):
-    """As after an interrupt: Ray goes down, and the trainer's thread fails for it."""
+def test_a_failure_that_nobody_awaits_any_more_is_silent(tmp_path):
+    """As after an interrupt: Ray goes down, and the call to the launcher fails for it."""
     complaints = []
-
-    def fail(*_):
-        raise Failure("Ray is gone")
 
     async def scene():
         asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        monkeypatch.setattr(training, "train", fail)
-        future = start(spec_for(context(tmp_path), "sft", tmp_path), "feed", None)
+        future = start(Launched(Failure("Ray is gone")), spec_for(context(tmp_path), "sft", tmp_path), "feed", None)
         while not future.done():
             await asyncio.sleep(0.01)
         del future
