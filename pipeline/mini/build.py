@@ -26,6 +26,7 @@ from pipeline.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM, Message, propo
 from pipeline.mini.tokenizer import build_tokenizer
 
 VOCAB = 1000
+_WIDTH = 32
 Say = Callable[[str], None]
 
 
@@ -44,8 +45,8 @@ class Recipe:
     lr: float
 
 
-PROPOSER = Recipe("proposer", PROPOSER_SYSTEM, proposer_lessons, 192, 4, 6, 3, 512, 6000, 4096, 7e-3)
-SOLVER = Recipe("solver", SOLVER_SYSTEM, solver_lessons, 128, 4, 4, 2, 384, 2200, 4096, 7e-3)
+PROPOSER = Recipe("proposer", PROPOSER_SYSTEM, proposer_lessons, 192, 4, 6, 3, 512, 3200, 4096, 7e-3)
+SOLVER = Recipe("solver", SOLVER_SYSTEM, solver_lessons, 128, 4, 4, 2, 384, 2000, 4096, 7e-3)
 
 
 def build(out_dir: Path, seed: int = 0, scale: float = 1.0, threads: int = 2, say: Say = print) -> None:
@@ -89,19 +90,23 @@ def encode(chat: ChatFormat, lesson: list[Message]) -> tuple[list[int], list[boo
 def batches(
     lessons: Iterator[list[Message]], chat: ChatFormat, tokens: int, rng: Random
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Padded (ids, labels) of about `tokens` tokens, of lessons of like length so that little is padding."""
+    """Padded (ids, labels) of `tokens` tokens, of lessons of like length so that little is padding.
+
+    Widths are multiples of `_WIDTH`, so that few shapes exist: a CPU compiles its kernels anew for each.
+    """
     while True:
-        pool = sorted((encode(chat, lesson) for lesson in islice(lessons, 1024)), key=lambda e: len(e[0]))
-        groups: list[list[tuple[list[int], list[bool]]]] = [[]]
-        for example in pool:
-            if groups[-1] and len(example[0]) * (len(groups[-1]) + 1) > tokens:
-                groups.append([])
-            groups[-1].append(example)
+        pool: dict[int, list[tuple[list[int], list[bool]]]] = {}
+        for lesson in islice(lessons, 4096):
+            example = encode(chat, lesson)
+            pool.setdefault(-(-len(example[0]) // _WIDTH) * _WIDTH, []).append(example)
+        groups = []
+        for width, examples in sorted(pool.items()):
+            rows = max(1, tokens // width)
+            groups += [(width, rows, examples[at : at + rows]) for at in range(0, len(examples), rows)]
         rng.shuffle(groups)
-        for group in groups:
-            width = max(len(ids) for ids, _ in group)
-            ids = torch.zeros(len(group), width, dtype=torch.long)
-            labels = torch.full((len(group), width), -100)
+        for width, rows, group in groups:
+            ids = torch.zeros(rows, width, dtype=torch.long)
+            labels = torch.full((rows, width), -100)
             for row, (tokens_of, own) in enumerate(group):
                 sequence = torch.tensor(tokens_of)
                 ids[row, : len(tokens_of)] = sequence
@@ -157,11 +162,9 @@ def _optimizers(model: Qwen3ForCausalLM, lr: float) -> list[torch.optim.Optimize
 def _loss(model: Qwen3ForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Mean loss of the assistant's tokens. Padding is on the right, so the causal mask alone suffices."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state
-        wanted = labels[:, 1:]
-        own = wanted != -100
-        logits = model.lm_head(hidden[own])
-    return torch.nn.functional.cross_entropy(logits.float(), wanted[own])
+        logits = model.lm_head(model.model(input_ids=ids).last_hidden_state)
+    own = labels[:, 1:] != -100
+    return torch.nn.functional.cross_entropy(logits[:, :-1][own].float(), labels[:, 1:][own])
 
 
 def _config(recipe: Recipe, vocabulary: int, stop_ids: list[int]) -> Qwen3Config:
