@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -49,33 +50,39 @@ def command(root: Path) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", "run", "--json", "--run-dir", str(root), *sets]
 
 
+def interrupt(root: Path, reached: Callable[[str], bool]) -> tuple[int, float, list[str], str]:
+    """Run, with Ctrl-C once `reached` says so of what was written to stderr so far: (exit code, seconds to end, what
+    was left running, stderr)."""
+    before = {p.pid for p in psutil.process_iter()}
+    log = root.parent / f"{root.name}.err"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            command(root),
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it ignored
+        )
+    family: dict[int, float] = {}
+    deadline = time.monotonic() + 600
+    while process.poll() is None and not reached(log.read_text()) and time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            family[child.pid] = child.create_time()
+        time.sleep(0.2)
+    assert process.poll() is None, log.read_text()
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    process.wait(timeout=60)
+    took = time.monotonic() - began
+    left = [p.name() for p in psutil.process_iter() if p.pid not in before and family.get(p.pid) == p.create_time()]
+    return process.returncode, took, left, log.read_text()
+
+
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, float, list[str]]:
     """A run that got Ctrl-C while MGPO was sampling: (root, exit code, seconds to end, what was left running)."""
     root = tmp_path_factory.mktemp("whole") / "run"
-    before = {p.pid for p in psutil.process_iter()}
-    process = subprocess.Popen(
-        command(root),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it ignored
-    )
-    family: dict[int, float] = {}
-    deadline = time.monotonic() + 600
-    while process.poll() is None and time.monotonic() < deadline:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            family[child.pid] = child.create_time()
-        if (root / "steps" / "mgpo" / "000001").exists():
-            break
-        time.sleep(0.5)
-    assert process.poll() is None, process.communicate()[1]
-    process.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    process.communicate(timeout=60)
-    took = time.monotonic() - began
-    left = [p.name() for p in psutil.process_iter() if p.pid not in before and family.get(p.pid) == p.create_time()]
-    return root, process.returncode, took, left
+    code, took, left, _ = interrupt(root, lambda _: (root / "steps" / "mgpo" / "000001").exists())
+    return root, code, took, left
 
 
 @pytest.fixture(scope="module")
