@@ -93,6 +93,11 @@ AUDIT_KEYS = {
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
 }
+LEDGER_KEYS = {
+    "stages": "stage -> {steps, totals, checkpoints}; each step: tasks, attempts issued, trained, filtered, failed, "
+    "live, interrupted (failed because the run ended), attempts {number: issued}, checkpointed",
+    "findings": "what does not add up, a line each; empty, else exit code 2",
+}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 
@@ -145,6 +150,17 @@ def _report(args: argparse.Namespace) -> int:
     page = report.write(run)
     _print(args.json, report.summary(run), f"report    {page}")
     return 0
+
+
+def _ledger(args: argparse.Namespace) -> int:
+    from pipeline import accounts
+
+    run, _ = _open(args.run_dir or _config(args)[1])
+    found = accounts.audit(run)
+    print(json.dumps(found) if args.json else accounts.render(found))
+    for line in found["findings"]:
+        print(f"propose: ledger: {line}", file=sys.stderr)
+    return 2 if found["findings"] else 0
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -270,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in STAGES.items():
         add(name, _run, help, STAGE_KEYS[name]).set_defaults(stage=name)
     add("report", _report, "write report.html of whatever a run directory holds", SUMMARY_KEYS)
+    add("ledger", _ledger, "print the accounts of a run and find what does not add up", LEDGER_KEYS)
     add(
         "doctor",
         _doctor,

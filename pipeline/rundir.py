@@ -58,7 +58,7 @@ class RunDir:
         root = root.absolute()  # actors on a joined cluster have another working directory
         if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path (object storage is not supported yet)")
-        with _writing(root):
+        with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -71,7 +71,7 @@ class RunDir:
             ) from None
         run = cls(root, lock)
         try:
-            with _writing(root):
+            with writing(root):
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, str(os.getpid()).encode(), 0)
             run._adopt(config)
@@ -114,7 +114,7 @@ class RunDir:
     def write_text(self, name: str, text: str) -> Path:
         """Write a whole file or nothing."""
         path = self.path(*name.split("/"))
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.tmp")
             with temporary.open("w", encoding="utf-8") as f:
@@ -158,7 +158,7 @@ class RunDir:
         """A directory to fill; it takes its final name only if the block ends without an exception."""
         final = self.path("steps", stage, f"{number:06d}")
         temporary = final.with_name(f".{final.name}.tmp")
-        with _writing(final):
+        with writing(final):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
@@ -169,7 +169,7 @@ class RunDir:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turns what a disk may refuse into one line."""
     try:
         yield

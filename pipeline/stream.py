@@ -6,7 +6,7 @@
 Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
 waits for the pools, each call with a deadline. Infrastructure errors are retried under a new attempt number, up to
 `episode.attempts`; a task that never got an answer comes back as an episode with outcome `infra_error`, it is never
-lost. Token arrays do not pass through here.
+lost. Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from actors.calls import answer
 from pipeline import audit
 from pipeline.config import Config
+from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
 
 _BACKOFF_S = 0.5
@@ -50,26 +51,32 @@ class Judged:
 class Stream:
     """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT)."""
 
-    def __init__(self, config: Config, writer: Any, committee: Any, prober: Any | None, sink: Any | None):
+    def __init__(
+        self, config: Config, writer: Any, committee: Any, prober: Any | None, sink: Any | None, ledger: Ledger
+    ):
         self._config = config
         self._writer = writer
         self._committee = committee
         self._prober = prober
         self._sink = sink
+        self._ledger = ledger
         self.retries = 0
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
-        for attempt in range(1, self._config.episode.attempts + 1):
+        for again in range(1, self._config.episode.attempts + 1):
+            attempt = self._ledger.issue(task.id)
             try:
                 judged = await self._attempt(task, attempt, prober)
             except Failure as e:
                 judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
-            if judged.episode.outcome.kind != "infra_error" or attempt == self._config.episode.attempts:
+            if judged.episode.outcome.kind != "infra_error" or again == self._config.episode.attempts:
                 break
+            self._ledger.fail(judged.key, judged.episode.outcome.reason)
             await self.drop([judged])  # its episode may have been played, and only the verdict or the probe failed
             self.retries += 1
-            await asyncio.sleep(_BACKOFF_S * attempt)
+            await asyncio.sleep(_BACKOFF_S * again)
+        self._ledger.judged(judged.key, judged.episode.sampled_tokens)
         return judged
 
     async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:

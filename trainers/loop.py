@@ -52,7 +52,8 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
 
 def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, Any]) -> None:
     learner = Learner(spec, ranks)
-    step = saved = end["step"] = ranks.agree(partial(checkpoints.restore, learner))
+    step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
+    saved = end["step"] = step
     if step and store is not None:
         _publish(learner, store, step)
     while True:
@@ -64,12 +65,13 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
         began = time.monotonic()
         step += 1
         metrics = learner.update(batch, step, work.lr or _learning_rate(spec, step))
+        rollouts += int(metrics["trajectories"])
         trained = time.monotonic()
         if store is not None and spec.publish_every and step % spec.publish_every == 0:
             _publish(learner, store, step)
         published = time.monotonic()
         if step % spec.checkpoint_every == 0:
-            checkpoints.save(learner, step, metrics)
+            checkpoints.save(learner, step, rollouts, metrics)
             saved = step
         metrics |= {
             "checkpoint": float(saved == step),
@@ -85,7 +87,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
     if step == 0:
         raise Agreed("the feed ended before its first step: nothing was trained")
     if saved < step:
-        checkpoints.save(learner, step, end["metrics"])
+        checkpoints.save(learner, step, rollouts, end["metrics"])
 
 
 def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> tuple[StepWork, StepBatch] | None:
