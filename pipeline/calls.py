@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from pipeline.records import Failure
+from pipeline.records import Stalled
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -23,6 +23,8 @@ class Watchdog:
         self._timeout = timeout
         self._seconds = seconds
         self.waiting_for = "the first result"
+        self.queues: Callable[[], str] = lambda: ""
+        """What is under way and since when, asked when the time is over."""
 
     def beat(self, waiting_for: str) -> None:
         self.waiting_for = waiting_for
@@ -32,7 +34,8 @@ class Watchdog:
 
 @asynccontextmanager
 async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
-    """Ends the block with one line that names the stage and what it waited for, after `seconds` without a beat."""
+    """Ends the block after `seconds` without a beat: raises Stalled, one line that names the stage, what it waited
+    for, and what is under way."""
     timeout = asyncio.timeout(seconds)
     dog = Watchdog(timeout, seconds)
     try:
@@ -41,7 +44,8 @@ async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
     except TimeoutError:
         if not timeout.expired():
             raise  # the block's own
-        raise Failure(f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}", "infra_error") from None
+        line = f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}"
+        raise Stalled("; ".join(filter(None, (line, dog.queues())))) from None
 
 
 async def map_bounded(function: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int) -> list[T]:

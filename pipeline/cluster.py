@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,13 +39,15 @@ from actors.weights import WeightStore
 from pipeline import mini
 from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config, Model, Pool
-from pipeline.records import Failure
+from pipeline.records import Failure, Lost
 from pipeline.teachers import make_teacher
 from trainers.launch import Launcher
 
 T = TypeVar("T")
 _POLL_S = 0.25
 _KNOCK_S = 10.0
+_LOOK_S = 1.0
+"""Between two looks after the actors beside the driver."""
 
 
 class Cluster:
@@ -51,11 +55,16 @@ class Cluster:
 
     def __init__(self, config: Config):
         self.config = config
-        self.id = uuid.uuid4().hex[:8]
         self._private = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing runs yet."""
+        self.id = uuid.uuid4().hex[:8]
         self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
-        self._calling_serve = asyncio.Lock()
+        self._serve_calls = ThreadPoolExecutor(1, "serve")
         self._actors: list[Any] = []
+        self._watched: dict[str, Any] = {}
         self._named: dict[str, Any] = {}
 
     # ------------------------------------------------------------ Ray itself
@@ -110,6 +119,44 @@ class Cluster:
                     ray.kill(actor)
         ray.shutdown()
 
+    async def idle(self) -> None:
+        """Until no thread of ours calls Ray any more: one that still does while Ray goes away kills the process
+        (SIGSEGV)."""
+        for app in self._apps.values():
+            app.cancel()
+        await asyncio.gather(*self._apps.values(), return_exceptions=True)
+        await asyncio.to_thread(self._serve_calls.shutdown)
+
+    async def restart(self) -> None:
+        """Stop everything, so that what is asked for next starts afresh. Nobody may be waiting for a pool or actor."""
+        await self.idle()
+        self.close()
+        self._forget()
+
+    async def guarded(self, work: Awaitable[T]) -> T:
+        """Await `work`; cancel it and raise Lost, at most `_LOOK_S` and a little later, if an actor beside the driver
+        (buffer, weight store, feed, launcher) dies: each holds what all the others wait for."""
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                await asyncio.wait({task}, timeout=_LOOK_S)
+                if task.done():
+                    return await task
+                if self._watched and (dead := await self._dead()):
+                    raise Lost(f"{dead}: its process is gone")
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _dead(self) -> str | None:
+        """The name of an actor that is gone. One that is busy is not."""
+        looks = {name: asyncio.ensure_future(_gone(actor)) for name, actor in self._watched.items()}
+        await asyncio.wait(looks.values(), timeout=_LOOK_S)
+        for look in looks.values():
+            look.cancel()
+        return next((n for n, k in looks.items() if k.done() and not k.cancelled() and k.result()), None)
+
     # ------------------------------------------------------------ actors on the driver's node
 
     def actor(self, cls: type, *args: Any, **kwargs: Any) -> Any:
@@ -122,6 +169,7 @@ class Cluster:
             .remote(*args, **kwargs)
         )
         self._actors.append(handle)
+        self._watched[cls.__name__] = handle  # of feeds the newest: those before are of stages that are done
         return handle
 
     def buffer(self) -> Any:
@@ -232,7 +280,7 @@ class Cluster:
             "max_ongoing_requests": pool.max_ongoing,
             "max_queued_requests": pool.max_queued,
             "graceful_shutdown_timeout_s": 5,
-            "health_check_period_s": 5,
+            "health_check_period_s": 2,
             "health_check_timeout_s": 30,
             "ray_actor_options": {
                 "num_cpus": pool.num_cpus,
@@ -254,8 +302,8 @@ class Cluster:
     async def _serve(self, function: Callable[..., T], *args: Any) -> T:
         """Call Serve's blocking API in a thread, one call at a time: it pickles through a global registry of modules,
         and two threads take it away from each other."""
-        async with self._calling_serve:
-            return await asyncio.to_thread(function, *args)
+        call = functools.partial(function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._serve_calls, call)
 
     async def _until_running(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
@@ -292,6 +340,14 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+async def _gone(actor: Any) -> bool:
+    try:
+        await actor.__ray_ready__.remote()
+    except ray.exceptions.RayActorError:
+        return True
+    return False
 
 
 def usable_cpus() -> int:

@@ -95,6 +95,10 @@ class Ledger:
         self._append("fail", key, reason=reason)
         self._open.discard(key)
 
+    def quarantine(self, key: Key, record: Mapping[str, Any]) -> None:
+        """Save what a worker died of, to be looked at: quarantine/<stage>/<id>.json."""
+        self._run.write_json(f"quarantine/{self._stage}/{key[0]}.json", {"attempt": key[1], **record})
+
     def segment(self, folder: Path, ends: Mapping[Key, End]) -> dict[str, int]:
         """Write the step's segment into its directory; returns the step's account.
 

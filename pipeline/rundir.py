@@ -31,6 +31,7 @@ from pipeline.records import Failure
 _PLACEMENT = {
     *("ray", "pool", "proposer_pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
+    *("on_stall", "max_stage_restarts"),
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
 

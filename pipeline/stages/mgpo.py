@@ -56,6 +56,7 @@ async def run(context: Context) -> dict[str, Any]:
         stream = Stream(config, proposer, committee, prober, cluster.buffer(), ledger)
         with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
             async with watchdog("mgpo", config.watchdog_s) as dog:
+                dog.queues = stream.queues
                 follower = Follower(context, "mgpo", feed, proposer)
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(follower.follow(config.mgpo.steps))
@@ -105,7 +106,7 @@ class Producer:
         start = time.monotonic()
         prober = probing.prober(self._ladder, c.prober)
         tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
-        retries = self._stream.retries
+        retries, quarantined = self._stream.retries, self._stream.quarantined
         self._ledger.begin(step)
         at_once = c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
@@ -116,6 +117,7 @@ class Producer:
             "reward": mean([terminal for _, _, terminal in rows]),
             "rollout_s": time.monotonic() - start,
             "retries": self._stream.retries - retries,
+            "quarantined": self._stream.quarantined - quarantined,
         }
         facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]

@@ -69,6 +69,7 @@ async def _collect(context: Context) -> None:
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with watchdog("sft: collect", context.config.watchdog_s) as dog:
+            dog.queues = stream.queues
             for wave in range(done + 1, waves + 1):
                 size = min(WAVE, wanted - (wave - 1) * WAVE)
                 ledger.begin(wave)

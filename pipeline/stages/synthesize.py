@@ -49,6 +49,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     stream = Stream(config, writer, committee, pool, context.cluster.buffer(), ledger)
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
         async with watchdog("synthesize", config.watchdog_s) as dog:
+            dog.queues = stream.queues
             wave = len(done)
 
             async def one(task: Task) -> Judged:
