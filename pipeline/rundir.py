@@ -175,12 +175,16 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise Failure(
                 f"{path}: no space left on the device; free some, and run the same command again", "infra_error"
             ) from None
+        if e.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO):
+            raise Failure(
+                f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
+            ) from None
         if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-            raise Failure(f"{path}: {e.strerror}; expected a directory this user may write to") from None
+            raise Failure(f"{path}: {os.strerror(e.errno)}; expected a directory this user may write to") from None
         raise
 
 

@@ -6,6 +6,7 @@ through the actor `Launcher`: a process that shuts Ray down while a thread of it
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -57,8 +58,9 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as e:
-        kind = Failure if _no_room(e) else Lost
-        raise kind(f"training {spec.name}: {_cause(e, spec)}", "infra_error") from e
+        cause = _cause(e, spec)
+        again = not _no_room(e) and os.strerror(errno.ENOSPC) not in cause
+        raise (Lost if again else Failure)(f"training {spec.name}: {cause}", "infra_error") from e
     end = result.return_value
     if end["failure"] is not None:
         message, kind = end["failure"]
