@@ -35,8 +35,9 @@ class Follower:
             start = time.monotonic()
             await self._pull(step)
             if metrics:
-                train = {f"train/{name}": value for name, value in metrics.items()}
-                self._context.metrics.log(f"{self._stage}-train", step, train | {"sync_s": time.monotonic() - start})
+                train = {f"train/{name}": value for name, value in metrics.items() if name != "done_at"}
+                times = {"sync_s": time.monotonic() - start, "step_to_serving_s": time.time() - metrics["done_at"]}
+                self._context.metrics.log(f"{self._stage}-train", step, train | times)
             async with self._changed:
                 self._served = step
                 self._changed.notify_all()

@@ -40,6 +40,13 @@ def summarize(judged: Sequence[Judged], duplicates: int = 0) -> dict[str, float]
     }
 
 
+def staleness(judged: Sequence[Judged], step: int) -> dict[str, float]:
+    """Histogram: how many rollouts have a token that is so many versions older than the policy that step `step` trains
+    (`step` - 1), by their oldest token. {"staleness/0": n, "staleness/1": n, ...}"""
+    ages = Counter(step - 1 - j.episode.policy_versions[0] for j in judged if j.episode.policy_versions)
+    return {f"staleness/{age}": float(n) for age, n in sorted(ages.items())}
+
+
 def raise_if_all_failed(stage: str, judged: Sequence[Judged]) -> None:
     """A step of which nothing could be judged has no meaning: raises Failure with the commonest cause."""
     if judged and all(j.failed for j in judged):

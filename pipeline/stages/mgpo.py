@@ -31,7 +31,7 @@ from pipeline.follower import Follower
 from pipeline.ledger import Ledger
 from pipeline.records import Episode, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import ends, raise_if_all_failed, summarize
+from pipeline.summary import ends, raise_if_all_failed, staleness, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import beside, spec_for, start
 from trainers.spec import TrainSummary
@@ -112,13 +112,14 @@ class Producer:
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
         raise_if_all_failed("mgpo", judged)
         duplicates = self._duplicates(judged)
-        rows = self._rows(judged, duplicates)
+        rows = self._rows(judged, duplicates, oldest=step - 1 - c.mgpo.max_staleness)
         facts = summarize(judged, len(duplicates)) | {
             "reward": mean([terminal for _, _, terminal in rows]),
             "rollout_s": time.monotonic() - start,
             "retries": self._stream.retries - retries,
             "quarantined": self._stream.quarantined - quarantined,
         }
+        facts |= staleness(judged, step)
         facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
         self._learn(judged)
@@ -157,14 +158,15 @@ class Producer:
                 self._seen.add(j.verdict.problem_id)
         return duplicates
 
-    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]]) -> list[Any]:
-        """(key, process rewards, terminal reward) of the episodes to train on: judged, in groups of two and more.
+    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]], oldest: int) -> list[Any]:
+        """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
+        `oldest`, in groups of two and more.
 
         A duplicate is worth what a rejected problem is: nothing is gained by writing it again (our choice).
         """
         reward = self._context.config.reward
         sizes: dict[str, int] = {}
-        usable = [j for j in judged if not j.failed and j.episode.turns]
+        usable = [j for j in judged if not j.failed and j.episode.turns and j.episode.policy_versions[0] >= oldest]
         for j in usable:
             sizes[j.episode.task.group_id] = sizes.get(j.episode.task.group_id, 0) + 1
         return [

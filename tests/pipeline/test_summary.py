@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Failure, Outcome
 from pipeline.stream import Judged
-from pipeline.summary import ends, pruned, summarize
+from pipeline.summary import ends, pruned, staleness, summarize
 from tests.pipeline.judged import episode, probe, task, verdict
 
 KINDS = ("accepted", "rejected", "undecided", "model_error", "infra_error", "data_error")
@@ -64,3 +64,12 @@ def test_what_failed_or_was_never_played_is_not_trained(key, why):
 def test_pruned_is_fewer_skills_than_offered():
     assert not pruned(episode())
     assert pruned(episode(active=("first",)))
+
+
+def test_staleness_is_counted_by_the_oldest_token():
+    versions = [(4,), (3, 4), (4,), (2, 3, 4), ()]
+    judged = [
+        Judged(episode(task(f"g-{i}")).model_copy(update={"policy_versions": v}), None, None)
+        for i, v in enumerate(versions)
+    ]
+    assert staleness(judged, step=5) == {"staleness/0": 2.0, "staleness/1": 1.0, "staleness/2": 1.0}

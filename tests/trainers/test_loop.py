@@ -69,7 +69,11 @@ class MemoryWeights:
         self.open: dict[str, Any] = {}
         self.versions: dict[int, dict[str, Any]] = {}
 
+    def latest(self) -> int:
+        return max(self.versions, default=0)
+
     def begin(self, version: int) -> None:
+        assert version > self.latest(), "published again"
         self.open = {}
 
     def put_chunk(self, version: int, tensors: dict[str, Any]) -> None:
