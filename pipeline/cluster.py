@@ -150,7 +150,12 @@ class Cluster:
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _dead(self) -> str | None:
-        """The name of an actor that is gone. One that is busy is not."""
+        """The name of an actor, or of a process of a private Ray, that is gone. One that is busy is not."""
+        if self._private:
+            node: Any = ray._private.worker._global_node
+            dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+            if dead:
+                return f"Ray's {min(dead)}"
         looks = {name: asyncio.ensure_future(_gone(actor)) for name, actor in self._watched.items()}
         await asyncio.wait(looks.values(), timeout=_LOOK_S)
         for look in looks.values():

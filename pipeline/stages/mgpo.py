@@ -44,7 +44,7 @@ async def run(context: Context) -> dict[str, Any]:
     config, cluster = context.config, context.cluster
     base = Path(context.result_of("sft")["checkpoint"])
     done = context.run.steps("mgpo")
-    accounts.check(context.run, "mgpo")
+    context.metrics.log("mgpo-ledger", len(done), accounts.check(context.run, "mgpo"))
     feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     trainer = start(cluster, spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
 

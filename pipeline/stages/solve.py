@@ -36,7 +36,7 @@ async def run(context: Context) -> dict[str, Any]:
     config = context.config
     problems = read_benchmark(context.run.path("dataset", "problems.jsonl"), config.synthesize.target)
     done = context.run.steps("solve")
-    accounts.check(context.run, "solve")
+    context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     ledger = Ledger(context.run, "solve")
     feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = mini.resolve(config.solve.base.path)
