@@ -118,6 +118,8 @@ class Cluster:
                 for actor in self._actors:
                     ray.kill(actor)
         ray.shutdown()
+        # Serve tells its controller of this Ray from that of the next by the job's number, which is 1 in both.
+        serve.context._set_global_client(None)
 
     async def idle(self) -> None:
         """Until no thread of ours calls Ray any more: one that still does while Ray goes away kills the process
