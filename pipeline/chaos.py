@@ -171,9 +171,12 @@ class Victim:
 
     def kill(self, kind: str) -> Kill:
         """Kill one process of a kind and see it through."""
-        victim = self._found()[kind][0]
+        found = self._found()
+        victim = found[kind][0]
         step, log = self.step(), self._log()
-        known = {p.pid for p in self._found().get(kind, [])}
+        known = {p.pid for p in found[kind]}
+        if kind == "engine":  # its replica gives itself up
+            known |= {p.pid for p in found["proposer"]}
         killed, moment = time.time(), time.monotonic()
         resumed = self.resumed
         victim.send_signal(signal.SIGKILL)
@@ -279,9 +282,12 @@ class Victim:
             return True
         if kind == "driver":
             return False
-        new = {p.pid for p in self._found().get(kind, [])} - known
+        found = self._found()
+        kinds = ("engine", "proposer") if kind == "engine" else (kind,)
+        there = {p.pid for k in kinds for p in found.get(k, [])}
+        given_up = kind == "engine" and not there & known
         failed = any(e["event"] == "fail" for e in self._events(killed))
-        return bool(new) or failed or b"begins again" in self._log()[len(log) :]
+        return bool(there - known) or given_up or failed or b"begins again" in self._log()[len(log) :]
 
     def _came_back(self, since: float, trained: bool) -> bool:
         if trained:

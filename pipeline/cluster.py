@@ -37,6 +37,7 @@ from actors.solver import Solver
 from actors.teacher import TeacherProposer
 from actors.weights import WeightStore
 from pipeline import mini
+from pipeline.beside import Watched
 from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config, Model, Pool
 from pipeline.records import Failure, Lost
@@ -48,6 +49,8 @@ _POLL_S = 0.25
 _KNOCK_S = 10.0
 _LOOK_S = 1.0
 """Between two looks after the actors beside the driver."""
+_RENEW_S = 60.0
+"""How long an actor beside the driver may take to come back."""
 
 
 class Cluster:
@@ -64,7 +67,7 @@ class Cluster:
         self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._serve_calls = ThreadPoolExecutor(1, "serve")
         self._actors: list[Any] = []
-        self._watched: dict[str, Any] = {}
+        self._watched: dict[str, Watched] = {}
         self._named: dict[str, Any] = {}
 
     # ------------------------------------------------------------ Ray itself
@@ -76,6 +79,7 @@ class Cluster:
         address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
         self._private = address is None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every process that a restart makes
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # pools share cores; no warnings about it
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
@@ -129,11 +133,26 @@ class Cluster:
         await asyncio.gather(*self._apps.values(), return_exceptions=True)
         await asyncio.to_thread(self._serve_calls.shutdown)
 
-    async def restart(self) -> None:
-        """Stop everything, so that what is asked for next starts afresh. Nobody may be waiting for a pool or actor."""
-        await self.idle()
-        self.close()
-        self._forget()
+    async def restart(self, whole: bool) -> None:
+        """Begin anew what holds a stage's state: buffer, weight store, feed, launcher and the trainer that it started.
+        Pools go on, with the handles they have, unless `whole` is asked for, one never started, or Ray is damaged.
+
+        Nobody may be waiting for a pool or actor.
+        """
+        up = all(app.done() and not app.cancelled() and app.exception() is None for app in self._apps.values())
+        if whole or not up or self._damage():
+            await self.idle()
+            self.close()
+            self._forget()
+            return
+        self._watched = {name: watched for name, watched in self._watched.items() if watched.lasting}
+        self._named = {name: actor for name, actor in self._named.items() if name != "launcher"}
+        kept = [watched.actor for watched in self._watched.values()]
+        for actor in self._actors:
+            if actor not in kept:
+                ray.kill(actor)
+        self._actors = kept
+        await asyncio.gather(*(watched.renew(name, _RENEW_S) for name, watched in self._watched.items()))
 
     async def guarded(self, work: Awaitable[T]) -> T:
         """Await `work`; cancel it and raise Lost, at most `_LOOK_S` and a little later, if an actor beside the driver
@@ -153,47 +172,62 @@ class Cluster:
 
     async def _dead(self) -> str | None:
         """The name of an actor, or of a process of a private Ray, that is gone. One that is busy is not."""
-        if self._private:
-            node: Any = ray._private.worker._global_node
-            dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
-            if dead:
-                return f"Ray's {min(dead)}"
-        looks = {name: asyncio.ensure_future(_gone(actor)) for name, actor in self._watched.items()}
+        if damage := self._damage():
+            return damage
+        looks = {name: asyncio.ensure_future(watched.gone()) for name, watched in self._watched.items()}
         await asyncio.wait(looks.values(), timeout=_LOOK_S)
         for look in looks.values():
             look.cancel()
         return next((n for n, k in looks.items() if k.done() and not k.cancelled() and k.result()), None)
 
+    def _damage(self) -> str | None:
+        """A process of a private Ray without which nothing works any more."""
+        if not self._private:
+            return None
+        node: Any = ray._private.worker._global_node
+        dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+        return f"Ray's {min(dead)}" if dead else None
+
     # ------------------------------------------------------------ actors on the driver's node
 
-    def actor(self, cls: type, *args: Any, **kwargs: Any) -> Any:
-        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns outlives any worker."""
+    def actor(self, cls: type, *args: Any, lasting: bool = False) -> Any:
+        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns outlives any worker.
+
+        A `lasting` one comes back empty after its process died, under the same handle, which pools hold.
+        """
         self.start()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         handle: Any = (
             ray.remote(cls)
-            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here, runtime_env={"env_vars": _ENVIRONMENT})
-            .remote(*args, **kwargs)
+            .options(
+                num_cpus=0,
+                max_concurrency=1000,
+                max_restarts=-1 if lasting else 0,
+                scheduling_strategy=here,
+                runtime_env={"env_vars": _ENVIRONMENT},
+            )
+            .remote(*args)
         )
         self._actors.append(handle)
-        self._watched[cls.__name__] = handle  # of feeds the newest: those before are of stages that are done
+        # Of feeds the newest: those before are of stages that are done.
+        self._watched[cls.__name__] = Watched(handle, lasting)
         return handle
 
     def buffer(self) -> Any:
         """The run's rollout buffer: where every replica sends what it sampled."""
-        return self._once("buffer", RolloutBuffer)
+        return self._once("buffer", RolloutBuffer, lasting=True)
 
     def weights(self, policy: str) -> Any:
         """The weight store of a policy (proposer, student)."""
-        return self._once(f"weights-{policy}", WeightStore)
+        return self._once(f"weights-{policy}", WeightStore, lasting=True)
 
     def launcher(self) -> Any:
         """The process that waits for Ray Train."""
-        return self._once("launcher", Launcher)
+        return self._once("launcher", Launcher, lasting=False)
 
-    def _once(self, name: str, cls: type) -> Any:
+    def _once(self, name: str, cls: type, lasting: bool) -> Any:
         if name not in self._named:
-            self._named[name] = self.actor(cls)
+            self._named[name] = self.actor(cls, lasting=lasting)
         return self._named[name]
 
     # ------------------------------------------------------------ pools
@@ -347,14 +381,6 @@ def _knock(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
-
-
-async def _gone(actor: Any) -> bool:
-    try:
-        await actor.__ray_ready__.remote()
-    except ray.exceptions.RayActorError:
-        return True
-    return False
 
 
 def usable_cpus() -> int:

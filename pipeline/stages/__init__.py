@@ -45,6 +45,7 @@ async def _through_losses(context: Context, name: str) -> dict[str, Any]:
                 left, before = config.max_stage_restarts, reached
             if left == 0 or (isinstance(e, Stalled) and config.on_stall == "fail"):
                 raise
+            whole = left < config.max_stage_restarts  # the last restart, which spared the pools, has not helped
             left -= 1
             context.progress.say(name, f"{e}; begins again from what is on disk")
-            await context.cluster.restart()
+            await context.cluster.restart(whole)

@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError
 
 from actors.calls import answer
 from pipeline import stages, stream
+from pipeline.beside import Watched
 from pipeline.calls import watchdog
 from pipeline.cluster import Cluster
 from pipeline.config import load
@@ -33,13 +34,14 @@ class Ray:
     """A cluster that only counts its restarts."""
 
     def __init__(self):
-        self.restarts = 0
+        self.restarts, self.whole = 0, []
 
     async def guarded(self, work):
         return await work
 
-    async def restart(self):
+    async def restart(self, whole):
         self.restarts += 1
+        self.whole.append(whole)
 
 
 @pytest.fixture
@@ -80,14 +82,14 @@ def test_a_stage_that_lost_a_process_begins_again_from_its_last_step(stage):
 def test_it_gives_up_when_it_gets_no_further_with_the_last_cause(stage):
     with pytest.raises(Lost, match=r"^third$"):
         stage.play([Lost("first"), Lost("second"), Lost("third"), 1], "max_stage_restarts=2")
-    assert stage.ray.restarts == 2
+    assert stage.ray.whole == [False, True]  # the pools are spared once
     assert stage.run.result("mgpo") is None
 
 
 def test_every_step_that_is_made_counts_as_getting_further(stage):
     losses = [Lost(f"loss {i}") for i in range(6)]
     assert stage.play([x for loss in losses for x in (1, loss)], "max_stage_restarts=1") == {"steps": 6}
-    assert stage.ray.restarts == 6
+    assert stage.ray.whole == [False] * 6
 
 
 @pytest.mark.parametrize("kind", ["data_error", "infra_error"])
@@ -110,26 +112,30 @@ def test_a_stall_is_acted_on_as_configured(stage, action, restarts):
 
 
 class Actor:
-    """Answers `__ray_ready__` as told: at once, never, or that it is dead."""
+    """Answers as told: at once, never, that it is dead, or from another process each time."""
 
     def __init__(self, state):
-        self.state = state
-        self.__ray_ready__ = SimpleNamespace(remote=self._ready)
+        self.state, self.process = state, 1
+        self.__ray_call__ = SimpleNamespace(remote=self._call)
 
-    async def _ready(self):
+    async def _call(self, _):
         if self.state == "dead":
             raise ActorDiedError()
         if self.state == "busy":
             await asyncio.sleep(60)
+        self.process += self.state == "restarted"
+        return self.process
 
 
 def guarded(actors, work):
     cluster = Cluster(load(None))
-    cluster._watched = actors
+    cluster._watched = {name: Watched(actor, lasting=True) for name, actor in actors.items()}
     return asyncio.run(asyncio.wait_for(cluster.guarded(work), 30))
 
 
-def test_an_actor_that_dies_ends_the_work_at_once_and_is_named():
+@pytest.mark.parametrize("how", ["dead", "restarted"])
+def test_an_actor_that_dies_ends_the_work_at_once_and_is_named(how):
+    """Also if Ray has already started it again, for then it has forgotten what it held."""
     ended = []
 
     async def work():
@@ -139,7 +145,7 @@ def test_an_actor_that_dies_ends_the_work_at_once_and_is_named():
             ended.append(True)
 
     with pytest.raises(Lost, match=r"^StepFeed: its process is gone$"):
-        guarded({"RolloutBuffer": Actor("well"), "StepFeed": Actor("dead")}, work())
+        guarded({"RolloutBuffer": Actor("well"), "StepFeed": Actor(how)}, work())
     assert ended == [True]
 
 

@@ -10,12 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import ray
 
+from actors.weights import WeightStore
 from pipeline import accounts
 from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config
 from pipeline.context import write_records
+from pipeline.feeds import StepFeed
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
 from pipeline.metrics import read as read_metrics
@@ -170,3 +174,33 @@ def test_storage_that_fails_now_and_then_is_a_line_and_the_step_can_be_made_agai
     row = found["stages"]["mgpo"]["steps"][0]
     assert (row["attempts"], row["interrupted"], row["trained"]) == ({1: 4, 2: 4}, 4, 4)
     run.close()
+
+
+@pytest.mark.engine
+def test_an_object_store_that_is_full_spills_and_loses_nothing(tmp_path):
+    """Two versions of the weights, each as large as the whole store, and a step's rollouts beside them."""
+    store_bytes = 80 << 20
+    ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, log_to_driver=False)
+    try:
+        store = ray.remote(WeightStore).options(num_cpus=0).remote()
+        for version in (1, 2):
+            ray.get(store.begin.remote(version), timeout=60)
+            for i in range(8):
+                chunk = {f"layer.{i}": ("float32", (10 << 18,), np.full(10 << 18, version * 100 + i, np.float32))}
+                ray.get(store.put_chunk.remote(version, chunk), timeout=60)
+            ray.get(store.commit.remote(version), timeout=60)
+        rows = [rollout(f"r{i}", group=f"g{i}", tokens=2000) for i in range(40)]
+        folder = tmp_path / "000001"
+        folder.mkdir()
+        write_records(folder / "rollouts.parquet", rows, Rollout)
+        feed = ray.remote(StepFeed).options(num_cpus=0).remote([str(folder)], 60)
+        work = ray.get(feed.next_batch.remote(0, 1, 1), timeout=60)
+        assert Rollout.from_arrow(ray.get(work.batches[0], timeout=60)) == rows
+        for version in (1, 2):
+            published = ray.get(store.fetch.remote(version), timeout=60)
+            assert published.bytes >= store_bytes
+            for i, ref in enumerate(published.chunks):
+                ((_, _, raw),) = ray.get(ref, timeout=60).values()
+                assert (raw == version * 100 + i).all()
+    finally:
+        ray.shutdown()
