@@ -11,6 +11,7 @@ from pipeline.context import Context
 from pipeline.records import Lost, Stalled
 
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
+_PUBLISHING = ("mgpo", "solve")
 
 
 async def run(context: Context, name: str) -> dict[str, Any]:
@@ -45,7 +46,8 @@ async def _through_losses(context: Context, name: str) -> dict[str, Any]:
                 left, before = config.max_stage_restarts, reached
             if left == 0 or (isinstance(e, Stalled) and config.on_stall == "fail"):
                 raise
-            whole = left < config.max_stage_restarts  # the last restart, which spared the pools, has not helped
+            # Pools may go on where a trainer brings the weights again, unless sparing them has not helped.
+            whole = name not in _PUBLISHING or left < config.max_stage_restarts
             left -= 1
             context.progress.say(name, f"{e}; begins again from what is on disk")
             await context.cluster.restart(whole)

@@ -50,8 +50,8 @@ def stage(monkeypatch, tmp_path):
     run = RunDir.open(tmp_path / "run", load(None))
     ray, told = Ray(), Told()
 
-    def play(script, *overrides):
-        module = ModuleType("pipeline.stages.mgpo")
+    def play(script, *overrides, name="mgpo"):
+        module = ModuleType(f"pipeline.stages.{name}")
 
         async def stage_run(context):
             while script:
@@ -64,9 +64,9 @@ def stage(monkeypatch, tmp_path):
             return {"steps": len(run.steps("mgpo"))}
 
         module.run = stage_run
-        monkeypatch.setitem(sys.modules, "pipeline.stages.mgpo", module)
+        monkeypatch.setitem(sys.modules, f"pipeline.stages.{name}", module)
         context = Context(load(None, list(overrides)), run, ray, None, told)
-        return asyncio.run(stages.run(context, "mgpo"))
+        return asyncio.run(stages.run(context, name))
 
     yield SimpleNamespace(play=play, ray=ray, told=told, run=run)
     run.close()
@@ -90,6 +90,12 @@ def test_every_step_that_is_made_counts_as_getting_further(stage):
     losses = [Lost(f"loss {i}") for i in range(6)]
     assert stage.play([x for loss in losses for x in (1, loss)], "max_stage_restarts=1") == {"steps": 6}
     assert stage.ray.whole == [False] * 6
+
+
+def test_pools_are_not_spared_where_nobody_brings_the_weights_again(stage):
+    """A weight store that comes back empty would let a new replica serve the model that MGPO began with."""
+    stage.play([Lost("WeightStore: its process is gone"), 1], name="synthesize")
+    assert stage.ray.whole == [True]
 
 
 @pytest.mark.parametrize("kind", ["data_error", "infra_error"])
