@@ -161,10 +161,12 @@ class Cluster:
         try:
             while True:
                 await asyncio.wait({task}, timeout=_LOOK_S)
+                failed = task.done() and (task.cancelled() or task.exception() is not None)
+                # A failure may be the first sign of a death.
+                if self._watched and (failed or not task.done()) and (dead := await self._dead()):
+                    raise Lost(f"{dead}: its process is gone")
                 if task.done():
                     return await task
-                if self._watched and (dead := await self._dead()):
-                    raise Lost(f"{dead}: its process is gone")
         finally:
             if not task.done():
                 task.cancel()

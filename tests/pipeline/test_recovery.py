@@ -155,6 +155,16 @@ def test_an_actor_that_dies_ends_the_work_at_once_and_is_named(how):
     assert ended == [True]
 
 
+def test_whatever_fails_because_one_died_is_its_loss():
+    async def work():
+        raise RuntimeError("Failed to reach the feed")
+
+    with pytest.raises(Lost, match=r"^StepFeed: its process is gone$"):
+        guarded({"StepFeed": Actor("dead")}, work())
+    with pytest.raises(RuntimeError, match="Failed to reach"):
+        guarded({"StepFeed": Actor("well")}, work())
+
+
 def test_one_that_is_busy_is_not_dead():
     async def work():
         await asyncio.sleep(2.5)
