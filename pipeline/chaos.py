@@ -56,6 +56,8 @@ KINDS = {
 TRAINING = ("weights", "feed", "launcher", "train-controller", "train-worker")
 """Those without which samples may still come back: after them, full rate is when a step has been trained."""
 _LOOK_S = 0.1
+_MOMENT_S = 3.0
+"""A kill comes at a random moment within so long after the run is at full rate."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def chaos(
 ) -> dict[str, Any]:
     """Run MGPO in `root` (up to it undisturbed) and kill as `plan` says; returns the result of `--json`.
 
-    Raises Failure if the run does not come back within `patience_s`, or ends before all kills are done.
+    A run that ends before all kills are done leaves `kills` below `planned`. Raises Failure if it does not come back
+    within `patience_s`.
     """
     folder = root / "chaos"
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,18 +100,18 @@ def chaos(
     try:
         victim.start()
         for step, kind in schedule:
-            if not victim.at_full_rate(step):
-                raise Failure(
-                    f"chaos: the run ended after {len(done)} of {len(schedule)} kills; expected more mgpo.steps"
-                )
-            time.sleep(random.Random(f"{seed}/{len(done)}").uniform(0, 3))
-            done.append(victim.kill(kind))
-            say(f"{len(done)}/{len(schedule)} " + _line(done[-1]))
+            moment = random.Random(f"{seed}/{len(done)}").uniform(0, _MOMENT_S)
+            if (kill := victim.kill(kind, step, moment)) is None:
+                say(f"the run ended after {len(done)} of {len(schedule)} kills; expected more mgpo.steps")
+                break
+            done.append(kill)
+            say(f"{len(done)}/{len(schedule)} {_line(kill)}")
         victim.finish()
     finally:
         orphans = victim.close()
     run, _ = RunDir.read(root)
-    return _result(config, run, done, orphans, time.monotonic() - began, victim.resumed)
+    wall_s = time.monotonic() - began
+    return {"planned": len(schedule)} | _result(config, run, done, orphans, wall_s, victim.resumed)
 
 
 def plan(kinds: Sequence[str], kills: int, driver_kills: int, steps: int, seed: int) -> list[tuple[int, str]]:
@@ -122,7 +125,7 @@ def plan(kinds: Sequence[str], kills: int, driver_kills: int, steps: int, seed: 
     chosen = chosen[:kills]
     for _ in range(driver_kills):
         chosen.insert(rng.randint(0, len(chosen)), "driver")
-    at = sorted(rng.randint(1, max(1, steps - 1)) for _ in chosen)
+    at = sorted(rng.randint(1, max(1, steps * 3 // 4)) for _ in chosen)  # each takes the run some way further
     return list(zip(at, chosen, strict=True))
 
 
@@ -169,9 +172,15 @@ class Victim:
                 raise Failure(f"chaos: not at full rate within {self._patience_s:g} s; missing kinds: {missing}")
             time.sleep(_LOOK_S)
 
-    def kill(self, kind: str) -> Kill:
-        """Kill one process of a kind and see it through."""
-        found = self._found()
+    def kill(self, kind: str, step: int, moment_s: float) -> Kill | None:
+        """Kill one process of a kind, `moment_s` after the run is at full rate in `step` or later, and see it through.
+        None if the run ends before."""
+        found: dict[str, list[psutil.Process]] = {}
+        while kind not in found:  # the moment may be one at which it is being replaced
+            if not self.at_full_rate(step):
+                return None
+            time.sleep(moment_s)
+            found = self._found()
         victim = found[kind][0]
         step, log = self.step(), self._log()
         known = {p.pid for p in found[kind]}
@@ -368,8 +377,9 @@ def _result(
 def sound(result: dict[str, Any]) -> bool:
     """Nothing lost, nothing trained twice, the ledger adds up, and the checkpoint is that of an undisturbed run."""
     same = all(result["checkpoint"][name] == result["expected"][name] for name in ("step", "rollouts"))
+    all_done = result["kills"] == result["planned"]
     clean = not (result["lost"] or result["trained_twice"] or result["findings"] or result["orphans"])
-    return same and clean
+    return all_done and same and clean
 
 
 def render(result: dict[str, Any]) -> str:

@@ -99,6 +99,7 @@ LEDGER_KEYS = {
     "findings": "what does not add up, a line each; empty, else exit code 2",
 }
 CHAOS_KEYS = {
+    "planned": "kills asked for",
     "kills": "processes killed",
     "lost": "rollouts that the config asks for and that have no end",
     "trained_twice": "rollouts that the trainer saw twice",
