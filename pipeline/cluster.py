@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray import serve
+from ray import PlacementGroupID, serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.committee import Committee
@@ -152,6 +153,11 @@ class Cluster:
             if actor not in kept:
                 ray.kill(actor)
         self._actors = kept
+        if self._private:
+            # Those of the killed trainer: Ray keeps them until the driver ends, and what Ray Train has to remove them
+            # asks a dashboard. Nothing else here makes any.
+            for name in ray.util.placement_group_table():
+                ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
         await asyncio.gather(*(watched.renew(name, _RENEW_S) for name, watched in self._watched.items()))
 
     async def guarded(self, work: Awaitable[T]) -> T:
