@@ -14,6 +14,7 @@ A run whose driver is killed, or which ends by itself, is started again by the s
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -97,6 +98,7 @@ def chaos(
     victim = Victim(root, folder, patience_s)
     done: list[Kill] = []
     began = time.monotonic()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: no run is left behind
     try:
         victim.start()
         for step, kind in schedule:
@@ -109,6 +111,7 @@ def chaos(
         victim.finish()
     finally:
         orphans = victim.close()
+        signal.signal(signal.SIGTERM, before)
     run, _ = RunDir.read(root)
     wall_s = time.monotonic() - began
     return {"planned": len(schedule)} | _result(config, run, done, orphans, wall_s, victim.resumed)
@@ -217,8 +220,9 @@ class Victim:
     def close(self) -> int:
         """End what is left; returns how many processes outlived their run."""
         if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(signal.SIGINT)
-            self._child.wait(60)
+            self._child.terminate()  # its driver ends what it started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(60)
         left = list(self._left())
         for process in left:
             process.kill()
