@@ -96,6 +96,8 @@ class Cluster:
             else:
                 _knock(address or "")
                 ray.init(address=address, runtime_env={"env_vars": _ENVIRONMENT}, **quiet)
+        except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
+            raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
             what = (
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"

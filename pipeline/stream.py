@@ -125,13 +125,26 @@ class Stream:
             raise WriterLost(str(e)) from None
         if episode.submitted is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
-        judge = self._committee.judge.remote(episode.submitted, episode, episode.active)
-        verdict: Verdict = await self._shown(key, "committee", answer(judge, "committee", c.committee.timeout_s))
+        verdict = await self._verdict(key, episode)
         if self._prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         asked = self._prober.probe.remote(episode.submitted, prober, task.seed)
         probe: Probe = await self._shown(key, "prober", answer(asked, "prober", c.prober.timeout_s))
         return Judged(episode, verdict, probe)
+
+    async def _verdict(self, key: Key, episode: Episode) -> Verdict:
+        """The committee's. One that is undecided because votes were lost to infrastructure is asked for again; what
+        was sampled is not at fault."""
+        for again in range(1, self._config.episode.attempts + 1):
+            judge = self._committee.judge.remote(episode.submitted, episode, episode.active)
+            verdict: Verdict = await self._shown(
+                key, "committee", answer(judge, "committee", self._config.committee.timeout_s)
+            )
+            lost = any(vote.outcome.kind == "infra_error" for vote in verdict.votes)
+            if verdict.decision != "undecided" or not lost or again == self._config.episode.attempts:
+                break
+            await asyncio.sleep(_BACKOFF_S * again)
+        return verdict
 
     async def _shown(self, key: Key, pool: str, work: Awaitable[T]) -> T:
         """Await `work`, with the task shown at `pool` meanwhile."""

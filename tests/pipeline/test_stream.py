@@ -9,7 +9,7 @@ import pytest
 from pipeline import stream
 from pipeline.config import Config, load
 from pipeline.ledger import Journal, Ledger, journal_path
-from pipeline.records import Failure, Outcome
+from pipeline.records import Failure, Outcome, Vote
 from pipeline.rundir import RunDir
 from pipeline.stream import Judged, Stream
 from tests.pipeline.judged import Remote, episode, probe, task, verdict
@@ -48,6 +48,9 @@ class World:
 
     async def _judge(self, problem, episode, active):
         step = self._next("judge")
+        if step == "lost":
+            vote = Vote(verifier="symbolic", valid=None, outcome=Outcome(kind="infra_error", reason="sandbox died"))
+            return verdict(episode, "undecided").model_copy(update={"votes": (vote,)})
         return verdict(episode, step)
 
     async def _probe(self, problem, prober, seed):
@@ -133,6 +136,21 @@ def test_a_task_that_never_succeeds_comes_back_failed_with_the_last_cause():
     assert (len(world.episode.calls), world.stream.retries) == (3, 2)
     asyncio.run(world.stream.drop([j]))  # as a caller does with what it does not train on
     assert world.waiting == set()
+
+
+def test_votes_lost_to_infrastructure_are_asked_for_again_and_the_episode_is_kept():
+    """As when the sandbox dies under the verifiers: they abstain, and nothing is wrong with the problem."""
+    world = World(judge=["lost", "accepted"])
+    j = judged(world)
+    assert (j.accepted, j.key, world.stream.retries) == (True, ("g-00", 1), 0)
+    assert (len(world.episode.calls), len(world.judge.calls)) == (1, 2)
+
+
+def test_a_committee_that_cannot_decide_by_itself_is_not_asked_again():
+    world = World(judge=["undecided", "accepted"])
+    assert judged(world).failed and len(world.judge.calls) == 1
+    world = World(judge=["lost"], config=load(None, ["episode.attempts=3"]))
+    assert judged(world).failed and len(world.judge.calls) == 3
 
 
 @pytest.mark.parametrize("pool", ["writer", "judge"])
