@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
 
 
 def command(stage: str, root: Path, *more: str) -> list[str]:
-    sets = [f"--set={name}={value}" for name, value in SMALL.items()]
+    sets = [f"--set={name}={value}" for name, value in (SMALL | {"mgpo.steps": 6}).items()]
     return [sys.executable, "-m", "pipeline.cli", stage, "--json", "--run-dir", str(root), *sets, *more]
 
 
@@ -47,10 +47,8 @@ def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
     try:
         worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
         cluster.wait_for_nodes()
-        options = (f"--set=ray.address={cluster.address}", "--set=mgpo.steps=6")
-        child = subprocess.Popen(
-            command("mgpo", root, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-        )
+        joined = command("mgpo", root, f"--set=ray.address={cluster.address}")
+        child = subprocess.Popen(joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
         raylet = worker.all_processes["raylet"][0].process.pid
         deadline = time.monotonic() + 400
         while not (root / "steps" / "mgpo" / "000001").exists() and time.monotonic() < deadline:
