@@ -6,16 +6,20 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
 
-from pipeline.records import Failure
+from pipeline.records import Failure, Lost
 
 T = TypeVar("T")
+_GONE = (RayActorError, ObjectLostError, WorkerCrashedError)
 
 
 async def answer(response: Awaitable[T], what: str, timeout_s: float | None) -> T:
-    """Await a Serve response or an object reference; without a deadline only where the callee keeps its own."""
+    """Await a Serve response or an object reference; without a deadline only where the callee keeps its own.
+
+    Raises what the callee raised, if that is a Failure; Lost if its process is gone; else Failure, an infra_error.
+    """
     try:
         return await asyncio.wait_for(response, timeout_s)
     except TimeoutError:
@@ -25,4 +29,5 @@ async def answer(response: Awaitable[T], what: str, timeout_s: float | None) -> 
         if isinstance(cause, Failure):
             raise cause from None
         first = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
-        raise Failure(f"{what}: {type(cause).__name__}: {first}", "infra_error") from e
+        kind = Lost if isinstance(cause, _GONE) else Failure
+        raise kind(f"{what}: {type(cause).__name__}: {first}", "infra_error") from e

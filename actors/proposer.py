@@ -60,6 +60,8 @@ class Proposer(PolicyReplica):
         )
         if played.outcome.kind in ("ok", "model_error"):
             await self._ship(rollout)
+        elif played.outcome.kind == "infra_error":
+            await self.check_health()
         return played
 
 

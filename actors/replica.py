@@ -3,8 +3,8 @@
 Weights are pulled, not pushed. A replica pulls the newest version as it starts, when told to (`sync`), and before it
 takes work that would begin under an older version than the store's newest; so one that joined between a publication
 and its broadcast is no exception. All tensors are here before the engine pauses: a publication that cannot be
-fetched whole changes nothing. If the engine fails while it loads, the health check fails, and Serve replaces the
-replica.
+fetched whole changes nothing. If the engine fails while it loads, or dies, the replica's process ends: Serve replaces
+one that is gone at its next look, and one that is ill only after three of them.
 
 `sync` waits for the store and for the engine, each with the engine's `start_timeout_s`; calls that come meanwhile
 wait for the same pull.
@@ -13,6 +13,7 @@ wait for the same pull.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -90,7 +91,10 @@ class PolicyReplica:
         return self._engine.stats()
 
     async def check_health(self) -> None:
-        await self._engine.check_health()
+        try:
+            await self._engine.check_health()
+        except Failure:
+            os._exit(1)  # its callers are told by Ray that the process is gone, and ask another replica
 
     def __del__(self) -> None:  # Serve calls it when it takes a replica down
         if engine := getattr(self, "_engine", None):

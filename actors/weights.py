@@ -12,6 +12,7 @@ and `serial`, which only grows, tells the two apart.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ class Published:
 
     version: int
     serial: int
-    """Grows by one a commit: equal serials are equal weights."""
+    """Grows by one a commit, and is of this store alone: equal serials are equal weights."""
     chunks: tuple[Any, ...]
     """References to `Tensors`, together every tensor of the model once."""
     names: frozenset[str]
@@ -45,7 +46,7 @@ class WeightStore:
 
     def __init__(self) -> None:
         self._committed: list[Published] = []
-        self._serial = 0
+        self._serial = time.time_ns()  # a store that came back after a crash must not repeat what replicas have seen
         self._open: int | None = None
         self._chunks: list[Any] = []
         self._names: set[str] = set()

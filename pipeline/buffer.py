@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.records import Failure, Rollout
+from pipeline.rundir import writing
 
 Key = tuple[str, int]
 """(episode id, attempt)."""
@@ -39,12 +40,13 @@ class RolloutBuffer:
     async def write(self, folder: str, rows: Sequence[tuple[Key, Sequence[float], float]]) -> int:
         """Write `rows` (key, process rewards, terminal reward) as rollouts.parquet; returns their token count.
 
-        Raises Failure if a rollout has never arrived, or has other actions than rewards.
+        Raises Failure if a rollout has never arrived, has other actions than rewards, or the disk does not take it;
+        the rollouts stay here then.
         """
         table = pa.Table.from_batches(
             [self._rewarded(key, process, terminal) for key, process, terminal in rows], schema=Rollout.schema_arrow()
         )
-        await asyncio.to_thread(pq.write_table, table, Path(folder) / "rollouts.parquet", compression="zstd")
+        await asyncio.to_thread(_write, table, Path(folder) / "rollouts.parquet")
         await self.drop([key for key, _, _ in rows])
         return sum(len(row) for row in table.column("token_ids"))
 
@@ -62,3 +64,8 @@ class RolloutBuffer:
         columns["process_rewards"] = pa.array([list(process)], batch.schema.field("process_rewards").type)
         columns["terminal_reward"] = pa.array([terminal], pa.float32())
         return pa.RecordBatch.from_arrays(list(columns.values()), schema=batch.schema)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    with writing(path):
+        pq.write_table(table, path, compression="zstd")

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from pipeline.records import Failure
+from pipeline.records import Stalled
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -22,18 +22,32 @@ class Watchdog:
     def __init__(self, timeout: asyncio.Timeout, seconds: float):
         self._timeout = timeout
         self._seconds = seconds
-        self.waiting_for = "the first result"
+        self._timer: asyncio.TimerHandle | None = None
+        self.queues: Callable[[], str] = lambda: ""
+        """What is under way and since when; asked when the time is over, before what is under way is cancelled."""
+        self.under_way = ""
+        self.beat("the first result")
 
     def beat(self, waiting_for: str) -> None:
         self.waiting_for = waiting_for
+        self.close()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._bark)
+
+    def _bark(self) -> None:
+        self.under_way = self.queues()
         if not self._timeout.expired():
-            self._timeout.reschedule(asyncio.get_running_loop().time() + self._seconds)
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 @asynccontextmanager
 async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
-    """Ends the block with one line that names the stage and what it waited for, after `seconds` without a beat."""
-    timeout = asyncio.timeout(seconds)
+    """Ends the block after `seconds` without a beat: raises Stalled, one line that names the stage, what it waited
+    for, and what is under way."""
+    timeout = asyncio.timeout(None)
     dog = Watchdog(timeout, seconds)
     try:
         async with timeout:
@@ -41,7 +55,10 @@ async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
     except TimeoutError:
         if not timeout.expired():
             raise  # the block's own
-        raise Failure(f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}", "infra_error") from None
+        line = f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}"
+        raise Stalled("; ".join(filter(None, (line, dog.under_way)))) from None
+    finally:
+        dog.close()
 
 
 async def map_bounded(function: Callable[[S], Awaitable[T]], items: Sequence[S], at_once: int) -> list[T]:

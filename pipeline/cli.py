@@ -93,6 +93,28 @@ AUDIT_KEYS = {
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
 }
+LEDGER_KEYS = {
+    "stages": "stage -> {steps, totals, checkpoints}; each step: tasks, attempts issued, trained, filtered, failed, "
+    "live, interrupted (failed because the run ended), attempts {number: issued}, checkpointed",
+    "findings": "what does not add up, a line each; empty, else exit code 2",
+}
+CHAOS_KEYS = {
+    "planned": "kills asked for",
+    "kills": "processes killed",
+    "lost": "rollouts that the config asks for and that have no end",
+    "trained_twice": "rollouts that the trainer saw twice",
+    "kinds": "kind -> kills, and medians of detect_s, full_rate_s, tokens_wasted; how: replaced (the process), "
+    "restarted (the stage), resumed (the same command again)",
+    "each": "the kills, in order",
+    "checkpoint": "step and rollouts of the last one",
+    "expected": "the same of an undisturbed run with these ends",
+    "ends": "trained, filtered, failed rollouts",
+    "findings": "of the ledger's audit",
+    "orphans": "processes that outlived their run",
+    "resumed": "times that the command was given again",
+    "tokens_wasted": "of all kills",
+    "wall_s": "of the run under fire",
+}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 
@@ -145,6 +167,33 @@ def _report(args: argparse.Namespace) -> int:
     page = report.write(run)
     _print(args.json, report.summary(run), f"report    {page}")
     return 0
+
+
+def _ledger(args: argparse.Namespace) -> int:
+    from pipeline import accounts
+
+    run, _ = _open(args.run_dir or _config(args)[1])
+    found = accounts.audit(run)
+    print(json.dumps(found) if args.json else accounts.render(found))
+    for line in found["findings"]:
+        print(f"propose: ledger: {line}", file=sys.stderr)
+    return 2 if found["findings"] else 0
+
+
+def _chaos(args: argparse.Namespace) -> int:
+    from pipeline import chaos
+
+    config, root = _config(args)
+    kinds = args.kinds.split(",") if args.kinds else [kind for kind in chaos.KINDS if kind != "driver"]
+    if unknown := [kind for kind in kinds if kind not in chaos.KINDS]:
+        raise Failure(f"--kinds: unknown kind {unknown[0]!r}; expected some of {', '.join(chaos.KINDS)}")
+    schedule = chaos.plan(kinds, args.kills, args.driver_kills, config.mgpo.steps, args.seed)
+    result = chaos.chaos(
+        config, root, schedule, args.seed, args.patience,
+        lambda text: print(f"chaos · {text}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(json.dumps(result) if args.json else chaos.render(result))
+    return 0 if chaos.sound(result) else 2
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -270,6 +319,15 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in STAGES.items():
         add(name, _run, help, STAGE_KEYS[name]).set_defaults(stage=name)
     add("report", _report, "write report.html of whatever a run directory holds", SUMMARY_KEYS)
+    add("ledger", _ledger, "print the accounts of a run and find what does not add up", LEDGER_KEYS)
+    chaos = add("chaos", _chaos, "kill processes of a small MGPO run and measure what it costs", CHAOS_KEYS)
+    chaos.add_argument("--kills", type=int, default=30, metavar="N", help="of every kind in turn (30)")
+    chaos.add_argument("--driver-kills", type=int, default=5, metavar="N", help="of the whole driver, with resume (5)")
+    chaos.add_argument("--kinds", metavar="KIND,...", help="only these; default: every kind but the driver")
+    chaos.add_argument("--seed", type=int, default=0, help="of the order and the moments")
+    chaos.add_argument(
+        "--patience", type=float, default=300.0, metavar="S", help="seconds to wait for a recovery (300)"
+    )
     add(
         "doctor",
         _doctor,

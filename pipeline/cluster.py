@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray import serve
+from ray import PlacementGroupID, serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.committee import Committee
@@ -35,15 +38,20 @@ from actors.solver import Solver
 from actors.teacher import TeacherProposer
 from actors.weights import WeightStore
 from pipeline import mini
+from pipeline.beside import Watched
 from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config, Model, Pool
-from pipeline.records import Failure
+from pipeline.records import Failure, Lost
 from pipeline.teachers import make_teacher
 from trainers.launch import Launcher
 
 T = TypeVar("T")
 _POLL_S = 0.25
 _KNOCK_S = 10.0
+_LOOK_S = 1.0
+"""Between two looks after the actors beside the driver."""
+_RENEW_S = 60.0
+"""How long an actor beside the driver may take to come back."""
 
 
 class Cluster:
@@ -51,11 +59,16 @@ class Cluster:
 
     def __init__(self, config: Config):
         self.config = config
-        self.id = uuid.uuid4().hex[:8]
         self._private = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Nothing runs yet."""
+        self.id = uuid.uuid4().hex[:8]
         self._apps: dict[str, asyncio.Task[DeploymentHandle]] = {}
-        self._calling_serve = asyncio.Lock()
+        self._serve_calls = ThreadPoolExecutor(1, "serve")
         self._actors: list[Any] = []
+        self._watched: dict[str, Watched] = {}
         self._named: dict[str, Any] = {}
 
     # ------------------------------------------------------------ Ray itself
@@ -67,6 +80,7 @@ class Cluster:
         address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
         self._private = address is None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every process that a restart makes
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # pools share cores; no warnings about it
         on_terminate = signal.getsignal(signal.SIGTERM)
         try:
@@ -82,6 +96,8 @@ class Cluster:
             else:
                 _knock(address or "")
                 ray.init(address=address, runtime_env={"env_vars": _ENVIRONMENT}, **quiet)
+        except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
+            raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
             what = (
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
@@ -109,36 +125,119 @@ class Cluster:
                 for actor in self._actors:
                     ray.kill(actor)
         ray.shutdown()
+        # Serve tells its controller of this Ray from that of the next by the job's number, which is 1 in both.
+        serve.context._set_global_client(None)
+
+    async def idle(self) -> None:
+        """Until no thread of ours calls Ray any more: one that still does while Ray goes away kills the process
+        (SIGSEGV)."""
+        for app in self._apps.values():
+            app.cancel()
+        await asyncio.gather(*self._apps.values(), return_exceptions=True)
+        await asyncio.to_thread(self._serve_calls.shutdown)
+
+    async def restart(self, whole: bool) -> None:
+        """Begin anew what holds a stage's state: buffer, weight store, feed, launcher and the trainer that it started.
+        Pools go on, with the handles they have, unless `whole` is asked for, one never started, or Ray is damaged.
+
+        Nobody may be waiting for a pool or actor.
+        """
+        up = all(app.done() and not app.cancelled() and app.exception() is None for app in self._apps.values())
+        if whole or not up or self._damage():
+            await self.idle()
+            self.close()
+            self._forget()
+            return
+        self._watched = {name: watched for name, watched in self._watched.items() if watched.lasting}
+        self._named = {name: actor for name, actor in self._named.items() if name != "launcher"}
+        kept = [watched.actor for watched in self._watched.values()]
+        for actor in self._actors:
+            if actor not in kept:
+                ray.kill(actor)
+        self._actors = kept
+        if self._private:
+            # Those of the killed trainer: Ray keeps them until the driver ends, and what Ray Train has to remove them
+            # asks a dashboard. Nothing else here makes any.
+            for name in ray.util.placement_group_table():
+                ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        await asyncio.gather(*(watched.renew(name, _RENEW_S) for name, watched in self._watched.items()))
+
+    async def guarded(self, work: Awaitable[T]) -> T:
+        """Await `work`; cancel it and raise Lost, at most `_LOOK_S` and a little later, if an actor beside the driver
+        (buffer, weight store, feed, launcher) dies: each holds what all the others wait for."""
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                await asyncio.wait({task}, timeout=_LOOK_S)
+                failed = task.done() and (task.cancelled() or task.exception() is not None)
+                # A failure may be the first sign of a death.
+                if self._watched and (failed or not task.done()) and (dead := await self._dead()):
+                    raise Lost(f"{dead}: its process is gone")
+                if task.done():
+                    return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _dead(self) -> str | None:
+        """The name of an actor, or of a process of a private Ray, that is gone. One that is busy is not."""
+        if damage := self._damage():
+            return damage
+        looks = {name: asyncio.ensure_future(watched.gone()) for name, watched in self._watched.items()}
+        await asyncio.wait(looks.values(), timeout=_LOOK_S)
+        for look in looks.values():
+            look.cancel()
+        return next((n for n, k in looks.items() if k.done() and not k.cancelled() and k.result()), None)
+
+    def _damage(self) -> str | None:
+        """A process of a private Ray without which nothing works any more."""
+        if not self._private:
+            return None
+        node: Any = ray._private.worker._global_node
+        dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+        return f"Ray's {min(dead)}" if dead else None
 
     # ------------------------------------------------------------ actors on the driver's node
 
-    def actor(self, cls: type, *args: Any, **kwargs: Any) -> Any:
-        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns outlives any worker."""
+    def actor(self, cls: type, *args: Any, lasting: bool = False) -> Any:
+        """A Ray actor next to the driver, never on a node that may be pre-empted: what it owns outlives any worker.
+
+        A `lasting` one comes back empty after its process died, under the same handle, which pools hold.
+        """
         self.start()
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         handle: Any = (
             ray.remote(cls)
-            .options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here, runtime_env={"env_vars": _ENVIRONMENT})
-            .remote(*args, **kwargs)
+            .options(
+                num_cpus=0,
+                max_concurrency=1000,
+                max_restarts=-1 if lasting else 0,
+                scheduling_strategy=here,
+                runtime_env={"env_vars": _ENVIRONMENT},
+            )
+            .remote(*args)
         )
         self._actors.append(handle)
+        # Of feeds the newest: those before are of stages that are done.
+        self._watched[cls.__name__] = Watched(handle, lasting)
         return handle
 
     def buffer(self) -> Any:
         """The run's rollout buffer: where every replica sends what it sampled."""
-        return self._once("buffer", RolloutBuffer)
+        return self._once("buffer", RolloutBuffer, lasting=True)
 
     def weights(self, policy: str) -> Any:
         """The weight store of a policy (proposer, student)."""
-        return self._once(f"weights-{policy}", WeightStore)
+        return self._once(f"weights-{policy}", WeightStore, lasting=True)
 
     def launcher(self) -> Any:
         """The process that waits for Ray Train."""
-        return self._once("launcher", Launcher)
+        return self._once("launcher", Launcher, lasting=False)
 
-    def _once(self, name: str, cls: type) -> Any:
+    def _once(self, name: str, cls: type, lasting: bool) -> Any:
         if name not in self._named:
-            self._named[name] = self.actor(cls)
+            self._named[name] = self.actor(cls, lasting=lasting)
         return self._named[name]
 
     # ------------------------------------------------------------ pools
@@ -232,7 +331,7 @@ class Cluster:
             "max_ongoing_requests": pool.max_ongoing,
             "max_queued_requests": pool.max_queued,
             "graceful_shutdown_timeout_s": 5,
-            "health_check_period_s": 5,
+            "health_check_period_s": 2,
             "health_check_timeout_s": 30,
             "ray_actor_options": {
                 "num_cpus": pool.num_cpus,
@@ -254,8 +353,8 @@ class Cluster:
     async def _serve(self, function: Callable[..., T], *args: Any) -> T:
         """Call Serve's blocking API in a thread, one call at a time: it pickles through a global registry of modules,
         and two threads take it away from each other."""
-        async with self._calling_serve:
-            return await asyncio.to_thread(function, *args)
+        call = functools.partial(function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._serve_calls, call)
 
     async def _until_running(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

@@ -501,7 +501,11 @@ class Config(Section):
     solve: Solve = Solve()
     evaluate: Evaluate = Evaluate()
     watchdog_s: Seconds = 600
-    """No progress for this long ends the stage with a line that names what it waited for."""
+    """No progress for this long ends the stage with a line that names what it waited for and what is under way."""
+    on_stall: Literal["restart", "fail"] = "restart"
+    """After that line: begin the stage again from its last step on disk, or end the run."""
+    max_stage_restarts: int = Field(default=3, ge=0)
+    """How often a stage whose processes are gone begins again without having finished a step in between."""
 
 
 # ---------------------------------------------------------------- loading

@@ -7,17 +7,19 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.metrics import Metrics
 from pipeline.progress import Progress
 from pipeline.records import Failure, Record
 from pipeline.rundir import RunDir
+
+if TYPE_CHECKING:
+    from pipeline.cluster import Cluster  # brings Ray, which reading a run directory does not need
 
 R = TypeVar("R", bound=Record)
 

@@ -61,7 +61,7 @@ async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
         handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
         closed = threading.Event()
         threading.Thread(target=_backstop, args=(closed, interrupted), daemon=True).start()
-        # A thread that still calls Ray while it goes away kills the process (SIGSEGV).
+        await cluster.idle()
         await asyncio.get_running_loop().shutdown_default_executor()
         cluster.close()
         _reap()

@@ -7,6 +7,7 @@ appended, and readers pass over it. A step done again after a resume is logged a
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.records import Failure
-from pipeline.rundir import RunDir
+from pipeline.rundir import RunDir, writing
 
 FILE = "metrics.jsonl"
 _FACTS = ("time", "stage", "step")
@@ -25,7 +26,7 @@ class Metrics:
     """Appends to a run's metrics. One writer at a time, which holding the run directory ensures."""
 
     def __init__(self, run: RunDir):
-        path = run.path(FILE)
+        self._path = path = run.path(FILE)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as e:
@@ -40,10 +41,12 @@ class Metrics:
         now = time.time()
         numbers = {name: float(v) if math.isfinite(v) else None for name, v in values.items()}
         line = json.dumps({"time": round(now, 3), "stage": stage, "step": step, **numbers}) + "\n"
-        os.write(self._file, line.encode())
-        os.fsync(self._file)
-        if self._board is not None:
-            _mirror(self._board, {f"{stage}/{name}": v for name, v in numbers.items() if v is not None}, step, now)
+        with writing(self._path):
+            if os.write(self._file, line.encode()) < len(line):
+                raise OSError(errno.ENOSPC, "the disk took a part of the line")
+            os.fsync(self._file)
+            if self._board is not None:
+                _mirror(self._board, {f"{stage}/{name}": v for name, v in numbers.items() if v is not None}, step, now)
 
     def close(self) -> None:
         os.close(self._file)

@@ -272,6 +272,17 @@ class Failure(Exception):
         self.kind = kind
 
 
+class Lost(Failure):
+    """A process that the work needs is gone. The same work may begin again, from what is on disk."""
+
+    def __init__(self, message: str, kind: OutcomeKind = "infra_error"):
+        super().__init__(message, kind)
+
+
+class Stalled(Lost):
+    """Nothing has moved for as long as the watchdog waits."""
+
+
 R = TypeVar("R", bound=Record)
 
 __all__ = [name for name in globals() if name[0].isupper() and name not in ("Any", "Self", "Union", "R")] + ["Field"]

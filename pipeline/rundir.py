@@ -31,6 +31,7 @@ from pipeline.records import Failure
 _PLACEMENT = {
     *("ray", "pool", "proposer_pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
+    *("on_stall", "max_stage_restarts"),
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
 
@@ -58,7 +59,7 @@ class RunDir:
         root = root.absolute()  # actors on a joined cluster have another working directory
         if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path (object storage is not supported yet)")
-        with _writing(root):
+        with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -71,7 +72,7 @@ class RunDir:
             ) from None
         run = cls(root, lock)
         try:
-            with _writing(root):
+            with writing(root):
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, str(os.getpid()).encode(), 0)
             run._adopt(config)
@@ -114,7 +115,7 @@ class RunDir:
     def write_text(self, name: str, text: str) -> Path:
         """Write a whole file or nothing."""
         path = self.path(*name.split("/"))
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.tmp")
             with temporary.open("w", encoding="utf-8") as f:
@@ -158,7 +159,7 @@ class RunDir:
         """A directory to fill; it takes its final name only if the block ends without an exception."""
         final = self.path("steps", stage, f"{number:06d}")
         temporary = final.with_name(f".{final.name}.tmp")
-        with _writing(final):
+        with writing(final):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
@@ -169,17 +170,21 @@ class RunDir:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turns what a disk may refuse into one line."""
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise Failure(
                 f"{path}: no space left on the device; free some, and run the same command again", "infra_error"
             ) from None
+        if e.errno in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO):
+            raise Failure(
+                f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
+            ) from None
         if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
-            raise Failure(f"{path}: {e.strerror}; expected a directory this user may write to") from None
+            raise Failure(f"{path}: {os.strerror(e.errno)}; expected a directory this user may write to") from None
         raise
 
 

@@ -6,21 +6,29 @@
 Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
 waits for the pools, each call with a deadline. Infrastructure errors are retried under a new attempt number, up to
 `episode.attempts`; a task that never got an answer comes back as an episode with outcome `infra_error`, it is never
-lost. Token arrays do not pass through here.
+lost. Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
+
+A task whose worker died under it may be what killed it. Its last attempt runs with no other such task beside it; if
+the worker dies again, the task is quarantined: its input is saved, and it counts as failed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.calls import answer
 from pipeline import audit
 from pipeline.config import Config
-from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
+from pipeline.ledger import Key, Ledger
+from pipeline.records import Episode, Failure, Lost, Outcome, Probe, Task, Verdict
 
+T = TypeVar("T")
 _BACKOFF_S = 0.5
 
 
@@ -47,46 +55,104 @@ class Judged:
         return undecided or self.episode.outcome.kind not in ("ok", "model_error")
 
 
+class WriterLost(Lost):
+    """The process that played an episode died with it."""
+
+
 class Stream:
     """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT)."""
 
-    def __init__(self, config: Config, writer: Any, committee: Any, prober: Any | None, sink: Any | None):
+    def __init__(
+        self, config: Config, writer: Any, committee: Any, prober: Any | None, sink: Any | None, ledger: Ledger
+    ):
         self._config = config
         self._writer = writer
         self._committee = committee
         self._prober = prober
         self._sink = sink
+        self._ledger = ledger
+        self._suspects = asyncio.Semaphore(1)
+        self._at: dict[Key, tuple[str, float]] = {}
         self.retries = 0
+        self.quarantined = 0
+
+    def queues(self) -> str:
+        """What is under way: how many tasks are at which pool, and the one that has been there longest."""
+        if not self._at:
+            return ""
+        counts = Counter(pool for pool, _ in self._at.values())
+        key, (pool, since) = min(self._at.items(), key=lambda item: item[1][1])
+        depths = ", ".join(f"{pool} {n}" for pool, n in sorted(counts.items()))
+        return f"{depths}; oldest {key[0]} (attempt {key[1]}), {time.monotonic() - since:.0f} s at {pool}"
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
-        for attempt in range(1, self._config.episode.attempts + 1):
+        deaths: list[str] = []
+        for again in range(1, self._config.episode.attempts + 1):
+            last = again == self._config.episode.attempts
+            attempt = self._ledger.issue(task.id)
             try:
-                judged = await self._attempt(task, attempt, prober)
+                async with self._suspects if last and deaths else nullcontext():
+                    judged = await self._attempt(task, attempt, prober)
+            except WriterLost as e:
+                deaths.append(str(e))
+                judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
             except Failure as e:
                 judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
-            if judged.episode.outcome.kind != "infra_error" or attempt == self._config.episode.attempts:
+            if judged.episode.outcome.kind != "infra_error" or last:
                 break
+            self._ledger.fail(judged.key, judged.episode.outcome.reason)
             await self.drop([judged])  # its episode may have been played, and only the verdict or the probe failed
             self.retries += 1
-            await asyncio.sleep(_BACKOFF_S * attempt)
+            await asyncio.sleep(_BACKOFF_S * again)
+        if len(deaths) > 1 and judged.episode.outcome.kind == "infra_error":
+            self._quarantine(judged, deaths)
+        self._ledger.judged(judged.key, judged.episode.sampled_tokens)
         return judged
+
+    def _quarantine(self, judged: Judged, deaths: list[str]) -> None:
+        self.quarantined += 1
+        self._ledger.quarantine(judged.key, {"task": judged.episode.task.model_dump(mode="json"), "deaths": deaths})
 
     async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:
         c = self._config
         grace_s = c.episode.limits.wall_s + 60
-        episode: Episode = await answer(self._writer.episode.remote(task, attempt), "proposer", grace_s)
+        key = task.id, attempt
+        try:
+            response = self._writer.episode.remote(task, attempt)
+            episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", grace_s))
+        except Lost as e:
+            raise WriterLost(str(e)) from None
         if episode.submitted is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
-        verdict: Verdict = await answer(
-            self._committee.judge.remote(episode.submitted, episode, episode.active), "committee", c.committee.timeout_s
-        )
+        verdict = await self._verdict(key, episode)
         if self._prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
-        probe: Probe = await answer(
-            self._prober.probe.remote(episode.submitted, prober, task.seed), "prober", c.prober.timeout_s
-        )
+        asked = self._prober.probe.remote(episode.submitted, prober, task.seed)
+        probe: Probe = await self._shown(key, "prober", answer(asked, "prober", c.prober.timeout_s))
         return Judged(episode, verdict, probe)
+
+    async def _verdict(self, key: Key, episode: Episode) -> Verdict:
+        """The committee's. One that is undecided because votes were lost to infrastructure is asked for again; what
+        was sampled is not at fault."""
+        for again in range(1, self._config.episode.attempts + 1):
+            judge = self._committee.judge.remote(episode.submitted, episode, episode.active)
+            verdict: Verdict = await self._shown(
+                key, "committee", answer(judge, "committee", self._config.committee.timeout_s)
+            )
+            lost = any(vote.outcome.kind == "infra_error" for vote in verdict.votes)
+            if verdict.decision != "undecided" or not lost or again == self._config.episode.attempts:
+                break
+            await asyncio.sleep(_BACKOFF_S * again)
+        return verdict
+
+    async def _shown(self, key: Key, pool: str, work: Awaitable[T]) -> T:
+        """Await `work`, with the task shown at `pool` meanwhile."""
+        self._at[key] = pool, time.monotonic()
+        try:
+            return await work
+        finally:
+            del self._at[key]
 
     async def spot_check(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that were spoiled on purpose; see `audit.spot_check`."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.context import mean
+from pipeline.ledger import End, Key
 from pipeline.records import Episode, Failure
 from pipeline.stream import Judged
 
@@ -39,6 +40,13 @@ def summarize(judged: Sequence[Judged], duplicates: int = 0) -> dict[str, float]
     }
 
 
+def staleness(judged: Sequence[Judged], step: int) -> dict[str, float]:
+    """Histogram: how many rollouts have a token that is so many versions older than the policy that step `step` trains
+    (`step` - 1), by their oldest token. {"staleness/0": n, "staleness/1": n, ...}"""
+    ages = Counter(step - 1 - j.episode.policy_versions[0] for j in judged if j.episode.policy_versions)
+    return {f"staleness/{age}": float(n) for age, n in sorted(ages.items())}
+
+
 def raise_if_all_failed(stage: str, judged: Sequence[Judged]) -> None:
     """A step of which nothing could be judged has no meaning: raises Failure with the commonest cause."""
     if judged and all(j.failed for j in judged):
@@ -47,10 +55,11 @@ def raise_if_all_failed(stage: str, judged: Sequence[Judged]) -> None:
         raise Failure(f"{stage}: all {len(judged)} episodes of a step failed; {count} of them: {reason}", "infra_error")
 
 
-def account(judged: Sequence[Judged], trained: int) -> dict[str, int]:
-    """The ledger of one step: issued = trained + filtered + failed. Raises Failure if it does not add up."""
-    failed = sum(j.failed for j in judged)
-    filtered = len(judged) - failed - trained
-    if filtered < 0:
-        raise Failure(f"ledger: {trained} trained and {failed} failed of {len(judged)} issued rollouts")
-    return {"issued": len(judged), "trained": trained, "filtered": filtered, "failed": failed}
+def ends(judged: Sequence[Judged], trained: Iterable[Key]) -> dict[Key, End]:
+    """The end of each episode of a step. Raises Failure if one is to be trained that failed or was not played."""
+    found: dict[Key, End] = {j.key: "failed" if j.failed else "filtered" for j in judged}
+    for key in trained:
+        if found.get(key) != "filtered":
+            raise Failure(f"ledger: {key[0]} (attempt {key[1]}) cannot be trained: it is {found.get(key, 'unknown')}")
+        found[key] = "trained"
+    return found

@@ -1,7 +1,8 @@
 """Checkpoints: a Hugging Face directory that vLLM and transformers load, with the optimizer's state beside it.
 
     step-NNNNNN/  config.json · model*.safetensors · tokenizer files      from rank 0
-                  trainer/state.json                                        step, ranks and ZeRO stage it was written by
+                  trainer/state.json                                        step, rollouts trained up to it, and the
+                                                                            ranks and ZeRO stage it was written by
                   trainer/engine/*                                          DeepSpeed's state, one part from each rank
 
 Invariant: a checkpoint is what Ray Train has registered in its snapshot, which it does only when every rank has
@@ -29,15 +30,22 @@ OWN_FILES = ("config.json", "generation_config.json")
 """Written from the model itself; every other small file of the base directory is copied (the tokenizer's)."""
 
 
-def save(learner: Learner, step: int, metrics: dict[str, float]) -> None:
-    """Store a checkpoint of `step`. All ranks call it; it returns when all parts are uploaded."""
+def save(learner: Learner, step: int, rollouts: int, metrics: dict[str, float]) -> None:
+    """Store a checkpoint of `step`, which has trained `rollouts` in all. All ranks call it; it returns when
+    all parts are uploaded."""
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
         root = Path(folder)
         _save_model(learner, root)
         learner.engine.save_checkpoint(str(root / "trainer"), tag="engine", save_latest=False)
         if learner.ranks.rank == 0:
             spec = learner.spec
-            state = {"step": step, "world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype}
+            state = {
+                "step": step,
+                "rollouts": rollouts,
+                "world": learner.ranks.world,
+                "zero_stage": spec.zero_stage,
+                "dtype": spec.dtype,
+            }
             (root / "trainer" / "state.json").write_text(json.dumps(state))
         ray.train.report(
             metrics | {"step": step},
@@ -46,11 +54,11 @@ def save(learner: Learner, step: int, metrics: dict[str, float]) -> None:
         )
 
 
-def restore(learner: Learner) -> int:
-    """Load the run's last checkpoint; returns its step, 0 where there is none."""
+def restore(learner: Learner) -> tuple[int, int]:
+    """Load the run's last checkpoint; returns its step and rollouts, 0 and 0 where there is none."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
-        return 0
+        return 0, 0
     with checkpoint.as_directory() as folder:
         state = json.loads((Path(folder) / "trainer" / "state.json").read_text())
         spec = learner.spec
@@ -63,7 +71,7 @@ def restore(learner: Learner) -> int:
         loaded, _ = learner.engine.load_checkpoint(str(Path(folder) / "trainer"), tag="engine")
     if loaded is None:
         raise Failure(f"checkpoint of step {state['step']}: DeepSpeed found no state in trainer/engine")
-    return int(state["step"])
+    return int(state["step"]), int(state["rollouts"])
 
 
 def _save_model(learner: Learner, root: Path) -> None:

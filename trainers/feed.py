@@ -36,12 +36,15 @@ class Feed(Protocol):
     """(rank, world, step) -> StepWork, or None: no such step will come. Raises Failure at its deadline."""
     step_done: Any
     """(step, metrics: dict[str, float]) from rank 0, after the step's weights are published and its checkpoint is
-    stored. `metrics["checkpoint"]` is 1.0 where the step was checkpointed, else 0.0."""
+    stored. `metrics["checkpoint"]` is 1.0 where the step was checkpointed, else 0.0; `metrics["done_at"]` is the time
+    (seconds since the epoch) at which the optimizer had taken the step."""
 
 
 class Weights(Protocol):
-    """Version v is the policy after step v. A restart publishes an older version again."""
+    """Version v is the policy after step v. A restart publishes only what is newer than the store's newest."""
 
+    latest: Any
+    """() -> the newest committed version, 0 before the first"""
     begin: Any
     """(version)"""
     put_chunk: Any

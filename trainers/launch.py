@@ -6,6 +6,7 @@ through the actor `Launcher`: a process that shuts Ray down while a thread of it
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 
-from pipeline.records import Failure
+from pipeline.records import Failure, Lost
 from trainers.spec import TrainSpec, TrainSummary
 
 GROUP_START_S = 60
@@ -29,7 +30,8 @@ POLL_S = "0.3"
 def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummary:
     """Train until the feed is empty, from the last checkpoint of `spec.name` if there is one.
 
-    `feed` and `weights` are actor handles (see trainers.feed). Raises Failure, one line with the cause.
+    `feed` and `weights` are actor handles (see trainers.feed). Raises Failure, one line with the cause; Lost where a
+    process is gone, and the same call may go better.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
     resources = {"CPU": spec.cpus_per_worker} | ({"GPU": 1.0} if spec.use_gpu else {})
@@ -56,11 +58,13 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None) -> TrainSummar
     try:
         result: Any = trainer.fit()
     except TrainingFailedError as e:
-        raise Failure(f"training {spec.name}: {_cause(e, spec)}", "infra_error") from e
+        cause = _cause(e, spec)
+        again = not _no_room(e) and os.strerror(errno.ENOSPC) not in cause
+        raise (Lost if again else Failure)(f"training {spec.name}: {cause}", "infra_error") from e
     end = result.return_value
     if end["failure"] is not None:
         message, kind = end["failure"]
-        raise Failure(f"training {spec.name}: {message}", kind)
+        raise (Lost if kind == "infra_error" else Failure)(f"training {spec.name}: {message}", kind)
     return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
 
 
@@ -89,13 +93,17 @@ def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         rank, failure = min(error.worker_failures.items())
         return f"worker {rank}: {_last_line(failure)}"
-    if isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError):
+    if _no_room(error):
         gpus = " and a GPU" if spec.use_gpu else ""
         return (
             f"the cluster had no room for {spec.workers} workers of {spec.cpus_per_worker:g} CPUs{gpus} "
             f"within {spec.start_timeout_s:g} s"
         )
     return _last_line(error.controller_failure if isinstance(error, ControllerError) else error)
+
+
+def _no_room(error: TrainingFailedError) -> bool:
+    return isinstance(error, ControllerError) and isinstance(error.controller_failure, WorkerGroupStartupTimeoutError)
 
 
 def _last_line(error: BaseException) -> str:

@@ -52,9 +52,15 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
 
 def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, Any]) -> None:
     learner = Learner(spec, ranks)
-    step = saved = end["step"] = ranks.agree(partial(checkpoints.restore, learner))
-    if step and store is not None:
-        _publish(learner, store, step)
+    step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
+    saved = end["step"] = step
+    # A version that the store still has is not published again: replicas that serve it need not go back to the
+    # checkpoint's while its steps, which are on disk, are replayed.
+    newest = 0
+    if store is not None:
+        newest = ranks.largest(_newest(store, spec.step_timeout_s) if ranks.rank == 0 else 0)
+        if step > newest:
+            _publish(learner, store, step)
     while True:
         waited = time.monotonic()
         share = ranks.agree(partial(_next, feed, ranks, step + 1, spec.step_timeout_s))
@@ -64,15 +70,18 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
         began = time.monotonic()
         step += 1
         metrics = learner.update(batch, step, work.lr or _learning_rate(spec, step))
+        rollouts += int(metrics["trajectories"])
         trained = time.monotonic()
-        if store is not None and spec.publish_every and step % spec.publish_every == 0:
+        done_at = time.time()
+        if store is not None and step > newest and spec.publish_every and step % spec.publish_every == 0:
             _publish(learner, store, step)
         published = time.monotonic()
         if step % spec.checkpoint_every == 0:
-            checkpoints.save(learner, step, metrics)
+            checkpoints.save(learner, step, rollouts, metrics)
             saved = step
         metrics |= {
             "checkpoint": float(saved == step),
+            "done_at": done_at,
             "time/wait_s": began - waited,
             "time/train_s": trained - began,
             "time/publish_s": published - trained,
@@ -85,7 +94,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
     if step == 0:
         raise Agreed("the feed ended before its first step: nothing was trained")
     if saved < step:
-        checkpoints.save(learner, step, end["metrics"])
+        checkpoints.save(learner, step, rollouts, end["metrics"])
 
 
 def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> tuple[StepWork, StepBatch] | None:
@@ -99,6 +108,11 @@ def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> tuple[StepWor
     except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
         raise Failure(f"step {step}: the feed's process, or the owner of its batches, is gone", "infra_error") from None
     return work, StepBatch.from_arrow(batches)
+
+
+def _newest(store: Any, timeout_s: float) -> int:
+    version: int = ray.get(store.latest.remote(), timeout=timeout_s)
+    return version
 
 
 def _publish(learner: Learner, store: Any, version: int) -> None:

@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import answer
-from pipeline import metrics, probing, rewards
+from pipeline import accounts, metrics, probing, rewards
 from pipeline.calls import Watchdog, map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
+from pipeline.ledger import Ledger
 from pipeline.records import Episode, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import account, raise_if_all_failed, summarize
+from pipeline.summary import ends, raise_if_all_failed, staleness, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import beside, spec_for, start
 from trainers.spec import TrainSummary
@@ -43,6 +44,7 @@ async def run(context: Context) -> dict[str, Any]:
     config, cluster = context.config, context.cluster
     base = Path(context.result_of("sft")["checkpoint"])
     done = context.run.steps("mgpo")
+    context.metrics.log("mgpo-ledger", len(done), accounts.check(context.run, "mgpo"))
     feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     trainer = start(cluster, spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
 
@@ -50,13 +52,15 @@ async def run(context: Context) -> dict[str, Any]:
         proposer, committee, prober = await asyncio.gather(
             cluster.proposer(base), cluster.committee(), cluster.prober()
         )
-        stream = Stream(config, proposer, committee, prober, cluster.buffer())
+        ledger = Ledger(context.run, "mgpo")
+        stream = Stream(config, proposer, committee, prober, cluster.buffer(), ledger)
         with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
             async with watchdog("mgpo", config.watchdog_s) as dog:
+                dog.queues = stream.queues
                 follower = Follower(context, "mgpo", feed, proposer)
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(follower.follow(config.mgpo.steps))
-                    producer = Producer(context, stream, dog)
+                    producer = Producer(context, stream, ledger, dog)
                     for step in range(len(done) + 1, config.mgpo.steps + 1):
                         dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
                         await follower.reached(step - 1 - config.mgpo.max_staleness)
@@ -75,14 +79,15 @@ async def run(context: Context) -> dict[str, Any]:
 
     await beside(trainer, produce())
     summary = await trainer
+    context.metrics.log("mgpo-ledger", config.mgpo.steps, accounts.check(context.run, "mgpo"))
     return _result(context, summary)
 
 
 class Producer:
     """Plays steps: tasks to judged groups to a step directory. Its state is restored from the last step on disk."""
 
-    def __init__(self, context: Context, stream: Stream, dog: Watchdog):
-        self._context, self._stream, self._dog = context, stream, dog
+    def __init__(self, context: Context, stream: Stream, ledger: Ledger, dog: Watchdog):
+        self._context, self._stream, self._ledger, self._dog = context, stream, ledger, dog
         self._curriculum: Curriculum = make_curriculum(context)
         self._ladder = probing.Ladder()
         self._seen: set[str] = set()
@@ -101,34 +106,39 @@ class Producer:
         start = time.monotonic()
         prober = probing.prober(self._ladder, c.prober)
         tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
-        retries = self._stream.retries
+        retries, quarantined = self._stream.retries, self._stream.quarantined
+        self._ledger.begin(step)
         at_once = c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
         raise_if_all_failed("mgpo", judged)
         duplicates = self._duplicates(judged)
-        rows = self._rows(judged, duplicates)
+        rows = self._rows(judged, duplicates, oldest=step - 1 - c.mgpo.max_staleness)
         facts = summarize(judged, len(duplicates)) | {
             "reward": mean([terminal for _, _, terminal in rows]),
             "rollout_s": time.monotonic() - start,
             "retries": self._stream.retries - retries,
+            "quarantined": self._stream.quarantined - quarantined,
         }
+        facts |= staleness(judged, step)
         facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
         self._learn(judged)
+        trained = [key for key, _, _ in rows]
         with self._context.run.new_step("mgpo", step) as folder:
             await answer(self._context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", 300)
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
             write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
             write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
+            account = self._ledger.segment(folder, ends(judged, trained))
             state = {
                 "curriculum": self._curriculum.state(),
                 "ladder": self._ladder.model_dump(),
-                "ledger": account(judged, len(rows)),
+                "ledger": account,
             }
             (folder / "state.json").write_text(json.dumps(state))
             proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
             self._context.metrics.log("mgpo", step, facts | proficiency)
-        trained = {key for key, _, _ in rows}
+        self._ledger.commit(account)
         await self._stream.drop([j for j in judged if j.key not in trained])
         return facts
 
@@ -148,14 +158,15 @@ class Producer:
                 self._seen.add(j.verdict.problem_id)
         return duplicates
 
-    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]]) -> list[Any]:
-        """(key, process rewards, terminal reward) of the episodes to train on: judged, in groups of two and more.
+    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]], oldest: int) -> list[Any]:
+        """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
+        `oldest`, in groups of two and more.
 
         A duplicate is worth what a rejected problem is: nothing is gained by writing it again (our choice).
         """
         reward = self._context.config.reward
         sizes: dict[str, int] = {}
-        usable = [j for j in judged if not j.failed and j.episode.turns]
+        usable = [j for j in judged if not j.failed and j.episode.turns and j.episode.policy_versions[0] >= oldest]
         for j in usable:
             sizes[j.episode.task.group_id] = sizes.get(j.episode.task.group_id, 0) + 1
         return [

@@ -7,6 +7,7 @@ the last checkpoint, is pi_ref.
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from actors.calls import answer
@@ -14,8 +15,10 @@ from pipeline import metrics, mini
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.feeds import DatasetFeed
+from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Verdict
 from pipeline.stream import Judged, Stream
+from pipeline.summary import ends
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import spec_for, train_with_progress
 
@@ -60,13 +63,16 @@ async def _collect(context: Context) -> None:
         return
     buffer = context.cluster.buffer()
     teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
-    stream = Stream(context.config, teacher, committee, None, buffer)
+    ledger = Ledger(context.run, "sft")
+    stream = Stream(context.config, teacher, committee, None, buffer, ledger)
     curriculum = make_curriculum(context)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with watchdog("sft: collect", context.config.watchdog_s) as dog:
+            dog.queues = stream.queues
             for wave in range(done + 1, waves + 1):
                 size = min(WAVE, wanted - (wave - 1) * WAVE)
+                ledger.begin(wave)
                 tasks = make_tasks(context, curriculum, "sft", wave, groups=size, size=1)
 
                 async def one(task: Any) -> Judged:
@@ -82,6 +88,9 @@ async def _collect(context: Context) -> None:
                     await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 120)
                     write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
+                    account = ledger.segment(folder, ends(judged, [j.key for j in kept]))
+                    (folder / "state.json").write_text(json.dumps({"ledger": account}))
+                ledger.commit(account)
                 await stream.drop([j for j in judged if not j.accepted])
                 progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
     await context.cluster.stop("teacher")

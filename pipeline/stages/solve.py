@@ -10,18 +10,20 @@ is left out of its group, neither right nor wrong.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from typing import Any
 
 from actors.calls import answer
 from actors.execution import Executor
-from pipeline import metrics, mini
+from pipeline import accounts, metrics, mini
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean
 from pipeline.evaluation import judge, read_benchmark
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
+from pipeline.ledger import End, Key, Ledger
 from pipeline.records import Failure
 from pipeline.training import beside, spec_for, start
 
@@ -34,6 +36,8 @@ async def run(context: Context) -> dict[str, Any]:
     config = context.config
     problems = read_benchmark(context.run.path("dataset", "problems.jsonl"), config.synthesize.target)
     done = context.run.steps("solve")
+    context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
+    ledger = Ledger(context.run, "solve")
     feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = mini.resolve(config.solve.base.path)
     trainer = start(context.cluster, spec_for(context, "solve", base), feed, context.cluster.weights("student"))
@@ -51,7 +55,7 @@ async def run(context: Context) -> dict[str, Any]:
                         dog.beat(f"the trainer's step {step - 1}")
                         await follower.reached(step - 1)
                         dog.beat(f"answers of step {step}")
-                        facts = await _step(context, student, executor, problems, step)
+                        facts = await _step(context, student, executor, problems, ledger, step)
                         folder = context.run.path("steps", "solve", f"{step:06d}")
                         await answer(feed.release.remote(step, str(folder)), "step feed", 60)
                         progress.advance(1, accuracy=facts["reward"])
@@ -61,6 +65,7 @@ async def run(context: Context) -> dict[str, Any]:
 
     await beside(trainer, produce())
     summary = await trainer
+    context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
     rows = metrics.read(context.run)["solve"]
     return {
         "steps": len(context.run.steps("solve")),
@@ -71,26 +76,36 @@ async def run(context: Context) -> dict[str, Any]:
     }
 
 
-async def _step(context: Context, student: Any, executor: Executor, problems: list[Any], step: int) -> dict[str, float]:
+async def _step(
+    context: Context, student: Any, executor: Executor, problems: list[Any], ledger: Ledger, step: int
+) -> dict[str, float]:
     """Sample and reward one step, and write it."""
     solve = context.config.solve
     began = time.monotonic()
     chosen = _choose(context, problems, step)
     groups = [f"solve-{step:06d}-{i:04d}" for i in range(len(chosen))]
+    ledger.begin(step)
 
     async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any]:
         group, problem = numbered
-        for attempt in range(1, context.config.episode.attempts + 1):
+        for again in range(1, context.config.episode.attempts + 1):
+            # The completions of a group are issued together, so their attempt numbers are the same.
+            keys = [(name, ledger.issue(name)) for name in (f"{group}/{i}" for i in range(solve.group_size))]
+            attempt = keys[0][1]
             response = student.sample.remote(
                 group, problem["question"], solve.group_size, solve.sampling, context.seed(group), attempt
             )
             try:
                 completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
+                for c in completions:
+                    ledger.judged((c.episode_id, c.attempt), c.tokens)
                 return completions
             except Failure as e:
-                if e.kind != "infra_error" or attempt == context.config.episode.attempts:
+                for key in keys:
+                    ledger.fail(key, str(e))
+                if e.kind != "infra_error" or again == context.config.episode.attempts:
                     raise
-                await asyncio.sleep(attempt)
+                await asyncio.sleep(again)
         raise AssertionError("the last attempt returns or raises")
 
     answered = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
@@ -99,11 +114,15 @@ async def _step(context: Context, student: Any, executor: Executor, problems: li
     judged = await judge(expected, [c.text for c in completions], executor)
     keys = [(c.episode_id, c.attempt) for c in completions]
     known = Counter(key[0].rpartition("/")[0] for key, o in zip(keys, judged, strict=True) if o != "unknown")
-    rows, left_out = [], []
+    rows: list[Any] = []
+    ends: dict[Key, End] = {}
     for key, outcome in zip(keys, judged, strict=True):
-        if outcome == "unknown" or known[key[0].rpartition("/")[0]] < 2:
-            left_out.append(key)  # neither right nor wrong, or alone: a group of one has no advantage
+        if outcome == "unknown":
+            ends[key] = "failed"  # neither right nor wrong
+        elif known[key[0].rpartition("/")[0]] < 2:
+            ends[key] = "filtered"  # a group of one has no advantage
         else:
+            ends[key] = "trained"
             rows.append((key, [0.0], float(outcome == "equal")))
     if not rows:
         raise Failure(f"solve: no answer of step {step} could be judged")
@@ -117,7 +136,11 @@ async def _step(context: Context, student: Any, executor: Executor, problems: li
     buffer = context.cluster.buffer()
     with context.run.new_step("solve", step) as folder:
         await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 300)
+        account = ledger.segment(folder, ends)
+        (folder / "state.json").write_text(json.dumps({"ledger": account}))
         context.metrics.log("solve", step, facts)
+    ledger.commit(account)
+    left_out = [key for key, end in ends.items() if end != "trained"]
     await answer(buffer.drop.remote(left_out), "rollout buffer", 60)
     return facts
 

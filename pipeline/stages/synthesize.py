@@ -17,9 +17,10 @@ from typing import Any
 from pipeline import probing
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
+from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import account, pruned, raise_if_all_failed, summarize
+from pipeline.summary import ends, pruned, raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 
 
@@ -44,9 +45,11 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     writer, committee, pool = await asyncio.gather(
         context.cluster.proposer(checkpoint), context.cluster.committee(), context.cluster.prober()
     )
-    stream = Stream(config, writer, committee, pool, context.cluster.buffer())
+    ledger = Ledger(context.run, "synthesize")
+    stream = Stream(config, writer, committee, pool, context.cluster.buffer(), ledger)
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
         async with watchdog("synthesize", config.watchdog_s) as dog:
+            dog.queues = stream.queues
             wave = len(done)
 
             async def one(task: Task) -> Judged:
@@ -63,6 +66,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                         f"({config.synthesize.max_episodes}); raise it, or train the proposer further"
                     )
                 dog.beat(f"wave {wave} of episodes")
+                ledger.begin(wave)
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
                 judged = await map_bounded(one, tasks, size)
                 raise_if_all_failed("synthesize", judged)
@@ -78,8 +82,10 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
                     write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
-                    (folder / "state.json").write_text(json.dumps({"ledger": account(judged, 0)}))
+                    account = ledger.segment(folder, ends(judged, ()))
+                    (folder / "state.json").write_text(json.dumps({"ledger": account}))
                     context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
+                ledger.commit(account)
                 progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
 
 

@@ -10,7 +10,9 @@ import pytest
 HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed", "tensorboard", "httpx", "math_verify")
 
 
-@pytest.mark.parametrize("modules", ["pipeline.records, pipeline.config", "pipeline.doctor", "sandbox"])
+@pytest.mark.parametrize(
+    "modules", ["pipeline.records, pipeline.config", "pipeline.doctor", "pipeline.accounts", "sandbox"]
+)
 def test_the_core_imports_without_the_stack(modules):
     blocked = f"import sys; sys.modules |= dict.fromkeys({HEAVY!r}); import {modules}"
     got = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)

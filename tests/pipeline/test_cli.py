@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import DOCTOR_KEYS, STAGE_KEYS, VALID_KEYS, main
+from pipeline.cli import CHAOS_KEYS, DOCTOR_KEYS, LEDGER_KEYS, STAGE_KEYS, VALID_KEYS, main
 from pipeline.config import Config
 from pipeline.records import Failure
 from pipeline.report import SUMMARY_KEYS
@@ -226,7 +226,7 @@ def test_the_config_can_be_told_and_read_back(capsys, tmp_path):
 
 
 def test_every_stage_has_a_help_that_lists_keys(capsys):
-    for stage, keys in STAGE_KEYS.items():
+    for stage, keys in (STAGE_KEYS | {"ledger": LEDGER_KEYS, "chaos": CHAOS_KEYS}).items():
         assert documented(capsys, stage) == list(keys)
 
 

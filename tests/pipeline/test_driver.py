@@ -27,6 +27,9 @@ def closed(monkeypatch):
         def __init__(self, config):
             pass
 
+        async def idle(self):
+            pass
+
         def close(self):
             times.append(1)
 
@@ -66,6 +69,7 @@ WAITING = """
 
     class Cluster:
         def __init__(self, config): pass
+        async def idle(self): pass
         def close(self): {close}
 
     async def run(context, name):

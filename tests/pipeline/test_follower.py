@@ -1,13 +1,15 @@
 """The follower: a version may be sampled from once every replica serves it, and not before."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from pipeline import follower
 from pipeline.config import Config
 from pipeline.follower import Follower
-from pipeline.records import Failure
+from pipeline.records import Failure, Lost
 from tests.pipeline.judged import Remote
 
 
@@ -45,7 +47,7 @@ def test_a_version_is_reached_when_trained_and_pulled():
         first, second = (asyncio.create_task(world.follower.reached(v)) for v in (1, 2))
         await settle()
         assert world.asked == [] and not first.done()
-        world.trained[1].set_result({"loss": 0.5})
+        world.trained[1].set_result({"loss": 0.5, "done_at": 0.0})
         await settle()
         assert world.asked == [("sync", 1)] and not first.done()
         world.pulled[1].set_result([])
@@ -69,13 +71,55 @@ def test_what_needs_no_training_is_reached_at_once():
 
 def test_steps_of_this_run_are_logged_and_those_of_an_earlier_one_are_not():
     async def scene(world):
-        for step, metrics in ((1, {}), (2, {"loss": 0.25}), (3, {"loss": 0.5})):
+        for step, metrics in ((1, {}), (2, {"loss": 0.25, "done_at": 0.0}), (3, {"loss": 0.5, "done_at": 0.0})):
             world.trained[step].set_result(metrics)
             world.pulled[step].set_result([])
         await world.follower.follow(3)
         assert [(stage, step, values["train/loss"]) for stage, step, values in world.logged] == [
             ("mgpo-train", 2, 0.25), ("mgpo-train", 3, 0.5),
         ]  # fmt: skip
+
+    play(scene)
+
+
+def test_how_long_a_step_took_to_be_served_is_logged():
+    async def scene(world):
+        world.trained[1].set_result({"loss": 0.5, "done_at": time.time() - 40})
+        world.pulled[1].set_result([])
+        await world.follower.follow(1)
+        (_, _, values) = world.logged[0]
+        assert 40 <= values["step_to_serving_s"] < 60 and "train/done_at" not in values
+
+    play(scene)
+
+
+def test_a_replica_that_dies_while_it_pulls_is_asked_for_again(monkeypatch):
+    """Serve replaces it, and the new one pulls as it starts."""
+    monkeypatch.setattr(follower, "_AGAIN_S", 0.0)
+
+    async def scene(world):
+        outcomes = [Lost("replica died"), Failure("engine: weight update failed", "infra_error"), None]
+
+        async def results():
+            if (outcome := outcomes.pop(0)) is not None:
+                raise outcome
+            return [1]
+
+        world.broadcast = lambda *_: SimpleNamespace(results_async=results)
+        world.trained[1].set_result({})
+        await world.follower.follow(1)
+        await asyncio.wait_for(world.follower.reached(1), 1)
+        assert outcomes == []
+
+    play(scene)
+
+
+def test_weights_that_do_not_fit_are_not_tried_again():
+    async def scene(world):
+        world.trained[1].set_result({})
+        world.pulled[1].set_exception(Failure("weights: lm_head.weight is missing"))
+        with pytest.raises(Failure, match="is missing"):
+            await asyncio.wait_for(world.follower.follow(1), 5)
 
     play(scene)
 

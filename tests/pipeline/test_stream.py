@@ -1,12 +1,16 @@
 """Task to judged episode: infrastructure is retried, what the model or the data did is not, nothing is lost."""
 
 import asyncio
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from pipeline import stream
 from pipeline.config import Config, load
-from pipeline.records import Failure, Outcome
+from pipeline.ledger import Journal, Ledger, journal_path
+from pipeline.records import Failure, Outcome, Vote
+from pipeline.rundir import RunDir
 from pipeline.stream import Judged, Stream
 from tests.pipeline.judged import Remote, episode, probe, task, verdict
 
@@ -22,7 +26,11 @@ class World:
             Remote(f) for f in (self._episode, self._judge, self._probe, self._drop)
         )
         self.waiting = set()  # keys in the rollout buffer
-        self.stream = Stream(config or Config(), self, self, self, self)
+        self.folder = tempfile.TemporaryDirectory()
+        self.run = RunDir(Path(self.folder.name), -1)
+        self.ledger = Ledger(self.run, "mgpo")
+        self.ledger.begin(1)
+        self.stream = Stream(config or Config(), self, self, self, self, self.ledger)
 
     def _next(self, pool):
         script = self.script[pool]
@@ -40,6 +48,9 @@ class World:
 
     async def _judge(self, problem, episode, active):
         step = self._next("judge")
+        if step == "lost":
+            vote = Vote(verifier="symbolic", valid=None, outcome=Outcome(kind="infra_error", reason="sandbox died"))
+            return verdict(episode, "undecided").model_copy(update={"votes": (vote,)})
         return verdict(episode, step)
 
     async def _probe(self, problem, prober, seed):
@@ -53,6 +64,10 @@ class World:
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
     monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+
+
+def journal(world):
+    return [(e["event"], e["attempt"]) for e in Journal.read(journal_path(world.run, "mgpo", 1)).events]
 
 
 def judged(world, **kwargs):
@@ -100,6 +115,16 @@ def test_infrastructure_is_retried_under_a_new_number_and_leaves_no_rollout_behi
     assert [attempt for _, attempt in world.episode.calls] == [1, 2]
     assert world.stream.retries == 1
     assert world.waiting == {("g-00", 2)}
+    assert journal(world) == [("issue", 1), ("fail", 1), ("issue", 2), ("judged", 2)]
+
+
+def test_an_attempt_is_in_the_ledger_before_it_is_sent():
+    world = World()
+    seen = []
+    play = world.episode._function
+    world.episode._function = lambda *args: seen.append(journal(world)) or play(*args)
+    judged(world)
+    assert seen == [[("issue", 1)]]
 
 
 def test_a_task_that_never_succeeds_comes_back_failed_with_the_last_cause():
@@ -111,6 +136,21 @@ def test_a_task_that_never_succeeds_comes_back_failed_with_the_last_cause():
     assert (len(world.episode.calls), world.stream.retries) == (3, 2)
     asyncio.run(world.stream.drop([j]))  # as a caller does with what it does not train on
     assert world.waiting == set()
+
+
+def test_votes_lost_to_infrastructure_are_asked_for_again_and_the_episode_is_kept():
+    """As when the sandbox dies under the verifiers: they abstain, and nothing is wrong with the problem."""
+    world = World(judge=["lost", "accepted"])
+    j = judged(world)
+    assert (j.accepted, j.key, world.stream.retries) == (True, ("g-00", 1), 0)
+    assert (len(world.episode.calls), len(world.judge.calls)) == (1, 2)
+
+
+def test_a_committee_that_cannot_decide_by_itself_is_not_asked_again():
+    world = World(judge=["undecided", "accepted"])
+    assert judged(world).failed and len(world.judge.calls) == 1
+    world = World(judge=["lost"], config=load(None, ["episode.attempts=3"]))
+    assert judged(world).failed and len(world.judge.calls) == 3
 
 
 @pytest.mark.parametrize("pool", ["writer", "judge"])
@@ -149,6 +189,6 @@ def test_a_bug_is_not_taken_for_a_failure():
 
 def test_without_prober_and_buffer():
     world = World(writer=[INFRA, "ok"])
-    world.stream = Stream(Config(), world, world, None, None)
+    world.stream = Stream(Config(), world, world, None, None, world.ledger)
     j = asyncio.run(world.stream.judged(task()))
     assert (j.accepted, j.probe, world.probe.calls, world.drop.calls) == (True, None, [], [])

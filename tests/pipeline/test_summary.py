@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Failure, Outcome
 from pipeline.stream import Judged
-from pipeline.summary import account, pruned, summarize
+from pipeline.summary import ends, pruned, staleness, summarize
 from tests.pipeline.judged import episode, probe, task, verdict
 
 KINDS = ("accepted", "rejected", "undecided", "model_error", "infra_error", "data_error")
@@ -46,19 +46,30 @@ def test_every_figure_of_a_step(kinds):
 @given(st.lists(st.sampled_from(KINDS), max_size=40), st.data())
 def test_the_ledger_adds_up(kinds, data):
     judged = [one(i, kind) for i, kind in enumerate(kinds)]
-    usable = sum(not j.failed for j in judged)
-    trained = data.draw(st.integers(0, usable))
-    ledger = account(judged, trained)
-    assert ledger["issued"] == len(kinds) == ledger["trained"] + ledger["filtered"] + ledger["failed"]
-    assert min(ledger.values()) >= 0 and ledger["trained"] == trained
-    assert ledger["failed"] == sum(k in ("undecided", "infra_error", "data_error") for k in kinds)
+    usable = [j.key for j in judged if not j.failed]
+    trained = data.draw(st.lists(st.sampled_from(usable), unique=True)) if usable else []
+    ended = ends(judged, trained)
+    assert set(ended) == {j.key for j in judged}
+    assert {key for key, end in ended.items() if end == "trained"} == set(trained)
+    failed = sum(k in ("undecided", "infra_error", "data_error") for k in kinds)
+    assert list(ended.values()).count("failed") == failed
 
 
-def test_more_trained_than_there_was_is_told():
-    with pytest.raises(Failure, match="ledger: 2 trained and 1 failed of 2 issued"):
-        account([one(0, "accepted"), one(1, "infra_error")], 2)
+@pytest.mark.parametrize(("key", "why"), [(("g-01", 1), "failed"), (("other", 1), "unknown"), (("g-00", 2), "unknown")])
+def test_what_failed_or_was_never_played_is_not_trained(key, why):
+    with pytest.raises(Failure, match=f"{key[0]} .attempt {key[1]}. cannot be trained: it is {why}"):
+        ends([one(0, "accepted"), one(1, "infra_error")], [key])
 
 
 def test_pruned_is_fewer_skills_than_offered():
     assert not pruned(episode())
     assert pruned(episode(active=("first",)))
+
+
+def test_staleness_is_counted_by_the_oldest_token():
+    versions = [(4,), (3, 4), (4,), (2, 3, 4), ()]
+    judged = [
+        Judged(episode(task(f"g-{i}")).model_copy(update={"policy_versions": v}), None, None)
+        for i, v in enumerate(versions)
+    ]
+    assert staleness(judged, step=5) == {"staleness/0": 2.0, "staleness/1": 1.0, "staleness/2": 1.0}

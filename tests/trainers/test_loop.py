@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,11 @@ class MemoryWeights:
         self.open: dict[str, Any] = {}
         self.versions: dict[int, dict[str, Any]] = {}
 
+    def latest(self) -> int:
+        return max(self.versions, default=0)
+
     def begin(self, version: int) -> None:
+        assert version > self.latest(), "published again"
         self.open = {}
 
     def put_chunk(self, version: int, tensors: dict[str, Any]) -> None:
@@ -165,6 +170,9 @@ def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_
     resumed, expected = (load_file(s.checkpoint / "model.safetensors") for s in (summary, whole))
     for name in expected:
         torch.testing.assert_close(resumed[name], expected[name], rtol=1e-5, atol=1e-6, msg=name)
+    for checkpoint in (summary.checkpoint, whole.checkpoint):  # each rollout once, also of the run that was resumed
+        state = json.loads((checkpoint / "trainer" / "state.json").read_text())
+        assert state["rollouts"] == sum(len(rollouts) for rollouts in mgpo_steps(STEPS).values())
     assert tensors_of(weights, 2)  # what step 2 had made is out again before step 3 is asked for
 
     model = AutoModelForCausalLM.from_pretrained(summary.checkpoint)

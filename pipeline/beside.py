@@ -1,0 +1,51 @@
+"""Actors beside the driver: whether each is still the process that it was.
+
+An actor that Ray restarts keeps its handle and loses its state, so that its users would not notice; here it is noticed
+by the process that answers. Light, for the actors themselves load it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import ray
+
+from pipeline.records import Lost
+
+_POLL_S = 0.1
+
+
+class Watched:
+    """`lasting`: Ray starts it again, empty, when its process has died."""
+
+    def __init__(self, actor: Any, lasting: bool):
+        self.actor, self.lasting = actor, lasting
+        self._process: int | None = None
+
+    async def gone(self) -> bool:
+        """Whether it does not answer for ever, or from another process than last time. Waits as long as it is busy."""
+        try:
+            process: int = await self.actor.__ray_call__.remote(_process)
+        except ray.exceptions.RayActorError:
+            return True
+        before, self._process = self._process or process, process
+        return process != before
+
+    async def renew(self, name: str, timeout_s: float) -> None:
+        """Have a lasting one begin anew, be it dead or alive. Raises Lost if it is not back in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while await self.gone():
+                    await asyncio.sleep(_POLL_S)
+                before = self._process
+                ray.kill(self.actor, no_restart=False)
+                while await self.gone() or self._process == before:
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise Lost(f"{name}: did not come back within {timeout_s:g} s") from None
+
+
+def _process(_: Any) -> int:
+    return os.getpid()

@@ -1,0 +1,74 @@
+"""Two nodes, one of which is killed while MGPO samples: the run ends as it would have, and the ledger adds up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from pipeline import accounts
+from pipeline.rundir import RunDir
+from tests.pipeline.test_whole import SMALL
+
+pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
+
+
+def command(stage: str, root: Path, *more: str) -> list[str]:
+    sets = [f"--set={name}={value}" for name, value in (SMALL | {"mgpo.steps": 6}).items()]
+    return [sys.executable, "-m", "pipeline.cli", stage, "--json", "--run-dir", str(root), *sets, *more]
+
+
+def replicas(raylet: int) -> list[str]:
+    """Titles of the replicas on a node."""
+    titles = []
+    for child in psutil.Process(raylet).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            titles += [line for line in child.cmdline()[:1] if line.startswith("ray::ServeReplica")]
+    return titles
+
+
+def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    for stage in ("acquire", "sft"):
+        subprocess.run(command(stage, root), check=True, capture_output=True, timeout=400)
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20})
+    child = None
+    try:
+        worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
+        cluster.wait_for_nodes()
+        joined = command("mgpo", root, f"--set=ray.address={cluster.address}")
+        child = subprocess.Popen(joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+        raylet = worker.all_processes["raylet"][0].process.pid
+        deadline = time.monotonic() + 400
+        while not (root / "steps" / "mgpo" / "000001").exists() and time.monotonic() < deadline:
+            assert child.poll() is None, child.communicate()[1]
+            time.sleep(0.2)
+        there = replicas(raylet)
+        assert there, "nothing to lose: no replica was placed on the node"
+        cluster.remove_node(worker, allow_graceful=False)
+        out, err = child.communicate(timeout=600)
+        assert child.returncode == 0, err
+        assert json.loads(out)["steps"] == 6
+        run, _ = RunDir.read(root)
+        found = accounts.audit(run)
+        assert found["findings"] == []
+        stage = found["stages"]["mgpo"]
+        assert stage["totals"]["tasks"] == 6 * 16 and stage["totals"]["live"] == 0
+        assert stage["checkpoints"][-1]["step"] == 6
+    finally:
+        if child is not None and child.poll() is None:
+            child.send_signal(signal.SIGKILL)
+            child.wait(30)
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,268 @@
+"""A stage whose processes are gone begins again from what is on disk, a bounded number of times; and a task that takes
+its worker along twice is put aside."""
+
+import asyncio
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from ray.exceptions import ActorDiedError
+
+from actors.calls import answer
+from pipeline import stages, stream
+from pipeline.beside import Watched
+from pipeline.calls import watchdog
+from pipeline.cluster import Cluster
+from pipeline.config import load
+from pipeline.context import Context
+from pipeline.records import Failure, Lost, Stalled
+from pipeline.rundir import RunDir
+from tests.pipeline.judged import task
+from tests.pipeline.test_stream import World, journal
+
+
+class Told:
+    def __init__(self):
+        self.lines = []
+
+    def say(self, name, text):
+        self.lines.append(f"{name} · {text}")
+
+
+class Ray:
+    """A cluster that only counts its restarts."""
+
+    def __init__(self):
+        self.restarts, self.whole = 0, []
+
+    async def guarded(self, work):
+        return await work
+
+    async def restart(self, whole):
+        self.restarts += 1
+        self.whole.append(whole)
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    """Runs a stage that follows a script: an exception to raise, or a number of steps to make before the next."""
+    run = RunDir.open(tmp_path / "run", load(None))
+    ray, told = Ray(), Told()
+
+    def play(script, *overrides, name="mgpo"):
+        module = ModuleType(f"pipeline.stages.{name}")
+
+        async def stage_run(context):
+            while script:
+                what = script.pop(0)
+                if isinstance(what, Exception):
+                    raise what
+                for _ in range(what):
+                    with run.new_step("mgpo", len(run.steps("mgpo")) + 1):
+                        pass
+            return {"steps": len(run.steps("mgpo"))}
+
+        module.run = stage_run
+        monkeypatch.setitem(sys.modules, f"pipeline.stages.{name}", module)
+        context = Context(load(None, list(overrides)), run, ray, None, told)
+        return asyncio.run(stages.run(context, name))
+
+    yield SimpleNamespace(play=play, ray=ray, told=told, run=run)
+    run.close()
+
+
+def test_a_stage_that_lost_a_process_begins_again_from_its_last_step(stage):
+    assert stage.play([2, Lost("RolloutBuffer: its process is gone"), 1]) == {"steps": 3}
+    assert stage.ray.restarts == 1
+    assert stage.told.lines == ["mgpo · RolloutBuffer: its process is gone; begins again from what is on disk"]
+    assert stage.run.result("mgpo")["result"] == {"steps": 3}
+
+
+def test_it_gives_up_when_it_gets_no_further_with_the_last_cause(stage):
+    with pytest.raises(Lost, match=r"^third$"):
+        stage.play([Lost("first"), Lost("second"), Lost("third"), 1], "max_stage_restarts=2")
+    assert stage.ray.whole == [False, True]  # the pools are spared once
+    assert stage.run.result("mgpo") is None
+
+
+def test_every_step_that_is_made_counts_as_getting_further(stage):
+    losses = [Lost(f"loss {i}") for i in range(6)]
+    assert stage.play([x for loss in losses for x in (1, loss)], "max_stage_restarts=1") == {"steps": 6}
+    assert stage.ray.whole == [False] * 6
+
+
+def test_pools_are_not_spared_where_nobody_brings_the_weights_again(stage):
+    """A weight store that comes back empty would let a new replica serve the model that MGPO began with."""
+    stage.play([Lost("WeightStore: its process is gone"), 1], name="synthesize")
+    assert stage.ray.whole == [True]
+
+
+@pytest.mark.parametrize("kind", ["data_error", "infra_error"])
+def test_what_would_fail_again_is_not_tried_again(stage, kind):
+    with pytest.raises(Failure, match="no space left"):
+        stage.play([Failure("no space left", kind)])
+    assert stage.ray.restarts == 0
+
+
+@pytest.mark.parametrize(("action", "restarts"), [("restart", 1), ("fail", 0)])
+def test_a_stall_is_acted_on_as_configured(stage, action, restarts):
+    try:
+        stage.play([Stalled("mgpo: no progress for 600 s"), 1], f"on_stall={action}")
+    except Stalled:
+        assert action == "fail"
+    assert stage.ray.restarts == restarts
+
+
+# ---------------------------------------------------------------- the actors beside the driver
+
+
+class Actor:
+    """Answers as told: at once, never, that it is dead, or from another process each time."""
+
+    def __init__(self, state):
+        self.state, self.process = state, 1
+        self.__ray_call__ = SimpleNamespace(remote=self._call)
+
+    async def _call(self, _):
+        if self.state == "dead":
+            raise ActorDiedError()
+        if self.state == "busy":
+            await asyncio.sleep(60)
+        self.process += self.state == "restarted"
+        return self.process
+
+
+def guarded(actors, work):
+    cluster = Cluster(load(None))
+    cluster._watched = {name: Watched(actor, lasting=True) for name, actor in actors.items()}
+    return asyncio.run(asyncio.wait_for(cluster.guarded(work), 30))
+
+
+@pytest.mark.parametrize("how", ["dead", "restarted"])
+def test_an_actor_that_dies_ends_the_work_at_once_and_is_named(how):
+    """Also if Ray has already started it again, for then it has forgotten what it held."""
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(Lost, match=r"^StepFeed: its process is gone$"):
+        guarded({"RolloutBuffer": Actor("well"), "StepFeed": Actor(how)}, work())
+    assert ended == [True]
+
+
+def test_whatever_fails_because_one_died_is_its_loss():
+    async def work():
+        raise RuntimeError("Failed to reach the feed")
+
+    with pytest.raises(Lost, match=r"^StepFeed: its process is gone$"):
+        guarded({"StepFeed": Actor("dead")}, work())
+    with pytest.raises(RuntimeError, match="Failed to reach"):
+        guarded({"StepFeed": Actor("well")}, work())
+
+
+def test_one_that_is_busy_is_not_dead():
+    async def work():
+        await asyncio.sleep(2.5)
+        return "done"
+
+    assert guarded({"StepFeed": Actor("busy")}, work()) == "done"
+
+
+def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():
+    async def dies():
+        raise ActorDiedError()
+
+    async def late():
+        await asyncio.sleep(60)
+
+    with pytest.raises(Lost, match=r"^step feed: ActorDiedError"):
+        asyncio.run(answer(dies(), "step feed", 10))
+    with pytest.raises(Failure, match="no answer") as caught:
+        asyncio.run(answer(late(), "step feed", 0.01))
+    assert not isinstance(caught.value, Lost)
+
+
+# ---------------------------------------------------------------- tasks that kill
+
+
+def test_a_task_whose_worker_dies_again_and_again_is_put_aside_with_its_input(monkeypatch):
+    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    world = World(writer=[Lost("proposer: ActorDiedError")])
+    judged = asyncio.run(world.stream.judged(task(), "mini:solver"))
+    assert judged.failed and judged.episode.outcome.kind == "infra_error"
+    assert world.stream.quarantined == 1
+    (saved,) = world.run.path("quarantine", "mgpo").iterdir()
+    record = json.loads(saved.read_text())
+    assert record["task"] == task().model_dump(mode="json")
+    assert record["attempt"] == 3 and len(record["deaths"]) == 3
+    assert journal(world)[-1] == ("judged", 3)
+
+
+@pytest.mark.parametrize(
+    "writer", [[Lost("died"), "ok"], [Lost("died"), Lost("died"), "ok"], [Failure("no answer", "infra_error")]]
+)
+def test_a_bystander_or_a_slow_pool_is_not(monkeypatch, writer):
+    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    world = World(writer=writer)
+    asyncio.run(world.stream.judged(task(), "mini:solver"))
+    assert world.stream.quarantined == 0
+    assert not world.run.path("quarantine").exists()
+
+
+def test_the_last_attempts_of_those_whose_worker_died_run_one_at_a_time(monkeypatch):
+    """Else whoever shares a worker with the culprit would be put aside with it."""
+    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    world = World()
+    running, most = 0, {}
+
+    async def play(of, attempt):
+        nonlocal running
+        running += 1
+        most[attempt] = max(most.get(attempt, 0), running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        if attempt < 3 or of.id == "guilty":
+            raise Lost("died")
+        return await world._episode(of, attempt)
+
+    world.episode._function = play
+
+    async def all_of_them():
+        names = ["a", "guilty", "b", "c"]
+        return await asyncio.gather(*(world.stream.judged(task(name), "mini:solver") for name in names))
+
+    judged = asyncio.run(asyncio.wait_for(all_of_them(), 30))
+    assert [j.failed for j in judged] == [False, True, False, False]
+    assert (most[1], most[3]) == (4, 1)
+    assert [p.stem for p in world.run.path("quarantine", "mgpo").iterdir()] == ["guilty"]
+
+
+# ---------------------------------------------------------------- the watchdog's line
+
+
+def test_the_watchdog_names_the_stage_the_queues_and_the_oldest():
+    world = World()
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    world.judge._function = never  # the committee hangs
+
+    async def scene():
+        async with watchdog("mgpo", 0.3) as dog:
+            dog.queues = world.stream.queues
+            dog.beat("episodes of step 3")
+            await asyncio.gather(*(world.stream.judged(task(name), "mini:solver") for name in ("a", "b")))
+
+    with pytest.raises(Stalled) as caught:
+        asyncio.run(scene())
+    assert str(caught.value) == (
+        "mgpo: no progress for 0.3 s; waited for episodes of step 3; "
+        "committee 2; oldest a (attempt 1), 0 s at committee"
+    )
+    assert world.stream.queues() == ""
