@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.records import Failure
+from pipeline.records import STAGES, Failure, Stage
 
 
 class Section(BaseModel):
@@ -162,6 +162,16 @@ class EpisodeLimits(Section):
     max_tool_chars: Positive = 300
     """Characters of a tool result the agent is shown."""
     wall_s: Seconds = 90
+    tools: tuple[Literal["exec", "edit", "skill"], ...] = ("exec", "edit", "skill")
+    """What the agent may call beside submit; another call is answered as one that could not be read."""
+    stages: tuple[Stage, ...] = STAGES
+    """Cognitive stages of the loop, for ablations. A turn that names another one is answered as malformed."""
+
+    @model_validator(mode="after")
+    def _has_ends(self) -> EpisodeLimits:
+        if not {"draft", "finalize"} <= set(self.stages):
+            raise ValueError(f"stages {list(self.stages)} must hold draft and finalize")
+        return self
 
 
 class Episode(Section):
@@ -170,6 +180,8 @@ class Episode(Section):
     """top_p cuts a tail that a tiny model gets wrong; recorded log-probabilities are the whole distribution's."""
     attempts: Positive = 3
     """How often a task is issued before an infra error counts it failed."""
+    show_skills: bool = True
+    """Off: the agent is told its category only (the ablation's bare prompt)."""
 
 
 class Sandbox(Section):
