@@ -77,7 +77,7 @@ QUICK = (
     "episode.sampling.top_p=0.9",
 )
 """A grid to see that it works, not what is better."""
-QUICK_COMPARISONS = ("rl", "start", "pruning")
+QUICK_COMPARISONS = ("rl", "start")
 
 
 def arms_of(names: tuple[str, ...]) -> tuple[str, ...]:
