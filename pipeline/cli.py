@@ -95,7 +95,7 @@ AUDIT_KEYS = {
 }
 ABLATE_KEYS = {
     "arms": "arm -> {meaning, seeds, and of each metric {mean, interval (95 % over seeds), values} or null}",
-    "orderings": "comparison, arm, metric, full_minus_arm (paired by seed), verdict: does the full method lead?",
+    "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
     "budget": "what every arm got",
 }
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}

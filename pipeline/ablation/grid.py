@@ -1,12 +1,14 @@
 """What is compared. An arm is a set of config overrides and the policy it starts from; a comparison is a row of arms.
 
 Invariant: arms of one comparison differ in the part they are about and in nothing else; where two comparisons name the
-same setting they share the arm (the full method stands at the end of each).
+same setting they share the arm (the full method stands at the end of each). All arms of a seed share one SFT, whose
+trajectories hold the whole loop: an arm without a stage or tool goes without it in MGPO and when it is measured.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 FULL = "full"
@@ -30,6 +32,12 @@ class Comparison:
     """The paper's figure of each arm, where it gives one."""
     measure: str = "solver"
     """What the paper's figure is of."""
+
+    @property
+    def orderings(self) -> tuple[tuple[str, str], ...]:
+        """(lower, higher) pairs to check: each arm with the last, and neighbours where the paper ranks them."""
+        ranked = pairwise(self.arms) if None not in self.paper else ()
+        return tuple(dict.fromkeys([*ranked, *((arm, self.arms[-1]) for arm in self.arms[:-1])]))
 
 
 def _only(stages: str, tools: str) -> tuple[str, ...]:

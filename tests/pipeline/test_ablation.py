@@ -50,6 +50,8 @@ def test_the_arms_of_a_comparison_are_there_and_lead_to_the_full_method():
         assert c.arms[-1] == FULL and len(c.arms) == len(c.paper)
         told = [p for p in c.paper if p is not None]
         assert all(a < b for a, b in pairwise(told))
+    assert COMPARISONS["rl"].orderings == (("grpo", "omega-0"), ("omega-0", FULL), ("grpo", FULL))
+    assert COMPARISONS["omega"].orderings == (("omega-0", FULL), ("omega-0.25", FULL), ("omega-1", FULL))
     assert arms_of(("rl", "omega")) == (FULL, "grpo", "omega-0", "omega-0.25", "omega-1")
     assert set(QUICK_COMPARISONS) <= set(COMPARISONS)
     assert configs.load(None, QUICK).mgpo.steps < configs.Config().mgpo.steps
@@ -92,7 +94,7 @@ def verdict_of(**arms):
 def test_differences_are_paired_by_seed():
     """The seeds differ by far more than the arms do, and yet every seed says the same."""
     found = verdict_of(grpo=[1.0, 5.0, 9.0], full=[1.5, 5.6, 9.4])
-    assert found["full_minus_arm"]["mean"] == pytest.approx(0.5)
+    assert found["difference"]["mean"] == pytest.approx(0.5)
     assert found["verdict"] == "holds"
     assert verdict_of(full=[1.0, 5.0, 9.0], grpo=[1.5, 5.6, 9.4])["verdict"] == "reversed"
     assert verdict_of(grpo=[1.0, 5.0, 9.0], full=[2.0, 4.0, 9.0])["verdict"] == "open"
