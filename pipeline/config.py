@@ -311,6 +311,19 @@ class Prober(Section):
 # ---------------------------------------------------------------- rewards and objectives
 
 
+class ReflectionJudge(Section):
+    """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    weight: float = Field(default=0.2, ge=0)
+    """Process reward of an episode whose reflections are all coherent, shared out among them."""
+    max_tokens: Positive = 256
+    timeout_s: Seconds = 60
+    concurrency: Positive = 16
+
+
 class Reward(Section):
     base: float = 1.0
     """R_base (open in the paper)."""
@@ -330,6 +343,8 @@ class Reward(Section):
     """A tool call that could not be read."""
     repeated: float = Field(default=-0.2, le=0)
     """The same call again."""
+    judge: ReflectionJudge | None = None
+    """Adds its credit to what the rules above give."""
 
     @model_validator(mode="after")
     def _not_farmable(self) -> Reward:

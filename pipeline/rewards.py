@@ -18,6 +18,8 @@ output ends in the answer that was submitted (in anything, where nothing was). W
 | an edit that was refused, or that returns to a selection of skills held before | `needless_edit` |
 | anything else, infrastructure failures included | 0 |
 
+With `reward.judge` a model's credit for coherent reflections is added (`actors/reflection.py`), bounded an episode.
+
 Why nothing is gained by acting for the reward: `exec_ok` is paid once an episode, whatever the number of checks; a
 repair is paid once a failure and earns no more than the failure costs (the config enforces it), so that failing on
 purpose brings nothing; every repetition costs; an edit is paid only where a check went from failing to passing; and

@@ -92,6 +92,7 @@ class Pools:
     def __init__(self, questions):
         self._left = iter(questions)
         self.rewards: list[float] = []
+        self.process: list[tuple[float, ...]] = []
         self.episode, self.judge, self.judge_many, self.probe, self.drop, self.write = (
             Remote(f) for f in (self._episode, self._judge, self._judge_many, self._probe, self._none, self._write)
         )
@@ -116,6 +117,7 @@ class Pools:
 
     async def _write(self, folder, rows):
         self.rewards += [terminal for _, _, terminal in rows]
+        self.process += [process for _, process, _ in rows]
         return len(rows)
 
 
@@ -124,9 +126,14 @@ ONE = 1.0 + 2.0 * 0.75
 
 
 def terminal_rewards(root, steps):
-    """r_T of each episode of each step, in the order of the tasks; every step in a run that was interrupted before."""
+    """r_T of each episode of each step, in the order of the tasks."""
+    return [pools.rewards for pools in played(root, steps)]
+
+
+def played(root, steps, *sets):
+    """The pools of each step, with what was written; every step in a run that was interrupted before."""
     size = len(steps[0])
-    config: Config = load(None, ["mgpo.groups=1", f"mgpo.group_size={size}", "proposer_pool.max_ongoing=1"])
+    config: Config = load(None, ["mgpo.groups=1", f"mgpo.group_size={size}", "proposer_pool.max_ongoing=1", *sets])
     found = []
     for number, questions in enumerate(steps, start=1):
         directory = RunDir.open(root, config)
@@ -146,7 +153,7 @@ def terminal_rewards(root, steps):
                     ).save(directory.path("skills"))  # fmt: skip
                 stream = Stream(config, pools, pools, pools, pools)
                 asyncio.run(Producer(context, stream, SimpleNamespace(beat=lambda _: None)).step(number))
-                found.append(pools.rewards)
+                found.append(pools)
         finally:
             directory.close()
     return found
@@ -167,3 +174,18 @@ def test_the_terminal_reward_of_a_run_counts_each_verified_problem_once(tmp_path
     steps = [[f"Problem {x}?" for x in step] for step in letters]
     found = terminal_rewards(tmp_path_factory.mktemp("copies") / "run", steps)
     assert sum(map(sum, found)) == ONE * len({x for step in letters for x in step})
+
+
+def test_the_judges_credit_is_added_to_what_the_rules_give(tmp_path, monkeypatch):
+    class Judge:
+        def __init__(self, section):
+            self._weight = section.weight
+
+        async def credit(self, episode):
+            return (self._weight,) * len(episode.turns)
+
+    monkeypatch.setattr("pipeline.stages.mgpo.ReflectionJudge", Judge)
+    judge = "reward.judge={base_url: 'http://x', model: m, weight: 0.05}"
+    (pools,) = played(tmp_path / "run", [["A?", "B?"]], judge)
+    assert pools.process == [(0.05,), (0.05,)]
+    assert played(tmp_path / "other", [["A?", "B?"]])[0].process == [(0.0,), (0.0,)]
