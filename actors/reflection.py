@@ -28,8 +28,9 @@ class Reply(BaseModel):
 
 _SYSTEM = """\
 You read the working of a model that writes problems: numbered turns, each with what its tool answered. Among the \
-turns {thoughts} find those that are coherent: they name what the turns before have shown (an error, a conflict, a gap), and \
-what they change follows from it. Restating the problem, praising it, or changing something at random is not coherent.
+turns {thoughts} find those that are coherent: they name what the turns before have shown (an error, a conflict, a \
+gap), and what they change follows from it. Restating the problem, praising it, or changing something at random is not \
+coherent.
 Answer with one JSON object: {"coherent": the numbers of the coherent ones among them, an empty list if there are none}
 {guard} and leave its turn out."""
 
