@@ -38,6 +38,7 @@ LEARNERS = {
     "GRPO": Learner(GRPO()),
     "GRPO, process rewards summed in": Learner(GRPO(), shaped=True),
     "MGPO without stage advantage": Learner(MGPO(name="mgpo_no_stage")),
+    "the same, beta 0": Learner(MGPO(name="mgpo_no_stage", beta=0.0)),
     "MGPO": Learner(MGPO()),
 }
 

@@ -20,6 +20,14 @@ def test_mgpo_with_stage_credit_solves_it_long_before_sparse_grpo_does(noise: fl
     assert 3 * steps_to_solve(staged) < steps_to_solve(sparse) < STEPS
 
 
+def test_without_stage_credit_and_implicit_reward_what_is_left_is_grpo() -> None:
+    """On-policy, all trajectories of one length. What sets the two apart elsewhere is beta's pull to the start."""
+    for seed in SEEDS:
+        assert curve(LEARNERS["the same, beta 0"], LR, 30, seed) == pytest.approx(
+            curve(LEARNERS["GRPO"], LR, 30, seed), rel=1e-3
+        )
+
+
 def test_a_learner_that_is_told_nothing_does_not_solve_it() -> None:
     """The world gives nothing away: process rewards that say nothing leave MGPO with the sparse reward."""
     deaf = [curve(LEARNERS["MGPO"], LR, 60, seed, noise=0.5) for seed in SEEDS]
