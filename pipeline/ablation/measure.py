@@ -20,6 +20,7 @@ from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, write_records
 from pipeline.curriculum import Curriculum
 from pipeline.records import Episode, Probe, Verdict
+from pipeline.stages.synthesize import judged_in
 from pipeline.stream import Judged, Stream
 from pipeline.summary import raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_heldout, make_tasks
@@ -61,7 +62,9 @@ def _pairs(question: str) -> frozenset[tuple[str, str]]:
 
 
 async def _write(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
-    """Play and judge `episodes` tasks; one atomic step, so an interrupted one is played again as a whole."""
+    """Play and judge `episodes` tasks: one atomic step, so an interrupted one is played again as a whole."""
+    if done := context.run.steps(name):
+        return list(judged_in(done[0]))
     config, cluster = context.config, context.cluster
     writer, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
     stream = Stream(config, writer, committee, prober, cluster.buffer())

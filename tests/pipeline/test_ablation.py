@@ -1,8 +1,10 @@
 """The ablation: a grid whose arms differ in one part, tables against figures worked out by hand, and resuming."""
 
+import asyncio
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,8 +15,16 @@ from pipeline.ablation import measure, runs, table
 from pipeline.ablation.grid import ARMS, COMPARISONS, FULL, QUICK, QUICK_COMPARISONS, arms_of
 from pipeline.ablation.measure import METRICS, diversity
 from pipeline.cli import ABLATE_KEYS
-from pipeline.records import Failure
+from pipeline.context import Context, read_records
+from pipeline.metrics import Metrics
+from pipeline.mini.domain import SKILLS, is_heldout
+from pipeline.progress import Progress
+from pipeline.records import Episode, Failure, Skill
+from pipeline.rundir import RunDir
+from pipeline.skills import SkillLibrary
+from tests.pipeline.judged import verdict
 from tests.pipeline.test_cli import documented, propose, refused
+from tests.pipeline.test_synthesize import Pools
 
 
 @pytest.fixture(autouse=True)
@@ -135,6 +145,74 @@ def test_diversity_is_a_share(questions):
     assert diversity(questions[::-1]) == pytest.approx(found)
 
 
+# ---------------------------------------------------------------- measuring an arm
+
+
+def measured(root, pools, downstream=0):
+    config = configs.load(None, ["synthesize.in_flight=4"])
+    run = RunDir.open(root, config)
+    try:
+        with Metrics(run) as metrics, Progress() as progress:
+            SkillLibrary(
+                Skill(
+                    id=s.id, category=s.category, intent=s.id, method="a\n\nb", difficulty="d", tool_hint="t",
+                    score=0.9, source="s",
+                )
+                for s in SKILLS
+            ).save(run.path("skills"))  # fmt: skip
+            context = Context(config, run, pools, metrics, progress)
+            return asyncio.run(measure.run(context, Path("nowhere"), 12, downstream))
+    finally:
+        run.close()
+
+
+def test_an_arm_is_worth_what_its_episodes_say(tmp_path):
+    """Of twelve episodes of ten tokens every third is rejected; a prober solves the others at 0.25."""
+    pools = Pools(lambda n: n)
+    found = measured(tmp_path / "r", pools)
+    assert (found["verified_rate"], found["difficulty"], found["solver"]) == (pytest.approx(8 / 12), 0.75, None)
+    assert found["hard_yield_per_1k"] == pytest.approx(1000 * 8 * 0.75 / (12 * 10))
+    assert found["diversity"] == 0  # "Problem 1?", "Problem 2?"
+    assert set(METRICS) <= set(found)
+    assert pools.waiting == set()
+    assert measured(tmp_path / "r", Pools(break_at=0)) == found  # read back, not played again
+
+
+def test_what_an_interrupted_measurement_had_played_is_played_again(tmp_path):
+    with pytest.raises(RuntimeError, match="interrupted"):
+        measured(tmp_path / "r", Pools(lambda n: n, break_at=7))
+    assert measured(tmp_path / "r", Pools(lambda n: n))["verified_rate"] == pytest.approx(8 / 12)
+
+
+def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held_out(tmp_path, monkeypatch):
+    async def stage(context, name):
+        return {"after": {"mean": 0.4}}
+
+    monkeypatch.setattr("pipeline.stages.run", stage)
+    assert measured(tmp_path / "r", Pools(), downstream=9)["solver"] == 0.4
+    rows = [json.loads(line) for line in (tmp_path / "r/dataset/problems.jsonl").read_text().splitlines()]
+    accepted = [n for n in range(9) if n % 3]
+    assert [r["question"] for r in rows] == [f"Problem {i}?" for i in dict.fromkeys(n // 2 for n in accepted)]
+    heldout = {
+        stage: [
+            is_heldout([s.id for s in e.task.skills])
+            for e in read_records(tmp_path / "r/steps" / stage / "000001/episodes.parquet", Episode)
+        ]
+        for stage in ("measure", "synthesize")
+    }
+    assert all(heldout["measure"]) and not any(heldout["synthesize"])
+
+
+def test_an_arm_that_writes_nothing_sound_has_no_solver(tmp_path):
+    class Hopeless(Pools):
+        async def _judge(self, problem, played, active):
+            return verdict(played, "rejected")
+
+    found = measured(tmp_path / "r", Hopeless(), downstream=4)
+    assert (found["verified_rate"], found["hard_yield_per_1k"]) == (0, 0)
+    assert (found["difficulty"], found["diversity"], found["solver"]) == (None, None, None)
+
+
 # ---------------------------------------------------------------- running and resuming
 
 
@@ -152,7 +230,7 @@ def stubs(monkeypatch, tmp_path):
             context.run.finish(name, {"checkpoint": f"{where}/{name}"}, 1.0)
         return context.run.result(name)["result"]
 
-    async def measured(context, proposer, episodes, downstream):
+    async def measuring(context, proposer, episodes, downstream):
         arm, seed = context.run.root.parts[-2:]
         calls.append(f"measure {arm}/{seed} of {proposer} with {episodes}")
         if calls[-1].startswith(f"measure {stop_at[0]} "):
@@ -164,7 +242,7 @@ def stubs(monkeypatch, tmp_path):
 
     stop_at = [""]
     monkeypatch.setattr("pipeline.stages.run", stage)
-    monkeypatch.setattr(measure, "run", measured)
+    monkeypatch.setattr(measure, "run", measuring)
     monkeypatch.setattr("pipeline.cluster.Cluster.renew", renewed)
     return calls, stop_at
 
