@@ -200,7 +200,7 @@ def _ablate(args: argparse.Namespace) -> int:
     def configure(overrides: Sequence[str]) -> Config:
         return configs.load(args.config, [*quick, *args.set, *overrides])
 
-    root = args.run_dir or Path("ablations") / default_root(configure(())).name
+    root = args.run_dir or default_root(configure(("name=ablation",)))
     table = ablate(configure, root, wanted, seeds, episodes, downstream)
     if args.json:
         print(json.dumps(table))
@@ -361,7 +361,8 @@ def _ablation_help() -> str:
             "",
             "The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the",
             "same command can be given until the table is whole; a larger --seeds or --only adds to it. Results:",
-            "table.json, table.md and table.html in the run directory, where each arm is a run of its own.",
+            "table.json, table.md and table.html in the run directory (runs/ablation-<digest>), where each arm is a",
+            "run of its own, for `propose report` too. Budgets are equal in episodes and steps, not in tokens.",
             "",
             "comparisons:",
             *(f"  {name:<{width}}  {', '.join(c.arms)}" for name, c in COMPARISONS.items()),
