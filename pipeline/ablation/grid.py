@@ -1,8 +1,9 @@
 """What is compared. An arm is a set of config overrides and the policy it starts from; a comparison is a row of arms.
 
 Invariant: arms of one comparison differ in the part they are about and in nothing else; where two comparisons name the
-same setting they share the arm (the full method stands at the end of each). All arms of a seed share one SFT, whose
-trajectories hold the whole loop: an arm without a stage or tool goes without it in MGPO and when it is measured.
+same setting they share the arm (the full method stands at the end of each). Arms that differ in training alone share
+their SFT; one that lacks a stage or tool lacks it from the teacher's trajectories on, or it would have been taught what
+it is then refused.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Arm:
     """Dotted config overrides, as `--set` takes them."""
     trained: Literal["no", "sft", "mgpo"] = "mgpo"
     """How far its proposer is trained: the base model, pi_ref, or pi_ref and then MGPO (or what replaces it)."""
+    own_sft: bool = False
+    """Its teacher plays under its overrides too; else it starts from the SFT of the full method."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,16 @@ ARMS = {
     "omega-0": Arm("MGPO without the stage advantage", ("mgpo.objective.name=mgpo_no_stage",)),
     "omega-0.25": Arm("MGPO, omega 0.25", ("mgpo.objective.omega=0.25",)),
     "omega-1": Arm("MGPO, omega 1", ("mgpo.objective.omega=1",)),
-    "one-shot": Arm("draft and submit", _ONE_SHOT),
-    "reflection": Arm("draft, refine and submit; no code is run", _only("draft, refine, finalize", "edit, skill")),
-    "tools": Arm("draft, check by code and submit; nothing is mended", _only("draft, check, finalize", "exec, skill")),
-    "no-pruning": Arm("skills cannot be dropped", ("episode.limits.tools=[exec, skill]",)),
+    "one-shot": Arm("draft and submit", _ONE_SHOT, own_sft=True),
+    "reflection": Arm(
+        "draft, refine and submit; no code is run", _only("draft, refine, finalize", "edit, skill"), own_sft=True
+    ),
+    "tools": Arm(
+        "draft, check by code and submit; nothing is mended",
+        _only("draft, check, finalize", "exec, skill"),
+        own_sft=True,
+    ),
+    "no-pruning": Arm("skills cannot be dropped", ("episode.limits.tools=[exec, skill]",), own_sft=True),
     "base": Arm("base model, draft and submit, no skills shown", (*_ONE_SHOT, "episode.show_skills=false"), "no"),
     "base-skills": Arm("base model, draft and submit", _ONE_SHOT, "no"),
     "base-workflow": Arm("base model, all stages and tools", (), "no"),

@@ -1,13 +1,13 @@
 """Trains and measures every (arm, seed) of a grid.
 
     <root>/budget.json          what every arm gets
-    <root>/start/<seed>/        a run: skill library and SFT, which the arms of the seed share
+    <root>/start/<arm>/<seed>/  a run: skill library and SFT; that of the full method is shared by most arms
     <root>/arms/<arm>/<seed>/   a run: its MGPO (if it has one), its measurement in stages/measure.json
     <root>/table.json, table.md, table.html
 
 Invariant: a (arm, seed) that has stages/measure.json is finished and never touched again; one that was interrupted goes
-on as any run does. All arms have the same budgets: one SFT, the same number of MGPO steps and episodes, the same number
-of measured episodes. Tokens are not held equal (a longer loop spends more); the yield is per token for that reason.
+on as any run does. All arms have the same budgets: the same number of teacher episodes, of MGPO steps and episodes, of
+measured episodes. Tokens are not held equal (a longer loop spends more); the yield is per token for that reason.
 
 The pools that judge stay up from one arm to the next; only what holds a policy is started anew.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 from pipeline import metrics, mini, stages
 from pipeline.ablation import measure, table
-from pipeline.ablation.grid import ARMS, arms_of
+from pipeline.ablation.grid import ARMS, FULL, arms_of
 from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.context import Context
@@ -104,34 +104,36 @@ class _Grid:
 
     async def run(self, arms: Sequence[str], seeds: int) -> None:
         for seed in range(seeds):
-            missing = [arm for arm in arms if not self._path(arm, seed, "stages", "measure.json").is_file()]
+            missing = [a for a in arms if not (self._path("arms", a, seed) / "stages" / "measure.json").is_file()]
             for arm in arms:
                 if arm not in missing:
                     self._progress.skip(f"{arm}, seed {seed}")
-            if missing:
-                await self._start(seed)
             for arm in missing:
                 self._progress.say(f"{arm}, seed {seed}", ARMS[arm].meaning)
                 await self._arm(arm, seed)
 
-    async def _start(self, seed: int) -> None:
-        """Skill library and SFT of a seed."""
-        with self._open(self._root / "start" / str(seed), ()) as context:
-            await self._cluster.renew(context.config)
-            await stages.run(context, "acquire")
-            await stages.run(context, "sft")
-
     async def _arm(self, arm: str, seed: int) -> None:
-        with self._open(self._path(arm, seed), ARMS[arm].overrides) as context:
+        start = await self._start(arm if ARMS[arm].own_sft else FULL, seed)
+        with self._open(self._path("arms", arm, seed), ARMS[arm].overrides) as context:
             await self._cluster.renew(context.config)
-            _share(self._root / "start" / str(seed), context.run)
+            _share(start, context.run)
             began = time.monotonic()
             proposer = await _proposer(context, arm)
             figures = await measure.run(context, proposer, self._episodes, self._downstream)
             context.run.finish("measure", figures, time.monotonic() - began)
 
-    def _path(self, arm: str, seed: int, *parts: str) -> Path:
-        return self._root.joinpath("arms", arm, str(seed), *parts)
+    async def _start(self, arm: str, seed: int) -> Path:
+        """Skill library and SFT, made once."""
+        root = self._path("start", arm, seed)
+        if not (root / "stages" / "sft.json").is_file():
+            with self._open(root, ARMS[arm].overrides) as context:
+                await self._cluster.renew(context.config)
+                await stages.run(context, "acquire")
+                await stages.run(context, "sft")
+        return root
+
+    def _path(self, kind: str, arm: str, seed: int) -> Path:
+        return self._root / kind / arm / str(seed)
 
     @contextmanager
     def _open(self, root: Path, overrides: Sequence[str]) -> Iterator[Context]:

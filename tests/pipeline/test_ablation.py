@@ -255,15 +255,28 @@ def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_
     calls, _ = stubs
     ablate(tmp_path / "a")
     assert calls == [
-        "start/0: acquire", "start/0: sft",
+        "start/full/0: acquire", "start/full/0: sft",
         "arms/full/0: mgpo", "measure full/0 of arms/full/0/mgpo with 4",
-        "measure sft/0 of start/0/sft with 4",
+        "measure sft/0 of start/full/0/sft with 4",
         "arms/grpo/0: mgpo", "measure grpo/0 of arms/grpo/0/mgpo with 4",
         "arms/omega-0/0: mgpo", "measure omega-0/0 of arms/omega-0/0/mgpo with 4",
     ]  # fmt: skip
     made = configs.load(tmp_path / "a" / "arms" / "grpo" / "0" / "config.yaml")
     assert (made.mgpo.objective.name, made.seed) == ("grpo", 0)
     assert (tmp_path / "a" / "arms" / "grpo" / "0" / "skills" / "one").is_dir()
+
+
+def test_an_arm_without_a_part_has_a_teacher_without_it(tmp_path, stubs):
+    calls, _ = stubs
+    ablate(tmp_path / "a", comparisons=("pruning",))
+    assert calls == [
+        "start/full/0: acquire", "start/full/0: sft", "arms/full/0: mgpo", "measure full/0 of arms/full/0/mgpo with 4",
+        "start/no-pruning/0: acquire", "start/no-pruning/0: sft",
+        "arms/no-pruning/0: mgpo", "measure no-pruning/0 of arms/no-pruning/0/mgpo with 4",
+    ]  # fmt: skip
+    for kind in ("start", "arms"):
+        made = configs.load(tmp_path / "a" / kind / "no-pruning" / "0" / "config.yaml")
+        assert made.episode.limits.tools == ("exec", "skill")
 
 
 def test_an_interrupted_grid_goes_on_where_it_was_and_can_grow(tmp_path, stubs):
@@ -279,7 +292,7 @@ def test_an_interrupted_grid_goes_on_where_it_was_and_can_grow(tmp_path, stubs):
     ]  # fmt: skip
     calls[:] = []
     found = ablate(tmp_path / "a", seeds=2)
-    assert calls[:2] == ["start/1: acquire", "start/1: sft"] and all("/1" in call for call in calls)
+    assert calls[:2] == ["start/full/1: acquire", "start/full/1: sft"] and all("/1" in call for call in calls)
     assert {arm: row["seeds"] for arm, row in found["arms"].items()} == {a: [0, 1] for a in arms_of(("start", "rl"))}
     calls[:] = []
     assert ablate(tmp_path / "a", seeds=2) == found == json.loads((tmp_path / "a" / "table.json").read_text())
