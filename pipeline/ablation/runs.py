@@ -1,8 +1,8 @@
 """Trains and measures every (arm, seed) of a grid.
 
-    <root>/budget.json          what every arm gets
-    <root>/start/<arm>/<seed>/  a run: skill library and SFT; that of the full method is shared by most arms
-    <root>/arms/<arm>/<seed>/   a run: its MGPO (if it has one), its measurement in stages/measure.json
+    <root>/config.yaml, stages/ablate.json   the config without overrides, what every arm gets
+    <root>/start/<arm>/<seed>/               a run: skill library and SFT; the full method's is shared by most arms
+    <root>/arms/<arm>/<seed>/                a run: its MGPO (if it has one), its measurement in stages/measure.json
     <root>/table.json, table.md, table.html
 
 Invariant: a (arm, seed) that has stages/measure.json is finished and never touched again; one that was interrupted goes
@@ -15,21 +15,19 @@ The pools that judge stay up from one arm to the next; only what holds a policy 
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline import metrics, mini, stages
+from pipeline import driver, metrics, mini, stages
 from pipeline.ablation import measure, table
 from pipeline.ablation.grid import ARMS, FULL, arms_of
 from pipeline.cluster import Cluster
 from pipeline.config import Config
 from pipeline.context import Context
-from pipeline.driver import closing
 from pipeline.metrics import Metrics
 from pipeline.progress import Progress
 from pipeline.records import Failure
@@ -37,8 +35,6 @@ from pipeline.rundir import RunDir
 
 Configure = Callable[[Sequence[str]], Config]
 """The user's config with further overrides."""
-
-_BUDGET = "budget.json"
 
 
 def ablate(
@@ -56,40 +52,45 @@ def ablate(
         "measured_episodes": episodes,
         "downstream_episodes": downstream,
     }
-    _adopt(root, budget)
-    with Progress() as progress:
+    with closing(RunDir.open(root, config)) as run, Progress() as progress:
+        _adopt(run, budget)
         cluster = Cluster(config)
         grid = _Grid(configure, root, cluster, progress, episodes, downstream)
-        asyncio.run(closing(cluster, grid.run(arms_of(comparisons), seeds)))
-    return write_table(root, comparisons, seeds)
+        asyncio.run(driver.closing(cluster, grid.run(arms_of(comparisons), seeds)))
+        return write_table(run, comparisons, seeds)
 
 
-def write_table(root: Path, comparisons: tuple[str, ...], seeds: int) -> dict[str, Any]:
+def write_table(root: RunDir, comparisons: tuple[str, ...], seeds: int) -> dict[str, Any]:
     """The table of the finished (arm, seed) pairs, as JSON, Markdown and HTML in `root`."""
     figures: dict[str, dict[int, dict[str, Any]]] = {}
     curves: dict[str, list[list[dict[str, Any]]]] = {}
     for arm in arms_of(comparisons):
         for seed in range(seeds):
-            run = RunDir(root / "arms" / arm / str(seed), -1)
+            run = RunDir(root.path("arms", arm, str(seed)), -1)
             if done := run.result("measure"):
                 figures.setdefault(arm, {})[seed] = done["result"]
                 if rows := metrics.read(run).get("mgpo"):
                     curves.setdefault(arm, []).append(rows)
-    found = table.make(figures, comparisons) | {"budget": json.loads((root / _BUDGET).read_text())}
-    (root / "table.json").write_text(json.dumps(found, indent=1) + "\n")
-    (root / "table.md").write_text(table.markdown(found))
-    (root / "table.html").write_text(table.page(found, curves))
+    found = table.make(figures, comparisons, _budget(root))
+    root.write_json("table.json", found)
+    root.write_text("table.md", table.markdown(found))
+    root.write_text("table.html", table.page(found, curves))
     return found
 
 
-def _adopt(root: Path, budget: dict[str, int]) -> None:
+def _adopt(run: RunDir, budget: dict[str, int]) -> None:
     """Raises Failure where the directory's arms had another budget."""
-    path = root / _BUDGET
-    if path.is_file() and (before := json.loads(path.read_text())) != budget:
+    if run.result("ablate") and (before := _budget(run)) != budget:
         name = next(n for n in budget if before.get(n) != budget[n])
-        raise Failure(f"{path}: {name} was {before.get(name)}, is now {budget[name]}; take another --run-dir")
-    root.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(budget) + "\n")
+        raise Failure(f"{run.root}: {name} was {before.get(name)}, is now {budget[name]}; take another --run-dir")
+    run.finish("ablate", budget, 0.0)
+
+
+def _budget(run: RunDir) -> dict[str, int]:
+    done = run.result("ablate")
+    assert done is not None
+    budget: dict[str, int] = done["result"]
+    return budget
 
 
 class _Grid:

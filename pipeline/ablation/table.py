@@ -28,8 +28,8 @@ Figures = Mapping[str, Mapping[int, Mapping[str, Any]]]
 """arm -> seed -> metric -> value."""
 
 
-def make(figures: Figures, comparisons: Sequence[str]) -> dict[str, Any]:
-    """The table as JSON: `arms`, and `orderings` of each comparison."""
+def make(figures: Figures, comparisons: Sequence[str], budget: Mapping[str, int]) -> dict[str, Any]:
+    """The table as JSON: `arms`, `orderings` of each comparison, and the budget of every arm."""
     return {
         "arms": {
             arm: {
@@ -46,6 +46,7 @@ def make(figures: Figures, comparisons: Sequence[str]) -> dict[str, Any]:
             for metric in _JUDGED_BY
             if lower in figures and higher in figures
         ],
+        "budget": dict(budget),
     }
 
 

@@ -96,7 +96,7 @@ def figures(**arms):
 
 
 def verdict_of(**arms):
-    made = table.make(figures(**arms), ("rl",))
+    made = table.make(figures(**arms), ("rl",), {})
     (found,) = [o for o in made["orderings"] if o["metric"] == "hard_yield_per_1k"]
     return found
 
@@ -112,10 +112,10 @@ def test_differences_are_paired_by_seed():
 
 
 def test_what_is_not_measured_is_null_and_said_to_be():
-    made = table.make(figures(grpo=[1.0], full=[2.0]), ("rl",))
+    made = table.make(figures(grpo=[1.0], full=[2.0]), ("rl",), {"mgpo_steps": 3})
     assert made["arms"]["grpo"]["solver"] is None
     assert {o["verdict"] for o in made["orderings"] if o["metric"] == "solver"} == {"not measured"}
-    text = table.markdown(made | {"budget": {"mgpo_steps": 3}})
+    text = table.markdown(made)
     (row,) = [line for line in text.splitlines() if line.startswith("| grpo |")]
     assert row == "| grpo | 1 | – | – | 1.00 | – | – |"
 
@@ -124,7 +124,7 @@ def test_the_page_is_whole_with_and_without_intervals():
     one, two = {"grpo": [1.0], "full": [2.0]}, {"grpo": [1.0, 2.0], "omega-0": [0.0, 0.0], "full": [2.0, 4.0]}
     for arms, plots in ((one, 1), (two, 2)):  # omega-0 is in two comparisons
         curves = {"full": [[{"step": 1, "hard_yield_per_1k": 0.5}, {"step": 2, "hard_yield_per_1k": 0.7}]]}
-        page = table.page(table.make(figures(**arms), ("rl",)) | {"budget": {}}, curves)
+        page = table.page(table.make(figures(**arms), ("rl",), {}), curves)
         assert page.count("<figure>") == page.count("</figure>") == plots + 1
         assert "nan" not in page.lower() and page.endswith("</html>\n")
 
@@ -304,7 +304,7 @@ def test_another_budget_is_refused(tmp_path, stubs):
     ablate(tmp_path / "a")
     with pytest.raises(Failure, match=r"measured_episodes was 4, is now 8; take another --run-dir"):
         ablate(tmp_path / "a", episodes=8)
-    with pytest.raises(Failure, match=r"mgpo_steps was 12, is now 3"):
+    with pytest.raises(Failure, match=r"mgpo.steps was 12, is now 3"):
         ablate(tmp_path / "a", sets=["mgpo.steps=3"])
 
 
