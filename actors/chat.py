@@ -98,8 +98,9 @@ def solver_messages(question: str, system_prompt: str) -> list[Message]:
 
 def task_messages(category: str, skills: Sequence[Skill], system_prompt: str) -> list[Message]:
     """The start of an episode: skills are shown by id and intent only."""
-    listed = "\n".join(f"- {s.id}: {s.intent}" for s in skills)
-    user = f"Category: {category}\nSkills:\n{listed}\nStage: draft"
+    listed = "".join(f"- {s.id}: {s.intent}\n" for s in skills)
+    offer = f"Skills:\n{listed}" if skills else ""
+    user = f"Category: {category}\n{offer}Stage: draft"
     return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user}]
 
 

@@ -113,9 +113,12 @@ class Environment:
         result: ToolResult | None = None
         if isinstance(call, Malformed):
             result = self._result("", "malformed", call.message)
+        elif stage not in self._limits.stages:
+            stages = ", ".join(self._limits.stages)
+            result = self._result("", "malformed", f"Malformed turn: no stage {stage}; stages are {stages}")
         elif isinstance(call, ToolCall):
             action, result = await self._call(call)
-        self.stage = _suggested(stage, action, result)
+        self.stage = self._next(stage, action, result)
         return stage, action, result
 
     async def close(self) -> None:
@@ -124,6 +127,9 @@ class Environment:
 
     async def _call(self, call: ToolCall) -> tuple[Action, ToolResult]:
         a = call.arguments
+        if call.name != "submit" and call.name not in self._limits.tools:
+            tools = ", ".join((*self._limits.tools, "submit"))
+            return "think", self._result("", "malformed", f"Malformed call: no tool {call.name!r}; tools are {tools}")
         if call.name == "exec":
             return "exec", await self._exec(a["code"])
         if call.name == "edit":
@@ -158,6 +164,14 @@ class Environment:
         if self._opened:
             await self._tools.set_skills(list(self.active.values()))
         return self._result("edit", "ok", f"Skills: {', '.join(self.active) or 'none'}")
+
+    def _next(self, stage: Stage, action: Action, result: ToolResult | None) -> Stage:
+        """The stage to suggest: the usual one, or where that is withheld a later one than this turn's."""
+        suggested = _suggested(stage, action, result)
+        if suggested in self._limits.stages:
+            return suggested
+        first = max(STAGES.index(stage) + 1, STAGES.index(suggested))
+        return next((s for s in STAGES[first:] if s in self._limits.stages), "finalize")
 
     def _unknown(self, tool: str, ids: list[str], known: dict[str, Skill]) -> ToolResult:
         return self._result(tool, "error", f"Error: no skill {ids[0][:40]!r}; skills are {', '.join(known) or 'none'}")

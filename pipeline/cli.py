@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,11 @@ CHAOS_KEYS = {
     "resumed": "times that the command was given again",
     "tokens_wasted": "of all kills",
     "wall_s": "of the run under fire",
+}
+ABLATE_KEYS = {
+    "arms": "arm -> {meaning, seeds, and of each metric {mean, interval (95 % over seeds), values} or null}",
+    "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
+    "budget": "what every arm got",
 }
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
@@ -220,6 +225,36 @@ def _audit_verifiers(args: argparse.Namespace) -> int:
         return await run_audit(committee, sound_problems(args.problems, config.seed), config.seed)
 
     _print(args.json, asyncio.run(closing(cluster, work())))
+    return 0
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    from pipeline.ablation import grid
+    from pipeline.ablation.runs import ablate
+    from pipeline.rundir import default_root
+
+    quick = grid.QUICK if args.quick else ()
+    wanted = (
+        tuple(args.only.split(",")) if args.only else grid.QUICK_COMPARISONS if args.quick else tuple(grid.COMPARISONS)
+    )
+    if unknown := [name for name in wanted if name not in grid.COMPARISONS]:
+        raise Failure(f"--only {unknown[0]}: no comparison; expected some of {', '.join(grid.COMPARISONS)}")
+    seeds, episodes, downstream = (
+        given if given is not None else default
+        for given, default in zip(
+            (args.seeds, args.episodes, args.downstream), (2, 40, 0) if args.quick else (3, 160, 240), strict=True
+        )
+    )
+
+    def configure(overrides: Sequence[str]) -> Config:
+        return configs.load(args.config, [*quick, *args.set, *overrides])
+
+    root = args.run_dir or default_root(configure(("name=ablation",)))
+    table = ablate(configure, root, wanted, seeds, episodes, downstream)
+    if args.json:
+        print(json.dumps(table))
+    else:
+        print((root / "table.md").read_text() + f"\npage      {root / 'table.html'}")
     return 0
 
 
@@ -338,6 +373,18 @@ def _parser() -> argparse.ArgumentParser:
     audit = add("audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS)
     audit.add_argument("--problems", type=int, default=1000, metavar="N", help="sound ones, and as many planted (1000)")
 
+    ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
+    ablate.description = _ablation_help()
+    ablate.add_argument("--only", metavar="NAMES", help="comparisons, e.g. rl,pruning; default: all")
+    ablate.add_argument("--seeds", type=int, metavar="N", help="trainings of every arm (3; quick 2)")
+    ablate.add_argument(
+        "--episodes", type=int, metavar="N", help="measured of each arm, on held-out skills (160; quick 40)"
+    )
+    ablate.add_argument(
+        "--downstream", type=int, metavar="N", help="written by each arm for its solver, 0 for no solver (240; quick 0)"
+    )
+    ablate.add_argument("--quick", action="store_true", help="a small form, 15 minutes at most on two cores")
+
     config: Any = commands.add_parser("config", help="show or validate a config").add_subparsers(
         required=True, metavar="WHAT"
     )
@@ -359,6 +406,29 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--scale", type=float, default=1.0, help="share of the training steps, to try it out")
     build.add_argument("--threads", type=int, default=2)
     return parser
+
+
+def _ablation_help() -> str:
+    from pipeline.ablation.grid import ARMS, COMPARISONS
+
+    width = max(map(len, ARMS))
+    return "\n".join(
+        [
+            "Train every arm of a grid with the same budget, measure what its proposer writes on held-out skill",
+            "combinations, and say which of the paper's orderings hold, with intervals over seeds.",
+            "",
+            "The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the",
+            "same command can be given until the table is whole; a larger --seeds or --only adds to it. Results:",
+            "table.json, table.md and table.html in the run directory (runs/ablation-<digest>), where each arm is a",
+            "run of its own, for `propose report` too. Budgets are equal in episodes and steps, not in tokens.",
+            "",
+            "comparisons:",
+            *(f"  {name:<{width}}  {', '.join(c.arms)}" for name, c in COMPARISONS.items()),
+            "",
+            "arms:",
+            *(f"  {name:<{width}}  {arm.meaning}" for name, arm in ARMS.items()),
+        ]
+    )
 
 
 def _keys(keys: Mapping[str, str]) -> str:

@@ -301,6 +301,17 @@ class Cluster:
             weights=weights, sink=sink, threads=model.engine.threads,
         )  # fmt: skip
 
+    async def renew(self, config: Config) -> None:
+        """Go on with another run: what holds a policy, its weights or its rollouts is started anew when next needed;
+        the pools that judge stay, so `config` must agree with the one before in all that they read."""
+        for name in ("teacher", "proposer", "student"):
+            await self.stop(name)
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors.clear()
+        self._named.clear()
+        self.config = config
+
     async def stop(self, name: str) -> None:
         """Take a pool down and free what it held."""
         task = self._apps.pop(name, None)

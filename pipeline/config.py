@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline.records import Failure
+from pipeline.records import STAGES, Failure, Stage
 
 
 class Section(BaseModel):
@@ -162,6 +162,16 @@ class EpisodeLimits(Section):
     max_tool_chars: Positive = 300
     """Characters of a tool result the agent is shown."""
     wall_s: Seconds = 90
+    tools: tuple[Literal["exec", "edit", "skill"], ...] = ("exec", "edit", "skill")
+    """What the agent may call beside submit; another call is answered as one that could not be read."""
+    stages: tuple[Stage, ...] = STAGES
+    """Cognitive stages of the loop, for ablations. A turn that names another one is answered as malformed."""
+
+    @model_validator(mode="after")
+    def _has_ends(self) -> EpisodeLimits:
+        if not {"draft", "finalize"} <= set(self.stages):
+            raise ValueError(f"stages {list(self.stages)} must hold draft and finalize")
+        return self
 
 
 class Episode(Section):
@@ -170,6 +180,8 @@ class Episode(Section):
     """top_p cuts a tail that a tiny model gets wrong; recorded log-probabilities are the whole distribution's."""
     attempts: Positive = 3
     """How often a task is issued before an infra error counts it failed."""
+    show_skills: bool = True
+    """Off: the agent is told its category only (the ablation's bare prompt)."""
 
 
 class Sandbox(Section):
@@ -299,6 +311,19 @@ class Prober(Section):
 # ---------------------------------------------------------------- rewards and objectives
 
 
+class ReflectionJudge(Section):
+    """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    weight: float = Field(default=0.2, ge=0)
+    """Process reward of an episode whose reflections are all coherent, shared out among them."""
+    max_tokens: Positive = 256
+    timeout_s: Seconds = 60
+    concurrency: Positive = 16
+
+
 class Reward(Section):
     base: float = 1.0
     """R_base (open in the paper)."""
@@ -318,6 +343,8 @@ class Reward(Section):
     """A tool call that could not be read."""
     repeated: float = Field(default=-0.2, le=0)
     """The same call again."""
+    judge: ReflectionJudge | None = None
+    """Adds its credit to what the rules above give."""
 
     @model_validator(mode="after")
     def _not_farmable(self) -> Reward:

@@ -4,8 +4,8 @@ Terminal (PAPER): r_T = V * (base + 1[rho > 0] * difficulty * (1 - rho)), with V
 prober's Pass@k. Only what a prober can solve at all earns the difficulty bonus.
 
 Process (the paper gives credit for tool calls that run and for coherent reflection, and leaves sizes and judge open).
-A *check* is an `exec` turn. It *passes* if it ran, is no repetition, and its code computes and prints something. What
-a turn can earn:
+A *check* is an `exec` turn. It *passes* if it ran, is no repetition, its code computes something, and its last line of
+output ends in the answer that was submitted (in anything, where nothing was). What a turn can earn:
 
 | turn | reward |
 |---|---|
@@ -18,19 +18,24 @@ a turn can earn:
 | an edit that was refused, or that returns to a selection of skills held before | `needless_edit` |
 | anything else, infrastructure failures included | 0 |
 
+With `reward.judge` a model's credit for coherent reflections is added (`actors/reflection.py`), bounded an episode.
+
 Why nothing is gained by acting for the reward: `exec_ok` is paid once an episode, whatever the number of checks; a
 repair is paid once a failure and earns no more than the failure costs (the config enforces it), so that failing on
-purpose brings nothing; every repetition costs; an edit is paid only where a check went from failing to passing.
+purpose brings nothing; every repetition costs; an edit is paid only where a check went from failing to passing; and
+code that has nothing to do with the answer passes for no check. What these rules cannot see: code that was written to
+print the answer that the agent had in mind. The committee judges that answer.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 
 from actors.chat import ToolCall, parse_turn
 from pipeline.config import Reward
-from pipeline.records import Episode, Failure, Probe, Turn, Verdict
+from pipeline.records import Episode, Failure, Probe, Problem, Turn, Verdict
 
 
 def terminal(verdict: Verdict | None, probe: Probe | None, reward: Reward) -> float:
@@ -71,7 +76,7 @@ def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
             if turn.tool.status != "ok":
                 rewards[i] = reward.exec_error
                 failed, standing = i, None
-            elif not repeated and _computes(call) and turn.tool.content.strip():
+            elif not repeated and _computes(call) and _shows(turn.tool.content, episode.submitted):
                 if failed is not None:
                     _pay_repair(turns, rewards, failed, i, reward)
                     failed = None
@@ -117,6 +122,12 @@ def _identity(call: ToolCall) -> str:
     """What a call is, whatever the layout and the comments of its code."""
     code = _code(call) if call.name == "exec" else None
     return ast.dump(code) if code is not None else json.dumps([call.name, call.arguments], sort_keys=True)
+
+
+def _shows(output: str, submitted: Problem | None) -> bool:
+    """The output is about the problem: its last line ends in the answer."""
+    answer = re.escape(submitted.answer) if submitted else r"\S+"
+    return re.search(rf"(?<!\w){answer}\s*$", output.rstrip().rpartition("\n")[2]) is not None
 
 
 def _computes(call: ToolCall) -> bool:

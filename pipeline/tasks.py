@@ -19,12 +19,20 @@ def make_curriculum(context: Context) -> Curriculum:
     return Curriculum(list(library), context.config.mgpo.curriculum, excluded=is_heldout)
 
 
+def make_heldout(context: Context) -> Curriculum:
+    """Over the held-out skill combinations alone, to measure with."""
+    library = SkillLibrary.load(context.run.path("skills"))
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=lambda ids: not is_heldout(ids))
+
+
 def make_tasks(context: Context, curriculum: Curriculum, stage: str, step: int, groups: int, size: int) -> list[Task]:
     """`groups` skill prompts of `size` tasks each; the tasks of a group differ in seed only."""
     tasks = []
     for g in range(groups):
         group = f"{stage}-{step:06d}-{g:04d}"
         category, skills = curriculum.sample(context.rng(group))
+        if not context.config.episode.show_skills:
+            skills = ()
         for i in range(size):
             name = f"{group}-{i:02d}"
             tasks.append(Task(id=name, group_id=group, category=category, skills=skills, seed=context.seed(name)))

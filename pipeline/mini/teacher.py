@@ -91,9 +91,11 @@ class _Proposer:
         self.mine = [m["content"] for m in messages if m["role"] == "assistant"]
         last = messages[-1]["content"]
         self.failed = last.endswith("Stage: refine")
+        self.last_word = last.endswith("Stage: finalize")
         response = re.search(r"<tool_response>\n(.*)\n</tool_response>", last, re.DOTALL)
         self.response = response[1] if response else None
         self.active = _active(self.offered, messages)
+        self.must_keep = any("no tool 'edit'" in m["content"] for m in messages if m["role"] == "user")
         self.text = next((t for m in reversed(self.mine) if (t := _drafted(m))), None)
         self.calls = [c["arguments"]["code"] for m in self.mine if (c := _call_of(m)) and c["name"] == "exec"]
         self.rng = Random(f"{seed} {task} {self.mine}")
@@ -105,7 +107,9 @@ class _Proposer:
             return self._draft()
         called = _call_of(self.mine[-1])
         if called is None or self.response is None:
-            return self._after_writing()
+            return self._look_again() if self.failed else self._after_writing()
+        if self.last_word and "Error: " in self.response:  # asked to come to an end, with a check that failed
+            return _submit(self.text.question, _in_the_head(self.text, self.rng))
         if called["name"] == "edit":
             return "## Refine\n" + self._without_dropped().question
         if self.failed or called["name"] != "exec":
@@ -133,7 +137,8 @@ class _Proposer:
         level, extra = self.rng.choice((0, 1, 1, 2, 2)), self.rng.choice((0, 0, 0, 1, 1, 2))
         if len(self.active) > 3:
             extra = 0
-        return write(self.active, self.rng, level, extra)
+        skills = self.active if feasible(frozenset(self.active)) else self.rng.choice(largest_feasible(self.active))
+        return write(skills, self.rng, level, extra)
 
     def _overloaded(self) -> Text | None:
         """A draft that tries to use skills that do not go together; None where the teacher sees it coming."""
@@ -153,6 +158,8 @@ class _Proposer:
 
     def _prune(self, header: str) -> str:
         keep = self.rng.choice(largest_feasible(self.active))
+        if self.must_keep:
+            return f"{header}\n{self._sound().question}"
         drop = [s for s in self.active if s not in keep]
         clash = next((k for k in self.active if k in keep and not feasible(frozenset((k, drop[0])))), None)
         why = f"{drop[0]} does not go with {clash}." if clash else f"{', '.join(drop)} does not fit."
@@ -162,13 +169,20 @@ class _Proposer:
 
     def _after_writing(self) -> str:
         assert self.text is not None
-        if self.style < AT_ONCE:
+        if self.style < AT_ONCE or self.last_word:
             return _submit(self.text.question, _in_the_head(self.text, self.rng))
         return self._check()
 
     def _check(self, plain: bool = False) -> str:
         assert self.text is not None
         return "## Check\n" + _tool("exec", {"code": code_of(self.text, () if plain else self.active)})
+
+    def _look_again(self) -> str:
+        """Asked to refine a draft that nothing was run on: what is wrong with it is seen by reading it."""
+        assert self.text is not None
+        if self.text.fault or self.text.skills != frozenset(self.active):
+            return self._mend()
+        return "## Refine\n" + self.text.question
 
     def _mend(self) -> str:
         """After a failed check: drop a skill that cannot fit, else change the numbers; give up after four checks."""

@@ -158,6 +158,39 @@ def pairs(rows: Sequence[Pair]) -> str:
     return _legend(["after", "before"]) + _svg(parts, height, "before and after")
 
 
+def ranges(
+    rows: Sequence[tuple[str, float, tuple[float, float] | None, Sequence[float]]], percent: bool = False
+) -> str:
+    """Means with their intervals on one axis from zero: label, mean, interval (None: not known), the single values."""
+    left, row = 96, 26
+    height = row * len(rows) + 26
+    seen = [v for _, mean, interval, values in rows for v in (mean, *(interval or ()), *values)]
+    ticks = _ticks(min(0.0, *seen), max(seen))
+
+    def px(v: float) -> float:
+        return left + (WIDTH - left - 16) * (v - ticks[0]) / (ticks[-1] - ticks[0])
+
+    parts = [
+        f'<line class="grid" x1="{px(t):.1f}" x2="{px(t):.1f}" y1="2" y2="{height - 20}"/>'
+        f'<text class="tick" x="{px(t):.1f}" y="{height - 6}" text-anchor="middle">{_tick(t, percent)}</text>'
+        for t in ticks
+    ]
+    for i, (label, mean, interval, values) in enumerate(rows):
+        y = row * i + row / 2
+        parts.append(f'<text class="label" x="4" y="{y + 4:.1f}">{text(label)}</text>')
+        if interval:
+            parts.append(
+                f'<line class="interval c1" x1="{px(interval[0]):.1f}" x2="{px(interval[1]):.1f}" '
+                f'y1="{y:.1f}" y2="{y:.1f}"/>'
+            )
+        parts += [f'<circle class="dot c5" cx="{px(v):.1f}" cy="{y:.1f}" r="1.8"/>' for v in values]
+        tip = f"{label}: {number(mean, percent)}"
+        parts.append(
+            f'<circle class="dot c1" cx="{px(mean):.1f}" cy="{y:.1f}" r="4"><title>{text(tip)}</title></circle>'
+        )
+    return _svg(parts, height, "means and intervals")
+
+
 def _svg(parts: Sequence[str], height: int, label: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{text(label)}">' + "".join(parts) + "</svg>"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.records import STAGES
+
 
 @dataclass(frozen=True)
 class Plot:
@@ -36,6 +38,12 @@ MGPO = (
          "The first is how far the policy has moved; the second is engine against trainer."),
     Plot("Trainer: gate", (("train/gate", "mean gate"), ("train/gate_saturated", "saturated (gate < ½)")),
          "The asymmetric gate of the objective, over tokens.", percent=True),
+    Plot("Trainer: nothing to prefer", (("train/degenerate_groups", "groups with equal rewards"),
+                                        ("train/stage_advantage_zero", "actions without a stage advantage")),
+         "Where the advantages are zero by definition, and a step teaches nothing.", percent=True),
+    Plot("Trainer: stage advantage", tuple((f"train/stage_advantage/{s}_rms", s) for s in STAGES),
+         "Root mean square of A_S, by cognitive stage.", zero=True),
+    Plot("Trainer: length", (("train/response_tokens", "tokens"),), "The agent's own tokens of an episode."),
     Plot("Trainer: entropy", (("train/entropy", "entropy"),), "Nats a token."),
     Plot("Speed", (("sampled_tokens_per_s", "tokens/s"),),
          "Sampled tokens a second of rollout, tools and judges included."),

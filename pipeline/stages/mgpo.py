@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import answer
+from actors.reflection import ReflectionJudge
 from pipeline import accounts, metrics, probing, rewards
 from pipeline.calls import Watchdog, map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
@@ -91,6 +92,8 @@ class Producer:
         self._curriculum: Curriculum = make_curriculum(context)
         self._ladder = probing.Ladder()
         self._seen: set[str] = set()
+        judge = context.config.reward.judge
+        self._judge = ReflectionJudge(judge) if judge else None
         steps = context.run.steps("mgpo")
         if steps:
             state = json.loads((steps[-1] / "state.json").read_text())
@@ -112,7 +115,7 @@ class Producer:
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
         raise_if_all_failed("mgpo", judged)
         duplicates = self._duplicates(judged)
-        rows = self._rows(judged, duplicates, oldest=step - 1 - c.mgpo.max_staleness)
+        rows = await self._credited(judged, self._rows(judged, duplicates, oldest=step - 1 - c.mgpo.max_staleness))
         facts = summarize(judged, len(duplicates)) | {
             "reward": mean([terminal for _, _, terminal in rows]),
             "rollout_s": time.monotonic() - start,
@@ -177,6 +180,18 @@ class Producer:
             )
             for j in usable
             if sizes[j.episode.task.group_id] >= 2
+        ]
+
+    async def _credited(self, judged: list[Judged], rows: list[Any]) -> list[Any]:
+        """The rows, with what the judge of reflections adds to the process rewards."""
+        if self._judge is None:
+            return rows
+        self._dog.beat("the judge of reflections")
+        episodes = {j.key: j.episode for j in judged}
+        credit = await map_bounded(self._judge.credit, [episodes[key] for key, _, _ in rows], len(rows))
+        return [
+            (key, tuple(map(sum, zip(process, more, strict=True))), terminal)
+            for (key, process, terminal), more in zip(rows, credit, strict=True)
         ]
 
     def _learn(self, judged: list[Judged]) -> None:

@@ -92,12 +92,17 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
 def _played(context: Context) -> Iterator[Judged]:
     """Everything on disk, in the order of the tasks."""
     for folder in context.run.steps("synthesize"):
-        verdicts = iter(read_records(folder / "verdicts.parquet", Verdict))
-        probes = iter(read_records(folder / "probes.parquet", Probe))
-        for episode in read_records(folder / "episodes.parquet", Episode):
-            # In the order they were written: two episodes may have submitted one question, with different answers.
-            verdict = next(verdicts) if episode.submitted is not None and episode.outcome.kind == "ok" else None
-            yield Judged(episode, verdict, next(probes) if verdict and verdict.accepted else None)
+        yield from judged_in(folder)
+
+
+def judged_in(folder: Path) -> Iterator[Judged]:
+    """What a step directory holds, in the order of its tasks."""
+    verdicts = iter(read_records(folder / "verdicts.parquet", Verdict))
+    probes = iter(read_records(folder / "probes.parquet", Probe))
+    for episode in read_records(folder / "episodes.parquet", Episode):
+        # In the order they were written: two episodes may have submitted one question, with different answers.
+        verdict = next(verdicts) if episode.submitted is not None and episode.outcome.kind == "ok" else None
+        yield Judged(episode, verdict, next(probes) if verdict and verdict.accepted else None)
 
 
 def _export(context: Context) -> dict[str, Any]:

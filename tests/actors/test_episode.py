@@ -171,6 +171,40 @@ def test_the_agents_own_stage_stands_and_without_a_header_the_suggested_one():
     assert [t.stage for t in episode.turns] == ["draft", "refine", "check", "finalize"]
 
 
+def test_a_withheld_tool_is_answered_as_one_that_does_not_exist():
+    limits = ROOMY.model_copy(update={"tools": ("edit",)})
+    tools = Tools()
+    turns = ["## Check\n" + call("exec", code="x"), call("edit", drop=["gcd"]), SUBMIT]
+    episode, _, seen = play(turns, tools, limits)
+    assert facts(episode)[:2] == [("check", "think", "malformed"), ("check", "edit", "ok")]
+    assert "no tool 'exec'; tools are edit, submit" in seen[3]["content"]
+    assert tools.log == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "suggested"),
+    [
+        (("draft", "finalize"), ["finalize", "finalize", "finalize"]),
+        (("draft", "check", "finalize"), ["check", "finalize", "finalize"]),
+        (("draft", "refine", "finalize"), ["refine", "refine", "finalize"]),
+        (STAGES, ["check", "refine", "check"]),
+    ],
+)
+def test_withheld_stages_are_never_suggested_and_answered_as_malformed(stages, suggested):
+    limits = ROOMY.model_copy(update={"stages": stages})
+    turns = ["## Draft\na", "## Check\n" + call("exec", code="x"), "## Refine\nb", SUBMIT]
+    episode, _, seen = play(turns, Tools(error("Error: ValueError")), limits)
+    assert [m["content"].rpartition("Stage: ")[2] for m in seen if m["role"] == "user"][1:] == suggested
+    for turn in episode.turns[1:3]:
+        assert (turn.tool is not None and turn.tool.status == "malformed") == (turn.stage not in stages)
+
+
+def test_an_agent_that_is_offered_no_skills_sees_its_category_alone():
+    episode, _, seen = play([SUBMIT], task=TASK.model_copy(update={"skills": ()}))
+    assert seen[1]["content"] == "Category: maths\nStage: draft"
+    assert episode.active == ()
+
+
 def test_reading_a_skill_shows_its_method_and_keeps_the_stage():
     episode, _, seen = play([call("skill", id="gcd"), call("skill", id="nope"), SUBMIT])
     assert [t.action for t in episode.turns] == ["think", "think", "submit"]

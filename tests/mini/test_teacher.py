@@ -16,7 +16,8 @@ from actors.episode import run_episode
 from actors.policies import TextPolicy
 from actors.sandbox_pool import SandboxPool
 from actors.tools import SandboxTools
-from pipeline.config import EpisodeLimits
+from pipeline.ablation.grid import ARMS
+from pipeline.config import EpisodeLimits, load
 from pipeline.mini import resolve
 from pipeline.mini.domain import CATEGORIES, SKILL_IDS, feasible, is_heldout, skills_in
 from pipeline.mini.knowledge import KNOWLEDGE
@@ -139,11 +140,11 @@ def tasks(n: int, seed: int, library: SkillLibrary) -> list[Task]:
     return found
 
 
-def play(task: Task):
+def play(task: Task, limits: EpisodeLimits = LIMITS):
     tools = Interpreter()
     policy = TextPolicy(lambda messages: TEACHER.complete(messages, task.seed), CHAT)
     episode, rollout = asyncio.run(
-        run_episode(task, 0, policy, tools, CHAT, "You write problems.", LIMITS, lambda: 0.0)
+        run_episode(task, 0, policy, tools, CHAT, "You write problems.", limits, lambda: 0.0)
     )
     return episode, rollout, tools
 
@@ -210,6 +211,21 @@ def test_a_checked_answer_is_what_the_tool_printed(played):
             assert episode.submitted.answer == results[-1].content
         if any(t.tool.status == "error" for t in episode.turns if t.action == "exec"):
             assert any(not ok for _, ok in tools.log)
+
+
+@pytest.mark.parametrize("arm", ["one-shot", "reflection", "tools", "no-pruning"])
+def test_the_teacher_makes_do_without_a_stage_or_a_tool(library, arm):
+    """What the ablation's arms learn from: it comes to an end, and what it is refused it does not try twice."""
+    limits = load(None, ARMS[arm].overrides).episode.limits
+    episodes = [play(task, limits)[0] for task in tasks(150, 2, library)]
+    assert all(e.outcome.kind == "ok" for e in episodes)
+    for e in episodes:
+        refused = [t for t in e.turns if t.tool and t.tool.status == "malformed"]
+        assert len(refused) <= 2 and all("no tool" in t.tool.content for t in refused if t.tool)
+        assert {t.stage for t in e.turns} <= set(limits.stages)
+        assert not any(t.action in ("exec", "edit") and t.action not in limits.tools for t in e.turns)
+    fitting = [e for e in episodes if feasible(frozenset(s.id for s in e.task.skills))]
+    assert sum(verdict(e) == "ok" for e in fitting) > 0.4 * len(fitting)
 
 
 def test_problems_of_a_task_never_cross_the_heldout_split(played):

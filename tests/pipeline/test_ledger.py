@@ -24,7 +24,7 @@ from pipeline.records import Episode, Failure, Rollout
 from pipeline.rundir import RunDir
 from tests.pipeline.judged import episode, rollout, task
 
-examples = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 tasks = st.lists(
     st.tuples(st.integers(0, 2), st.sampled_from(["trained", "filtered", "failed"])), min_size=1, max_size=5
@@ -264,12 +264,19 @@ def tamper(data, run):
     return "rmtree", path
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.data())
-def test_whatever_single_thing_is_corrupted_the_audit_finds_it(data):
+@pytest.fixture(scope="module")
+def played():
     with directory() as run:
         play(run, whole)
         assert accounts.audit(run)["findings"] == []
+        yield run
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_whatever_single_thing_is_corrupted_the_audit_finds_it(played, data):
+    with tempfile.TemporaryDirectory(prefix="ledger-") as folder:
+        run = RunDir(Path(shutil.copytree(played.root, f"{folder}/run")), -1)
         what = tamper(data, run)
         found = accounts.audit(run)["findings"]
         assert found, what

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from actors.passk import estimate
 from pipeline.config import Reward, validate
-from pipeline.records import Episode, Failure, Outcome, Skill, Task, ToolResult, Turn, Verdict
+from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Verdict
 from pipeline.rewards import process, terminal
 
 R = Reward()
@@ -51,10 +51,12 @@ SUBMIT = turn(
 BAD = turn("think", "check", "<tool_call>\n{oops\n</tool_call>", ToolResult(tool="", status="malformed", content="no"))
 
 
-def rewards(*turns, reward=R):
+def rewards(*turns, reward=R, answer=None):
+    """`answer` of the problem that was submitted, if one was."""
     episode = Episode(
         id="e", attempt=1, task=Task(id="e", group_id="g", category="maths", skills=SKILLS, seed=0), turns=turns,
-        active=("add",), submitted=None, outcome=Outcome(kind="ok"), policy_versions=(0,), prompt_tokens=1,
+        active=("add",), submitted=Problem.make("q", answer) if answer else None, outcome=Outcome(kind="ok"),
+        policy_versions=(0,), prompt_tokens=1,
         sampled_tokens=1, wall_s=0.0,
     )  # fmt: skip
     return process(episode, reward)
@@ -150,6 +152,22 @@ def test_refused_edits_and_going_back_cost():
 )
 def test_code_that_computes_or_shows_nothing_is_not_paid(code, content):
     assert rewards(check(code, content=content)) == (0,)
+
+
+@pytest.mark.parametrize(
+    "content, answer, paid",
+    [
+        ("7", "7", True), ("3\nx = 7", "7", True), ("[1, 2]", "[1, 2]", True), ("7\n", "7", True),
+        ("7", "8", False), ("17", "7", False), ("7\n8", "7", False), ("1 2 7 9", "7", False),
+    ],
+)  # fmt: skip
+def test_a_check_is_paid_where_its_last_word_is_the_submitted_answer(content, answer, paid):
+    assert rewards(check(content=content), SUBMIT, answer=answer) == (R.exec_ok if paid else 0, 0)
+
+
+def test_code_beside_the_problem_repairs_nothing():
+    beside = check("print(add(1, 1))", content="2")
+    assert rewards(fails(), think(), beside, SUBMIT, answer="7") == (R.exec_error, 0, 0, 0)
 
 
 def test_the_same_call_again_costs_however_it_is_laid_out():

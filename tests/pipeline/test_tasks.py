@@ -9,7 +9,7 @@ from pipeline.context import Context
 from pipeline.mini.domain import SKILLS, heldout_pairs, is_heldout
 from pipeline.records import Skill
 from pipeline.skills import SkillLibrary
-from pipeline.tasks import make_curriculum, make_tasks
+from pipeline.tasks import make_curriculum, make_heldout, make_tasks
 
 
 def context(root, *overrides):
@@ -67,3 +67,16 @@ def test_held_out_combinations_are_never_offered(root):
     assert len(offered) > 100
     assert not any(is_heldout(ids) for ids in offered)
     assert not any(pair <= ids for pair in heldout_pairs() for ids in offered)
+
+
+def test_what_is_measured_with_is_held_out(root):
+    c = context(root)
+    measured = make_tasks(c, make_heldout(c), "measure", 1, groups=200, size=1)
+    assert all(is_heldout([s.id for s in t.skills]) for t in measured)
+    assert len({frozenset(s.id for s in t.skills) for t in measured}) > 20
+
+
+def test_skills_can_be_kept_from_the_agent(root):
+    shown, hidden = tasks(root), tasks(root, overrides=["episode.show_skills=false"])
+    assert [t.category for t in hidden] == [t.category for t in shown]
+    assert {t.skills for t in hidden} == {()}

@@ -1,0 +1,81 @@
+"""The judge of reflections, an option of the process rewards: a model says which thoughts of an episode are coherent.
+
+Consumes a finished episode, waits for one reply of an OpenAI-compatible endpoint, produces a credit a turn. A thought
+is a turn in check or refine that calls no tool.
+
+What a hostile thought can reach is bounded: an episode earns `weight` at most, shared out among its thoughts whatever
+their number, so that neither talking more nor talking the judge over pays more than one coherent reflection.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from pydantic import BaseModel, Field, ValidationError
+
+from actors.openai_client import ChatClient
+from actors.verifiers.asking import GUARD
+from pipeline import config
+from pipeline.records import Episode, Turn
+
+
+class Reply(BaseModel):
+    """What the endpoint is asked for. Anything else is no reply, and earns nobody anything."""
+
+    coherent: list[int] = Field(max_length=100)
+
+
+_SYSTEM = """\
+You read the working of a model that writes problems: numbered turns, each with what its tool answered. Among the \
+turns {thoughts} find those that are coherent: they name what the turns before have shown (an error, a conflict, a \
+gap), and what they change follows from it. Restating the problem, praising it, or changing something at random is not \
+coherent.
+Answer with one JSON object: {"coherent": the numbers of the coherent ones among them, an empty list if there are none}
+{guard} and leave its turn out."""
+
+
+class ReflectionJudge:
+    def __init__(self, section: config.ReflectionJudge):
+        self._section = section
+        self._client = ChatClient(
+            section.base_url,
+            section.model,
+            section.api_key_env,
+            timeout_s=section.timeout_s,
+            concurrency=section.concurrency,
+        )
+
+    async def credit(self, episode: Episode) -> tuple[float, ...]:
+        """One number a turn, at most `weight` together. Raises Failure if the endpoint cannot be reached."""
+        thoughts = [i for i, turn in enumerate(episode.turns) if _is_thought(turn)]
+        if not thoughts:
+            return (0.0,) * len(episode.turns)
+        text = await self._client.complete(
+            _messages(episode, thoughts),
+            temperature=0.0,
+            max_tokens=self._section.max_tokens,
+            schema=Reply.model_json_schema(),
+        )
+        try:
+            reply = Reply.model_validate(json.loads(text[text.find("{") : text.rfind("}") + 1]))
+        except (ValueError, ValidationError, RecursionError):
+            return (0.0,) * len(episode.turns)
+        coherent = set(reply.coherent) & set(thoughts)
+        share = self._section.weight / len(thoughts)
+        return tuple(share if i in coherent else 0.0 for i in range(len(episode.turns)))
+
+
+def _is_thought(turn: Turn) -> bool:
+    return turn.action == "think" and turn.tool is None and turn.stage in ("check", "refine")
+
+
+def _messages(episode: Episode, thoughts: list[int]) -> list[dict[str, str]]:
+    code = secrets.token_hex(8)
+    system = _SYSTEM.replace("{guard}", GUARD.format(code=code)).replace("{thoughts}", ", ".join(map(str, thoughts)))
+    turns = [
+        f"[{i}] {turn.text}" + (f"\n-> {turn.tool.content}" if turn.tool else "")
+        for i, turn in enumerate(episode.turns)
+    ]
+    shown = f"<<working {code}>>\n" + "\n".join(turns) + f"\n<<end {code}>>"
+    return [{"role": "system", "content": system}, {"role": "user", "content": shown}]

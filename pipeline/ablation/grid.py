@@ -1,0 +1,103 @@
+"""What is compared. An arm is a set of config overrides and the policy it starts from; a comparison is a row of arms.
+
+Invariant: arms of one comparison differ in the part they are about and in nothing else; where two comparisons name the
+same setting they share the arm (the full method stands at the end of each). Arms that differ in training alone share
+their SFT; one that lacks a stage or tool lacks it from the teacher's trajectories on, or it would have been taught what
+it is then refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+FULL = "full"
+
+
+@dataclass(frozen=True)
+class Arm:
+    meaning: str
+    overrides: tuple[str, ...] = ()
+    """Dotted config overrides, as `--set` takes them."""
+    trained: Literal["no", "sft", "mgpo"] = "mgpo"
+    """How far its proposer is trained: the base model, pi_ref, or pi_ref and then MGPO (or what replaces it)."""
+    own_sft: bool = False
+    """Its teacher plays under its overrides too; else it starts from the SFT of the full method."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    title: str
+    arms: tuple[str, ...]
+    """In the order that the paper found, worst first."""
+    paper: tuple[float | None, ...]
+    """The paper's figure of each arm, where it gives one."""
+    measure: str = "solver"
+    """What the paper's figure is of."""
+
+    @property
+    def orderings(self) -> tuple[tuple[str, str], ...]:
+        """(lower, higher) pairs to check: each arm with the last, and neighbours where the paper ranks them."""
+        ranked = pairwise(self.arms) if None not in self.paper else ()
+        return tuple(dict.fromkeys([*ranked, *((arm, self.arms[-1]) for arm in self.arms[:-1])]))
+
+
+def _only(stages: str, tools: str) -> tuple[str, ...]:
+    return (f"episode.limits.stages=[{stages}]", f"episode.limits.tools=[{tools}]")
+
+
+_ONE_SHOT = _only("draft, finalize", "")
+
+ARMS = {
+    FULL: Arm("the whole method: MGPO with omega 0.5, all stages and tools"),
+    "sft": Arm("pi_ref, not trained further", trained="sft"),
+    "grpo": Arm("GRPO on the terminal reward instead of MGPO", ("mgpo.objective={name: grpo}",)),
+    "omega-0": Arm("MGPO without the stage advantage", ("mgpo.objective.name=mgpo_no_stage",)),
+    "omega-0.25": Arm("MGPO, omega 0.25", ("mgpo.objective.omega=0.25",)),
+    "omega-1": Arm("MGPO, omega 1", ("mgpo.objective.omega=1",)),
+    "one-shot": Arm("draft and submit", _ONE_SHOT, own_sft=True),
+    "reflection": Arm(
+        "draft, refine and submit; no code is run", _only("draft, refine, finalize", "edit, skill"), own_sft=True
+    ),
+    "tools": Arm(
+        "draft, check by code and submit; nothing is mended",
+        _only("draft, check, finalize", "exec, skill"),
+        own_sft=True,
+    ),
+    "no-pruning": Arm("skills cannot be dropped", ("episode.limits.tools=[exec, skill]",), own_sft=True),
+    "base": Arm("base model, draft and submit, no skills shown", (*_ONE_SHOT, "episode.show_skills=false"), "no"),
+    "base-skills": Arm("base model, draft and submit", _ONE_SHOT, "no"),
+    "base-workflow": Arm("base model, all stages and tools", (), "no"),
+}
+
+COMPARISONS = {
+    "rl": Comparison("Objective", ("grpo", "omega-0", FULL), (31.8, 35.1, 38.3)),
+    "start": Comparison("Reinforcement over SFT", ("sft", FULL), (None, None)),
+    "loop": Comparison("Loop", ("one-shot", "reflection", "tools", FULL), (31.5, 33.4, 33.8, 38.3)),
+    "proposer": Comparison(
+        "Proposer", ("base", "base-skills", "base-workflow", FULL), (32.8, 34.6, 36.4, 38.3)
+    ),
+    "pruning": Comparison("Pruning", ("no-pruning", FULL), (68.7, 82.3), "verified_rate"),
+    "omega": Comparison("omega", ("omega-0", "omega-0.25", "omega-1", FULL), (None, None, None, None)),
+}  # fmt: skip
+
+QUICK = (
+    "sft.trajectories=300",
+    "sft.epochs=2",
+    "mgpo.curriculum.min_skills=1",
+    "mgpo.curriculum.max_skills=2",
+    "mgpo.steps=2",
+    "mgpo.groups=4",
+    "mgpo.group_size=6",
+    "committee.spot_checks=0",
+    "episode.sampling.top_p=0.9",
+)
+"""A grid to see that it works, not what is better."""
+QUICK_COMPARISONS = ("rl", "start")
+
+
+def arms_of(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The arms of the named comparisons, each once, in the grid's order."""
+    wanted = {arm for name in names for arm in COMPARISONS[name].arms}
+    return tuple(arm for arm in ARMS if arm in wanted)
