@@ -4,17 +4,19 @@
                  │ rollout, straight to the buffer
 
 Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
-waits for the pools, each call with a deadline. Infrastructure errors are retried under a new attempt number, up to
-`episode.attempts`; a task that never got an answer comes back as an episode with outcome `infra_error`, it is never
-lost. Token arrays do not pass through here.
+waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made again, up to
+`episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and probed again. A
+task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost. Token arrays do
+not pass through here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from actors.calls import answer
 from pipeline import audit
@@ -22,6 +24,8 @@ from pipeline.config import Config
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
 
 _BACKOFF_S = 0.5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,33 +64,51 @@ class Stream:
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
+        episode = await self._played(task)
+        problem = episode.submitted
+        if problem is None or episode.outcome.kind != "ok":
+            return Judged(episode, None, None)
+        c = self._config
+        try:
+            judging = partial(self._committee.judge.remote, problem, episode, episode.active)
+            verdict: Verdict = await self._insist(judging, "committee", c.committee.timeout_s)
+            if self._prober is None or not verdict.accepted:
+                return Judged(episode, verdict, None)
+            probing = partial(self._prober.probe.remote, problem, prober, task.seed)
+            probe: Probe = await self._insist(probing, "prober", c.prober.timeout_s)
+        except Failure as e:
+            return Judged(_given_up(task, episode.attempt, Outcome(kind=e.kind, reason=str(e))), None, None)
+        return Judged(episode, verdict, probe)
+
+    async def _played(self, task: Task) -> Episode:
+        """The episode of a task; another one, under the next number, for each that infrastructure failed."""
+        grace_s = self._config.episode.limits.wall_s + 60
         for attempt in range(1, self._config.episode.attempts + 1):
             try:
-                judged = await self._attempt(task, attempt, prober)
+                episode: Episode = await answer(self._writer.episode.remote(task, attempt), "proposer", grace_s)
             except Failure as e:
-                judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
-            if judged.episode.outcome.kind != "infra_error" or attempt == self._config.episode.attempts:
+                episode = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
+            if episode.outcome.kind != "infra_error" or attempt == self._config.episode.attempts:
                 break
-            await self.drop([judged])  # its episode may have been played, and only the verdict or the probe failed
-            self.retries += 1
-            await asyncio.sleep(_BACKOFF_S * attempt)
-        return judged
+            await self.drop([Judged(episode, None, None)])  # it may have been played, and only its answer was lost
+            await self._pause(attempt)
+        return episode
 
-    async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:
-        c = self._config
-        grace_s = c.episode.limits.wall_s + 60
-        episode: Episode = await answer(self._writer.episode.remote(task, attempt), "proposer", grace_s)
-        if episode.submitted is None or episode.outcome.kind != "ok":
-            return Judged(episode, None, None)
-        verdict: Verdict = await answer(
-            self._committee.judge.remote(episode.submitted, episode, episode.active), "committee", c.committee.timeout_s
-        )
-        if self._prober is None or not verdict.accepted:
-            return Judged(episode, verdict, None)
-        probe: Probe = await answer(
-            self._prober.probe.remote(episode.submitted, prober, task.seed), "prober", c.prober.timeout_s
-        )
-        return Judged(episode, verdict, probe)
+    async def _insist(self, call: Callable[[], Awaitable[T]], what: str, timeout_s: float) -> T:
+        """A call that changes nothing, made again where infrastructure failed: the episode stays as it was played.
+        Raises the last Failure."""
+        for attempt in range(1, self._config.episode.attempts):
+            try:
+                return await answer(call(), what, timeout_s)
+            except Failure as e:
+                if e.kind != "infra_error":
+                    raise
+            await self._pause(attempt)
+        return await answer(call(), what, timeout_s)
+
+    async def _pause(self, attempt: int) -> None:
+        self.retries += 1
+        await asyncio.sleep(_BACKOFF_S * attempt)
 
     async def spot_check(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that were spoiled on purpose; see `audit.spot_check`."""
@@ -102,9 +124,8 @@ class Stream:
             await answer(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
 
 
-def _given_up(task: Task, attempt: int, outcome: Outcome) -> Judged:
-    episode = Episode(
+def _given_up(task: Task, attempt: int, outcome: Outcome) -> Episode:
+    return Episode(
         id=task.id, attempt=attempt, task=task, turns=(), active=tuple(s.id for s in task.skills), submitted=None,
         outcome=outcome, policy_versions=(), prompt_tokens=0, sampled_tokens=0, wall_s=0.0,
     )  # fmt: skip
-    return Judged(episode, None, None)
