@@ -78,6 +78,8 @@ def read(text):
     letters = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", text))
     if REFUSED.search(text) or any(c != c.lower() and c.lower() in letters for c in letters):
         raise Unreadable(text)  # N and n are one letter here, as LaTeX is read without regard to case
+    if function := re.fullmatch(r"\s*([A-Za-z])\(([A-Za-z])\)\s*=(?!=)(.+)", text, re.DOTALL):
+        return sp.Eq(sp.Function(function[1])(sp.Symbol(function[2])), read(function[3]), evaluate=False)
     if PLAIN.fullmatch(text) and not LATEX.search(text):
         try:
             return read_plain(text)
