@@ -80,7 +80,7 @@ def read(text):
         raise Unreadable(text)  # N and n are one letter here, as LaTeX is read without regard to case
     if function := re.fullmatch(r"\s*([A-Za-z])\(([A-Za-z])\)\s*=(?!=)(.+)", text, re.DOTALL):
         return sp.Eq(sp.Function(function[1])(sp.Symbol(function[2])), read(function[3]), evaluate=False)
-    if PLAIN.fullmatch(text) and not LATEX.search(text):
+    if PLAIN.fullmatch(text) and not LATEX.search(text) and not ("=" in text and "," in text):
         try:
             return read_plain(text)
         except Unreadable:
@@ -203,9 +203,11 @@ def decide(left, right):
 
 
 def unnamed(a, b):
-    """x = 5 against 5, x in (1, 2) against 1 < x < 2: the name is dropped. Two equations keep theirs."""
+    """x = 5 against 5, x in (1, 2) against 1 < x < 2: the name is dropped. Two equations keep unlike ones."""
     a, b = (v.rhs if isinstance(v, sp.Eq) and isinstance(v.rhs, sp.Set) else v for v in (a, b))
-    named = [isinstance(v, sp.Eq) and is_name(v.lhs) for v in (a, b)]
+    named = [isinstance(v, sp.Eq) and is_name(v.lhs) and not v.rhs.has(v.lhs) for v in (a, b)]
+    if all(named) and a.lhs == b.lhs:
+        return a.rhs, b.rhs
     if named[0] and not isinstance(b, sp.core.relational.Relational):
         a = a.rhs
     if named[1] and not isinstance(a, sp.core.relational.Relational):
