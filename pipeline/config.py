@@ -260,7 +260,8 @@ class Committee(Section):
     """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
     what share is accepted is a live figure of the committee's quality. 0 outside the mini world, whose language the
     defects are written in."""
-    timeout_s: Seconds = 120
+    timeout_s: Seconds = 200
+    """For a verdict: twice a verifier's own, for the votes and for the second audit, and something to spare."""
     pool: Pool = Pool(max_ongoing=256)
 
     @model_validator(mode="after")

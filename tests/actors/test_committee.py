@@ -10,7 +10,7 @@ from actors.committee import Committee
 from actors.execution import Executor
 from actors.verifiers.model import ModelVerifier
 from pipeline import config
-from pipeline.records import Failure, Outcome, Problem, Vote
+from pipeline.records import Episode, Failure, Outcome, Problem, Task, ToolResult, Turn, Vote
 from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 
@@ -144,6 +144,27 @@ def test_a_bad_verifier_costs_its_vote_and_not_the_run(bad, kind, says):
     assert verdict.accepted
     lost = verdict.votes[2]
     assert (lost.verifier, lost.valid, lost.outcome.kind) == ("x", None, kind) and says in lost.outcome.reason
+
+
+def test_verifiers_see_the_work_but_not_the_answer_that_was_handed_in():
+    class Reader(Fake):
+        async def vote(self, problem, trace, active, attempt):
+            self.trace = trace
+            return YES
+
+    def turn(action, text, content):
+        tool = ToolResult(tool=action, status="ok", content=content)
+        return Turn(stage="check", action=action, start=0, end=1, text=text, tool=tool)
+
+    task = Task(id="e", group_id="g", category="maths", skills=(), seed=0)
+    episode = Episode(
+        id="e", attempt=1, task=task, turns=(turn("exec", "I run it", "found"), turn("submit", "handed in: 51", "Submitted.")),
+        active=(), submitted=PROBLEM, outcome=Outcome(kind="ok"), policy_versions=(0,), prompt_tokens=1,
+        sampled_tokens=1, wall_s=0.0,
+    )  # fmt: skip
+    readers = [Reader("a"), Reader("b")]
+    asyncio.run(Committee.of(COMMITTEE, readers).judge(PROBLEM, episode, ()))
+    assert [r.trace for r in readers] == ["I run it\n-> found"] * 2
 
 
 def test_all_verifiers_bad_is_undecided():
