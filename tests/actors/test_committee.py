@@ -158,7 +158,8 @@ def test_verifiers_see_the_work_but_not_the_answer_that_was_handed_in():
 
     task = Task(id="e", group_id="g", category="maths", skills=(), seed=0)
     episode = Episode(
-        id="e", attempt=1, task=task, turns=(turn("exec", "I run it", "found"), turn("submit", "handed in: 51", "Submitted.")),
+        id="e", attempt=1, task=task,
+        turns=(turn("exec", "I run it", "found"), turn("submit", "handed in: 51", "Submitted.")),
         active=(), submitted=PROBLEM, outcome=Outcome(kind="ok"), policy_versions=(0,), prompt_tokens=1,
         sampled_tokens=1, wall_s=0.0,
     )  # fmt: skip
