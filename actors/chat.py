@@ -56,6 +56,12 @@ TOOL_SCHEMAS: tuple[dict[str, Any], ...] = (
                 "question": {"type": "string"},
                 "answer": {"type": "string"},
                 "answer_kind": {"type": "string", "enum": ["math", "choice", "text", "code"]},
+                "checks": {
+                    "type": "array",
+                    "description": 'For an answer that is a program, its tests: {"entry": "f", "args": [...], '
+                    '"expected": value} or {"stdin": text, "stdout": text}.',
+                    "items": {"type": "object"},
+                },
             },
             "required": ["question", "answer"],
         },
@@ -250,11 +256,13 @@ def _skill(a: dict[str, Any]) -> dict[str, Any] | str:
 
 
 def _submit(a: dict[str, Any]) -> dict[str, Any] | str:
-    question, answer, kind = a.get("question"), a.get("answer"), a.get("answer_kind")
+    question, answer, kind, checks = a.get("question"), a.get("answer"), a.get("answer_kind"), a.get("checks", [])
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = json.dumps(answer)
     if not (isinstance(question, str) and question.strip() and isinstance(answer, str) and answer.strip()):
         return '"question" and "answer" must be text'
     if kind is not None and kind not in ANSWER_KINDS:
         return f'"answer_kind" must be one of {", ".join(ANSWER_KINDS)}'
-    return {"question": question, "answer": answer, "answer_kind": kind}
+    if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
+        return '"checks" must be a list of objects'
+    return {"question": question, "answer": answer, "answer_kind": kind, "checks": [json.dumps(c) for c in checks]}

@@ -167,11 +167,14 @@ def _result(name: str, task: asyncio.Task[Vote]) -> Vote:
 
 
 def _trace_of(episode: Episode | None) -> str:
-    """The agent's turns and what its tools answered, as text."""
+    """The agent's turns and what its tools answered, as text. The last one is left out: its statement is shown anyway,
+    and its answer is for the verifiers to find."""
     if episode is None:
         return ""
     parts = []
     for turn in episode.turns:
+        if turn.action == "submit":
+            continue
         parts.append(turn.text)
         if turn.tool is not None:
             parts.append(f"-> {turn.tool.content}")

@@ -140,7 +140,7 @@ class Environment:
                 return "think", self._unknown("skill", [a["id"]], self._offered)
             return "think", self._result("skill", "ok", skill.method)
         kind: AnswerKind = a["answer_kind"] or infer_kind(a["answer"])
-        self.submitted = Problem.make(a["question"], a["answer"], kind)
+        self.submitted = Problem.make(a["question"], a["answer"], kind, a["checks"])
         return "submit", self._result("submit", "ok", "Submitted.")
 
     async def _exec(self, code: str) -> ToolResult:

@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 from actors.answers import infer_kind
 from actors.calls import answer as awaited
 from actors.passk import wilson
 from pipeline.mini.domain import CATEGORIES
 from pipeline.mini.generate import combinations_of, write
-from pipeline.records import Problem, Verdict
+from pipeline.records import AnswerKind, Problem, Verdict
 
 Sound = tuple[Problem, tuple[str, ...]]
 """A problem and the skills that were active when it was submitted."""
@@ -178,14 +178,25 @@ def _division_by_zero(problem: Problem, active: tuple[str, ...], rng: Random) ->
 
 
 def _unit_error(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
-    """The question asks for another unit, or the answer is in one."""
+    """The question asks for another unit, the answer is in one, or it names one."""
     asked = re.search(r"How many (\w+) is that\?$", problem.question)
     if asked is None:
         return None
-    if rng.random() < 0.5 and problem.answer != "0":
+    chance = rng.random()
+    if chance < 0.35 and problem.answer != "0":
         return _answered(problem, f"{problem.answer}000"), active
     other = rng.choice([word for word in _UNIT_WORDS if word != asked[1]])
+    if chance < 0.7:
+        return _answered(problem, f"{problem.answer} {other}"), active
     return _asked(problem, problem.question.replace(f"{asked[1]} is that?", f"{other} is that?")), active
+
+
+def _wrong_kind(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
+    """The right answer, said to be of another kind: solvers' answers would be compared by the wrong rules."""
+    if not _category(problem):
+        return None  # what kind an answer in free text is of, is not known
+    others: list[AnswerKind] = [k for k in get_args(AnswerKind) if k != problem.answer_kind]
+    return Problem.make(problem.question, problem.answer, rng.choice(others)), active
 
 
 def _leaked(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
@@ -223,6 +234,7 @@ _DEFECTS: dict[str, Callable[[Problem, tuple[str, ...], Random], Spoiled]] = {
     "contradictory": _contradictory,
     "division_by_zero": _division_by_zero,
     "unit_error": _unit_error,
+    "wrong_kind": _wrong_kind,
     "answer_leaked": _leaked,
     "injection": _injection,
     "unused_skill": _unused_skill,

@@ -42,6 +42,7 @@ def _over(default: Any, given: Any) -> Any:
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Majority = Annotated[float, Field(gt=0.5, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -215,7 +216,7 @@ class ModelVerifier(Section):
     kind: Literal["model"] = "model"
     samples: Positive = 3
     """Answers by majority of n."""
-    majority: Fraction = 0.6
+    majority: Majority = 0.6
     """Share of the samples that must agree, else the verifier abstains."""
     temperature: float = Field(default=0.7, ge=0)
     max_tokens: Positive = 160
@@ -238,7 +239,7 @@ class ProgramVerifier(Section):
     model: str | None = None
     api_key_env: str = "OPENAI_API_KEY"
     samples: Positive = 3
-    majority: Fraction = 0.6
+    majority: Majority = 0.6
     temperature: float = Field(default=0.7, ge=0)
     max_tokens: Positive = 2048
     timeout_s: Seconds = 90
@@ -271,13 +272,15 @@ class Committee(Section):
     """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
     what share is accepted is a live figure of the committee's quality. 0 outside the mini world, whose language the
     defects are written in."""
-    timeout_s: Seconds = 120
+    timeout_s: Seconds = 200
+    """For a verdict: twice a verifier's own, for the votes and for the second audit, and something to spare."""
     pool: Pool = Pool(max_ongoing=256)
 
     @model_validator(mode="after")
     def _reachable(self) -> Committee:
-        if self.required > len(self.verifiers):
-            raise ValueError(f"required ({self.required}) exceeds the number of verifiers ({len(self.verifiers)})")
+        for name, needed in (("required", self.required), ("quorum", self.quorum)):
+            if needed > len(self.verifiers):
+                raise ValueError(f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})")
         return self
 
 

@@ -4,9 +4,10 @@
                  │ rollout, straight to the buffer
 
 Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
-waits for the pools, each call with a deadline. Infrastructure errors are retried under a new attempt number, up to
-`episode.attempts`; a task that never got an answer comes back as an episode with outcome `infra_error`, it is never
-lost. Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
+waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made again, up to
+`episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and probed again. A
+task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost. Each attempt is in
+the ledger before it is sent. Token arrays do not pass through here.
 
 A task whose worker died under it may be what killed it. Its last attempt runs with no other such task beside it; if
 the worker dies again, the task is quarantined: its input is saved, and it counts as failed.
@@ -17,9 +18,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from actors.calls import answer
@@ -55,10 +57,6 @@ class Judged:
         return undecided or self.episode.outcome.kind not in ("ok", "model_error")
 
 
-class WriterLost(Lost):
-    """The process that played an episode died with it."""
-
-
 class Stream:
     """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT)."""
 
@@ -87,64 +85,80 @@ class Stream:
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
-        deaths: list[str] = []
-        for again in range(1, self._config.episode.attempts + 1):
-            last = again == self._config.episode.attempts
-            attempt = self._ledger.issue(task.id)
-            try:
-                async with self._suspects if last and deaths else nullcontext():
-                    judged = await self._attempt(task, attempt, prober)
-            except WriterLost as e:
-                deaths.append(str(e))
-                judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
-            except Failure as e:
-                judged = _given_up(task, attempt, Outcome(kind=e.kind, reason=str(e)))
-            if judged.episode.outcome.kind != "infra_error" or last:
-                break
-            self._ledger.fail(judged.key, judged.episode.outcome.reason)
-            await self.drop([judged])  # its episode may have been played, and only the verdict or the probe failed
-            self.retries += 1
-            await asyncio.sleep(_BACKOFF_S * again)
-        if len(deaths) > 1 and judged.episode.outcome.kind == "infra_error":
-            self._quarantine(judged, deaths)
+        episode = await self._played(task)
+        try:
+            judged = await self._verified(episode, prober)
+        except Failure as e:
+            outcome = Outcome(kind=e.kind, reason=str(e))
+            judged = Judged(_given_up(task, episode.attempt, outcome), None, None)
         self._ledger.judged(judged.key, judged.episode.sampled_tokens)
         return judged
 
-    def _quarantine(self, judged: Judged, deaths: list[str]) -> None:
-        self.quarantined += 1
-        self._ledger.quarantine(judged.key, {"task": judged.episode.task.model_dump(mode="json"), "deaths": deaths})
+    async def _played(self, task: Task) -> Episode:
+        """The episode of a task; another one, under the next number, for each that infrastructure failed."""
+        attempts, grace_s = self._config.episode.attempts, self._config.episode.limits.wall_s + 60
+        deaths: list[str] = []
+        for again in range(1, attempts + 1):
+            last = again == attempts
+            key = task.id, self._ledger.issue(task.id)
+            try:
+                async with self._suspects if last and deaths else nullcontext():
+                    response = self._writer.episode.remote(task, key[1])
+                    episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", grace_s))
+            except Failure as e:
+                if isinstance(e, Lost):
+                    deaths.append(str(e))
+                episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
+            if episode.outcome.kind != "infra_error" or last:
+                break
+            self._ledger.fail(key, episode.outcome.reason)
+            await self.drop([Judged(episode, None, None)])  # it may have been played, and only its answer was lost
+            await self._pause(again)
+        if len(deaths) > 1 and episode.outcome.kind == "infra_error":
+            self.quarantined += 1
+            self._ledger.quarantine(key, {"task": task.model_dump(mode="json"), "deaths": deaths})
+        return episode
 
-    async def _attempt(self, task: Task, attempt: int, prober: str | None) -> Judged:
-        c = self._config
-        grace_s = c.episode.limits.wall_s + 60
-        key = task.id, attempt
-        try:
-            response = self._writer.episode.remote(task, attempt)
-            episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", grace_s))
-        except Lost as e:
-            raise WriterLost(str(e)) from None
-        if episode.submitted is None or episode.outcome.kind != "ok":
+    async def _verified(self, episode: Episode, prober: str | None) -> Judged:
+        """Judge and probe an episode that handed something in. Raises Failure if infrastructure keeps failing."""
+        problem, c = episode.submitted, self._config
+        if problem is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
-        verdict = await self._verdict(key, episode)
+        key = episode.id, episode.attempt
+        judging = partial(self._committee.judge.remote, problem, episode, episode.active)
+        verdict: Verdict = await self._insist(key, "committee", judging, c.committee.timeout_s, _lacks_votes)
         if self._prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
-        asked = self._prober.probe.remote(episode.submitted, prober, task.seed)
-        probe: Probe = await self._shown(key, "prober", answer(asked, "prober", c.prober.timeout_s))
+        probing = partial(self._prober.probe.remote, problem, prober, episode.task.seed)
+        probe: Probe = await self._insist(key, "prober", probing, c.prober.timeout_s)
         return Judged(episode, verdict, probe)
 
-    async def _verdict(self, key: Key, episode: Episode) -> Verdict:
-        """The committee's. One that is undecided because votes were lost to infrastructure is asked for again; what
-        was sampled is not at fault."""
-        for again in range(1, self._config.episode.attempts + 1):
-            judge = self._committee.judge.remote(episode.submitted, episode, episode.active)
-            verdict: Verdict = await self._shown(
-                key, "committee", answer(judge, "committee", self._config.committee.timeout_s)
-            )
-            lost = any(vote.outcome.kind == "infra_error" for vote in verdict.votes)
-            if verdict.decision != "undecided" or not lost or again == self._config.episode.attempts:
-                break
-            await asyncio.sleep(_BACKOFF_S * again)
-        return verdict
+    async def _insist(
+        self,
+        key: Key,
+        pool: str,
+        call: Callable[[], Awaitable[T]],
+        timeout_s: float,
+        lacks: Callable[[T], bool] = lambda _: False,
+    ) -> T:
+        """A call that changes nothing, made again where infrastructure failed it, or a part of its answer (`lacks`):
+        the episode stays as it was played. Raises the last Failure."""
+        attempts = self._config.episode.attempts
+        for again in range(1, attempts):
+            try:
+                reply = await self._shown(key, pool, answer(call(), pool, timeout_s))
+            except Failure as e:
+                if e.kind != "infra_error":
+                    raise
+            else:
+                if not lacks(reply):
+                    return reply
+            await self._pause(again)
+        return await self._shown(key, pool, answer(call(), pool, timeout_s))
+
+    async def _pause(self, again: int) -> None:
+        self.retries += 1
+        await asyncio.sleep(_BACKOFF_S * again)
 
     async def _shown(self, key: Key, pool: str, work: Awaitable[T]) -> T:
         """Await `work`, with the task shown at `pool` meanwhile."""
@@ -168,9 +182,13 @@ class Stream:
             await answer(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
 
 
-def _given_up(task: Task, attempt: int, outcome: Outcome) -> Judged:
-    episode = Episode(
+def _lacks_votes(verdict: Verdict) -> bool:
+    """Undecided because votes were lost to infrastructure."""
+    return verdict.decision == "undecided" and any(vote.outcome.kind == "infra_error" for vote in verdict.votes)
+
+
+def _given_up(task: Task, attempt: int, outcome: Outcome) -> Episode:
+    return Episode(
         id=task.id, attempt=attempt, task=task, turns=(), active=tuple(s.id for s in task.skills), submitted=None,
         outcome=outcome, policy_versions=(), prompt_tokens=0, sampled_tokens=0, wall_s=0.0,
     )  # fmt: skip
-    return Judged(episode, None, None)

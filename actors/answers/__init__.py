@@ -28,6 +28,14 @@ MAX_COMPLETION_CHARS = 20_000
 
 CHOICES = frozenset({"even", "odd", "yes", "no", "true", "false", *"abcdefghij"})
 
+_INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
+_SAME_WORD = {"true": "yes", "false": "no"}
+_MAY_BE_NUMBERS = re.compile(
+    r"\b(?:none|nothing|nil|half|third|quarter|dozen|hundred|thousand|[mb]illion|infini\w+|\w+(?:teen|ty)|"
+    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b",
+    re.IGNORECASE,
+)
+
 
 def extract_boxed(text: str) -> str | None:
     r"""What stands in the last `\boxed{...}` with balanced braces, or None."""
@@ -53,20 +61,20 @@ def infer_kind(answer: str) -> AnswerKind:
 
 def compare(kind: AnswerKind, expected: str, given: str) -> Judgement:
     """The outcome as far as it can be told without evaluating anything."""
-    a, b = " ".join(expected.split()), " ".join(given.split())
+    a, b = (" ".join(_INVISIBLE.sub("", text).split()) for text in (expected, given))
     if a == b:
         return "equal" if a else "unknown"
     if not a or not b or max(len(a), len(b)) > MAX_CHARS:
         return "unknown"
-    if kind == "choice":
-        return "equal" if _choice(a) == _choice(b) else "different"
-    if kind == "text":
-        return _compare_text(a, b)
     if kind == "code":
         return "unknown"  # programs are judged by their tests, see actors/answers/code.py
     x, y = read_value(a), read_value(b)
+    if kind == "choice":
+        return _compare_choices(a, b, x, y)
     if x is not None and y is not None:
         return compare_values(x, y)
+    if kind == "text":
+        return _compare_text(a, b)
     return _compare_words(a, b, x, y)
 
 
@@ -87,13 +95,15 @@ _FORMULAS = (Path(__file__).parent / "formulas.py").read_text()
 
 
 def _is_formulas(kind: AnswerKind, a: str, b: str) -> bool:
-    """Worth a run: both sides are formulas, not prose, empty or beyond bounds."""
-    return kind == "math" and all(text.strip() and len(text) <= MAX_CHARS and is_formula(text) for text in (a, b))
+    """Worth a run: both sides are formulas, not prose, empty or beyond bounds. Two values need no run: where they are
+    unknown, they can be read in two ways, which a parser would not notice."""
+    formulas = all(text.strip() and len(text) <= MAX_CHARS and is_formula(text) for text in (a, b))
+    return kind == "math" and formulas and (read_value(a) is None or read_value(b) is None)
 
 
 def is_formula(text: str) -> bool:
     """No words in it but those of maths: a parser would take "about" for a product of five unknowns."""
-    symbols = re.sub(r"\\(?:text|mathrm|mbox|begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
+    symbols = re.sub(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
     words = re.findall(r"[A-Za-z]{3,}", symbols)
     return all(word.lower() in MATH_WORDS for word in words)
 
@@ -114,17 +124,33 @@ async def _decide(a: str | None, b: str | None, executor: Executor) -> Judgement
 
 
 def _choice(text: str) -> str:
-    """ "(B)", "b.", "Option B", "\\text{B}" -> "b"."""
+    """ "(B)", "b.", "Option B", "\\text{B}", "B) Paris" -> "b"."""
     text = re.sub(r"\\(?:text|mathrm|mathbf|textbf)\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"^(?:option|answer|choice)\b[\s:]*", "", text.strip(" $.*").lower())
-    return text.strip(" ()[]{}.:*")
+    if lettered := re.match(r"\(?([a-j])[).:]\s", text):
+        return lettered[1]
+    return text.strip(" ()[]{}.:*!")
+
+
+def _compare_choices(a: str, b: str, x: Value | None, y: Value | None) -> Judgement:
+    """Letters and words that are choices are told apart. What stands behind a letter is not known here, and prose may
+    say either, so these are unknown; a word like "even" is no number."""
+    one, other = _choice(a), _choice(b)
+    if one == other:
+        return "equal" if one else "unknown"
+    if one in CHOICES and other in CHOICES:
+        return "equal" if _SAME_WORD.get(one, one) == _SAME_WORD.get(other, other) else "different"
+    words = {word for word in (one, other) if word in CHOICES and len(word) > 1}
+    return "different" if words and (x is not None or y is not None) else "unknown"
 
 
 def _compare_text(a: str, b: str) -> Judgement:
-    """Prose: equal if only case, punctuation and articles differ, different if no word is shared, else unknown."""
+    """Prose: equal if only case, punctuation and articles differ, different if no word is shared, else unknown. Signs
+    count: "C" is not "C++"."""
     words_a, words_b = ([w for w in re.findall(r"\w+", t.casefold()) if w not in ("a", "an", "the")] for t in (a, b))
     if words_a == words_b:
-        return "equal" if words_a else "unknown"
+        signs_a, signs_b = (re.findall(r"[^\w\s.,;:!?'\"()-]|(?<!\w)-|[.,](?=\d)", t) for t in (a, b))
+        return "equal" if words_a and signs_a == signs_b else "unknown"
     return "unknown" if set(words_a) & set(words_b) else "different"
 
 
@@ -139,11 +165,11 @@ def _is_words(text: str) -> bool:
 
 def _compare_words(a: str, b: str, x: Value | None, y: Value | None) -> Judgement:
     """Answers that are not both values: a word against a value, or two words. A formula is left to the sandbox."""
+    if {_choice(a), _choice(b)} <= CHOICES:
+        return _compare_choices(a, b, x, y)
     words_a, words_b = _is_words(a), _is_words(b)
     if words_a and words_b:
-        if _choice(a) == _choice(b):
-            return "equal"
-        return "different" if {_choice(a), _choice(b)} <= CHOICES else "unknown"
+        return "equal" if _choice(a) == _choice(b) else "unknown"
     if (words_a and y is not None) or (words_b and x is not None):
-        return "different"
+        return "unknown" if _MAY_BE_NUMBERS.search(a if words_a else b) else "different"
     return "unknown"

@@ -19,6 +19,7 @@ from pipeline.records import Failure
 from sandbox import Case, Limits, Request, Result, Verdict, judge
 
 _TOLERANCE = 1e-9
+MAX_CHECKS = 50
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ class _Check:
 
 
 def read_checks(checks: Sequence[str]) -> list[_Check]:
-    """Raises Failure naming the first check that is none."""
+    """Raises Failure naming the first check that is none, or that there are too many."""
+    if len(checks) > MAX_CHECKS:
+        raise Failure(f"checks: {len(checks)}; expected at most {MAX_CHECKS}")
     return [_read(number, text) for number, text in enumerate(checks, start=1)]
 
 
@@ -65,6 +68,15 @@ def _read(number: int, text: str) -> _Check:
     raise Failure(
         f"check {number}: {text[:80]!r}; expected a JSON object with entry, args, expected, or with stdin, stdout"
     )
+
+
+def weakness(checks: Sequence[_Check]) -> str | None:
+    """Why a program that solves nothing would pass: fewer than two different inputs, or one result for all of them."""
+    inputs = {json.dumps([c.entry, c.case.args, c.case.stdin]) for c in checks}
+    results = {json.dumps([c.case.expected, c.case.stdout]) for c in checks}
+    if len(inputs) < 2:
+        return f"{len(inputs)} different tests; expected two at least"
+    return "all tests expect the same result" if len(results) < 2 else None
 
 
 async def judge_code(program: str, checks: Sequence[str], executor: Executor, limits: Limits | None = None) -> Report:

@@ -21,10 +21,13 @@ class Unit:
 
 _TABLE = """
 length m metre meter; 1000 km kilometre kilometer; 1/100 cm centimetre centimeter; 1/1000 mm millimetre millimeter; \
+1/1000000 um μm µm micrometre micrometer; 1/1000000000 nm nanometre nanometer; \
 1609344/1000 mi mile; 3048/10000 ft foot feet; 254/10000 in inch inches; 9144/10000 yd yard
 mass g gram; 1000 kg kilogram kilo; 1/1000 mg milligram; 1000000 t tonne ton; 45359237/100000 lb lbs pound
-time s sec second; 60 min minute; 3600 h hr hour; 86400 d day; 604800 week; 1/1000 ms millisecond
-energy J joule; 1000 kJ kilojoule; 1000000 MJ megajoule; 4184/1000 cal calorie; 4184 kcal kilocalorie
+time s sec second; 60 min minute; 3600 h hr hour; 86400 d day; 604800 week; 1/1000 ms millisecond; \
+1/1000000 us μs µs microsecond; 1/1000000000 ns nanosecond
+energy J joule; 1000 kJ kilojoule; 1000000 MJ megajoule; 4184/1000 cal calorie; 4184 kcal kilocalorie; \
+3600 Wh; 3600000 kWh
 volume L l liter litre; 1/1000 mL ml milliliter millilitre
 angle degree deg
 force N newton; 1000 kN kilonewton
@@ -57,7 +60,7 @@ def _units() -> dict[str, tuple[str, Fraction]]:
 
 
 _UNITS = _units()
-_POWER = re.compile(r"(square |cubic )?([A-Za-z%]+)(?:\^\{?(-?[0-9])\}?)?")
+_POWER = re.compile(r"(square |cubic )?([A-Za-zμµ%]+)(?:\^?\{?(-?[0-9])\}?)?")
 
 
 def read_unit(text: str) -> Unit | None:

@@ -3,17 +3,20 @@
 Invariant: pure and exact; text is read with regular expressions only, never evaluated. What a value is taken to be,
 where writing leaves it open:
 - A unit, a percent sign, a label ("12 apples") or a name ("x = 12") given on one side only is ignored: the question
-  fixed it. On both sides units must agree after conversion, and names must be the same. Two different labels: unknown.
+  fixed it. On both sides units must agree after conversion, and names must be the same. Two different labels, or a
+  label against a unit: unknown.
 - 50 % is 0.5, and 50 where the other side is a bare number.
-- Decimals equal what they round: 0.333333 is 1/3. Six significant digits at least, else they must be exact.
+- Decimals equal what they round or cut off: 0.333333 is 1/3, 0.666666 is 2/3. Six significant digits at least, else
+  they must be exact. From 15 digits on they are a computer's: 0.30000000000000004 is 0.3.
 - {a, b} and a bare "a, b" have no order, [a, b] and (a, b) do. (a, b), [a, b], (a, b] are intervals as well as lists:
   two values in unlike brackets are different if one is half-open, else unknown; of any other length, equal lists.
+- {5} is 5 (the one solution), [5] is not.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -29,12 +32,30 @@ mod floor ceil frac infty infinity oo inf cup cap and or times cdot pm alpha bet
 MATH_WORDS = frozenset(_WORDS_OF_MATHS.split())
 """Words that belong to a formula and make no prose."""
 
+_COUNTING = """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen
+nineteen twenty
+"""
+_NUMBER_WORDS = {word: str(n) for n, word in enumerate(_COUNTING.split())}
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SAY_MORE = """
+half halves third thirds quarter quarters fourths fifth fifths sixth sixths sevenths eighths ninths tenth tenths
+hundredths thousandths squared cubed factorial remainder modulo over plus minus negative point power pair pairs
+not no none about approx approximately around nearly almost roughly maybe probably possibly perhaps likely
+less fewer more least most than only if but then else except
+hundreds thousands millions billions dozens score
+"""
+_NO_LABELS = (MATH_WORDS | set(_SAY_MORE.split()) | set(_SCALES) | set(_NUMBER_WORDS)) - {"cup"}
+"""Words that change what a number before them says, or doubt it: whoever reads them over reads another number."""
+
 
 @dataclass(frozen=True)
 class Number:
     value: Fraction
     digits: int | None = None
     """Significant digits of a decimal; None for what is exact."""
+    last: Fraction = Fraction(0)
+    """What one unit of a decimal's last digit is worth."""
     unit: Unit | None = None
     label: str | None = None
     """A word after the number that is no known unit."""
@@ -47,6 +68,7 @@ class Collection:
     brackets: str
     """"[]", "()", "(]", "[)", "{}", or "" for a bare list."""
     items: tuple[Value, ...]
+    name: str | None = None
 
 
 Value = Number | Collection
@@ -60,11 +82,15 @@ _NUMBER = re.compile(
     rf"(?P<sign>[+-]?)\s*(?:(?:(?P<whole>[0-9]+)\s+)?(?P<slash>{_SLASH})|(?P<lead>[0-9]+)?\s*(?P<frac>{_FRAC})"
     rf"|(?P<decimal>{_DECIMAL})(?P<power>{_POWER})?)"
 )
-_NAME = re.compile(r"([A-Za-z](?:_\{?[A-Za-z0-9]+\}?)?|[A-Za-z]\([A-Za-z]\))\s*=\s*(?![=])")
+_NAME = re.compile(
+    r"([A-Za-z](?:_\{?[A-Za-z0-9]+\}?)?|[A-Za-z]\([A-Za-z]\)|\([A-Za-z](?:, ?[A-Za-z])+\))\s*=\s*(?![=])"
+)
 _REPLACEMENTS = (
+    ("[\u200b-\u200f\u2060\ufeff]", ""),
+    (r"(?<=[0-9])(?:\\,|_)(?=[0-9]{3}(?![0-9]))", ","),
     (r"\\(?:left|right|displaystyle|,|!|;|:|quad|limits)(?![A-Za-z])", " "),
     (r"\\[dtc]frac", r"\\frac"),
-    (r"\\(?:text|mathrm|textrm|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 "),
+    (r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|bm|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 "),
     (r"\{,\}", ","),
     (r"\\%", "%"),
     (r"\\[$]", ""),
@@ -98,6 +124,10 @@ def _clean(text: str) -> str:
     for sign, ratio in _VULGAR.items():
         text = text.replace(sign, f" {ratio}")
     text = re.sub(r"^\$\s*", "", text.strip())
+    if re.fullmatch(r"[+-]?[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?", text):
+        text = text.replace(" ", "")
+    first, _, rest = text.partition(" ")
+    text = " ".join((_NUMBER_WORDS.get(first.lower(), first), rest))
     return re.sub(r"(?<![0-9])\.$|(?<=[0-9])\.$", "", " ".join(text.split())).strip()
 
 
@@ -107,9 +137,9 @@ def _value(text: str, depth: int) -> Value | None:
     if named := _NAME.match(text):
         inner = _value(text[named.end() :], depth + 1)
         if isinstance(inner, Number):
-            return Number(inner.value, inner.digits, inner.unit, inner.label, named[1])
+            return replace(inner, name=named[1])
         if isinstance(inner, Collection) and inner.brackets:
-            return inner
+            return replace(inner, name=named[1].replace(" ", ""))
     return _number(text) or _plus_minus(text, depth) or _matrix(text, depth) or _collection(text, depth)
 
 
@@ -120,40 +150,45 @@ def _number(text: str) -> Number | None:
     magnitude = _magnitude(match)
     if magnitude is None:
         return None
-    value, digits = magnitude
+    value, digits, last = magnitude
     value = -value if match["sign"] == "-" else value
     tail = text[match.end() :]
+    if scale := re.match(rf"\s+({'|'.join(_SCALES)})\b", tail):
+        factor = _SCALES[scale[1]]
+        value, last, tail = value * factor, last * factor, tail[scale.end() :]
+    number = Number(value, digits, last)
     if not tail.strip():
-        return Number(value, digits)
+        return number
     unit = read_unit(tail.strip())
     if unit is not None:
-        return Number(value, digits, unit)
+        return replace(number, unit=unit)
     word = re.fullmatch(r"\s+([A-Za-z][A-Za-z]+(?: [A-Za-z]+){0,2})", tail)
-    if word is None or set(word[1].lower().split()) & MATH_WORDS:
+    if word is None or set(word[1].lower().split()) & _NO_LABELS:
         return None
-    return Number(value, digits, label=word[1].lower().rstrip("s"))
+    return replace(number, label=word[1].lower().rstrip("s"))
 
 
-def _magnitude(match: re.Match[str]) -> tuple[Fraction, int | None] | None:
+def _magnitude(match: re.Match[str]) -> tuple[Fraction, int | None, Fraction] | None:
+    """(value, significant digits, worth of the last one) without the sign; None for a division by zero."""
     if match["slash"]:
         top, bottom = re.fullmatch(_SLASH, match["slash"]).groups()  # type: ignore[union-attr]
         return _ratio(top, bottom, match["whole"])
     if match["frac"]:
         top, bottom = (g for g in re.fullmatch(_FRAC, match["frac"]).groups() if g)  # type: ignore[union-attr]
         return _ratio(top, bottom, match["lead"])
-    decimal = match["decimal"].replace(",", "")
+    decimal = match["decimal"].replace(",", "").removesuffix(".")
     powers = re.search(_POWER, match["power"]) if match["power"] else None
-    exponent = int(next(g for g in powers.groups() if g)) if powers else 0
-    exact = "." not in decimal and exponent >= 0
-    digits = len(decimal.replace(".", "").lstrip("0"))
-    return Fraction(decimal if decimal[-1] != "." else decimal[:-1]) * Fraction(
-        10
-    ) ** exponent, None if exact else digits
+    scale = Fraction(10) ** (int(next(g for g in powers.groups() if g)) if powers else 0)
+    value = Fraction(decimal) * scale
+    if "." not in decimal and scale >= 1:
+        return value, None, Fraction(0)
+    places = len(decimal.partition(".")[2])
+    return value, len(decimal.replace(".", "").lstrip("0")), scale / 10**places
 
 
-def _ratio(top: str, bottom: str, whole: str | None) -> tuple[Fraction, None] | None:
+def _ratio(top: str, bottom: str, whole: str | None) -> tuple[Fraction, None, Fraction] | None:
     numerator, denominator = int(top.replace(",", "")), int(bottom.replace(",", ""))
-    return None if denominator == 0 else (int(whole or 0) + Fraction(numerator, denominator), None)
+    return None if denominator == 0 else (int(whole or 0) + Fraction(numerator, denominator), None, Fraction(0))
 
 
 def _plus_minus(text: str, depth: int) -> Collection | None:
@@ -161,11 +196,11 @@ def _plus_minus(text: str, depth: int) -> Collection | None:
     inner = _number(match[1]) if match else None
     if inner is None:
         return None
-    return Collection("{}", (inner, Number(-inner.value, inner.digits, inner.unit, inner.label)))
+    return Collection("{}", (inner, replace(inner, value=-inner.value)))
 
 
 def _matrix(text: str, depth: int) -> Collection | None:
-    match = re.fullmatch(r"\\begin\{([bpvB]?matrix)\}(.*)\\end\{\1\}", text, re.DOTALL)
+    match = re.fullmatch(r"\\begin\{([bpB]?matrix)\}(.*)\\end\{\1\}", text, re.DOTALL)
     if match is None:
         return None
     rows = [row for row in re.split(r"\\\\", match[2]) if row.strip()]
@@ -228,6 +263,11 @@ def compare_values(a: Value, b: Value) -> Judgement:
     if isinstance(a, Number) and isinstance(b, Number):
         return _compare_numbers(a, b)
     if isinstance(a, Number) or isinstance(b, Number):
+        number, other = (a, b) if isinstance(a, Number) else (b, a)
+        if isinstance(other, Collection) and other.brackets == "{}" and len(other.items) == 1:
+            return compare_values(number, other.items[0])
+        return "different"
+    if a.name and b.name and a.name != b.name:
         return "different"
     if not a.brackets or not b.brackets or a.brackets == b.brackets == "{}":
         ordered = bool(a.brackets + b.brackets) and "{}" not in (a.brackets, b.brackets)
@@ -262,25 +302,35 @@ def _same_members(a: Collection, b: Collection) -> Judgement:
 def _compare_numbers(a: Number, b: Number) -> Judgement:
     if a.name and b.name and a.name != b.name:
         return "different"
-    x, y = a.value, b.value
+    if (a.unit and b.label) or (b.unit and a.label):
+        return "unknown"
     if a.unit and b.unit:
         if a.unit.dimension != b.unit.dimension:
             return "different"
-        x, y = x * a.unit.factor, y * b.unit.factor
-    elif (a.unit or b.unit or Unit()).is_percent:
-        percent, bare = (x, y) if a.unit else (y, x)
-        same = _close(percent, bare, a, b) or _close(percent / 100, bare, a, b)
-        return "equal" if same else "different"
-    if not _close(x, y, a, b):
+        same = _close(_scaled(a, a.unit.factor), _scaled(b, b.unit.factor))
+    else:
+        same = _close(a, b)
+        for percent, bare in ((a, b), (b, a)):
+            if percent.unit and percent.unit.is_percent:
+                same |= _close(_scaled(percent, Fraction(1, 100)), bare)
+    if not same:
         return "different"
     return "unknown" if a.label and b.label and a.label != b.label else "equal"
 
 
-def _close(x: Fraction, y: Fraction, a: Number, b: Number) -> bool:
-    """Equal, or one rounds to the other at the fewer significant digits of the two, six at least."""
-    if x == y:
+def _scaled(number: Number, factor: Fraction) -> Number:
+    return replace(number, value=number.value * factor, last=number.last * factor)
+
+
+def _close(a: Number, b: Number) -> bool:
+    """The same value, or one is the other rounded or cut off at its last digit, of six at least."""
+    x, y = abs(a.value), abs(b.value)
+    if a.value == b.value:
         return True
-    digits = min(n for n in (a.digits, b.digits, 10**6) if n is not None)
-    if digits == 10**6 or digits < 6 or x == 0 or y == 0:
+    digits = [n for n in (a.digits, b.digits) if n is not None]
+    if not digits or a.value * b.value < 0:
         return False
-    return abs(x - y) <= max(abs(x), abs(y)) * Fraction(1, 2 * 10 ** (digits - 1))
+    if max(digits) >= 15 and abs(x - y) <= max(x, y) * Fraction(1, 10**12):
+        return True
+    short, full, last = (x, y, a.last) if a.last >= b.last else (y, x, b.last)
+    return min(digits) >= 6 and (abs(x - y) <= last / 2 or 0 < full - short < last)

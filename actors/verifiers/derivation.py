@@ -8,6 +8,8 @@ computes, so an error in one derivation shows as a disagreement.
 from __future__ import annotations
 
 from actors.answers import compare_many, is_formula
+from actors.answers.units import read_unit
+from actors.answers.values import Number, read_value
 from actors.execution import Executor
 from actors.verifiers.controlled import Reading, Unread, flags_of, leaks, read
 from pipeline.records import AnswerKind, Outcome, Problem, Vote
@@ -32,8 +34,9 @@ async def conclude(
 ) -> Vote:
     """The vote that follows from a derivation's `{"answer": ...}` or `{"unsolvable": ...}`.
 
-    A submitted answer that is neither a value nor a formula ("51 I think") is no answer to the question: against. One
-    that may be right but could not be compared is no reason to vote either way.
+    A submitted answer that is neither a value nor a formula ("51 I think"), of another kind than the question asks for,
+    or in another unit, is no answer to it: against. One that may be right but could not be compared is no reason to
+    vote either way.
     """
     found = result.value
     if not result.ok or not isinstance(found, dict):
@@ -45,6 +48,8 @@ async def conclude(
     answer = str(found["answer"])
     kind: AnswerKind = "choice" if reading.question.rule in ("parity", "multiple") else "math"
     (judgement,) = await compare_many([(kind, answer, problem.answer)], executor)
+    if judgement == "equal" and not _answers(reading, kind, problem):
+        judgement = "different"
     flags = flags_of(reading, active)
     if judgement == "unknown" and is_formula(problem.answer) and not flags:
         return abstention(
@@ -60,6 +65,14 @@ async def conclude(
         rationale="; ".join([*reasons, *flags.values()]),
         flags=tuple(flags),
     )
+
+
+def _answers(reading: Reading, kind: AnswerKind, problem: Problem) -> bool:
+    """The submission has the kind and, if it names one, the unit that the question asks for: 5 km are no 5 m."""
+    value = read_value(problem.answer)
+    unit = value.unit if isinstance(value, Number) else None
+    asked = reading.question.unit
+    return problem.answer_kind == kind and (unit is None or (asked is not None and unit == read_unit(asked)))
 
 
 def abstention(name: str, reason: str, kind: str) -> Vote:

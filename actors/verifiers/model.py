@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from actors.answers import compare_many, extract_boxed
+from actors.answers import Judgement, compare_many, extract_boxed
+from actors.answers.code import extract_program
 from actors.calls import answer as awaited
 from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.asking import client_of, commonest, framed, gather_replies
 from actors.verifiers.derivation import abstention
+from actors.verifiers.programs import tried, unfit
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
 
@@ -32,7 +34,7 @@ from pipeline.records import Failure, Problem, Vote
 class Reply(BaseModel):
     """What an endpoint is asked for. Anything else is no reply."""
 
-    answer: str = Field(max_length=2_000)
+    answer: str = Field(max_length=20_000)
     vote: Literal[0, 1]
     rationale: str = Field(max_length=4_000)
     flags: list[config.Flag] = Field(max_length=10)
@@ -41,8 +43,9 @@ class Reply(BaseModel):
 _SYSTEM = """\
 You check problems written by another model. Solve the problem yourself, step by step, from its statement alone. Then \
 answer with one JSON object:
-{"answer": your final answer, "vote": 1 if the problem is well posed and has exactly one correct answer, else 0, \
-"rationale": one or two sentences, "flags": a list of what is wrong, empty if nothing is}
+{"answer": your final answer (where a program is asked for, its Python source), "vote": 1 if the problem is well posed \
+and has exactly one correct answer, else 0, "rationale": one or two sentences, "flags": a list of what is wrong, empty \
+if nothing is}
 Flags: ambiguous (more than one reading or answer), underspecified (a fact is missing), unsolvable (contradictory or \
 impossible), trivial (nothing to reason about), leaks_answer (the statement gives its answer away), off_task (it is no \
 problem of the kind asked for).
@@ -75,6 +78,10 @@ class ModelVerifier:
             self._client = client_of(section, section.base_url)
 
     async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+        if problem.answer_kind == "code":
+            against = await unfit(self.name, problem, self._executor)
+            if against is not None:
+                return against
         n = self._section.samples * (attempt + 1)  # the second audit looks twice as often, with other seeds
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
@@ -92,7 +99,8 @@ class ModelVerifier:
         assert self._solver is not None
         response = self._solver.answers.remote(problem.question, n, sampling, seed)
         texts: list[str] = await awaited(response, "solver pool", self.timeout_s)
-        return [_Sample(extract_boxed(text)) for text in texts]
+        extract = extract_program if problem.answer_kind == "code" else extract_boxed
+        return [_Sample(extract(text)) for text in texts]
 
     async def _ask_endpoint(self, problem: Problem, trace: str, n: int, seed: int) -> list[_Sample]:
         """n replies side by side. Raises the Failure where every one failed."""
@@ -125,10 +133,9 @@ class ModelVerifier:
             return abstention(self.name, f"none of {len(samples)} samples gave an answer", "model_error")
         flags = Counter(flag for s in given for flag in set(s.flags))
         raised = tuple(sorted(flag for flag, count in flags.items() if count >= needed))
-        pairs = [(problem.answer_kind, problem.answer, s.answer or "") for s in given]
-        judged = await compare_many(pairs, self._executor)
+        answers, judged = await self._judged(problem, [s.answer or "" for s in given])
         equal = sum(j == "equal" for j in judged)
-        answer, count = commonest(problem, [s.answer or "" for s in given], judged)
+        answer, count = commonest(problem, answers, judged)
         rationale = f"{equal} of {len(samples)} samples agree with the submission"
         rationale += f": {given[0].rationale}" if given[0].rationale else ""
         objections = sum(s.objection for s in given)
@@ -138,5 +145,18 @@ class ModelVerifier:
         if raised or objections >= needed:
             return Vote(verifier=self.name, valid=False, answer=answer, rationale=rationale, flags=raised)
         if count >= needed:
-            return Vote(verifier=self.name, valid=False, answer=answer, rationale=f"{rationale}, {count} with {answer}")
+            return Vote(
+                verifier=self.name,
+                valid=False,
+                answer=answer,
+                rationale=f"{rationale}, {count} with {(answer or '')[:200]}",
+            )
         return abstention(self.name, f"no majority: {rationale}", "model_error")
+
+    async def _judged(self, problem: Problem, given: Sequence[str]) -> tuple[list[str], list[Judgement]]:
+        """Answers and what they are worth; of programs, what they did, and only of those that ran through."""
+        if problem.answer_kind == "code":
+            outcomes = await tried(problem, [extract_program(text) or text for text in given], self._executor)
+            return [a for a, _ in outcomes], [j for _, j in outcomes]
+        pairs = [(problem.answer_kind, problem.answer, text) for text in given]
+        return list(given), await compare_many(pairs, self._executor)

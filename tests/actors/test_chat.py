@@ -159,6 +159,10 @@ def test_turns_without_a_call(text, stage, body):
         (call("submit", {"question": "Q?"}), '"question" and "answer" must be text'),
         (call("submit", {"question": " ", "answer": "3"}), '"question" and "answer" must be text'),
         (call("submit", {"question": "Q?", "answer": True}), '"question" and "answer" must be text'),
+        (
+            call("submit", {"question": "Q?", "answer": "3", "checks": ["f(1) == 1"]}),
+            '"checks" must be a list of objects',
+        ),
         (call("submit", {"question": "Q?", "answer": "3", "answer_kind": "essay"}), '"answer_kind" must be one of'),
     ],
 )
@@ -171,7 +175,7 @@ def test_a_malformed_call_is_answered_with_the_cause_and_a_good_example(text, sa
 
 def test_a_number_is_an_answer():
     read = parse_turn(call("submit", {"question": "Q?", "answer": 3}))[2]
-    assert read == ToolCall("submit", {"question": "Q?", "answer": "3", "answer_kind": None})
+    assert read == ToolCall("submit", {"question": "Q?", "answer": "3", "answer_kind": None, "checks": []})
 
 
 @given(st.text(max_size=200) | st.text(alphabet='<tool_call>/{}"name:[] #\n', max_size=120))

@@ -10,7 +10,7 @@ from actors.committee import Committee
 from actors.execution import Executor
 from actors.verifiers.model import ModelVerifier
 from pipeline import config
-from pipeline.records import Failure, Outcome, Problem, Vote
+from pipeline.records import Episode, Failure, Outcome, Problem, Task, ToolResult, Turn, Vote
 from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 
@@ -146,6 +146,28 @@ def test_a_bad_verifier_costs_its_vote_and_not_the_run(bad, kind, says):
     assert (lost.verifier, lost.valid, lost.outcome.kind) == ("x", None, kind) and says in lost.outcome.reason
 
 
+def test_verifiers_see_the_work_but_not_the_answer_that_was_handed_in():
+    class Reader(Fake):
+        async def vote(self, problem, trace, active, attempt):
+            self.trace = trace
+            return YES
+
+    def turn(action, text, content):
+        tool = ToolResult(tool=action, status="ok", content=content)
+        return Turn(stage="check", action=action, start=0, end=1, text=text, tool=tool)
+
+    task = Task(id="e", group_id="g", category="maths", skills=(), seed=0)
+    episode = Episode(
+        id="e", attempt=1, task=task,
+        turns=(turn("exec", "I run it", "found"), turn("submit", "handed in: 51", "Submitted.")),
+        active=(), submitted=PROBLEM, outcome=Outcome(kind="ok"), policy_versions=(0,), prompt_tokens=1,
+        sampled_tokens=1, wall_s=0.0,
+    )  # fmt: skip
+    readers = [Reader("a"), Reader("b")]
+    asyncio.run(Committee.of(COMMITTEE, readers).judge(PROBLEM, episode, ()))
+    assert [r.trace for r in readers] == ["I run it\n-> found"] * 2
+
+
 def test_all_verifiers_bad_is_undecided():
     verdict = decide(*(Fake(n, RuntimeError("died")) for n in "abc"))
     assert verdict.decision == "undecided" and not verdict.accepted
@@ -221,6 +243,23 @@ def test_an_answer_written_otherwise_is_the_same_answer(pool):
 def test_an_answer_that_cannot_be_read_is_rejected_and_one_that_cannot_be_compared_is_undecided(pool):
     assert judge(pool, Problem.make(PROBLEM.question, "51 I think"), Boxes(None)).decision == "rejected"
     assert judge(pool, Problem.make(PROBLEM.question, "9**9**9**9**9"), Boxes(None)).decision == "undecided"
+
+
+@pytest.mark.parametrize("kind", ["choice", "text", "code"])
+def test_a_right_answer_of_the_wrong_kind_is_rejected(pool, kind):
+    """Solvers' answers would be compared by that kind's rules: 51.0 is another choice than 51."""
+    verdict = judge(pool, Problem.make(PROBLEM.question, "51", kind), Boxes("51"))
+    assert verdict.decision == "rejected" and [v.valid for v in verdict.votes][:2] == [False, False]
+
+
+@pytest.mark.parametrize(
+    "answer, accepted", [("180", True), ("180 km", True), ("180 m", False), ("180000 m", False), ("180%", False)]
+)
+def test_an_answer_in_a_unit_is_in_the_unit_asked_for(pool, answer, accepted):
+    question = "A car moves at 60 km per hour for 3 hours. How many kilometres is that?"
+    verdict = judge(pool, Problem.make(question, answer), Boxes("180"), active=("distance",))
+    assert verdict.accepted is accepted
+    assert not judge(pool, Problem.make(PROBLEM.question, "51 km"), Boxes("51")).accepted
 
 
 def test_skills_left_unused_disqualify(pool):

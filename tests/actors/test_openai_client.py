@@ -11,6 +11,7 @@ from actors import openai_client
 from actors.committee import Committee
 from actors.execution import Executor
 from actors.openai_client import ChatClient
+from actors.verifiers import make
 from actors.verifiers.model import ModelVerifier
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
@@ -185,8 +186,28 @@ def test_garbage_is_no_vote(garbage):
     assert vote.valid is None and vote.outcome.kind == "model_error"
 
 
-@pytest.mark.parametrize("behaviour", [drips, is_silent, floods, sends(DOWN), sends(response(b"x" * (10 << 20)))])
-def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour):
+async def hangs_up(n, body, writer):
+    """Dead: the connection is closed without a word."""
+
+
+BAD = {
+    "slow drip": (drips, "infra_error"),
+    "silence": (is_silent, "infra_error"),
+    "endless": (floods, "infra_error"),
+    "down": (sends(DOWN), "infra_error"),
+    "dead": (hangs_up, "infra_error"),
+    "10 MB of bytes": (sends(response(b"x" * (10 << 20))), "infra_error"),
+    "10 MB reply": (says("valid " * (10 << 18)), "infra_error"),
+    "no chat completion": (sends(response(b'{"verdict": "valid"}')), "infra_error"),
+    "prose": (says("I vote valid!"), "model_error"),
+    "wrong JSON": (says('{"vote": 1, "answer": '), "model_error"),
+    "nothing": (says(""), "model_error"),
+}
+
+
+@pytest.mark.parametrize("kind", [config.ModelVerifier, config.ProgramVerifier])
+@pytest.mark.parametrize("behaviour, cause", BAD.values(), ids=BAD)
+def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour, cause, kind):
     class Sure:
         derived, timeout_s = True, 5.0
 
@@ -198,13 +219,13 @@ def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour):
 
     async def main():
         async with endpoint(behaviour) as requests:
-            section = config.ModelVerifier(base_url=requests.url, samples=2, timeout_s=1)
-            model = ModelVerifier("m", section, Executor(no_sandbox), None)
-            return await Committee.of(config.Committee(), [Sure("a"), Sure("b"), model]).judge(PROBLEM, None, ())
+            section = kind(base_url=requests.url, samples=2, timeout_s=1 if cause == "infra_error" else 20)
+            bad = make(section, 2, Executor(no_sandbox), None)
+            return await Committee.of(config.Committee(), [Sure("a"), Sure("b"), bad]).judge(PROBLEM, None, ())
 
-    verdict = asyncio.run(main())
+    verdict = asyncio.run(asyncio.wait_for(main(), 60))
     assert verdict.accepted and verdict.votes[2].valid is None
-    assert verdict.votes[2].outcome.kind == "infra_error"
+    assert verdict.votes[2].outcome.kind == cause
 
 
 def test_the_statement_stands_between_markers_it_cannot_know():

@@ -1,10 +1,13 @@
-"""Committee and prober against what they stand on: the share of the sandbox's own rate that verification reaches.
+"""Committee and prober against what they stand on: the share of their engines' own rate that verification reaches.
 
-    python -m tests.benchmarks.bench_verification [--problems 300] [--rounds 3] [--json FILE]
+    python -m tests.benchmarks.bench_verification [--problems 300] [--rounds 3] [--json FILE] [--no-engine]
 
-`bare` sends the runs that the two deriving verifiers need for these problems straight to the pool, as many at a time as
-the committee does. The solver is one that answers at once, so the prober's figure is its own cost: what a problem
-takes beside the engine's sampling. Rounds alternate, so that load hits all alike; medians are reported.
+`sandbox` sends the runs that the two deriving verifiers need for these problems straight to the pool, as many at a time
+as the committee does. `probe sampling` and `vote sampling` ask the engine (the bundled solver in vLLM) for just the
+samples that the prober and the model verifier ask for, with the same seeds and all at once. The committee is held
+against sandbox and vote sampling running side by side, the prober against probe sampling. `own` is the prober over a
+solver that answers at once: what a problem takes beside the sampling. Pools are objects of this process, so what Serve
+adds to a call is not in the figures. Rounds alternate, so that load hits all alike; medians are reported.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from statistics import median
 
 from actors.committee import Committee
 from actors.prober import Prober
+from actors.solver import Solver
 from actors.verifiers import symbolic
 from actors.verifiers.compiler import compile_program
 from actors.verifiers.controlled import Reading, read
 from actors.verifiers.derivation import call
-from pipeline import config
+from pipeline import config, mini
 from pipeline.mini.generate import CATEGORIES, combinations_of, write
 from pipeline.records import Problem
 from sandbox import Request
@@ -56,39 +60,73 @@ async def seconds(work: Callable[[], Awaitable[object]]) -> float:
     return time.perf_counter() - began
 
 
-async def measure(count: int, rounds: int) -> dict[str, float]:
+async def start_solver() -> Solver:
+    """The bundled solver, as Serve would construct it."""
+    model = config.Prober().ladder[0]
+    solver = Solver.__new__(Solver)
+    await solver.__init__(str(mini.resolve(model.path)), model.engine, 0)  # type: ignore[misc]
+    return solver
+
+
+async def measure(count: int, rounds: int, with_engine: bool) -> dict[str, float]:
     pool, sandbox_handle = sandbox(slots=2)
+    solver = await start_solver() if with_engine else None
     try:
         cases = problems(count)
         requests = [r for problem, _ in cases for r in runs(problem)]
-        solver = handle(Boxes("51", "7", None), "answers")
-        committee = Committee(config.Committee(), sandbox_handle, solver)
-        prober = Prober(config.Prober(), {"p": solver}, sandbox_handle)
+        instant = handle(Boxes("51", "7", None), "answers")
+        engine = instant if solver is None else handle(solver, "answers")
+        section, probing, voting = config.Committee(), config.Prober(), config.ModelVerifier()
+        committee = Committee(section, sandbox_handle, engine)
+        prober, own_prober = (Prober(probing, {"p": s}, sandbox_handle) for s in (engine, instant))
+        vote_sampling = config.Sampling(temperature=voting.temperature, max_tokens=voting.max_tokens)
 
         async def bare() -> None:
             for i in range(0, len(requests), AT_ONCE):
                 await pool.run_batch(requests[i : i + AT_ONCE])
 
+        async def sampled(n: int, sampling: config.Sampling, seeds: Callable[[int, Problem], int]) -> None:
+            for start in range(0, count, AT_ONCE):
+                part = list(enumerate(cases))[start : start + AT_ONCE]
+                calls = (engine.answers.remote(p.question, n, sampling, seeds(i, p)) for i, (p, _) in part)
+                await asyncio.gather(*calls)
+
+        async def probe_sampling() -> None:
+            await sampled(probing.n, probing.sampling, lambda i, p: i)
+
+        async def vote_sampled() -> None:
+            await sampled(voting.samples, vote_sampling, lambda i, p: int(p.id, 16) % 2**31)
+
+        async def both() -> None:
+            await asyncio.gather(bare(), vote_sampled())
+
         async def judged() -> None:
             for i in range(0, count, AT_ONCE):
                 await committee.judge_many([(p, None, active) for p, active in cases[i : i + AT_ONCE]])
 
-        async def probed() -> None:
-            await prober.probe_many([p for p, _ in cases], "p", 0)
+        async def probed(by: Prober) -> None:
+            for i in range(0, count, AT_ONCE):
+                await by.probe_many([p for p, _ in cases[i : i + AT_ONCE]], "p", i)
 
-        times: dict[str, list[float]] = {"bare": [], "committee": [], "prober": []}
-        for _ in range(rounds):
-            for name, work in (("bare", bare), ("committee", judged), ("prober", probed)):
+        works: dict[str, Callable[[], Awaitable[object]]] = {"sandbox": bare, "committee": judged}
+        works["own"] = lambda: probed(own_prober)
+        if solver is not None:
+            works |= {"vote sampling": vote_sampled, "sandbox and vote sampling": both}
+            works |= {"probe sampling": probe_sampling, "prober": lambda: probed(prober)}
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(rounds + 1):
+            for name, work in works.items():
                 times[name].append(await seconds(work))
     finally:
         pool.close()
-    took = {name: median(values) for name, values in times.items()}
-    return {
-        "bare_problems_per_s": count / took["bare"],
-        "committee_problems_per_s": count / took["committee"],
-        "committee_share_of_sandbox": took["bare"] / took["committee"],
-        "prober_own_ms_per_problem": 1000 * took["prober"] / count,
-    }
+    took = {name: median(values[1:]) for name, values in times.items()}  # the first round warms up
+    found = {f"{name}, problems/s": count / t for name, t in took.items() if name != "own"}
+    found["prober's own ms a problem"] = 1000 * took["own"] / count
+    found["committee's share of the sandbox"] = took["sandbox"] / took["committee"]
+    if solver is not None:
+        found["committee's share of sandbox and engine"] = took["sandbox and vote sampling"] / took["committee"]
+        found["prober's share of the engine"] = took["probe sampling"] / took["prober"]
+    return found
 
 
 def main() -> None:
@@ -96,10 +134,11 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--no-engine", action="store_true", help="leave vLLM out: the sandbox's share only")
     args = parser.parse_args()
-    found = asyncio.run(measure(args.problems, args.rounds))
+    found = asyncio.run(measure(args.problems, args.rounds, not args.no_engine))
     for name, value in found.items():
-        print(f"{name:30} {value:10.2f}")
+        print(f"{name:42} {value:10.2f}")
     if args.json:
         args.json.write_text(json.dumps(found))
 

@@ -37,6 +37,8 @@ def message(*overrides):
         ("committee.verifiers.2.sample=9", ["committee.verifiers.2.sample: unknown field", "samples"]),
         ("committee.verifiers.7.samples=9", ["committee.verifiers.7.samples", "list of 3"]),
         ("committee.required=4", ["committee", "required (4)", "(3)"]),
+        ("committee.quorum=4", ["committee", "quorum (4)", "(3)"]),
+        ("committee.verifiers.2.majority=0.5", ["committee.verifiers.2.majority", "0.5"]),
         ("prober.ladder.0.engine.dtype=int4", ["prober.ladder.0.engine.dtype", "'float32'", "'int4'"]),
         ("mgpo.curriculum.max_skills=1", ["mgpo.curriculum", "max_skills (1)", "min_skills (2)"]),
         ("proposer_pool.min_replicas=3", ["proposer_pool", "max_replicas (1)", "min_replicas (3)"]),

@@ -103,12 +103,10 @@ def test_an_episode_without_a_problem_is_not_judged():
     [
         {"writer": [Failure("no answer", "infra_error"), "ok"]},
         {"writer": [INFRA, "ok"]},
-        {"judge": [Failure("no answer", "infra_error"), "accepted"]},
-        {"prober": [Failure("no answer", "infra_error"), "ok"]},
     ],
-    ids=["writer", "episode", "committee", "prober"],
+    ids=["writer", "episode"],
 )
-def test_infrastructure_is_retried_under_a_new_number_and_leaves_no_rollout_behind(world):
+def test_an_episode_that_infrastructure_failed_is_played_again_under_a_new_number_and_leaves_no_rollout_behind(world):
     world = World(**world)
     j = judged(world)
     assert (j.accepted, j.key) == (True, ("g-00", 2))
@@ -127,13 +125,32 @@ def test_an_attempt_is_in_the_ledger_before_it_is_sent():
     assert seen == [[("issue", 1)]]
 
 
-def test_a_task_that_never_succeeds_comes_back_failed_with_the_last_cause():
+@pytest.mark.parametrize("pool", ["judge", "prober"])
+def test_a_verdict_or_probe_that_was_lost_is_asked_for_again_and_the_episode_stays(pool):
+    world = World(**{pool: [Failure("no answer", "infra_error"), "accepted"]})
+    j = judged(world)
+    assert (j.accepted, j.failed, j.key, j.probe.pass_at_k) == (True, False, ("g-00", 1), 0.25)
+    calls = {"judge": len(world.judge.calls), "prober": len(world.probe.calls)}
+    assert calls == {"judge": 1, "prober": 1} | {pool: 2} and len(world.episode.calls) == 1
+    assert (world.stream.retries, world.waiting) == (1, {("g-00", 1)})
+
+
+def test_a_writer_that_never_answers_comes_back_failed_with_the_last_cause():
+    config = load(None, ["episode.attempts=3"])
+    world = World(writer=[Failure(f"proposer: gone {i}", "infra_error") for i in (1, 2, 3)], config=config)
+    j = judged(world)
+    assert (j.failed, j.accepted, j.key) == (True, False, ("g-00", 3))
+    assert j.episode.outcome == Outcome(kind="infra_error", reason="proposer: gone 3")
+    assert (len(world.episode.calls), world.stream.retries) == (3, 2)
+
+
+def test_a_committee_that_never_answers_comes_back_failed_with_the_last_cause():
     config = load(None, ["episode.attempts=3"])
     world = World(judge=[Failure(f"committee: gone {i}", "infra_error") for i in (1, 2, 3)], config=config)
     j = judged(world)
-    assert (j.failed, j.accepted, j.key) == (True, False, ("g-00", 3))
+    assert (j.failed, j.accepted, j.key) == (True, False, ("g-00", 1))
     assert j.episode.outcome == Outcome(kind="infra_error", reason="committee: gone 3")
-    assert (len(world.episode.calls), world.stream.retries) == (3, 2)
+    assert (len(world.episode.calls), len(world.judge.calls), world.stream.retries) == (1, 3, 2)
     asyncio.run(world.stream.drop([j]))  # as a caller does with what it does not train on
     assert world.waiting == set()
 
