@@ -274,8 +274,9 @@ def _sandbox(minimum: str) -> Check:
 
     order = ("unsafe", "portable", "strong", "strong+")
     here = probe()
-    active = [layer.name for layer in here.layers if layer.active]
-    refused = [f"{layer.name} ({layer.detail})" for layer in here.layers if not layer.active]
+    tried = (*here.layers, *here.languages)
+    active = [layer.name for layer in tried if layer.active]
+    refused = [f"{layer.name} ({layer.detail})" for layer in tried if not layer.active]
     detail = {"level": here.level, "active": active, "refused": refused, "missing": list(here.missing)}
     found = f"{here.level}: {', '.join(active) or 'no layer'}" + (f"; refused: {', '.join(refused)}" if refused else "")
     if order.index(here.level) < order.index(minimum):

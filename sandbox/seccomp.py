@@ -86,9 +86,10 @@ def checks() -> dict[str, tuple[Check, ...]]:
     }
 
 
-def program(machine: str | None = None) -> bytes:
-    """The BPF program, for `install`. A binary search over the call numbers: the kernel walks it once for each call
-    there is when it is installed, which is with every run."""
+def program(machine: str | None = None, starter: int | None = None) -> bytes:
+    """The BPF program, for `install`. With `starter`, the program behind that descriptor may be executed, and none by
+    its path. A binary search over the call numbers: the kernel walks it once for each call there is when it is
+    installed, which is with every run."""
     machine = machine or kernel.arch()
     code = [
         _op(0x20, 4),  # architecture
@@ -101,7 +102,10 @@ def program(machine: str | None = None) -> bytes:
     verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN}
     verdicts |= {name: [_op(0x06, KILL)] for name in _HOSTILE}
     verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2")}
-    for name, conditions in checks().items():
+    conditional = checks()
+    if starter is not None:
+        conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.AT_EMPTY_PATH,)))
+    for name, conditions in conditional.items():
         verdicts[name] = [part for check in conditions for part in _compile(check)] + [_op(0x06, ALLOW)]
     by_number = {kernel.number(name, machine): block for name, block in verdicts.items()}
     runs: list[tuple[int, list[bytes]]] = []

@@ -25,7 +25,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from . import child, kernel, program, scratch, walls, warmup
+from . import child, kernel, languages, program, scratch, walls, warmup
 
 MAX_ORDER = 8192
 
@@ -46,7 +46,7 @@ class Zygote:
         _prefer_for_oom()
         roots = warmup.load(setup["packages"])
         self.base = _address_space()
-        self.walls = walls.build(roots, setup["folder"])
+        self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"])
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)

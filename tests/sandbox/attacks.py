@@ -1,4 +1,4 @@
-"""The hostile programs of attacks.txt, and the helpers that they call."""
+"""The hostile programs of attacks.txt and attacks_cpp.txt, and the helpers that they call."""
 
 from __future__ import annotations
 
@@ -21,6 +21,24 @@ def raw(what, *args):
     else: print(what, "refused:", ctypes.get_errno())
 TMP = "/tmp/sandbox-arena"
 """
+CPP_PRELUDE = r"""
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <initializer_list>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void breach(const char *what) { printf("BREACH %s\n", what); fflush(stdout); }
+template <class... T> void raw(const char *what, long number, T... words) {
+    if (syscall(number, words...) >= 0) breach(what);
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -30,16 +48,18 @@ class Attack:
     allowed: frozenset[str]
     forge: bool
     control: bool
+    language: str = "python"
 
 
-def _parse(text: str) -> list[Attack]:
+def _parse(text: str, language: str) -> list[Attack]:
     found = []
     for section in text.split("\n=== ")[1:]:
         head, code = section.split("\n", 1)
         name, allowed, marks = (part.strip() for part in head.split("|"))
         statuses = {"refused": REFUSED, "ended": ENDED}.get(allowed, frozenset(allowed.split()))
-        found.append(Attack(name, code, statuses, "forge" in marks, "control" in marks))
+        found.append(Attack(name, code, statuses, "forge" in marks, "control" in marks, language))
     return found
 
 
-ATTACKS = _parse(Path(__file__).with_suffix(".txt").read_text())
+ATTACKS = _parse(Path(__file__).with_suffix(".txt").read_text(), "python")
+CPP_ATTACKS = _parse(Path(__file__).with_name("attacks_cpp.txt").read_text(), "c++")
