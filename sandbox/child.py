@@ -14,6 +14,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 from typing import Any, NoReturn
 
@@ -21,7 +22,17 @@ from . import compiled, kernel, program, seccomp
 from .languages import Stage
 from .walls import PROGRAM_FD, Walls, become
 
+MAX_ORDER = 8192
 STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
+
+
+def await_order(walls: Walls, orders: socket.socket, lifeline: tuple[int, int]) -> NoReturn:
+    """A child forked ahead of its order, which comes once; it ends if the zygote does."""
+    program.reseed()
+    data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
+    if not data:
+        os._exit(0)
+    become_run(walls, json.loads(data), fds[:-1], fds[-1], lifeline)
 
 
 def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]) -> NoReturn:

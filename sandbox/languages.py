@@ -55,14 +55,15 @@ def cpp() -> Toolchain:
     linker = _program(_ask(driver, "-print-prog-name=ld").strip())
     plan = _ask(driver, "-###", *_CPP_FLAGS, "-x", "c++", "main.cpp", "-o", "main")
     commands = [shlex.split(line) for line in plan.splitlines() if line.startswith(" ")]
-    outputs = [argv[argv.index("-o") + 1] for argv in commands if "-o" in argv]
+    outputs = {argv[argv.index("-o") + 1] for argv in commands if "-o" in argv}
+    names = {path: "main" + os.path.splitext(path)[1] for path in outputs}  # g++ names what lies between at random
     if not commands or len(outputs) != len(commands):
         raise Missing(f"c++: {driver} does not say how it compiles; {_CPP_MISSING}")
     stages: list[Stage] = []
     for tool, *arguments in commands:
         if os.path.basename(tool) == "collect2":  # it would start the linker as a second process
             tool, arguments = linker, [word for word in arguments if not word.startswith("-fno-")]
-        words = [os.path.basename(word) if word in outputs else word for word in arguments]
+        words = [names.get(word, word) for word in arguments]
         source = stages[-1].output if stages else "main.cpp"
         stages.append(Stage(_program(tool), (tool, *words), source, words[words.index("-o") + 1]))
     searched = _ask(driver, "-E", "-v", "-x", "c++", "/dev/null").partition("search starts here:\n")[2]
