@@ -73,7 +73,6 @@ def _confine(
     for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
         os.dup2(source, target)
     _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if uid is not None:
         become(uid)
@@ -115,7 +114,8 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
 
 
 def prepare() -> None:
-    """In the zygote, so that no run has to: the limits that are the same for all, and which it can live with."""
+    """In the zygote, so that no run has to: what is the same for all, and which it can live with."""
     for name in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
         kernel.lower_limit(name, 0)
     kernel.lower_limit(resource.RLIMIT_SIGPENDING, 256)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may have had it ignored

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -113,11 +114,20 @@ def speed(runs: int) -> dict[str, dict[str, object]]:
     return table
 
 
+def _below(pid: int) -> int:
+    """Processes below one, of any depth, zombies too."""
+    count = 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children = [int(child) for child in (task / "children").read_text().split()]
+            count += len(children) + sum(map(_below, children))
+    return count
+
+
 def _left() -> dict[str, int]:
-    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
     status = Path("/proc/self/status").read_text()
     return {
-        "processes": len(children),
+        "processes": _below(os.getpid()),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "temporary files": sum(name.startswith("agentic-sandbox-") for name in os.listdir(tempfile.gettempdir())),
         "shared memory": len(os.listdir("/dev/shm")) + len(Path("/proc/sysvipc/shm").read_text().splitlines()) - 1,

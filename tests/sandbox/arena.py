@@ -1,6 +1,8 @@
 """The arena: canaries on the host, and every attack run against a slot. Prints one JSON object a line.
 
-    python -m tests.sandbox.simulate k8s-restricted -- python -m tests.sandbox.arena
+    python -m tests.sandbox.simulate k8s-restricted -- python -m tests.sandbox.arena [FOLDER]
+
+With a folder, its programs (see `attacks.from_folder`) come after our own.
 
 Each attack's row says whether it was contained, and why not if not. Two rows are no attacks: `ordinary programs` (a
 sandbox that starts nothing would contain everything) and `nothing left behind`.
@@ -21,7 +23,7 @@ from pathlib import Path
 
 from sandbox import Case, Limits, Request, Slot, builds
 
-from .attacks import ATTACKS, CPP_ATTACKS, CPP_PRELUDE, PRELUDE, Attack
+from .attacks import ATTACKS, CPP_ATTACKS, CPP_PRELUDE, PRELUDE, Attack, from_folder
 
 FOLDER = Path(tempfile.gettempdir()) / f"sandbox-arena-{os.getpid()}"
 LIMITS = Limits(wall_s=0.8, cpu_s=0.6, memory_mb=128)
@@ -70,7 +72,7 @@ class Arena:
         if attack.language == "c++":
             code = CPP_PRELUDE + attack.code.replace("TMP/", f"{FOLDER}/").replace('"TMP"', f'"{FOLDER}"')
             return code.replace("VICTIM", str(self.victim.pid)).replace("PORT", str(self.tcp.getsockname()[1]))
-        code = PRELUDE.replace("/tmp/sandbox-arena", str(FOLDER)) + attack.code.replace("sandbox-arena", FOLDER.name)
+        code = (PRELUDE + attack.code).replace("/tmp/sandbox-arena", str(FOLDER)).replace("sandbox-arena", FOLDER.name)
         return code.replace("VICTIM", str(self.victim.pid)).replace("PORT", str(self.tcp.getsockname()[1]))
 
     def harm(self) -> list[str]:
@@ -191,7 +193,8 @@ def main() -> None:
     row("ordinary programs", ordinary(slot))
     builds.LIMITS = BUILD_LIMITS
     row("ordinary C++ programs", ordinary_cpp(slot))
-    for attack in ATTACKS + CPP_ATTACKS:
+    others = from_folder(Path(sys.argv[1])) if sys.argv[1:] else []
+    for attack in ATTACKS + CPP_ATTACKS + others:
         found = faults(attack, arena, slot)
         if slot.run(Request("print('alive')")).stdout != "alive\n":
             found.append("the slot no longer works")

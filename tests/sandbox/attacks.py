@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,30 @@ def _parse(text: str, language: str) -> list[Attack]:
         statuses = {"refused": REFUSED, "ended": ENDED}.get(allowed, frozenset(allowed.split()))
         found.append(Attack(name, code, statuses, "forge" in marks, "control" in marks, language))
     return found
+
+
+def from_folder(folder: Path) -> list[Attack]:
+    """Programs of other authors, one a file, with a first line `# SAFE: ` that names what a safe sandbox reports; what
+    succeeds prints PWNED."""
+    return [_foreign(path.name, *path.read_text().split("\n", 1)) for path in sorted(folder.glob("*.py"))]
+
+
+def _foreign(name: str, safe: str, code: str) -> Attack:
+    known = {"error", "timeout", "cpu_limit", "output_limit", "crash", "violation", "memory_limit"}
+    words = safe.replace("MemoryError", "memory_limit").replace("timeout", "timeout cpu_limit")
+    named = known & set(re.findall(r"\w+", words)) if "status" in safe else set()
+    if "error" in named:  # a refusal, which may be caught
+        named.add("ok")
+    for theirs, ours in (
+        ("/tmp/sandbox-test/sock", "/tmp/sandbox-arena/stream"),
+        ("/tmp/sandbox-test/dsock", "/tmp/sandbox-arena/datagram"),
+        ("/tmp/sandbox-test", "/tmp/sandbox-arena"),
+        ("secret.txt", "answers.json"),
+        ("18765", "PORT"),
+        ("PWNED", "BREACH"),
+    ):
+        code = code.replace(theirs, ours)
+    return Attack(name, code, frozenset(named or ENDED | {"output_limit"}), "FORGE" in safe, False)
 
 
 ATTACKS = _parse(Path(__file__).with_suffix(".txt").read_text(), "python")
