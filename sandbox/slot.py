@@ -209,6 +209,7 @@ def _job(request: Request, limits: Limits) -> bytes:
             data = json.dumps(job, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("code: lone surrogates are no Unicode text") from None
-    if len(source) > limits.code_kb << 10:
-        raise ValueError(f"code: {len(source) >> 10} KB; the limit is {limits.code_kb} KB")
+    most_kb = limits.code_kb if request.language == "python" else min(limits.code_kb, builds.LIMITS.file_mb << 10)
+    if len(source) > most_kb << 10:
+        raise ValueError(f"code: {len(source) >> 10} KB; the limit is {most_kb} KB")
     return data

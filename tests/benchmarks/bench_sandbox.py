@@ -22,7 +22,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from sandbox import Request, Slot
+from sandbox import Request, Slot, languages
+from sandbox.builds import Builds
 
 WORKLOADS = {
     "print": "print(6 * 7)",
@@ -114,6 +115,43 @@ def speed(runs: int) -> dict[str, dict[str, object]]:
     return table
 
 
+EPISODE = [
+    "import sympy\nx = sympy.symbols('x')\nanswers = []",
+    *(f"answers.append(sympy.factor(x**{n} - 1)); print(answers[-1])" for n in range(6, 13)),
+]
+
+
+def sessions(runs: int) -> dict[str, dict[str, object]]:
+    """After 1 to 8 cells of an episode: the next cell in the live session, and in one that is rebuilt by replay."""
+    table: dict[str, dict[str, object]] = {}
+    with Slot() as slot:
+        for length in (1, 2, 4, 8):
+            times: dict[str, list[float]] = {"live": [], "replay": []}
+            for _ in range(runs):
+                with slot.session() as live:
+                    for cell in EPISODE[:length]:
+                        assert live.run(cell).ok
+                    with slot.session(cells=live.cells) as rebuilt:
+                        times["live"].append(milliseconds(lambda: live.run("n = len(answers)")))
+                        times["replay"].append(milliseconds(lambda: rebuilt.run("n = len(answers)")))
+            table[f"after {length} cells"] = {kind: spread(found) for kind, found in times.items()}
+    return table
+
+
+def compiled(runs: int) -> dict[str, object]:
+    """A C++ program of a few lines with the standard library's streams: the first test, which compiles, and others."""
+    code = "#include <iostream>\nint main() { int a, b; std::cin >> a >> b; std::cout << a + b << std::endl; }"
+    with Slot() as slot:
+        assert slot.offers("c++").active
+        first, other = [], []
+        for _ in range(runs):
+            known = Builds()
+            request = Request(code, stdin="3 4", language="c++")
+            first.append(milliseconds(lambda: slot.run(request, known)))  # noqa: B023 - called at once
+            other.append(milliseconds(lambda: slot.run(request, known)))  # noqa: B023
+    return {"first test": spread(first), "next tests": spread(other)}
+
+
 def _below(pid: int) -> int:
     """Processes below one, of any depth, zombies too."""
     count = 0
@@ -183,7 +221,10 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    report: dict[str, object] = {"cores": os.cpu_count(), "speed": speed(options.runs)}
+    report: dict[str, object] = {"cores": len(os.sched_getaffinity(0)), "speed": speed(options.runs)}
+    report["sessions"] = sessions(max(5, options.runs // 5))
+    if "c++" in languages.found():
+        report["c++"] = compiled(max(5, options.runs // 10))
     if options.soak:
         report["soak"] = asyncio.run(soak(options.soak, options.slots))
     text = json.dumps(report, indent=2)

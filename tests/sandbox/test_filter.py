@@ -91,8 +91,11 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         (EPERM, "ioctl", (0, 0x5412)),
         (EPERM, "prctl", (1, 0)),
         (ALLOW, "prctl", (15, 0)),
-        (ALLOW, "prlimit64", (0, 0)),
-        (EPERM, "prlimit64", (1, 0)),
+        (ALLOW, "prlimit64", (0, 9)),
+        (EPERM, "prlimit64", (1, 9)),
+        (EPERM, "prlimit64", (0, 0)),  # of CPU time: the kernel would kill
+        (ALLOW, "setrlimit", (9,)),
+        (EPERM, "setrlimit", (0,)),
         (ALLOW, "socketpair", (1, 1 | 0o2000000)),
         (EPERM, "socketpair", (1, 2)),
         (EPERM, "socketpair", (16, 1)),
