@@ -132,13 +132,16 @@ def _be_first() -> None:
 
 
 def _pid_namespace(walls: Walls, own: int) -> None:
-    try:
+    def there_and_back() -> None:
         kernel.unshare(kernel.CLONE_NEWPID)
         kernel.setns(own, kernel.CLONE_NEWPID)
+
+    # In a child: where the way back is refused, as by gVisor, this process could fork but once.
+    if refusal := _try(there_and_back):
+        walls.note("pid namespace", False, f"refused: {os.strerror(refusal)}")
+    else:
         walls.pid_namespace = own
         walls.note("pid namespace", True, "one per run, the run its only process")
-    except OSError as e:
-        walls.note("pid namespace", False, f"refused: {e.strerror}")
 
 
 def _jail(walls: Walls, roots: Roots, mount_point: str) -> None:

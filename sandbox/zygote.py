@@ -51,6 +51,12 @@ class Zygote:
     def __init__(self, orders: socket.socket):
         self.orders = orders
         setup = json.loads(orders.recv(1 << 16))
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except OSError as e:
+            sys.exit(
+                f"pidfd_open is refused here ({e.strerror}): Linux 5.3 or newer is needed, or a gVisor that has it"
+            )
         _prefer_for_oom()
         roots = warmup.load(setup["packages"])
         self.base = _address_space()
