@@ -1,4 +1,4 @@
-"""Untrusted Python, run behind walls.
+"""Untrusted Python and C++, run behind walls.
 
     from sandbox import Slot, Request
 

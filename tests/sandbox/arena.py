@@ -2,7 +2,7 @@
 
     python -m tests.sandbox.simulate k8s-restricted -- python -m tests.sandbox.arena [FOLDER]
 
-With a folder, its programs (see `attacks.from_folder`) come after our own.
+With a folder, its programs (see `attacks.from_folder`) are run too.
 
 Each attack's row says whether it was contained, and why not if not. Two rows are no attacks: `ordinary programs` (a
 sandbox that starts nothing would contain everything) and `nothing left behind`.
@@ -21,7 +21,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox import Case, Limits, Request, Slot, builds
+from sandbox import Case, Limits, Request, Slot, builds, languages
 
 from .attacks import ATTACKS, CPP_ATTACKS, CPP_PRELUDE, PRELUDE, Attack, from_folder
 
@@ -192,9 +192,11 @@ def main() -> None:
     first = len(os.listdir("/proc/self/fd"))
     row("ordinary programs", ordinary(slot))
     builds.LIMITS = BUILD_LIMITS
-    row("ordinary C++ programs", ordinary_cpp(slot))
-    others = from_folder(Path(sys.argv[1])) if sys.argv[1:] else []
-    for attack in ATTACKS + CPP_ATTACKS + others:
+    attacks = ATTACKS + (from_folder(Path(sys.argv[1])) if sys.argv[1:] else [])
+    if "c++" in languages.found():
+        attacks += CPP_ATTACKS
+        row("ordinary C++ programs", ordinary_cpp(slot))
+    for attack in attacks:
         found = faults(attack, arena, slot)
         if slot.run(Request("print('alive')")).stdout != "alive\n":
             found.append("the slot no longer works")
