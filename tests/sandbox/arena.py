@@ -72,7 +72,7 @@ class Arena:
         if attack.language == "c++":
             code = CPP_PRELUDE + attack.code.replace("TMP/", f"{FOLDER}/").replace('"TMP"', f'"{FOLDER}"')
             return code.replace("VICTIM", str(self.victim.pid)).replace("PORT", str(self.tcp.getsockname()[1]))
-        code = (PRELUDE + attack.code).replace("/tmp/sandbox-arena", str(FOLDER)).replace("sandbox-arena", FOLDER.name)
+        code = PRELUDE.replace("/tmp/sandbox-arena", str(FOLDER)) + attack.code.replace("sandbox-arena", FOLDER.name)
         return code.replace("VICTIM", str(self.victim.pid)).replace("PORT", str(self.tcp.getsockname()[1]))
 
     def harm(self) -> list[str]:
