@@ -59,6 +59,7 @@ class Zygote:
             )
         _prefer_for_oom()
         roots = warmup.load(setup["packages"])
+        kernel.merge_pages()
         self.base = _address_space()
         self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"])
         self.folder = setup["folder"]

@@ -60,9 +60,9 @@ class BareFork:
     _SERVER = """
 import contextlib, gc, os, sys
 sys.path.insert(0, sys.argv[1])
-from sandbox import warmup
+from sandbox import kernel, warmup
 warmup.load(["numpy", "sympy"])
-gc.collect(); gc.freeze(); gc.disable()
+gc.collect(); gc.freeze(); gc.disable(); kernel.merge_pages()
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
