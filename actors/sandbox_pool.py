@@ -15,6 +15,7 @@ evicting an idle session, costs a replay and nothing else.
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 import uuid
@@ -26,6 +27,7 @@ from queue import Empty, LifoQueue
 from typing import Any
 
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
+from sandbox.builds import Builds
 
 PACKAGES = ("numpy", "sympy", "math_verify")
 """What every run finds loaded: what agents compute with, and what answers are compared with."""
@@ -80,11 +82,13 @@ class SandboxPool:
     # ---------------------------------------------------------------- runs
 
     async def run(self, request: Request) -> Result:
-        return await self._admit(lambda: self._on_a_slot(request))
+        return (await self.run_batch([request]))[0]
 
     async def run_batch(self, requests: Sequence[Request]) -> list[Result]:
-        """The results, in the order of the requests."""
-        return list(await asyncio.gather(*(self.run(request) for request in requests)))
+        """The results, in the order of the requests. A source that several of them share is compiled once."""
+        known = Builds()
+        runs = (self._admit(functools.partial(self._on_a_slot, request, known)) for request in requests)
+        return list(await asyncio.gather(*runs))
 
     async def judge_calls(
         self, code: str, entry: str, cases: Sequence[Case], limits: Limits | None = None, tolerance: float = 0.0
@@ -93,17 +97,19 @@ class SandboxPool:
         results = await self.run_batch([judge.call_request(code, entry, case, limits) for case in cases])
         return [judge.call_verdict(result, case, tolerance) for result, case in zip(results, cases, strict=True)]
 
-    async def judge_stdio(self, code: str, cases: Sequence[Case], limits: Limits | None = None) -> list[Verdict]:
+    async def judge_stdio(
+        self, code: str, cases: Sequence[Case], limits: Limits | None = None, language: str = "python"
+    ) -> list[Verdict]:
         """`Slot.judge_stdio`, the cases spread over the slots."""
-        results = await self.run_batch([judge.script_request(code, case, limits) for case in cases])
+        results = await self.run_batch([judge.script_request(code, case, limits, language) for case in cases])
         return [judge.script_verdict(result, case) for result, case in zip(results, cases, strict=True)]
 
-    def _on_a_slot(self, request: Request) -> Result:
+    def _on_a_slot(self, request: Request, known: Builds) -> Result:
         result = Result("infra", "no slot")
         for _ in range(2):
             slot = self._free.get(timeout=self._wait_s)  # there is one, but for the moment of a health check
             try:
-                result = slot.run(request)
+                result = slot.run(request, known)
             finally:
                 self._free.put(slot)
             if result.status != "infra":

@@ -270,15 +270,15 @@ def _amount(name: str, free: int, fail: float, warn: float, todo: str) -> Check:
 
 
 def _sandbox(minimum: str) -> Check:
-    from sandbox import probe
+    from sandbox import LEVELS, probe
 
-    order = ("unsafe", "portable", "strong", "strong+")
     here = probe()
-    active = [layer.name for layer in here.layers if layer.active]
-    refused = [f"{layer.name} ({layer.detail})" for layer in here.layers if not layer.active]
+    tried = (*here.layers, *here.languages)
+    active = [layer.name for layer in tried if layer.active]
+    refused = [f"{layer.name} ({layer.detail})" for layer in tried if not layer.active]
     detail = {"level": here.level, "active": active, "refused": refused, "missing": list(here.missing)}
     found = f"{here.level}: {', '.join(active) or 'no layer'}" + (f"; refused: {', '.join(refused)}" if refused else "")
-    if order.index(here.level) < order.index(minimum):
+    if LEVELS.index(here.level) < LEVELS.index(minimum):
         todo = f"sandbox.minimum is {minimum}; " + "; ".join(here.missing)
         return Check("sandbox", "fail", found, todo, detail)
     return Check("sandbox", "ok", found, detail=detail)

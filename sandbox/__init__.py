@@ -1,4 +1,4 @@
-"""Untrusted Python, run behind walls.
+"""Untrusted Python and C++, run behind walls.
 
     from sandbox import Slot, Request
 
@@ -6,6 +6,7 @@
         result = slot.run(Request("print(6 * 7)"))     # Result(status='ok', stdout='42\\n', ...)
         result = slot.run(Request("x = 6 * 7", value="x"))            # result.value == 42: a claim, plain JSON
         verdicts = slot.judge_calls("def f(n): return n + 1", "f", [Case(args=(1,), expected=2)])
+        verdicts = slot.judge_stdio("int main() { ... }", [Case(stdin="1", stdout="2")], language="c++")
         with slot.session() as session:
             session.run("x = 1"); session.run("print(x)")
 

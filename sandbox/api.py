@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from .languages import LANGUAGES
+
 LevelName = Literal["strong+", "strong", "unsafe"]
 """strong+: kernel filter and two file walls · strong: kernel filter and one file wall · unsafe: anything less."""
 LEVELS: tuple[LevelName, ...] = ("unsafe", "strong", "strong+")
@@ -32,7 +34,7 @@ class Limits:
     cpu_s: float = 4.0
     """CPU time of the program, all threads together."""
     memory_mb: int = 512
-    """Address space on top of the warm interpreter's own."""
+    """Address space, in Python on top of the warm interpreter's own."""
     files: int = 64
     file_mb: int = 8
     scratch_mb: int = 16
@@ -67,7 +69,7 @@ _RANGE: dict[str, tuple[float, float]] = {
 @dataclass(frozen=True)
 class Request:
     code: str
-    """Python source, run as a script."""
+    """Source, run as a script or, if its language is compiled, as a program."""
     stdin: str = ""
     value: str | None = None
     """Name of a variable to export when the script has ended."""
@@ -76,8 +78,15 @@ class Request:
     args: tuple[Any, ...] = ()
     limits: Limits | None = None
     """None: the slot's own."""
+    language: str = "python"
+    """Or one of `languages.LANGUAGES`: a program with stdin and stdout, without value, entry and args."""
 
     def __post_init__(self) -> None:
+        if self.language != "python":
+            if self.language not in LANGUAGES:
+                raise ValueError(f"request.language: {self.language!r}; expected python or {', '.join(LANGUAGES)}")
+            if self.value is not None or self.entry is not None or self.args:
+                raise ValueError(f"request.language: {self.language} has no value, entry or args; expected python")
         for name in ("code", "stdin"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"request.{name}: {type(getattr(self, name)).__name__}; expected a string")
@@ -155,3 +164,5 @@ class Platform:
     kernel: str
     missing: tuple[str, ...] = field(default=())
     """For each level above this one: what it would take."""
+    languages: tuple[Layer, ...] = ()
+    """Beside Python: found by compiling and attacking a run; without it, what to install."""

@@ -14,32 +14,50 @@ import os
 import resource
 import select
 import signal
+import socket
 import sys
 from typing import Any, NoReturn
 
-from . import kernel, program, seccomp
-from .walls import Walls, become
+from . import compiled, kernel, program, seccomp
+from .languages import Stage
+from .walls import PROGRAM_FD, Walls, become
 
-STDIN, STDOUT, STDERR, REPORT, JOB = range(5)
-_HARD = {n: resource.getrlimit(n)[1] for name, n in vars(resource).items() if name.startswith("RLIMIT_")}
+MAX_ORDER = 8192
+STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
+
+
+def await_order(walls: Walls, orders: socket.socket, lifeline: tuple[int, int]) -> NoReturn:
+    """A child forked ahead of its order, which comes once; it ends if the zygote does."""
+    program.reseed()
+    data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
+    if not data:
+        os._exit(0)
+    become_run(walls, json.loads(data), fds[:-1], fds[-1], lifeline)
 
 
 def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]) -> NoReturn:
     """`fds`: stdin, stdout, stderr, report, job; `facts` tells the supervisor that the walls stand, or why not."""
     try:
-        _confine(walls, order, fds, lifeline)
+        stage = _confine(walls, order, fds, facts, lifeline)
     except BaseException as e:
         os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
     os.write(facts, b'{"ready": 1}')
     kernel.syscall("close_range", JOB + 1, 0xFFFFFFFF, 0)
+    if order["language"] != "python":
+        compiled.become(stage, JOB, REPORT, order["limits"]["memory_mb"] << 20)
     if order["session"]:
         program.run_cells(JOB, REPORT)
     program.run_script(JOB, REPORT)
 
 
-def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tuple[int, int]) -> None:
-    limits, scratch = order["limits"], order["scratch"]
+def _confine(
+    walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
+) -> Stage | None:
+    """Put up every wall. Returns the stage of a compiler that this run is to become, if it is one."""
+    limits, scratch, language = order["limits"], order["scratch"], order["language"]
+    stage = None if order["stage"] is None else walls.toolchains[language].stages[order["stage"]]
+    rules = "binary" if language != "python" and stage is None else language
     uid = None if walls.first_uid is None else walls.first_uid + order["turn"] % 32
     if walls.run_namespaces:
         kernel.unshare(walls.run_namespaces)
@@ -55,7 +73,6 @@ def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tupl
     for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
         os.dup2(source, target)
     _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if uid is not None:
         become(uid)
@@ -67,12 +84,15 @@ def _confine(walls: Walls, order: dict[str, Any], fds: list[int], lifeline: tupl
     if select.select([lifeline[0]], [], [], 0)[0]:
         os._exit(125)
 
+    if stage is not None:
+        compiled.lay_out(stage, JOB, facts)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if walls.ruleset is not None:
-        walls.ruleset.restrict(home)
+    if walls.rulesets:
+        walls.rulesets[rules].restrict(home)
     if walls.filter:
-        seccomp.install(walls.filter, os.getpid())
+        seccomp.install(walls.filter if language == "python" else walls.starting_filter, os.getpid())
     sys.dont_write_bytecode = True
+    return stage
 
 
 def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
@@ -81,25 +101,21 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
     # Without tmpfs, what is unlinked but open cannot be counted: then it is to be little.
     size = min(limits["file_mb"], limits["scratch_mb"] if tmpfs else max(1, limits["scratch_mb"] // 8)) << 20
     ceilings = {
-        resource.RLIMIT_AS: order["base"] + (limits["memory_mb"] << 20),
         resource.RLIMIT_CPU: cpu,
         resource.RLIMIT_FSIZE: size,
         resource.RLIMIT_NOFILE: limits["files"],
     }
     if private_uid:  # shared with others, the uid's count would say nothing of this run
         ceilings[resource.RLIMIT_NPROC] = limits["threads"]
+    if order["language"] == "python":  # else not before this interpreter, which is larger, makes room for the program
+        ceilings[resource.RLIMIT_AS] = order["base"] + (limits["memory_mb"] << 20)
     for name, ceiling in ceilings.items():
-        _lower(name, ceiling)
-
-
-def _lower(name: int, ceiling: int) -> None:
-    hard = _HARD[name]
-    ceiling = ceiling if hard == resource.RLIM_INFINITY else min(ceiling, hard)
-    resource.setrlimit(name, (ceiling, ceiling))
+        kernel.lower_limit(name, ceiling)
 
 
 def prepare() -> None:
-    """In the zygote, so that no run has to: the limits that are the same for all, and which it can live with."""
+    """In the zygote, so that no run has to: what is the same for all, and which it can live with."""
     for name in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
-        _lower(name, 0)
-    _lower(resource.RLIMIT_SIGPENDING, 256)
+        kernel.lower_limit(name, 0)
+    kernel.lower_limit(resource.RLIMIT_SIGPENDING, 256)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may have had it ignored

@@ -20,7 +20,9 @@ def conclude(run: Run, level: str, wants_value: bool, facts: dict[str, Any] | No
     facts = facts or run.exit
     assert facts is not None
     status, reason, value = _ending(run, facts["exit"], facts["cpu_s"], facts["peak_kb"] / 1024)
-    if status in ("ok", "error"):
+    if run.language != "python":
+        status, reason = _last_words(run, status, reason)
+    elif status in ("ok", "error"):
         status, reason, value = _words(run, status, reason, wants_value)
     return Result(
         status,
@@ -65,10 +67,35 @@ def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[St
             return "error", f"no value: {e}", None
         return status, reason, None
     if status == "error" or "reason" in said:
-        words = " ".join(str(said.get("reason", "")).split())[:500] or reason or "no reason given"
-        words = "".join(c if c.isprintable() else "?" for c in words)  # it will be printed in logs and terminals
+        words = one_line(str(said.get("reason", ""))) or reason or "no reason given"
         limit = said.get("limit")
         return (limit if limit in ("memory_limit", "disk_limit") else "error"), words, None
     if wants_value and "value" not in said:
         return "error", "no value was exported", None
     return status, "", said.get("value") if wants_value else None
+
+
+_COMPLAINTS: tuple[tuple[bytes, Status], ...] = (
+    (b"std::bad_alloc", "memory_limit"),
+    (b"out of memory", "memory_limit"),
+    (b"memory exhausted", "memory_limit"),
+    (b"Cannot allocate memory", "memory_limit"),
+    (b"File too large", "disk_limit"),
+    (b"No space left on device", "disk_limit"),
+)
+
+
+def _last_words(run: Run, status: Status, reason: str) -> tuple[Status, str]:
+    """What is known of a run that became another program: why it could not, or the limit it complained of. A compiler
+    that does not start is no fault of what it compiles."""
+    if run.report:  # ours, see `compiled`
+        status, reason = "infra" if run.stage is not None else "error", claims.read(bytes(run.report))["reason"]
+    if status in ("error", "crash"):
+        said = reason.encode() + b"\n" + run.stderr
+        return next((limit for text, limit in _COMPLAINTS if text in said), status), reason
+    return status, reason
+
+
+def one_line(text: str) -> str:
+    """A program's words, as they may be printed in logs and terminals."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:500])

@@ -24,7 +24,7 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-from . import kernel, scratch
+from . import kernel, languages, scratch
 from .api import Layer, Limits, SandboxUnavailable, Status
 
 GRACE_S = 2.0
@@ -82,7 +82,8 @@ class Zygote:
         said = b""
         with contextlib.suppress(OSError):
             self.orders.settimeout(START_S)
-            self.orders.send(json.dumps({"packages": packages, "folder": self.folder}).encode())
+            tools = {name: asdict(chain) for name, chain in languages.found().items()}
+            self.orders.send(json.dumps({"packages": packages, "folder": self.folder, "languages": tools}).encode())
             said = self.orders.recv(1 << 16)
             self.orders.settimeout(None)
         if not said:
@@ -138,11 +139,23 @@ def _clean_environment() -> dict[str, str]:
 class Run:
     """One child of a zygote: `order`, `await_walls`, `watch` until its exit (a session: until a report), `finish`."""
 
-    def __init__(self, limits: Limits, stdin: bytes = b"", session_s: float | None = None):
+    def __init__(
+        self,
+        limits: Limits,
+        stdin: bytes = b"",
+        session_s: float | None = None,
+        language: str = "python",
+        stage: int | None = None,
+    ):
         self.limits = limits
         """Of the run, or of each cell of a session that lives `session_s`."""
+        self.language, self.stage = language, stage
+        """Not `python`: the run becomes that stage of the language's compiler or, with None, a binary."""
+        self._output = -1
         self._zygote: Zygote | None = None
         self.stdout, self.stderr, self.report = bytearray(), bytearray(), bytearray()
+        self.output = b""
+        """The file that a stage of a compiler wrote; a claim like all else."""
         self.truncated = False
         self.exit: dict[str, Any] | None = None
         self.verdict: tuple[Status, str] | None = None
@@ -186,7 +199,8 @@ class Run:
             if self._session_s is not None:  # the kernel's CPU limit adds up over the cells, ours is for each
                 limits["cpu_s"] = self._session_s
             lifetime_s = (self._session_s or self.limits.wall_s) + 2 * GRACE_S
-            order = json.dumps({"limits": limits, "session": self._session, "lifetime_s": lifetime_s}).encode()
+            what = {"session": self._session, "language": self.language, "stage": self.stage}
+            order = json.dumps({"limits": limits, "lifetime_s": lifetime_s, **what}).encode()
             zygote.orders.settimeout(GRACE_S)
             socket.send_fds(zygote.orders, [order], given)
         except OSError as e:
@@ -247,11 +261,14 @@ class Run:
         if self.exit is None:
             self._make_sure_it_is_dead()
         self.drain()
-        for fd in [*self._fds, self._job, self._pidfd]:
+        if self._output >= 0:  # its writers are dead
+            size = os.fstat(self._output).st_size
+            self.output = os.pread(self._output, size, 0)
+        for fd in [*self._fds, self._job, self._pidfd, self._output]:
             if fd >= 0:
                 os.close(fd)
         self._fds.clear()
-        self._job = self._pidfd = -1
+        self._job = self._pidfd = self._output = -1
         if self._facts is not None:
             self._facts.close()
 
@@ -318,6 +335,8 @@ class Run:
         if "started" in said:
             self._scratch, self._pidfd = said["scratch"], fds[0]
             self.pid = _pid_of(self._pidfd)
+        elif "output" in said:
+            self._output = fds[0]
         elif "ready" in said:
             self._ready = True
         elif "infra" in said:

@@ -18,10 +18,10 @@ def call_verdict(result: Result, case: Case, tolerance: float) -> Verdict:
     return _verdict(result, result.ok and claims.same(result.value, case.expected, tolerance))
 
 
-def script_request(code: str, case: Case, limits: Limits | None) -> Request:
+def script_request(code: str, case: Case, limits: Limits | None, language: str = "python") -> Request:
     if case.stdout is None:
         raise ValueError("case.stdout: missing; a script is judged by what it prints")
-    return Request(code, stdin=case.stdin, limits=limits)
+    return Request(code, stdin=case.stdin, limits=limits, language=language)
 
 
 def script_verdict(result: Result, case: Case) -> Verdict:

@@ -1,7 +1,7 @@
 """The unprivileged file wall: Landlock, at whatever ABI the kernel speaks.
 
 Invariant: after `restrict`, files are readable under the given roots only, writable under the scratch directory only,
-and, where the ABI knows them, TCP, signals and abstract sockets end at the wall too.
+executable if named, and, where the ABI knows them, TCP, signals and abstract sockets end at the wall too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from collections.abc import Sequence
 
 from . import kernel
 
@@ -26,7 +27,13 @@ def abi() -> int:
 class Ruleset:
     """The rules that all runs share, packed once. Roots are (O_PATH descriptor, is a directory)."""
 
-    def __init__(self, version: int, readable: list[tuple[int, bool]], writable: list[tuple[int, bool]]):
+    def __init__(
+        self,
+        version: int,
+        readable: list[tuple[int, bool]],
+        writable: list[tuple[int, bool]],
+        executable: Sequence[tuple[int, bool]] = (),
+    ):
         handled = (1 << 13) - 1
         handled |= (version >= 2) * _REFER | (version >= 3) * _TRUNCATE | (version >= 5) * _IOCTL_DEV
         network, scoped = 3 * (version >= 4), 3 * (version >= 6)
@@ -38,6 +45,7 @@ class Ruleset:
         self._scratch = use[True]
         self._rules = [_pack("=Qi", see[kind], fd) for fd, kind in readable]
         self._rules += [_pack("=Qi", use[kind], fd) for fd, kind in writable]
+        self._rules += [_pack("=Qi", _READ_FILE | _EXECUTE, fd) for fd, _ in executable]
 
     def restrict(self, scratch: int) -> None:
         """Wall this thread in, with one more directory that it may write."""

@@ -10,8 +10,10 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from .api import Layer, LevelName, Platform, SandboxUnavailable
+from .languages import LANGUAGES
 
 _CORE = ("seccomp", "no new privileges", "rlimits")
 
@@ -45,13 +47,13 @@ def describe(layers: Sequence[Layer]) -> Platform:
 
 
 def probe() -> Platform:
-    """Try every layer on this machine, by starting a fork server and attacking a run of it. Raises nothing: a machine
-    where none can start is reported as unsafe, with the reason."""
+    """Try every layer and language on this machine, by starting a fork server and attacking a run of it. Raises
+    nothing: a machine where none can start is reported as unsafe, with the reason."""
     from .slot import Slot
 
     try:
         with Slot("unsafe", packages=()) as slot:
-            return slot.platform
+            return replace(slot.platform, languages=tuple(slot.offers(name) for name in LANGUAGES))
     except SandboxUnavailable as e:
         kernel = f"{platform.system()} {platform.release()}"
         return Platform("unsafe", (), ".".join(map(str, sys.version_info[:3])), kernel, (str(e),))

@@ -59,7 +59,7 @@ def prepare() -> None:
 
 
 def reseed() -> None:
-    """In the zygote, before each fork: numpy's own generator would else be the same in every run."""
+    """In each run: numpy's own generator would else be the same in all."""
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 

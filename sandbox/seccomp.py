@@ -26,7 +26,7 @@ readv writev preadv pwritev preadv2 pwritev2 sched_yield mremap msync mincore ma
 getitimer setitimer alarm pause getpid sendfile exit exit_group wait4 waitid uname fsync fdatasync ftruncate fallocate
 getdents getdents64 getcwd chdir fchdir mkdir mkdirat unlink unlinkat rmdir rename renameat renameat2 link linkat
 symlink symlinkat readlink readlinkat access faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time
-getrlimit setrlimit getrusage sysinfo times getuid getgid geteuid getegid getresuid getresgid getgroups getppid
+getrlimit getrusage sysinfo times getuid getgid geteuid getegid getresuid getresgid getgroups getppid
 getpgid getpgrp getsid rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack statfs fstatfs getpriority
 sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
 sched_rr_get_interval gettid futex_waitv set_tid_address clock_gettime clock_getres clock_nanosleep epoll_create
@@ -45,6 +45,7 @@ _O_ACCMODE, _O_TRUNC = 3, 0o1000
 _THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
+_RLIMIT_CPU = 0
 _PRCTL = (15, 16)  # a thread's name
 
 
@@ -75,7 +76,9 @@ def checks() -> dict[str, tuple[Check, ...]]:
         "fcntl": (Check(1, _FCNTL),),
         "ioctl": (Check(1, _IOCTL),),
         "prctl": (Check(0, _PRCTL),),
-        "prlimit64": (Check(0, (0,)),),
+        # The CPU limit is not the program's: the kernel enforces it by SIGKILL, see `kill`.
+        "prlimit64": (Check(0, (0,)), Check(1, (_RLIMIT_CPU,), refuse=True)),
+        "setrlimit": (Check(0, (_RLIMIT_CPU,), refuse=True),),
         "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside.
         "kill": (Check(0, (_SELF,)), Check(1, (9,), refuse=True)),
@@ -86,9 +89,10 @@ def checks() -> dict[str, tuple[Check, ...]]:
     }
 
 
-def program(machine: str | None = None) -> bytes:
-    """The BPF program, for `install`. A binary search over the call numbers: the kernel walks it once for each call
-    there is when it is installed, which is with every run."""
+def program(machine: str | None = None, starter: int | None = None) -> bytes:
+    """The BPF program, for `install`. With `starter`, the program behind that descriptor may be executed, and none by
+    its path. A binary search over the call numbers: the kernel walks it once for each call there is when it is
+    installed, which is with every run."""
     machine = machine or kernel.arch()
     code = [
         _op(0x20, 4),  # architecture
@@ -101,7 +105,10 @@ def program(machine: str | None = None) -> bytes:
     verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN}
     verdicts |= {name: [_op(0x06, KILL)] for name in _HOSTILE}
     verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2")}
-    for name, conditions in checks().items():
+    conditional = checks()
+    if starter is not None:
+        conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.AT_EMPTY_PATH,)))
+    for name, conditions in conditional.items():
         verdicts[name] = [part for check in conditions for part in _compile(check)] + [_op(0x06, ALLOW)]
     by_number = {kernel.number(name, machine): block for name, block in verdicts.items()}
     runs: list[tuple[int, list[bytes]]] = []

@@ -10,10 +10,12 @@ import json
 import threading
 from collections.abc import Sequence
 
-from . import judge, selftest
-from .api import LEVELS, Case, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
+from . import builds, judge, selftest
+from .api import LEVELS, Case, Layer, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
+from .builds import Builds
 from .conclude import conclude
 from .host import InfraError, Run, Zygote
+from .languages import Missing, toolchain
 from .platforms import describe
 from .session import Session
 
@@ -39,6 +41,8 @@ class Slot:
         self._closed = False
         self._zygote: Zygote | None = None
         self._retired: list[Zygote] = []
+        self._proved: set[str] = set()
+        """Languages whose programs the zygote's walls were tried with."""
         self.restarts = 0
         """How often a new zygote had to be made."""
         try:
@@ -64,23 +68,68 @@ class Slot:
     def level(self) -> LevelName:
         return self.platform.level
 
-    def run(self, request: Request) -> Result:
-        """Run a script in a new process; returns when it and all it made are gone."""
+    def run(self, request: Request, known: Builds | None = None) -> Result:
+        """Run a script in a new process; returns when it and all it made are gone. A program to be compiled is
+        compiled first, once for all runs that share `known`."""
         limits = request.limits or self.limits
+        run = Run(limits, request.stdin.encode("utf-8", "surrogatepass"), language=request.language)
         try:
             job = _job(request, limits)
+            if request.language != "python":
+                self._prove(request.language)
+                made = (known or Builds()).get(request.language, job, lambda: self._compile(request.language, job))
+                if isinstance(made, Result):
+                    return made
+                job = made
+            self._once(run, job)
         except ValueError as e:
             return Result("error", str(e), level=self.level)
-        run = Run(limits, request.stdin.encode("utf-8", "surrogatepass"))
-        try:
-            try:
-                self.begin(run, job)
-                run.watch()
-            finally:
-                run.finish()
         except InfraError as e:
             return Result("infra", str(e), level=self.level)
         return conclude(run, self.level, wants_value=bool(request.value or request.entry))
+
+    def _once(self, run: Run, job: bytes) -> None:
+        try:
+            self.begin(run, job)
+            run.watch()
+        finally:
+            run.finish()
+
+    def offers(self, language: str) -> Layer:
+        """Whether a language works here, tried."""
+        try:
+            self._prove(language)
+        except InfraError as e:
+            return Layer(language, False, str(e))
+        return Layer(language, True, "compiled behind the same walls, static binaries")
+
+    def _prove(self, language: str) -> None:
+        """The walls around compiled programs, attacked once by each zygote's first. Raises InfraError."""
+        if language in self._proved:
+            return
+        made = self._compile(language, selftest.PROGRAMS[language].encode())
+        if isinstance(made, Result):
+            raise InfraError(f"{language} does not work here: {made.status}: {made.reason}")
+        run = Run(Limits(), language=language)
+        self._once(run, made)
+        result = conclude(run, self.level, wants_value=False)
+        if failures := selftest.program_failures(result):
+            raise InfraError(f"{language} programs are not walled in: {'; '.join(failures)}")
+        self._proved.add(language)
+
+    def _compile(self, language: str, source: bytes) -> bytes | Result:
+        """A binary, or why there is none. Raises InfraError."""
+        try:
+            chain = toolchain(language)
+        except Missing as e:
+            raise InfraError(str(e)) from None
+
+        def run_stage(number: int, data: bytes) -> tuple[Result, bytes]:
+            run = Run(builds.LIMITS, language=language, stage=number)
+            self._once(run, data)
+            return conclude(run, self.level, wants_value=False), run.output
+
+        return builds.build(chain, source, run_stage)
 
     def judge_calls(
         self, code: str, entry: str, cases: Sequence[Case], limits: Limits | None = None, tolerance: float = 0.0
@@ -89,9 +138,12 @@ class Slot:
         results = [self.run(judge.call_request(code, entry, case, limits)) for case in cases]
         return [judge.call_verdict(result, case, tolerance) for result, case in zip(results, cases, strict=True)]
 
-    def judge_stdio(self, code: str, cases: Sequence[Case], limits: Limits | None = None) -> list[Verdict]:
+    def judge_stdio(
+        self, code: str, cases: Sequence[Case], limits: Limits | None = None, language: str = "python"
+    ) -> list[Verdict]:
         """Run the script once for each case, in a process of its own, and compare what it prints with `stdout`."""
-        results = [self.run(judge.script_request(code, case, limits)) for case in cases]
+        known = Builds()
+        results = [self.run(judge.script_request(code, case, limits, language), known) for case in cases]
         return [judge.script_verdict(result, case) for result, case in zip(results, cases, strict=True)]
 
     def session(self, limits: Limits | None = None, cells: Sequence[str] = (), lifetime_s: float = 600.0) -> Session:
@@ -118,6 +170,7 @@ class Slot:
             self._zygote = None
         if self._zygote is None:
             self._zygote = self._start()
+            self._proved.clear()
             self._runs = 1
             self.restarts += 1
         return self._zygote
@@ -150,11 +203,13 @@ class Slot:
 
 def _job(request: Request, limits: Limits) -> bytes:
     try:
-        source = request.code.encode()
-        job = {"code": request.code, "value": request.value, "entry": request.entry, "args": request.args}
-        data = json.dumps(job, ensure_ascii=False).encode()
+        source = data = request.code.encode()
+        if request.language == "python":
+            job = {"code": request.code, "value": request.value, "entry": request.entry, "args": request.args}
+            data = json.dumps(job, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("code: lone surrogates are no Unicode text") from None
-    if len(source) > limits.code_kb << 10:
-        raise ValueError(f"code: {len(source) >> 10} KB; the limit is {limits.code_kb} KB")
+    most_kb = limits.code_kb if request.language == "python" else min(limits.code_kb, builds.LIMITS.file_mb << 10)
+    if len(source) > most_kb << 10:
+        raise ValueError(f"code: {len(source) >> 10} KB; the limit is {most_kb} KB")
     return data

@@ -10,13 +10,16 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import kernel, landlock, seccomp
-from .warmup import Roots
+from .languages import Toolchain
+from .warmup import Roots, below
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+PROGRAM_FD = 4
+"""Where a run that becomes another program finds it."""
 
 
 @dataclass
@@ -28,18 +31,22 @@ class Walls:
     run_namespaces: int = 0
     filter: bytes = b""
     """The system call filter; empty if the kernel takes none."""
+    starting_filter: bytes = b""
+    """The same, for runs that become another program: from `PROGRAM_FD`, and not by a path."""
     first_uid: int | None = None
     """First of this zygote's throw-away uids, or None: runs keep the zygote's uid."""
-    ruleset: landlock.Ruleset | None = None
+    rulesets: dict[str, landlock.Ruleset] = field(default_factory=dict)
+    """What may be read: by `python`, by a `binary`, and by the compiler of each language; empty without Landlock."""
+    toolchains: dict[str, Toolchain] = field(default_factory=dict)
 
     def note(self, name: str, active: bool, detail: str) -> bool:
         self.layers[name] = (active, detail)
         return active
 
 
-def build(roots: Roots, mount_point: str) -> Walls:
+def build(roots: Roots, toolchains: dict[str, Toolchain], mount_point: str) -> Walls:
     """Build what can be built. May return in a child of the process that called it: see `_be_first`."""
-    walls = Walls()
+    walls = Walls(toolchains=toolchains)
     number = os.getpid()
     _user_and_mounts(walls, roots, mount_point)
     _uids(walls, number)
@@ -70,7 +77,7 @@ def _user_and_mounts(walls: Walls, roots: Roots, mount_point: str) -> None:
     walls.note("ipc namespace", True, "one per run")
     try:
         socket.sethostname("sandbox")
-        _jail(roots, mount_point)
+        _jail(walls, roots, mount_point)
         walls.jail = walls.note("mount jail", True, "own read-only root of libraries; tmpfs scratch per run")
         walls.run_namespaces = kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC
     except OSError as e:
@@ -125,21 +132,27 @@ def _be_first() -> None:
 
 
 def _pid_namespace(walls: Walls, own: int) -> None:
-    try:
+    def there_and_back() -> None:
         kernel.unshare(kernel.CLONE_NEWPID)
         kernel.setns(own, kernel.CLONE_NEWPID)
+
+    # In a child: where the way back is refused, as by gVisor, this process could fork but once.
+    if refusal := _try(there_and_back):
+        walls.note("pid namespace", False, f"refused: {os.strerror(refusal)}")
+    else:
         walls.pid_namespace = own
         walls.note("pid namespace", True, "one per run, the run its only process")
-    except OSError as e:
-        walls.note("pid namespace", False, f"refused: {e.strerror}")
 
 
-def _jail(roots: Roots, mount_point: str) -> None:
+def _jail(walls: Walls, roots: Roots, mount_point: str) -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("sandbox", mount_point, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4m,mode=755")
-    for path in (*roots.stdlib, *roots.packages, *roots.libraries, *_DEVICES):
-        if os.path.exists(path):
+    tools = [path for chain in walls.toolchains.values() for path in (*_tools(chain), *chain.readable)]
+    shown: list[str] = []
+    for path in (*roots.stdlib, *roots.packages, *roots.libraries, *_DEVICES, *sorted(tools, key=len)):
+        if os.path.exists(path) and not (path in tools and below(path, shown)):
             _bind(os.path.realpath(path), mount_point + path)
+            shown.append(path)
     for path in roots.masked:
         kernel.mount("sandbox", mount_point + path, "tmpfs", kernel.MS_RDONLY, "size=4k,mode=755")
     for link in ("/lib", "/lib64", "/usr/lib64"):
@@ -227,7 +240,7 @@ def _filter(walls: Walls) -> None:
     walls.note("no new privileges", True, "set-uid programs gain nothing")
     walls.note("rlimits", True, "memory, CPU, file size, descriptors, threads")
     if walls.note("seccomp", refusal == 0, os.strerror(refusal) if refusal else f"{len(code) // 8} instructions"):
-        walls.filter = code
+        walls.filter, walls.starting_filter = code, seccomp.program(starter=PROGRAM_FD)
 
 
 def _landlock(walls: Walls, roots: Roots) -> None:
@@ -243,12 +256,19 @@ def _landlock(walls: Walls, roots: Roots) -> None:
             paths += [e.path for e in os.scandir(lib) if e.path not in roots.masked]
         else:
             paths.append(lib)
-    readable = [_handle(path) for path in (*paths, *_DEVICES[2:]) if os.path.exists(path)]
-    writable = [_handle(path) for path in _DEVICES[:2] if os.path.exists(path)]
-    walls.ruleset = landlock.Ruleset(version, readable, writable)
+    random, blank = _handles(_DEVICES[2:]), _handles(_DEVICES[:2])
+    walls.rulesets["python"] = landlock.Ruleset(version, _handles(paths) + random, blank)
+    walls.rulesets["binary"] = landlock.Ruleset(version, random, blank)
+    for language, chain in walls.toolchains.items():
+        walls.rulesets[language] = landlock.Ruleset(version, _handles(chain.readable), [], _handles(_tools(chain)))
     walls.note("landlock", True, f"ABI {version}")
 
 
-def _handle(path: str) -> tuple[int, bool]:
-    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    return fd, stat.S_ISDIR(os.fstat(fd).st_mode)
+def _tools(chain: Toolchain) -> tuple[str, ...]:
+    return (*(stage.tool for stage in chain.stages), *chain.loaders)
+
+
+def _handles(paths: Sequence[str]) -> list[tuple[int, bool]]:
+    """(descriptor, is a directory) of those that exist."""
+    fds = [os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths if os.path.exists(path)]
+    return [(fd, stat.S_ISDIR(os.fstat(fd).st_mode)) for fd in fds]

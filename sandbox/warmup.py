@@ -77,16 +77,16 @@ def _roots(imported: set[str]) -> Roots:
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         where = os.path.dirname(file) if file and hasattr(module, "__path__") else file
-        if where and (not _below(where, stdlib) or "-packages/" in where):
+        if where and (not below(where, stdlib) or "-packages/" in where):
             packages.append(where)
     with open("/proc/self/maps") as maps:
         mapped = {line.split(None, 5)[5].rstrip("\n") for line in maps if ".so" in line}
     sites = {paths["purelib"], paths["platlib"]}
     libraries: list[str] = []
     for folder in sorted({os.path.dirname(path) for path in mapped if path.startswith("/")} - sites):
-        if _below(folder, packages) or (_below(folder, stdlib) and "-packages/" not in folder):
+        if below(folder, packages) or (below(folder, stdlib) and "-packages/" not in folder):
             continue
-        if any(_below(lib, (folder,)) for lib in stdlib):  # a prefix's lib/: its shared objects only
+        if any(below(lib, (folder,)) for lib in stdlib):  # a prefix's lib/: its shared objects only
             libraries += [entry.path for entry in os.scandir(folder) if ".so" in entry.name and entry.is_file()]
         else:
             libraries.append(folder)
@@ -95,7 +95,7 @@ def _roots(imported: set[str]) -> Roots:
     return Roots(stdlib, tuple(packages), tuple(libraries), tuple(path for path in masked if os.path.isdir(path)))
 
 
-def _below(path: str, roots: tuple[str, ...] | list[str]) -> bool:
+def below(path: str, roots: tuple[str, ...] | list[str]) -> bool:
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 
@@ -103,6 +103,6 @@ def _narrow(roots: Roots) -> None:
     """No import looks beyond the standard library: what is in `packages` is loaded already."""
     own = {"BuiltinImporter", "FrozenImporter", "PathFinder"}
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") in own]
-    sys.path[:] = [path for path in sys.path if _below(path, roots.stdlib) and not _below(path, roots.masked)]
+    sys.path[:] = [path for path in sys.path if below(path, roots.stdlib) and not below(path, roots.masked)]
     sys.path_importer_cache.clear()
     sys.argv[:] = ["main.py"]

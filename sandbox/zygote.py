@@ -3,7 +3,8 @@
 Invariant: it holds no secret and never sees a byte of a run's code, input or output; those are descriptors that pass
 through, so that no child can find another's data in inherited memory.
 
-Consumes orders from its socket (a JSON header with the descriptors of one run). Produces, on each run's own facts
+Consumes orders from its socket (a JSON header with the descriptors of one run), and hands each to a child that it has
+forked while the run before was on, and that waits for nothing else. Produces, on each run's own facts
 socket: `started` with a pidfd, `ready` from the child itself, `exit` with what the kernel says. Waits for its socket,
 its children's ends and their facts sockets only. A facts socket that closes is the order to kill that child; its own
 socket that closes means no more orders, and the process ends with its last child. So when the supervisor dies,
@@ -25,9 +26,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from . import child, kernel, program, scratch, walls, warmup
-
-MAX_ORDER = 8192
+from . import child, kernel, languages, program, scratch, walls, warmup
 
 
 @dataclass
@@ -39,14 +38,30 @@ class _Child:
     ends: float
 
 
+@dataclass
+class _Spare:
+    """A child that waits for its order."""
+
+    pid: int
+    pidfd: int
+    orders: socket.socket
+
+
 class Zygote:
     def __init__(self, orders: socket.socket):
         self.orders = orders
         setup = json.loads(orders.recv(1 << 16))
+        try:
+            os.close(os.pidfd_open(os.getpid()))
+        except OSError as e:
+            sys.exit(
+                f"pidfd_open is refused here ({e.strerror}): Linux 5.3 or newer is needed, or a gVisor that has it"
+            )
         _prefer_for_oom()
         roots = warmup.load(setup["packages"])
+        kernel.merge_pages()
         self.base = _address_space()
-        self.walls = walls.build(roots, setup["folder"])
+        self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"])
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
@@ -54,6 +69,7 @@ class Zygote:
         program.prepare()
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}
+        self.spare: _Spare | None = None
         self.turn = 0
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         gc.collect()
@@ -68,13 +84,15 @@ class Zygote:
         while accepting or self.children:
             for fd, _ in poll.poll(self._until_next_end()):
                 if fd == self.orders.fileno():
-                    data, fds, _, _ = socket.recv_fds(self.orders, MAX_ORDER, 6)
+                    data, fds, _, _ = socket.recv_fds(self.orders, child.MAX_ORDER, 6)
                     if not data:
                         poll.unregister(fd)
                         accepting = False
                     elif (born := self._spawn(json.loads(data), fds)) is not None:
                         poll.register(born.pidfd, select.POLLIN)
                         poll.register(born.facts, select.POLLRDHUP)
+                        with contextlib.suppress(OSError):  # the next order will try again, and tell
+                            self.spare = self._park()
                 elif fd in self.children:
                     with contextlib.suppress(KeyError):
                         poll.unregister(self.children[fd].facts)
@@ -85,6 +103,9 @@ class Zygote:
                         if one.facts.fileno() == fd:
                             signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
                             poll.unregister(fd)
+        if self.spare is not None:
+            self.spare.orders.close()
+            _end(self.spare)
 
     def _until_next_end(self) -> int:
         """Milliseconds to the next end of a child's lifetime; those whose time is up are killed. The supervisor is
@@ -96,7 +117,7 @@ class Zygote:
         return int(1000 * min((max(one.ends - now, 0.1) for one in self.children.values()), default=3600.0))
 
     def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
-        facts = socket.socket(fileno=fds.pop())
+        facts = socket.socket(fileno=fds[-1])
         own_scratch = None
         try:
             self.turn += 1
@@ -104,12 +125,10 @@ class Zygote:
             if not self.walls.jail:
                 own_scratch = scratch.make(self.folder, self.turn, self.walls.first_uid)
                 order["scratch"] = own_scratch
-            program.reseed()
             ends = time.monotonic() + order["lifetime_s"]
-            pid = self._fork(order, fds, facts)
-            pidfd = os.pidfd_open(pid)
-            socket.send_fds(facts, [json.dumps({"started": True, "scratch": own_scratch}).encode()], [pidfd])
-            return self.children.setdefault(pidfd, _Child(pid, pidfd, facts, own_scratch, ends))
+            spare = self._hand_over(json.dumps(order).encode(), fds)
+            socket.send_fds(facts, [json.dumps({"started": True, "scratch": own_scratch}).encode()], [spare.pidfd])
+            return self.children.setdefault(spare.pidfd, _Child(spare.pid, spare.pidfd, facts, own_scratch, ends))
         except OSError as e:
             if own_scratch:
                 scratch.remove(own_scratch)
@@ -117,17 +136,39 @@ class Zygote:
             facts.close()
             return None
         finally:
-            for fd in fds:
+            for fd in fds[:-1]:
                 os.close(fd)
 
-    def _fork(self, order: dict[str, Any], fds: list[int], facts: socket.socket) -> int:
+    def _hand_over(self, order: bytes, fds: list[int]) -> _Spare:
+        """Give an order to the child that waits for one; if that one has died meanwhile, to a new one."""
+        for _ in range(2):
+            spare, self.spare = self.spare or self._park(), None
+            try:
+                socket.send_fds(spare.orders, [order], fds)
+                return spare
+            except (BrokenPipeError, ConnectionResetError):
+                _end(spare)
+            finally:
+                spare.orders.close()
+        raise ChildProcessError("the processes forked for it died")
+
+    def _park(self) -> _Spare:
+        """Fork the next run's process ahead of its order: a fork and what comes with it take as long as the walls."""
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            pid = self._fork(mine, its)
+        return _Spare(pid, os.pidfd_open(pid), mine)
+
+    def _fork(self, mine: socket.socket, its: socket.socket) -> int:
         own = self.walls.pid_namespace
         if own is not None:
             kernel.unshare(kernel.CLONE_NEWPID)
         try:
             pid = os.fork()
             if pid == 0:
-                child.become_run(self.walls, order, fds, facts.fileno(), self.lifeline)
+                for other in (mine, self.orders, *(one.facts for one in self.children.values())):
+                    other.close()  # whose other ends must see when this process alone is left
+                child.await_order(self.walls, its, self.lifeline)
         finally:
             if own is not None:
                 kernel.setns(own, kernel.CLONE_NEWPID)
@@ -142,6 +183,12 @@ class Zygote:
         _tell(one.facts, {"exit": code, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_kb": usage.ru_maxrss})
         one.facts.close()
         os.close(one.pidfd)
+
+
+def _end(spare: _Spare) -> None:
+    signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+    os.waitpid(spare.pid, 0)
+    os.close(spare.pidfd)
 
 
 def _tell(facts: socket.socket, message: dict[str, Any]) -> None:

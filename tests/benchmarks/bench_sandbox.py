@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
@@ -21,7 +22,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from sandbox import Request, Slot
+from sandbox import Request, Slot, languages
+from sandbox.builds import Builds
 
 WORKLOADS = {
     "print": "print(6 * 7)",
@@ -58,9 +60,9 @@ class BareFork:
     _SERVER = """
 import contextlib, gc, os, sys
 sys.path.insert(0, sys.argv[1])
-from sandbox import warmup
+from sandbox import kernel, warmup
 warmup.load(["numpy", "sympy"])
-gc.collect(); gc.freeze(); gc.disable()
+gc.collect(); gc.freeze(); gc.disable(); kernel.merge_pages()
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
@@ -113,11 +115,57 @@ def speed(runs: int) -> dict[str, dict[str, object]]:
     return table
 
 
+EPISODE = [
+    "import sympy\nx = sympy.symbols('x')\nanswers = []",
+    *(f"answers.append(sympy.factor(x**{n} - 1)); print(answers[-1])" for n in range(6, 13)),
+]
+
+
+def sessions(runs: int) -> dict[str, dict[str, object]]:
+    """After 1 to 8 cells of an episode: the next cell in the live session, and in one that is rebuilt by replay."""
+    table: dict[str, dict[str, object]] = {}
+    with Slot() as slot:
+        for length in (1, 2, 4, 8):
+            times: dict[str, list[float]] = {"live": [], "replay": []}
+            for _ in range(runs):
+                with slot.session() as live:
+                    for cell in EPISODE[:length]:
+                        assert live.run(cell).ok
+                    with slot.session(cells=live.cells) as rebuilt:
+                        times["live"].append(milliseconds(lambda: live.run("n = len(answers)")))
+                        times["replay"].append(milliseconds(lambda: rebuilt.run("n = len(answers)")))
+            table[f"after {length} cells"] = {kind: spread(found) for kind, found in times.items()}
+    return table
+
+
+def compiled(runs: int) -> dict[str, object]:
+    """A C++ program of a few lines with the standard library's streams: the first test, which compiles, and others."""
+    code = "#include <iostream>\nint main() { int a, b; std::cin >> a >> b; std::cout << a + b << std::endl; }"
+    with Slot() as slot:
+        assert slot.offers("c++").active
+        first, other = [], []
+        for _ in range(runs):
+            known = Builds()
+            request = Request(code, stdin="3 4", language="c++")
+            first.append(milliseconds(lambda: slot.run(request, known)))  # noqa: B023 - called at once
+            other.append(milliseconds(lambda: slot.run(request, known)))  # noqa: B023
+    return {"first test": spread(first), "next tests": spread(other)}
+
+
+def _below(pid: int) -> int:
+    """Processes below one, of any depth, zombies too."""
+    count = 0
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            children = [int(child) for child in (task / "children").read_text().split()]
+            count += len(children) + sum(map(_below, children))
+    return count
+
+
 def _left() -> dict[str, int]:
-    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
     status = Path("/proc/self/status").read_text()
     return {
-        "processes": len(children),
+        "processes": _below(os.getpid()),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "temporary files": sum(name.startswith("agentic-sandbox-") for name in os.listdir(tempfile.gettempdir())),
         "shared memory": len(os.listdir("/dev/shm")) + len(Path("/proc/sysvipc/shm").read_text().splitlines()) - 1,
@@ -173,7 +221,10 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    report: dict[str, object] = {"cores": os.cpu_count(), "speed": speed(options.runs)}
+    report: dict[str, object] = {"cores": len(os.sched_getaffinity(0)), "speed": speed(options.runs)}
+    report["sessions"] = sessions(max(5, options.runs // 5))
+    if "c++" in languages.found():
+        report["c++"] = compiled(max(5, options.runs // 10))
     if options.soak:
         report["soak"] = asyncio.run(soak(options.soak, options.slots))
     text = json.dumps(report, indent=2)

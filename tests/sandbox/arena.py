@@ -1,6 +1,8 @@
 """The arena: canaries on the host, and every attack run against a slot. Prints one JSON object a line.
 
-    python -m tests.sandbox.simulate k8s-restricted -- python -m tests.sandbox.arena
+    python -m tests.sandbox.simulate k8s-restricted -- python -m tests.sandbox.arena [FOLDER]
+
+With a folder, its programs (see `attacks.from_folder`) are run too.
 
 Each attack's row says whether it was contained, and why not if not. Two rows are no attacks: `ordinary programs` (a
 sandbox that starts nothing would contain everything) and `nothing left behind`.
@@ -19,12 +21,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox import Case, Limits, Request, Slot
+from sandbox import Case, Limits, Request, Slot, builds, languages
 
-from .attacks import ATTACKS, PRELUDE, Attack
+from .attacks import ATTACKS, CPP_ATTACKS, CPP_PRELUDE, PRELUDE, Attack, from_folder
 
 FOLDER = Path(tempfile.gettempdir()) / f"sandbox-arena-{os.getpid()}"
 LIMITS = Limits(wall_s=0.8, cpu_s=0.6, memory_mb=128)
+BUILD_LIMITS = replace(builds.LIMITS, wall_s=4, cpu_s=2.5)
 _ORDINARY = [
     ("print(6 * 7)", "42\n"),
     ("import numpy as np\nprint(np.linalg.det(np.eye(3)))", "1.0\n"),
@@ -66,6 +69,9 @@ class Arena:
         self.libraries = _libraries()
 
     def program(self, attack: Attack) -> str:
+        if attack.language == "c++":
+            code = CPP_PRELUDE + attack.code.replace("TMP/", f"{FOLDER}/").replace('"TMP"', f'"{FOLDER}"')
+            return code.replace("VICTIM", str(self.victim.pid)).replace("PORT", str(self.tcp.getsockname()[1]))
         code = PRELUDE.replace("/tmp/sandbox-arena", str(FOLDER)) + attack.code.replace("sandbox-arena", FOLDER.name)
         return code.replace("VICTIM", str(self.victim.pid)).replace("PORT", str(self.tcp.getsockname()[1]))
 
@@ -116,18 +122,23 @@ def _state(pid: int) -> str:
 def faults(attack: Attack, arena: Arena, slot: Slot) -> list[str]:
     """Why the attack was not contained; empty if it was."""
     program, started = arena.program(attack), time.monotonic()
-    if attack.forge:
+    if attack.forge and attack.language != "python":
+        (verdict,) = slot.judge_stdio(program, [Case(stdout="EXPECTED-4711-abcd")], LIMITS, attack.language)
+        found = [] if verdict.passed is False else [f"verdict {verdict.passed}: {verdict.result.reason}"]
+        result = verdict.result
+    elif attack.forge:
         case = Case(args=(1,), expected="EXPECTED-4711-abcd")
         (verdict,) = slot.judge_calls(program, "solve", [case], LIMITS)
         found = [] if verdict.passed is False else [f"verdict {verdict.passed}: {verdict.result.reason}"]
         result = verdict.result
     else:
-        result = slot.run(Request(program, value="answer" if attack.name == "giant value" else None, limits=LIMITS))
+        value = "answer" if attack.name == "giant value" else None
+        result = slot.run(Request(program, value=value, limits=LIMITS, language=attack.language))
         found = [] if result.status in attack.allowed else [f"status {result.status}: {result.reason}"]
     found += [line for line in (result.stdout + result.stderr).splitlines() if line.startswith("BREACH")]
     if len(result.stdout) > LIMITS.stdout_kb << 10 or len(result.stderr) > LIMITS.stderr_kb << 10:
         found.append("output beyond its limit")
-    if time.monotonic() - started > LIMITS.wall_s + 2:
+    if time.monotonic() - started > LIMITS.wall_s + 2 + (attack.language != "python") * BUILD_LIMITS.wall_s:
         found.append(f"took {time.monotonic() - started:.1f} s")
     return found + arena.harm()
 
@@ -139,6 +150,30 @@ def ordinary(slot: Slot) -> list[str]:
         if result.stdout != expected:
             found.append(f"{code!r} gives {result.status} {result.reason} {result.stdout!r}")
     return found
+
+
+_ORDINARY_CPP = """
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <random>
+#include <sstream>
+#include <thread>
+int main() {
+    std::map<std::string, int> seen;
+    for (std::string word; std::cin >> word;) seen[word]++;
+    std::ofstream("a") << seen["b"];
+    int back = 0;
+    std::ifstream("a") >> back;
+    std::thread([&] { back += std::random_device()() % 1; }).join();
+    try { throw back; } catch (int n) { std::cout << n << " " << 1.5 << std::endl; }
+}
+"""
+
+
+def ordinary_cpp(slot: Slot) -> list[str]:
+    result = slot.run(Request(_ORDINARY_CPP, stdin="a b b", language="c++", limits=replace(LIMITS, wall_s=5)))
+    return [] if result.stdout == "2 1.5\n" else [f"{result.status} {result.reason} {result.stdout!r}"]
 
 
 def _children() -> list[str]:
@@ -156,7 +191,12 @@ def main() -> None:
     print(json.dumps({"level": slot.level, "layers": {layer.name: layer.active for layer in slot.platform.layers}}))
     first = len(os.listdir("/proc/self/fd"))
     row("ordinary programs", ordinary(slot))
-    for attack in ATTACKS:
+    builds.LIMITS = BUILD_LIMITS
+    attacks = ATTACKS + (from_folder(Path(sys.argv[1])) if sys.argv[1:] else [])
+    if "c++" in languages.found():
+        attacks += CPP_ATTACKS
+        row("ordinary C++ programs", ordinary_cpp(slot))
+    for attack in attacks:
         found = faults(attack, arena, slot)
         if slot.run(Request("print('alive')")).stdout != "alive\n":
             found.append("the slot no longer works")

@@ -1,27 +1,30 @@
 """The table of sandbox/README.md: every hostile program on every platform. Needs root.
 
-python -m tests.sandbox.matrix            prints it
-python -m tests.sandbox.matrix --write    puts it into sandbox/README.md
+python -m tests.sandbox.matrix [--write] [FOLDER]
+
+--write puts it into sandbox/README.md, else it is printed only; the programs of FOLDER are counted apart.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+from .attacks import ATTACKS, CPP_ATTACKS
 from .simulate import PLATFORMS
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "sandbox" / "README.md"
-BEGIN, END = "<!-- matrix: python -m tests.sandbox.matrix --write -->", "<!-- end of matrix -->"
+BEGIN, END = "<!-- matrix: python -m tests.sandbox.matrix --write FOLDER -->", "<!-- end of matrix -->"
 
 
-def reports() -> dict[str, list[dict]]:
+def reports(folder: list[str]) -> dict[str, list[dict]]:
     found = {}
     for platform in PLATFORMS:
-        command = ["-m", "tests.sandbox.simulate", platform, "--", sys.executable, "-m", "tests.sandbox.arena"]
+        command = ["-m", "tests.sandbox.simulate", platform, "--", sys.executable, "-m", "tests.sandbox.arena", *folder]
         out = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=True).stdout
         found[platform] = [json.loads(line) for line in out.splitlines()]
     return found
@@ -38,12 +41,15 @@ def table(found: dict[str, list[dict]]) -> str:
         lines.append(line(layer, ["yes" if head["layers"][layer] else "–" for head in heads]))
     outcomes = {platform: {row["name"]: row for row in rows[1:]} for platform, rows in found.items()}
     names = [row["name"] for row in next(iter(found.values()))[1:]]
-    checks = [name for name in names if name in ("ordinary programs", "nothing left behind")]
+    own = {attack.name: attack.language for attack in ATTACKS + CPP_ATTACKS}
+    checks = [name for name in names if name in ("ordinary programs", "ordinary C++ programs", "nothing left behind")]
     attacks = [name for name in names if name not in checks]
     for name in checks:
         lines.append(line(name, ["yes" if rows[name]["contained"] else "**no**" for rows in outcomes.values()]))
-    contained = [sum(rows[name]["contained"] for name in attacks) for rows in outcomes.values()]
-    lines.append(line("**hostile programs contained**", [f"**{n} of {len(attacks)}**" for n in contained]))
+    for title, language in (("hostile Python", "python"), ("hostile C++", "c++"), ("programs of other authors", None)):
+        if some := [name for name in attacks if own.get(name) == language]:
+            contained = [sum(rows[name]["contained"] for name in some) for rows in outcomes.values()]
+            lines.append(line(f"**{title} contained**", [f"**{n} of {len(some)}**" for n in contained]))
     for name in attacks:
         if not all(rows[name]["contained"] for rows in outcomes.values()):
             lines.append(line(name, ["yes" if rows[name]["contained"] else "**no**" for rows in outcomes.values()]))
@@ -51,9 +57,10 @@ def table(found: dict[str, list[dict]]) -> str:
 
 
 def main() -> None:
-    text = table(reports())
+    options = sys.argv[1:]
+    text = table(reports([os.path.abspath(word) for word in options if word != "--write"]))
     print(text)
-    if "--write" in sys.argv[1:]:
+    if "--write" in options:
         before, rest = README.read_text().split(BEGIN)
         README.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
 

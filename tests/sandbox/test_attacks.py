@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import languages
+
 from .arena import Arena
-from .attacks import ATTACKS
+from .attacks import ATTACKS, CPP_ATTACKS
 from .simulate import PLATFORMS
 
 ROOT = Path(__file__).parents[2]
 LEVELS = {"vm-root": "strong+", "vm-user": "strong+", "docker-root": "strong", "k8s-restricted": "strong"}
+HAVE_CPP = "c++" in languages.found()
 HERE = tuple(LEVELS) if os.geteuid() == 0 else ("vm-root",)  # only root can simulate; anyone else runs as what they are
 
 
@@ -39,19 +42,24 @@ def rows() -> dict[str, list[dict]]:
 @pytest.mark.parametrize("platform", HERE)
 def test_everything_is_contained(rows: dict[str, list[dict]], platform: str) -> None:
     head, *outcomes = rows[platform]
-    assert len(outcomes) == len(ATTACKS) + 2  # and the ordinary programs, and what is left behind
+    expected = len(ATTACKS) + 2  # and the ordinary programs, and what is left behind
+    assert len(outcomes) == expected + HAVE_CPP * (len(CPP_ATTACKS) + 1)
     assert {row["name"]: row["faults"] for row in outcomes if not row["contained"]} == {}
     if os.geteuid() == 0:
         assert head["level"] == LEVELS[platform]
 
 
-def test_the_harness_notices_what_has_no_walls() -> None:
+def test_the_harness_notices_what_has_no_walls(tmp_path: Path) -> None:
     """The same programs in a plain subprocess: those that do no harm must be seen to succeed."""
     arena = Arena()
     try:
         unseen = []
-        for attack in (attack for attack in ATTACKS if attack.control):
+        for attack in (attack for attack in ATTACKS + CPP_ATTACKS * HAVE_CPP if attack.control):
             program = [sys.executable, "-c", arena.program(attack)]
+            if attack.language == "c++":
+                program = [str(tmp_path / "attack")]
+                compiler = ["g++", "-w", "-x", "c++", "-std=gnu++20", "-", "-o", *program]
+                subprocess.run(compiler, input=arena.program(attack), text=True, check=True)
             environment = os.environ | {"ARENA_TOKEN": "secret"}
             said = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=20).stdout
             if "BREACH" not in said:
@@ -63,5 +71,6 @@ def test_the_harness_notices_what_has_no_walls() -> None:
 
 
 def test_there_are_enough() -> None:
-    assert len(ATTACKS) >= 27 + 25 and len({attack.name for attack in ATTACKS}) == len(ATTACKS)
+    assert len(ATTACKS) >= 27 + 25 and len(CPP_ATTACKS) >= 25
+    assert len({attack.name for attack in ATTACKS + CPP_ATTACKS}) == len(ATTACKS + CPP_ATTACKS)
     assert set(LEVELS) <= set(PLATFORMS)

@@ -30,9 +30,9 @@ def test_call_numbers_are_those_of_libseccomp(machine: str) -> None:
     assert wrong == {}
 
 
-def verdict(machine: str, call: str | int, *args: int, arch: int | None = None) -> object:
+def verdict(machine: str, call: str | int, *args: int, arch: int | None = None, starter: int | None = None) -> object:
     """What the program says of one call: the BPF machine, as seccomp(2) describes it."""
-    code = seccomp.program(machine).replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
+    code = seccomp.program(machine, starter).replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
     number = call if isinstance(call, int) else kernel.number(call, machine)
     padded = [value & (1 << 64) - 1 for value in (*args, *[0] * (6 - len(args)))]
     data = struct.pack("IIQ6Q", number, arch or kernel.AUDIT_ARCH[machine], 0, *padded)
@@ -91,8 +91,11 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         (EPERM, "ioctl", (0, 0x5412)),
         (EPERM, "prctl", (1, 0)),
         (ALLOW, "prctl", (15, 0)),
-        (ALLOW, "prlimit64", (0, 0)),
-        (EPERM, "prlimit64", (1, 0)),
+        (ALLOW, "prlimit64", (0, 9)),
+        (EPERM, "prlimit64", (1, 9)),
+        (EPERM, "prlimit64", (0, 0)),  # of CPU time: the kernel would kill
+        (ALLOW, "setrlimit", (9,)),
+        (EPERM, "setrlimit", (0,)),
         (ALLOW, "socketpair", (1, 1 | 0o2000000)),
         (EPERM, "socketpair", (1, 2)),
         (EPERM, "socketpair", (16, 1)),
@@ -123,3 +126,13 @@ def test_another_architecture_is_death(machine: str) -> None:
     assert verdict(machine, "read", arch=0x40000003) == KILL
     if machine == "x86_64":
         assert verdict(machine, 0x40000000) == KILL
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_only_what_becomes_a_program_may_execute_and_only_from_its_descriptor(machine: str) -> None:
+    at_empty_path = 0x1000
+    for starter, expected in ((None, EPERM), (4, ALLOW)):
+        assert verdict(machine, "execveat", 4, 0, 0, 0, at_empty_path, starter=starter) == expected
+        for fd, flags in ((5, at_empty_path), (4, 0), (-100, 0), (4, at_empty_path | 0x100)):
+            assert verdict(machine, "execveat", fd, 0, 0, 0, flags, starter=starter) == EPERM
+        assert verdict(machine, 59 if machine == "x86_64" else 221, starter=starter) == EPERM  # execve

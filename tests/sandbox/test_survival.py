@@ -80,7 +80,7 @@ def test_a_stopped_zygote_does_not_hold_a_run_beyond_its_limit() -> None:
 
 def test_a_run_killed_from_outside_is_no_verdict_on_the_program() -> None:
     with Slot() as slot:
-        result = during_a_run(slot, lambda _, children: os.kill(children[-1], signal.SIGKILL))
+        result = during_a_run(slot, lambda _, children: [os.kill(child, signal.SIGKILL) for child in children])
         assert (result.status, result.reason) == ("infra", "killed from outside the sandbox")
         assert slot.run(Request("print(1)")).stdout == "1\n"
 
@@ -193,3 +193,25 @@ def test_a_slot_made_in_a_thread_that_ends_lives_on() -> None:
     thread.join()
     with slots[0] as slot:
         assert slot.run(Request("print(1)")).stdout == "1\n" and slot.restarts == 0
+
+
+def test_a_child_that_waits_for_its_order_is_replaced_when_killed_and_ends_with_its_zygote() -> None:
+    with Slot(packages=()) as slot:
+        zygote = slot._zygote.process.pid
+        for _ in range(2):
+            assert slot.run(Request("print(1)")).stdout == "1\n"
+            (spare,) = waiting(zygote)
+            os.kill(spare, signal.SIGKILL)
+            assert gone(spare)
+        assert slot.run(Request("print(2)")).stdout == "2\n" and slot.restarts == 0
+        (spare,) = waiting(zygote)
+    assert gone(spare, 0.2)
+
+
+def waiting(zygote: int) -> list[int]:
+    """The innermost processes below a zygote, once there is one: no run is on."""
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        if found := [pid for pid in descendants(zygote) if not descendants(pid) and not gone(pid, 0.01)]:
+            return found
+    return []
