@@ -159,7 +159,7 @@ def test_votes_lost_to_infrastructure_are_asked_for_again_and_the_episode_is_kep
     """As when the sandbox dies under the verifiers: they abstain, and nothing is wrong with the problem."""
     world = World(judge=["lost", "accepted"])
     j = judged(world)
-    assert (j.accepted, j.key, world.stream.retries) == (True, ("g-00", 1), 0)
+    assert (j.accepted, j.key, world.stream.retries) == (True, ("g-00", 1), 1)
     assert (len(world.episode.calls), len(world.judge.calls)) == (1, 2)
 
 
