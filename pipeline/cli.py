@@ -383,7 +383,7 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument(
         "--downstream", type=int, metavar="N", help="written by each arm for its solver, 0 for no solver (240; quick 0)"
     )
-    ablate.add_argument("--quick", action="store_true", help="a small form, 15 minutes at most on two cores")
+    ablate.add_argument("--quick", action="store_true", help="a small form; a seed took 7 minutes on two busy cores")
 
     config: Any = commands.add_parser("config", help="show or validate a config").add_subparsers(
         required=True, metavar="WHAT"
