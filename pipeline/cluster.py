@@ -309,6 +309,7 @@ class Cluster:
         for actor in self._actors:
             ray.kill(actor)
         self._actors.clear()
+        self._watched.clear()
         self._named.clear()
         self.config = config
 
