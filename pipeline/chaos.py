@@ -28,8 +28,7 @@ from typing import Any
 
 import psutil
 
-from pipeline import accounts, metrics
-from pipeline import config as configs
+from pipeline import accounts, config_files, metrics
 from pipeline.config import Config
 from pipeline.ledger import Journal
 from pipeline.records import Failure
@@ -91,7 +90,7 @@ def chaos(
     """
     folder = root / "chaos"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(configs.dump(config))
+    (folder / "config.yaml").write_text(config_files.dump(config))
     for stage in ("acquire", "sft"):
         say(f"{stage} first, undisturbed")
         _undisturbed(stage, root, folder)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import config as configs
+from pipeline import config_files
 from pipeline.config import Config
 from pipeline.records import Failure
 
@@ -247,7 +247,7 @@ def _ablate(args: argparse.Namespace) -> int:
     )
 
     def configure(overrides: Sequence[str]) -> Config:
-        return configs.load(args.config, [*quick, *args.set, *overrides])
+        return config_files.load(args.config, [*quick, *args.set, *overrides])
 
     root = args.run_dir or default_root(configure(("name=ablation",)))
     table = ablate(configure, root, wanted, seeds, episodes, downstream)
@@ -261,7 +261,8 @@ def _ablate(args: argparse.Namespace) -> int:
 def _config_show(args: argparse.Namespace) -> int:
     config, _ = _config(args)
     print(
-        json.dumps(config.model_dump(mode="json")) if args.json else configs.dump(config), end="\n" if args.json else ""
+        json.dumps(config.model_dump(mode="json")) if args.json else config_files.dump(config),
+        end="\n" if args.json else "",
     )
     return 0
 
@@ -290,7 +291,7 @@ def _config(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config that the options name, and its run directory."""
     from pipeline.rundir import default_root
 
-    config = configs.load(args.config, args.set)
+    config = config_files.load(args.config, args.set)
     return config, args.run_dir or default_root(config)
 
 

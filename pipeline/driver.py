@@ -62,7 +62,7 @@ async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
         closed = threading.Event()
         threading.Thread(target=_backstop, args=(closed, interrupted), daemon=True).start()
         await cluster.idle()
-        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.get_running_loop().shutdown_default_executor()  # threads of `to_thread` call Ray too
         cluster.close()
         _reap()
         closed.set()

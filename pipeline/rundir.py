@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from pipeline import config as configs
+from pipeline import config_files
 from pipeline.config import Config
 from pipeline.records import Failure
 
@@ -86,7 +86,7 @@ class RunDir:
         """An existing run directory without taking it, for reports. Raises Failure if it holds no run."""
         if not (root / "config.yaml").is_file():
             raise Failure(f"run directory {root}: holds no config.yaml; expected the directory of a run")
-        return cls(root, -1), configs.load(root / "config.yaml")
+        return cls(root, -1), config_files.load(root / "config.yaml")
 
     def close(self) -> None:
         if self._lock >= 0:
@@ -105,7 +105,7 @@ class RunDir:
                     f"run directory {self.root}: made with another config: {field} was {was!r}, is now {now!r}{more}; "
                     "use that config, or another --run-dir"
                 )
-        self.write_text("config.yaml", configs.dump(config))
+        self.write_text("config.yaml", config_files.dump(config))
 
     # ------------------------------------------------------------ files
 

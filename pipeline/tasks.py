@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.context import Context
 from pipeline.curriculum import Curriculum
-from pipeline.mini.domain import is_heldout
+from pipeline.mini.combinations import is_heldout
 from pipeline.records import Task
 from pipeline.skills import SkillLibrary
 

@@ -15,21 +15,8 @@ from itertools import accumulate, combinations
 from random import Random
 from typing import Any
 
-from pipeline.mini.domain import (
-    BY_ID,
-    CATEGORIES,
-    NAMES,
-    RULES,
-    THINGS,
-    UNITS,
-    Contradiction,
-    Rule,
-    Value,
-    feasible,
-    is_heldout,
-    needs,
-    skills_in,
-)
+from pipeline.mini.combinations import feasible, is_heldout, needs
+from pipeline.mini.domain import BY_ID, CATEGORIES, NAMES, RULES, THINGS, UNITS, Contradiction, Rule, Value, skills_in
 from pipeline.records import AnswerKind, Failure, Problem
 
 CAP = 999_999

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from pipeline.mini.domain import CATEGORIES, is_heldout, largest_feasible, skills_in
+from pipeline.mini.combinations import is_heldout, largest_feasible
+from pipeline.mini.domain import CATEGORIES, skills_in
 from pipeline.mini.generate import Text, combinations_of, write
 from pipeline.mini.knowledge import KNOWLEDGE
 from pipeline.mini.teacher import code_of, spoiled

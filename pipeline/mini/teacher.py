@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from pipeline.mini.domain import BY_ID, UNITS, feasible, largest_feasible
+from pipeline.mini.combinations import feasible, largest_feasible
+from pipeline.mini.domain import BY_ID, UNITS
 from pipeline.mini.generate import PICK, Sentence, Text, evaluate, fill, read, write
 from pipeline.mini.knowledge import KNOWLEDGE, Lore
 from pipeline.records import Failure, Skill

@@ -17,8 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import config as configs
-from pipeline import metrics
+from pipeline import config_files, metrics
 from pipeline.config import Config
 from pipeline.records import Episode, Failure, Probe, Verdict
 from pipeline.rundir import RunDir
@@ -132,7 +131,7 @@ class Facts:
 def gather(run: RunDir) -> Facts:
     """Read everything the report tells. Raises Failure for a file that is there and cannot be read."""
     path = run.path("config.yaml")
-    config = configs.load(path)
+    config = config_files.load(path)
     results = {s: r for s in STAGES if (r := run.result(s)) is not None}
     played: dict[str, Played] = {}
     found: dict[str, dict[str, _Ref]] = {}

@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 
 from actors.verifiers import controlled
 from pipeline.mini import resolve
-from pipeline.mini.domain import (
-    CATEGORIES,
-    SKILL_IDS,
-    conflicts,
-    feasible,
-    heldout_pairs,
-    is_heldout,
-    largest_feasible,
-    needs,
-    skills_in,
-)
+from pipeline.mini.combinations import conflicts, feasible, heldout_pairs, is_heldout, largest_feasible, needs
+from pipeline.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.mini.generate import combinations_of, heldout_benchmark, read, write
 from pipeline.records import Failure
 from tests.mini.oracle import solve

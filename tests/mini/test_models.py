@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from actors.chat import ChatFormat, parse_turn, solver_messages, system_prompt
 from pipeline.mini import build as mini_build
 from pipeline.mini import resolve
-from pipeline.mini.domain import is_heldout
+from pipeline.mini.combinations import is_heldout
 from pipeline.mini.lessons import proposer_lessons, solutions, solver_lessons
 from pipeline.mini.tokenizer import CONTROL, MARKS
 from pipeline.records import Failure

@@ -17,9 +17,11 @@ from actors.policies import TextPolicy
 from actors.sandbox_pool import SandboxPool
 from actors.tools import SandboxTools
 from pipeline.ablation.grid import ARMS
-from pipeline.config import EpisodeLimits, load
+from pipeline.config import EpisodeLimits
+from pipeline.config_files import load
 from pipeline.mini import resolve
-from pipeline.mini.domain import CATEGORIES, SKILL_IDS, feasible, is_heldout, skills_in
+from pipeline.mini.combinations import feasible, is_heldout
+from pipeline.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.mini.knowledge import KNOWLEDGE
 from pipeline.mini.teacher import ScriptedTeacher
 from pipeline.records import Failure, Skill, Task, ToolResult

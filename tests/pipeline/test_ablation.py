@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import config as configs
+from pipeline import config_files
 from pipeline.ablation import measure, runs, table
 from pipeline.ablation.grid import ARMS, COMPARISONS, FULL, QUICK, QUICK_COMPARISONS, arms_of
 from pipeline.ablation.measure import METRICS, diversity
 from pipeline.cli import ABLATE_KEYS
 from pipeline.context import Context, read_records
 from pipeline.metrics import Metrics
-from pipeline.mini.domain import SKILLS, is_heldout
+from pipeline.mini.combinations import is_heldout
+from pipeline.mini.domain import SKILLS
 from pipeline.progress import Progress
 from pipeline.records import Episode, Failure, Skill
 from pipeline.rundir import RunDir
@@ -42,7 +44,7 @@ def leaves(tree, where=""):
 
 
 def changed(arm):
-    full, other = (leaves(configs.load(None, ARMS[a].overrides).model_dump(mode="json")) for a in (FULL, arm))
+    full, other = (leaves(config_files.load(None, ARMS[a].overrides).model_dump(mode="json")) for a in (FULL, arm))
     return {k for k in full.keys() | other.keys() if full.get(k) != other.get(k)}
 
 
@@ -64,11 +66,11 @@ def test_the_arms_of_a_comparison_are_there_and_lead_to_the_full_method():
     assert COMPARISONS["omega"].orderings == (("omega-0", FULL), ("omega-0.25", FULL), ("omega-1", FULL))
     assert arms_of(("rl", "omega")) == (FULL, "grpo", "omega-0", "omega-0.25", "omega-1")
     assert set(QUICK_COMPARISONS) <= set(COMPARISONS)
-    assert configs.load(None, QUICK).mgpo.steps < configs.Config().mgpo.steps
+    assert config_files.load(None, QUICK).mgpo.steps < configs.Config().mgpo.steps
 
 
 def test_omega_and_objective_are_what_the_arms_say():
-    objective = {arm: configs.load(None, ARMS[arm].overrides).mgpo.objective for arm in arms_of(("rl", "omega"))}
+    objective = {arm: config_files.load(None, ARMS[arm].overrides).mgpo.objective for arm in arms_of(("rl", "omega"))}
     assert {a: o.name for a, o in objective.items()} == {
         "full": "mgpo", "grpo": "grpo", "omega-0": "mgpo_no_stage", "omega-0.25": "mgpo", "omega-1": "mgpo",
     }  # fmt: skip
@@ -149,7 +151,7 @@ def test_diversity_is_a_share(questions):
 
 
 def measured(root, pools, downstream=0):
-    config = configs.load(None, ["synthesize.in_flight=4"])
+    config = config_files.load(None, ["synthesize.in_flight=4"])
     run = RunDir.open(root, config)
     try:
         with Metrics(run) as metrics, Progress() as progress:
@@ -248,7 +250,7 @@ def stubs(monkeypatch, tmp_path):
 
 
 def ablate(root, seeds=1, comparisons=("start", "rl"), episodes=4, sets=()):
-    return runs.ablate(lambda more: configs.load(None, [*sets, *more]), root, comparisons, seeds, episodes, 0)
+    return runs.ablate(lambda more: config_files.load(None, [*sets, *more]), root, comparisons, seeds, episodes, 0)
 
 
 def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_path, stubs):
@@ -261,7 +263,7 @@ def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_
         "arms/grpo/0: mgpo", "measure grpo/0 of arms/grpo/0/mgpo with 4",
         "arms/omega-0/0: mgpo", "measure omega-0/0 of arms/omega-0/0/mgpo with 4",
     ]  # fmt: skip
-    made = configs.load(tmp_path / "a" / "arms" / "grpo" / "0" / "config.yaml")
+    made = config_files.load(tmp_path / "a" / "arms" / "grpo" / "0" / "config.yaml")
     assert (made.mgpo.objective.name, made.seed) == ("grpo", 0)
     assert (tmp_path / "a" / "arms" / "grpo" / "0" / "skills" / "one").is_dir()
 
@@ -275,7 +277,7 @@ def test_an_arm_without_a_part_has_a_teacher_without_it(tmp_path, stubs):
         "arms/no-pruning/0: mgpo", "measure no-pruning/0 of arms/no-pruning/0/mgpo with 4",
     ]  # fmt: skip
     for kind in ("start", "arms"):
-        made = configs.load(tmp_path / "a" / kind / "no-pruning" / "0" / "config.yaml")
+        made = config_files.load(tmp_path / "a" / kind / "no-pruning" / "0" / "config.yaml")
         assert made.episode.limits.tools == ("exec", "skill")
 
 

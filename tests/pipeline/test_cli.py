@@ -231,7 +231,7 @@ def test_every_stage_has_a_help_that_lists_keys(capsys):
 
 
 def test_a_fault_of_ours_keeps_its_traceback_in_a_file(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.config.load", lambda *_: {}["secret cause"])
+    monkeypatch.setattr("pipeline.config_files.load", lambda *_: {}["secret cause"])
     code, out, err = propose(capsys, "run")
     assert (code, out, err.count("\n")) == (1, "", 1)
     (log,) = tmp_path.glob("propose-error-*.log")

@@ -5,7 +5,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import MGPO, Config, dump, load, validate
+from pipeline.config import MGPO, Config
+from pipeline.config_files import dump, load, validate
 from pipeline.records import Failure
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import accounts
 from pipeline.buffer import RolloutBuffer
-from pipeline.config import load
+from pipeline.config_files import load
 from pipeline.context import Context, read_records
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics

@@ -14,7 +14,7 @@ from pipeline import stages, stream
 from pipeline.beside import Watched
 from pipeline.calls import watchdog
 from pipeline.cluster import Cluster
-from pipeline.config import load
+from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.records import Failure, Lost, Stalled
 from pipeline.rundir import RunDir

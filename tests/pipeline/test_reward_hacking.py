@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import MGPO, Config, Reward, load
+from pipeline.config import MGPO, Config, Reward
+from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics

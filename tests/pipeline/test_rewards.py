@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.passk import estimate
-from pipeline.config import Reward, validate
+from pipeline.config import Reward
+from pipeline.config_files import validate
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Verdict
 from pipeline.rewards import process, terminal
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_files import load
 from pipeline.records import Failure
 from pipeline.rundir import RunDir, default_root
 

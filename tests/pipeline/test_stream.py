@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import stream
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_files import load
 from pipeline.ledger import Journal, Ledger, journal_path
 from pipeline.records import Failure, Outcome, Vote
 from pipeline.rundir import RunDir

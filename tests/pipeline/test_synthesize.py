@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.cli import STAGE_KEYS
-from pipeline.config import load
+from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.metrics import Metrics
 from pipeline.mini.domain import SKILLS

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.config import load
+from pipeline.config_files import load
 from pipeline.context import Context
-from pipeline.mini.domain import SKILLS, heldout_pairs, is_heldout
+from pipeline.mini.combinations import heldout_pairs, is_heldout
+from pipeline.mini.domain import SKILLS
 from pipeline.records import Skill
 from pipeline.skills import SkillLibrary
 from pipeline.tasks import make_curriculum, make_heldout, make_tasks

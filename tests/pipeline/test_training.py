@@ -9,7 +9,8 @@ import pytest
 from ray.exceptions import ActorDiedError
 
 from pipeline import training
-from pipeline.config import Config, load
+from pipeline.config import Config
+from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.records import Failure
 from pipeline.training import beside, spec_for, start, train_with_progress
