@@ -181,6 +181,42 @@ def test_the_same_input_is_not_tried_again(pool):
     assert len(world.episode.calls) == 1
 
 
+def test_what_is_under_way_and_the_accounts_of_it():
+    """The first attempt is lost, the second waits for its verdict."""
+    world = World(writer=[INFRA, "ok"])
+    world.stream = Stream(
+        Config(), world, world, world, world, world.ledger, {"issued": 7, "trained": 4, "filtered": 2, "failed": 1}
+    )
+
+    async def scene():
+        decided = asyncio.Event()
+        judge = world.judge._function
+
+        async def slow(*args):
+            await decided.wait()
+            return await judge(*args)
+
+        world.judge = Remote(slow)
+        judging = asyncio.create_task(world.stream.judged(task(), "mini:solver"))
+        while not world.judge.calls:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+        now = world.stream.now()
+        decided.set()
+        return now, await judging
+
+    now, _ = asyncio.run(asyncio.wait_for(scene(), 20))
+    assert [now[f"depth/{pool}"] for pool in ("proposer", "committee", "prober")] == [0, 1, 0]
+    assert now["oldest_s"] >= 0.02
+    accounts = {"issued": 9, "trained": 4, "filtered": 2, "failed": 2, "live": 1}
+    assert {name: now[name] for name in accounts} == accounts
+    after = world.stream.now()
+    assert (after["depth/committee"], after["live"]) == (0, 1)  # judged, its step is not committed
+    world.stream.settle({"issued": 1, "trained": 1, "filtered": 0, "failed": 0})
+    assert world.stream.accounts() == {"issued": 9, "trained": 5, "filtered": 2, "failed": 2, "live": 0}
+    assert 0.02 <= world.stream.waited_s["committee"] < 10 and set(world.stream.waited_s) >= {"proposer", "prober"}
+
+
 def test_undecided_is_a_failure_and_not_a_rejection():
     e = episode()
     assert Judged(e, verdict(e, "undecided"), None).failed
