@@ -4,8 +4,8 @@ Each figure that is logged, or shown between two steps, is the gauge `propose_<n
 `propose_accepted_rate{stage="mgpo"}`; what stands behind a slash is `of`: `propose_staleness{stage="mgpo",of="1"}`.
 Ray puts `ray_` before the name and collects every few seconds.
 
-Invariant: a gauge shows its stage's newest figures. What they do not hold any more is NaN, never what it was before.
-Without Ray nothing happens.
+Invariant: a gauge shows its stage's newest figures; what they do not hold any more is gone from Ray's endpoint, because
+it leaves out what is no number. Without Ray nothing happens.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ _TAGS = ("run", "stage", "of")
 class Gauges:
     def __init__(self, run: str):
         self._run = run
+        self._forget("")
+
+    def _forget(self, node: str) -> None:
+        """Gauges end with the Ray that they were made in."""
+        self._node = node
         self._gauges: dict[str, Any] = {}
         self._shown: dict[str, set[str]] = {}
 
@@ -33,6 +38,8 @@ class Gauges:
         ray = sys.modules.get("ray")
         if ray is None or not ray.is_initialized():
             return
+        if (node := ray.get_runtime_context().get_node_id()) != self._node:
+            self._forget(node)
         gone = self._shown.get(stage, set()) - values.keys()
         for name, value in [*values.items(), *((name, None) for name in gone)]:
             family, _, of = name.partition("/")

@@ -105,7 +105,9 @@ class Paced:
                 await asyncio.sleep(self.pace.tool_s)
             versions += await self._decode(max(1, round(self.pace.tokens * rng.lognormvariate(0.0, self.pace.tail))))
         self.log.played.append((task.id, began, time.time(), versions))
-        sampled = rollout(task.id, attempt, task.group_id, len(versions)).model_copy(update={"versions": tuple(versions)})
+        sampled = rollout(task.id, attempt, task.group_id, len(versions)).model_copy(
+            update={"versions": tuple(versions)}
+        )
         await self._buffer.put.remote(task.id, attempt, Rollout.to_arrow([sampled]))
         played = episode(task, attempt, question=f"Problem {task.id}?", active=[s.id for s in task.skills])
         facts = {"policy_versions": tuple(sorted(set(versions))), "sampled_tokens": len(versions)}
