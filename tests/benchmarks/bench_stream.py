@@ -7,13 +7,13 @@ RUN is a run directory whose SFT is done. The same tasks, with the same seeds, a
   mgpo      as a step of `mgpo` plays them: proposer, committee and prober pools, buffer and ledger. The time is that
             from the first task to the last episode, the sampling part; verdicts and probes of earlier episodes share
             the cores with it
-  episodes  the proposer and sandbox pools and the buffer alone: what Serve, the episode loop, tools and shipping cost
+  stream    the same with judges that answer at once: what Serve, the episode loop, tools, shipping and ledger cost
   in order  a bare AsyncLLM: the recorded prompt of each turn, its recorded number of tokens, one turn of an episode
             after another, as many episodes at once as `mgpo` has
   at once   the same requests, all turns of all episodes side by side: what the engine could do if no turn had to wait
             for the one before
 
-Rounds alternate, so that load hits all alike; medians are reported. For `mgpo` and `episodes` it also shows how many
+Rounds alternate, so that load hits all alike; medians are reported. For `mgpo` and `stream` it also shows how many
 cores each pool used meanwhile (an engine counts to its replica).
 """
 
@@ -27,9 +27,10 @@ import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -43,10 +44,11 @@ from pipeline.context import Context, read_records
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
 from pipeline.progress import Progress
-from pipeline.records import Episode, Rollout, Task
+from pipeline.records import Episode, Probe, Problem, Rollout, Task, Verdict
 from pipeline.rundir import RunDir
 from pipeline.stream import Stream
 from pipeline.tasks import make_curriculum, make_tasks
+from tests.pipeline.judged import Remote, probe, verdict
 
 Request = tuple[list[int], int, int]
 """(prompt, tokens to sample, seed)."""
@@ -66,6 +68,20 @@ class Noting:
         self.played.append(episode)
         self.last = time.perf_counter()
         return episode
+
+
+class Instant:
+    """Handle of judges that have nothing to think about."""
+
+    def __init__(self) -> None:
+        self.judge = Remote(self._judge)
+        self.probe = Remote(self._probe)
+
+    async def _judge(self, _: Problem, episode: Episode, __: Sequence[str]) -> Verdict:
+        return verdict(episode)
+
+    async def _probe(self, problem: Problem, _: str, __: int) -> Probe:
+        return probe(SimpleNamespace(submitted=problem))
 
 
 class Usage:
@@ -136,45 +152,34 @@ async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) 
     )
     engine = PolicyEngine(str(checkpoint), config.proposer.engine)
     await engine.start()
-    recorded: list[list[Request]] = []
     rates: dict[str, list[float]] = defaultdict(list)
     cores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
 
-    async def pools(name: str, play: Callable[[Noting], Awaitable[Any]]) -> Noting:
-        noting, usage, began = Noting(proposer), Usage(), time.perf_counter()
-        await play(noting)
-        seconds = noting.last - began
-        rates[name].append(sum(e.sampled_tokens for e in noting.played) / seconds)
-        for pool, used in usage.cores(time.perf_counter() - began).items():
+    async def pools(name: str, step: int, judges: Any, probes: Any) -> Noting:
+        """One step's tasks through a stream over these pools."""
+        ledger, noting = Ledger(context.run, name), Noting(proposer)
+        ledger.begin(step)
+        stream = Stream(config, noting, judges, probes, cluster.buffer(), ledger)
+        usage, began = Usage(), time.perf_counter()
+        await map_bounded(lambda task: stream.judged(task, ladder), tasks, at_once)
+        tokens, whole = sum(e.sampled_tokens for e in noting.played), time.perf_counter() - began
+        for pool, used in usage.cores(whole).items():
             cores[name][pool].append(used)
-        rates[f"{name}, whole"].append(sum(e.sampled_tokens for e in noting.played) / (time.perf_counter() - began))
+        rates[name].append(tokens / (noting.last - began))
+        rates[f"{name}, last verdict and probe included"].append(tokens / whole)
+        ledger.close()
         return noting
 
-    async def mgpo(number: int) -> None:
-        ledger = Ledger(context.run, "mgpo")
-        ledger.begin(number)
-
-        async def play(writer: Noting) -> None:
-            stream = Stream(config, writer, committee, prober, cluster.buffer(), ledger)
-            await map_bounded(lambda task: stream.judged(task, ladder), tasks, at_once)
-
-        await pools("mgpo", play)
-        ledger.close()
-
-    async def episodes() -> None:
-        async def play(writer: Noting) -> None:
-            await map_bounded(lambda task: answer(writer.remote(task, 1), "proposer", 200), tasks, at_once)
-
-        played = (await pools("episodes", play)).played
+    async def requests(played: Sequence[Episode]) -> list[list[Request]]:
         with tempfile.TemporaryDirectory() as folder:
             rows = [((e.id, e.attempt), [0.0] * len(e.turns), 0.0) for e in played]
             await answer(cluster.buffer().write.remote(folder, rows), "rollout buffer", 60)
-            recorded[:] = [turns_of(r) for r in read_records(Path(folder) / "rollouts.parquet", Rollout)]
+            return [turns_of(r) for r in read_records(Path(folder) / "rollouts.parquet", Rollout)]
 
     try:
         for number in range(rounds + 1):
-            await mgpo(number + 1)
-            await episodes()
+            await pools("mgpo", number + 1, committee, prober)
+            recorded = await requests((await pools("stream", number + 1, Instant(), Instant())).played)
             flat = [[request] for requests in recorded for request in requests]
             sampling = config.episode.sampling
             rates["in order"].append(await bare(engine._llm, sampling, recorded, at_once))
@@ -183,7 +188,7 @@ async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) 
         engine.stop()
     rate = {name: median(values[1:]) for name, values in rates.items()}  # the first round warms up
     found = {f"{name}, tokens/s": value for name, value in rate.items()}
-    for name in ("mgpo", "episodes"):
+    for name in ("mgpo", "stream"):
         for of in ("in order", "at once"):
             found[f"{name}, share of bare {of}"] = rate[name] / rate[of]
         for pool, used in cores[name].items():
