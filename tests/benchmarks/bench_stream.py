@@ -23,6 +23,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -100,18 +101,18 @@ class Usage:
         pools: dict[int, str] = {os.getpid(): "driver"}
         for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
             try:
-                name, times, parent = process.name() + " ".join(process.cmdline()), process.cpu_times(), process.ppid()
+                command, times, parent = " ".join(process.cmdline()), process.cpu_times(), process.ppid()
             except psutil.Error:
                 continue
-            own = "driver" if process.pid == os.getpid() else _pool(name)
+            own = "driver" if process.pid == os.getpid() else _pool(command)
             pools[process.pid] = own or pools.get(parent, "Ray")
             used[pools[process.pid]] += times.user + times.system
         return used
 
 
 def _pool(command: str) -> str | None:
-    if "ServeReplica:" in command:
-        return command.split("ServeReplica:")[1].split(":")[1].split()[0]
+    if replica := re.search(r"ServeReplica:[^:]*:([\w-]+)", command):
+        return replica[1]
     if "RolloutBuffer" in command or "WeightStore" in command:
         return "buffer"
     return None
