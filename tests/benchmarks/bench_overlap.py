@@ -43,7 +43,7 @@ from tests.pipeline.paced import Pace, run
 
 RECORDED = {"one-step-off": 445 / 458, "rollout-bound": 0.3 / 0.7}
 """Trainer's seconds over generation's."""
-ENGINE = Pace(tick_s=0.012, tokens=30, tail=0.8, turns=3, tool_s=0.06, judge_s=0.1, probe_s=0.1, update_s=0.002)
+ENGINE = Pace(tick_s=0.006, tokens=30, tail=0.8, turns=3, tool_s=0.1, judge_s=0.15, probe_s=0.15, update_s=0.002)
 MODES = (0, 1)
 
 Rate = Callable[[Path, int], float]
