@@ -3,11 +3,12 @@
     task ──► proposer (or teacher) ──► committee ──► prober ──► Judged
                  │ rollout, straight to the buffer
 
-Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
-waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made again, up to
-`episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and probed again. A
-task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost. Each attempt is in
-the ledger before it is sent. Token arrays do not pass through here.
+Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. Of these
+the proposer pool has as many as it takes: an episode that is back makes room for the next one, whatever its verdict and
+probe still need. It waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made
+again, up to `episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and
+probed again. A task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost.
+Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
 
 A task whose worker died under it may be what killed it. Its last attempt runs with no other such task beside it; if
 the worker dies again, the task is quarantined: its input is saved, and it counts as failed.
@@ -78,6 +79,8 @@ class Stream:
         self._prober = prober
         self._sink = sink
         self._ledger = ledger
+        pool = config.proposer_pool
+        self._room = asyncio.Semaphore(pool.max_ongoing * pool.max_replicas)
         self._suspects = asyncio.Semaphore(1)
         self._at: dict[Key, tuple[str, float]] = {}
         self._counts = Counter({name: (before or {}).get(name, 0) for name in ("issued", *ENDS)})
@@ -127,16 +130,16 @@ class Stream:
         deaths: list[str] = []
         for again in range(1, attempts + 1):
             last = again == attempts
-            key = task.id, self._ledger.issue(task.id)
-            self._counts["issued"] += 1
-            try:
-                async with self._suspects if last and deaths else nullcontext():
+            async with self._suspects if last and deaths else nullcontext(), self._room:
+                key = task.id, self._ledger.issue(task.id)
+                self._counts["issued"] += 1
+                try:
                     response = self._writer.episode.remote(task, key[1])
                     episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", grace_s))
-            except Failure as e:
-                if isinstance(e, Lost):
-                    deaths.append(str(e))
-                episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
+                except Failure as e:
+                    if isinstance(e, Lost):
+                        deaths.append(str(e))
+                    episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
             if episode.outcome.kind != "infra_error" or last:
                 break
             self._ledger.fail(key, episode.outcome.reason)

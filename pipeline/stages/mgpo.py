@@ -116,7 +116,8 @@ class Producer:
         retries, quarantined = self._stream.retries, self._stream.quarantined
         waited_s = self._stream.waited_s.copy()
         self._ledger.begin(step)
-        at_once = c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
+        # As many with the judges as with the proposer: it is not kept waiting for them, and still they hold it back.
+        at_once = 2 * c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
         raise_if_all_failed("mgpo", judged)
         duplicates = self._duplicates(judged)

@@ -162,7 +162,7 @@ async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) 
         ledger.begin(step)
         stream = Stream(config, noting, judges, probes, cluster.buffer(), ledger)
         usage, began = Usage(), time.perf_counter()
-        await map_bounded(lambda task: stream.judged(task, ladder), tasks, at_once)
+        await map_bounded(lambda task: stream.judged(task, ladder), tasks, 2 * at_once)  # as mgpo has it
         tokens, whole = sum(e.sampled_tokens for e in noting.played), time.perf_counter() - began
         for pool, used in usage.cores(whole).items():
             cores[name][pool].append(used)

@@ -217,6 +217,40 @@ def test_what_is_under_way_and_the_accounts_of_it():
     assert 0.02 <= world.stream.waited_s["committee"] < 10 and set(world.stream.waited_s) >= {"proposer", "prober"}
 
 
+def test_the_proposer_has_as_many_as_it_takes_and_does_not_wait_for_the_judges():
+    """Six tasks at a proposer that takes two, before a committee that decides when all are played."""
+    world = World(config=load(None, ["proposer_pool.max_ongoing=2"]))
+    most = 0
+
+    async def scene():
+        nonlocal most
+        decided = asyncio.Event()
+        play, judge = world.episode._function, world.judge._function
+        playing = 0
+
+        async def slow(*args):
+            nonlocal playing, most
+            playing += 1
+            most = max(most, playing)
+            await asyncio.sleep(0.005)
+            playing -= 1
+            return await play(*args)
+
+        async def patient(*args):
+            await decided.wait()
+            return await judge(*args)
+
+        world.episode, world.judge = Remote(slow), Remote(patient)
+        judging = [asyncio.create_task(world.stream.judged(task(f"g-{i:02d}"), "mini:solver")) for i in range(6)]
+        while len(world.judge.calls) < 6:
+            await asyncio.sleep(0.001)
+        decided.set()
+        return [await j for j in judging]
+
+    assert all(j.accepted for j in asyncio.run(asyncio.wait_for(scene(), 20)))
+    assert most == 2
+
+
 def test_undecided_is_a_failure_and_not_a_rejection():
     e = episode()
     assert Judged(e, verdict(e, "undecided"), None).failed
