@@ -21,8 +21,10 @@ import json
 import os
 import struct
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,24 @@ from pipeline.records import Failure
 
 Tensors = dict[str, tuple[str, tuple[int, ...], np.ndarray]]
 """Hugging Face name -> (torch dtype name, shape, raw data), as in the weight store."""
+
+_REMEMBERED = 8
+"""Updates that an engine can still tell of."""
+
+
+@dataclass
+class Update:
+    """One change of the weights, as this engine saw it."""
+
+    version: int
+    bytes: int
+    """Of the tensors that `load` brought; 0 where the trainer pushes them itself."""
+    served_at: float
+    """Seconds since the epoch at which generation went on under it."""
+    held_s: float = 0.0
+    """How long generation was held up."""
+    first_token_at: float | None = None
+    """Seconds since the epoch at which the first token sampled under it came out; None before."""
 
 
 class PolicyEngine:
@@ -54,8 +74,9 @@ class PolicyEngine:
         self._counts = {"requests": 0, "prompt_tokens": 0, "sampled_tokens": 0, "updates": 0, "update_bytes": 0}
         self._busy_s = 0.0
         self._busy_since = 0.0
+        self._updates: deque[Update] = deque(maxlen=_REMEMBERED)
         self._held_at = 0.0
-        self._update_s = 0.0
+        self._loaded = 0
 
     async def start(self) -> None:
         """Bring the engine up (20 to 30 s on a CPU) and pay its first request's warm-up."""
@@ -67,6 +88,7 @@ class PolicyEngine:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
         except Exception as e:
             raise Failure(f"engine for {self._dir}: did not start: {_line(e)}", "infra_error") from e
+        self._watch_tokens()
         async with self._deadline(self._config.start_timeout_s, "first request"):
             await self._llm.update_weight_version("0")
         await self.generate(self.chat.encode_text("1"), config.Sampling(max_tokens=2), seed=0)
@@ -125,8 +147,12 @@ class PolicyEngine:
             "running": len(self._running),
             "busy_s": busy_s,
             "tokens_per_s": self._counts["sampled_tokens"] / busy_s if busy_s else 0.0,
-            "update_s": self._update_s,
+            "update_s": self._updates[-1].held_s if self._updates else 0.0,
         }
+
+    def updates(self) -> list[Update]:
+        """The last updates, oldest first."""
+        return list(self._updates)
 
     # ------------------------------------------------------------ sampling
 
@@ -217,7 +243,7 @@ class PolicyEngine:
                         "data": [raw.tobytes() for _, _, raw in chunk.values()],
                     }
                 )
-                self._counts["update_bytes"] += sum(raw.nbytes for _, _, raw in chunk.values())
+                self._loaded += sum(raw.nbytes for _, _, raw in chunk.values())
             await self.finish_update(version)
 
     async def init_transport(self, init_info: dict[str, Any]) -> None:
@@ -230,7 +256,7 @@ class PolicyEngine:
     async def start_update(self) -> None:
         """Hold generation. Until `finish_update` no token is sampled."""
         await self.check_health()
-        self._held_at = time.monotonic()
+        self._held_at, self._loaded = time.monotonic(), 0
         async with self._unbroken("pause"):
             await self._llm.pause_generation(mode="keep")  # clears the prefix cache too: it is of the old weights
             await self._llm.start_weight_update()
@@ -246,9 +272,26 @@ class PolicyEngine:
         async with self._unbroken("finish"):
             await self._llm.finish_weight_update(weight_version=str(version))
             self.version = version
+            update = Update(version, self._loaded, time.time())
+            self._updates.append(update)
             await self._llm.resume_generation()
-        self._update_s = time.monotonic() - self._held_at
+        update.held_s = time.monotonic() - self._held_at
         self._counts["updates"] += 1
+        self._counts["update_bytes"] += update.bytes
+
+    def _watch_tokens(self) -> None:
+        """Note when the first token of each version comes. `generate` sees a request when it has ended; the outputs of
+        each step of the engine, with the version that sampled them, pass through here only."""
+        processor = self._llm.output_processor
+        process = processor.process_outputs
+
+        def watched(outputs: Any, *args: Any, weight_version: str | None = None, **kwargs: Any) -> Any:
+            newest = self._updates[-1] if self._updates else None
+            if newest is not None and newest.first_token_at is None and weight_version == str(newest.version):
+                newest.first_token_at = time.time() if any(output.new_token_ids for output in outputs) else None
+            return process(outputs, *args, weight_version=weight_version, **kwargs)
+
+        processor.process_outputs = watched
 
     def _check(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if wrong := sorted(set(shapes) ^ set(self._tensors)):

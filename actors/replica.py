@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from actors.calls import answer
-from actors.engine import PolicyEngine
+from actors.engine import PolicyEngine, Update
 from actors.weight_transfer import BACKEND
 from pipeline import config
 from pipeline.records import Failure, Rollout
@@ -89,6 +89,9 @@ class PolicyReplica:
 
     async def stats(self) -> dict[str, float]:
         return self._engine.stats()
+
+    async def updates(self) -> list[Update]:
+        return self._engine.updates()
 
     async def check_health(self) -> None:
         try:

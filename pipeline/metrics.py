@@ -1,4 +1,4 @@
-"""The numbers of a run: `metrics.jsonl`, one flat JSON object a line, mirrored to TensorBoard.
+"""The numbers of a run: `metrics.jsonl`, one flat JSON object a line, mirrored to TensorBoard and to Ray's gauges.
 
 Invariant: a line that ends in a newline is whole. What a crash left half-written is cut off before the next line is
 appended, and readers pass over it. A step done again after a resume is logged again; readers take the last one
@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.gauges import Gauges
 from pipeline.records import Failure
 from pipeline.rundir import RunDir, writing
 
@@ -33,6 +34,7 @@ class Metrics:
             raise Failure(f"{path}: {e.strerror}; expected a file this user may write to") from None
         os.ftruncate(self._file, _whole(path.read_bytes()))
         self._board = _board(str(run.path("tensorboard")))
+        self._gauges = Gauges(run.root.name)
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step. A value that is not finite is written as null."""
@@ -47,6 +49,11 @@ class Metrics:
             os.fsync(self._file)
             if self._board is not None:
                 _mirror(self._board, {f"{stage}/{name}": v for name, v in numbers.items() if v is not None}, step, now)
+        self._gauges.show(stage, numbers)
+
+    def show(self, stage: str, values: Mapping[str, float]) -> None:
+        """Figures of the moment, which belong to no step: for the gauges only."""
+        self._gauges.show(stage, values)
 
     def close(self) -> None:
         os.close(self._file)

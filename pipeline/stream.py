@@ -3,11 +3,12 @@
     task ──► proposer (or teacher) ──► committee ──► prober ──► Judged
                  │ rollout, straight to the buffer
 
-Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. It
-waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made again, up to
-`episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and probed again. A
-task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost. Each attempt is in
-the ledger before it is sent. Token arrays do not pass through here.
+Consumes tasks; produces one `Judged` for each task, in any order, as many side by side as the caller asks for. Of these
+the proposer pool has as many as it takes: an episode that is back makes room for the next one, whatever its verdict and
+probe still need. It waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made
+again, up to `episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and
+probed again. A task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost.
+Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
 
 A task whose worker died under it may be what killed it. Its last attempt runs with no other such task beside it; if
 the worker dies again, the task is quarantined: its input is saved, and it counts as failed.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +28,12 @@ from typing import Any, TypeVar
 from actors.calls import answer
 from pipeline import audit
 from pipeline.config import Config
-from pipeline.ledger import Key, Ledger
+from pipeline.ledger import ENDS, Key, Ledger
 from pipeline.records import Episode, Failure, Lost, Outcome, Probe, Task, Verdict
 
 T = TypeVar("T")
 _BACKOFF_S = 0.5
+_POOLS = ("proposer", "committee", "prober")
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,18 @@ class Judged:
 
 
 class Stream:
-    """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT)."""
+    """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `before`: accounts of
+    the stage when the stream begins, nothing live."""
 
     def __init__(
-        self, config: Config, writer: Any, committee: Any, prober: Any | None, sink: Any | None, ledger: Ledger
+        self,
+        config: Config,
+        writer: Any,
+        committee: Any,
+        prober: Any | None,
+        sink: Any | None,
+        ledger: Ledger,
+        before: Mapping[str, int] | None = None,
     ):
         self._config = config
         self._writer = writer
@@ -69,10 +79,15 @@ class Stream:
         self._prober = prober
         self._sink = sink
         self._ledger = ledger
+        pool = config.proposer_pool
+        self._room = asyncio.Semaphore(pool.max_ongoing * pool.max_replicas)
         self._suspects = asyncio.Semaphore(1)
         self._at: dict[Key, tuple[str, float]] = {}
+        self._counts = Counter({name: (before or {}).get(name, 0) for name in ("issued", *ENDS)})
         self.retries = 0
         self.quarantined = 0
+        self.waited_s: dict[str, float] = dict.fromkeys(_POOLS, 0.0)
+        """Task-seconds at each pool so far: over a time span, its mean queue depth times the span."""
 
     def queues(self) -> str:
         """What is under way: how many tasks are at which pool, and the one that has been there longest."""
@@ -82,6 +97,21 @@ class Stream:
         key, (pool, since) = min(self._at.items(), key=lambda item: item[1][1])
         depths = ", ".join(f"{pool} {n}" for pool, n in sorted(counts.items()))
         return f"{depths}; oldest {key[0]} (attempt {key[1]}), {time.monotonic() - since:.0f} s at {pool}"
+
+    def now(self) -> dict[str, float]:
+        """What is under way, for a dashboard: tasks at each pool, how long the oldest has been there, and accounts."""
+        at = Counter(pool for pool, _ in self._at.values())
+        depths = {f"depth/{pool}": at[pool] for pool in _POOLS}
+        oldest = min((since for _, since in self._at.values()), default=time.monotonic())
+        return {**depths, "oldest_s": time.monotonic() - oldest, **self.accounts()}
+
+    def accounts(self) -> dict[str, int]:
+        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk."""
+        return dict(self._counts) | {"live": self._counts["issued"] - sum(self._counts[end] for end in ENDS)}
+
+    def settle(self, account: Mapping[str, int]) -> None:
+        """A step is committed, with this account: its attempts have their ends."""
+        self._counts.update({end: account[end] for end in ENDS})
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
@@ -100,18 +130,20 @@ class Stream:
         deaths: list[str] = []
         for again in range(1, attempts + 1):
             last = again == attempts
-            key = task.id, self._ledger.issue(task.id)
-            try:
-                async with self._suspects if last and deaths else nullcontext():
+            async with self._suspects if last and deaths else nullcontext(), self._room:
+                key = task.id, self._ledger.issue(task.id)
+                self._counts["issued"] += 1
+                try:
                     response = self._writer.episode.remote(task, key[1])
                     episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", grace_s))
-            except Failure as e:
-                if isinstance(e, Lost):
-                    deaths.append(str(e))
-                episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
+                except Failure as e:
+                    if isinstance(e, Lost):
+                        deaths.append(str(e))
+                    episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
             if episode.outcome.kind != "infra_error" or last:
                 break
             self._ledger.fail(key, episode.outcome.reason)
+            self._counts["failed"] += 1
             await self.drop([Judged(episode, None, None)])  # it may have been played, and only its answer was lost
             await self._pause(again)
         if len(deaths) > 1 and episode.outcome.kind == "infra_error":
@@ -166,7 +198,8 @@ class Stream:
         try:
             return await work
         finally:
-            del self._at[key]
+            _, since = self._at.pop(key)
+            self.waited_s[pool] += time.monotonic() - since
 
     async def spot_check(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that were spoiled on purpose; see `audit.spot_check`."""

@@ -73,8 +73,9 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
         rollouts += int(metrics["trajectories"])
         trained = time.monotonic()
         done_at = time.time()
+        sent = 0
         if store is not None and step > newest and spec.publish_every and step % spec.publish_every == 0:
-            _publish(learner, store, step)
+            sent = _publish(learner, store, step)
         published = time.monotonic()
         if step % spec.checkpoint_every == 0:
             checkpoints.save(learner, step, rollouts, metrics)
@@ -86,6 +87,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
             "time/train_s": trained - began,
             "time/publish_s": published - trained,
             "time/checkpoint_s": time.monotonic() - published,
+            "published_bytes": float(sent),
             "tokens_per_s": metrics["tokens"] / (trained - began),
         }
         end |= {"step": step, "metrics": metrics}
@@ -115,10 +117,10 @@ def _newest(store: Any, timeout_s: float) -> int:
     return version
 
 
-def _publish(learner: Learner, store: Any, version: int) -> None:
+def _publish(learner: Learner, store: Any, version: int) -> int:
     spec = learner.spec
     dtype = getattr(torch, spec.publish_dtype)
-    weights.publish(learner.engine.module.lm, learner.ranks.rank, dtype, store, version, spec.step_timeout_s)
+    return weights.publish(learner.engine.module.lm, learner.ranks.rank, dtype, store, version, spec.step_timeout_s)
 
 
 def _learning_rate(spec: TrainSpec, step: int) -> float:

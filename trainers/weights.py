@@ -36,12 +36,15 @@ def chunks(model: nn.Module, rank: int, dtype: torch.dtype | None, max_bytes: in
         yield chunk
 
 
-def publish(model: nn.Module, rank: int, dtype: torch.dtype, store: Any, version: int, timeout_s: float) -> None:
-    """Send version `version` to the weight store. Waits for the store, at most `timeout_s` a call."""
+def publish(model: nn.Module, rank: int, dtype: torch.dtype, store: Any, version: int, timeout_s: float) -> int:
+    """Send version `version` to the weight store; returns the bytes that this rank has sent. Waits for the store, at
+    most `timeout_s` a call."""
     pending: list[ray.ObjectRef] = []
+    sent = 0
     if rank == 0:
         _wait(store.begin.remote(version), version, timeout_s)
     for chunk in chunks(model, rank, dtype, CHUNK_BYTES):
+        sent += sum(tensor.nbytes for tensor in chunk.values())
         pending.append(store.put_chunk.remote(version, {name: _raw(t) for name, t in chunk.items()}))
         if len(pending) >= IN_FLIGHT:
             _wait(pending.pop(0), version, timeout_s)
@@ -49,6 +52,7 @@ def publish(model: nn.Module, rank: int, dtype: torch.dtype, store: Any, version
         for ref in pending:
             _wait(ref, version, timeout_s)
         _wait(store.commit.remote(version), version, timeout_s)
+    return sent
 
 
 def _raw(tensor: Tensor) -> tuple[str, tuple[int, ...], Any]:

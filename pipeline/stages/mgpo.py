@@ -29,6 +29,7 @@ from pipeline.context import Context, mean, read_records, write_records
 from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
+from pipeline.gauges import showing
 from pipeline.ledger import Ledger
 from pipeline.records import Episode, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
@@ -45,7 +46,8 @@ async def run(context: Context) -> dict[str, Any]:
     config, cluster = context.config, context.cluster
     base = Path(context.result_of("sft")["checkpoint"])
     done = context.run.steps("mgpo")
-    context.metrics.log("mgpo-ledger", len(done), accounts.check(context.run, "mgpo"))
+    before = accounts.check(context.run, "mgpo")
+    context.metrics.log("mgpo-ledger", len(done), before)
     feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     trainer = start(cluster, spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
 
@@ -54,9 +56,11 @@ async def run(context: Context) -> dict[str, Any]:
             cluster.proposer(base), cluster.committee(), cluster.prober()
         )
         ledger = Ledger(context.run, "mgpo")
-        stream = Stream(config, proposer, committee, prober, cluster.buffer(), ledger)
+        # What an earlier process left live has failed by the time the first attempt is issued.
+        settled = before | {"failed": before["failed"] + before["live"]}
+        stream = Stream(config, proposer, committee, prober, cluster.buffer(), ledger, settled)
         with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
-            async with watchdog("mgpo", config.watchdog_s) as dog:
+            async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
                 dog.queues = stream.queues
                 follower = Follower(context, "mgpo", feed, proposer)
                 async with asyncio.TaskGroup() as group:
@@ -110,8 +114,10 @@ class Producer:
         prober = probing.prober(self._ladder, c.prober)
         tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
         retries, quarantined = self._stream.retries, self._stream.quarantined
+        waited_s = self._stream.waited_s.copy()
         self._ledger.begin(step)
-        at_once = c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
+        # As many with the judges as with the proposer: it is not kept waiting for them, and still they hold it back.
+        at_once = 2 * c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
         raise_if_all_failed("mgpo", judged)
         duplicates = self._duplicates(judged)
@@ -121,6 +127,9 @@ class Producer:
             "rollout_s": time.monotonic() - start,
             "retries": self._stream.retries - retries,
             "quarantined": self._stream.quarantined - quarantined,
+        }
+        facts |= {
+            f"depth/{pool}": (s - waited_s[pool]) / facts["rollout_s"] for pool, s in self._stream.waited_s.items()
         }
         facts |= staleness(judged, step)
         facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
@@ -142,6 +151,8 @@ class Producer:
             proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
             self._context.metrics.log("mgpo", step, facts | proficiency)
         self._ledger.commit(account)
+        self._stream.settle(account)
+        self._context.metrics.log("mgpo-ledger", step, self._stream.accounts())
         await self._stream.drop([j for j in judged if j.key not in trained])
         return facts
 

@@ -15,6 +15,7 @@ from pipeline import metrics, mini
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.feeds import DatasetFeed
+from pipeline.gauges import showing
 from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Verdict
 from pipeline.stream import Judged, Stream
@@ -68,7 +69,10 @@ async def _collect(context: Context) -> None:
     curriculum = make_curriculum(context)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
-        async with watchdog("sft: collect", context.config.watchdog_s) as dog:
+        async with (
+            watchdog("sft: collect", context.config.watchdog_s) as dog,
+            showing(context.metrics, "sft", stream.now),
+        ):
             dog.queues = stream.queues
             for wave in range(done + 1, waves + 1):
                 size = min(WAVE, wanted - (wave - 1) * WAVE)
@@ -91,6 +95,7 @@ async def _collect(context: Context) -> None:
                     account = ledger.segment(folder, ends(judged, [j.key for j in kept]))
                     (folder / "state.json").write_text(json.dumps({"ledger": account}))
                 ledger.commit(account)
+                stream.settle(account)
                 await stream.drop([j for j in judged if not j.accepted])
                 progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
     await context.cluster.stop("teacher")

@@ -17,6 +17,7 @@ from typing import Any
 from pipeline import probing
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
+from pipeline.gauges import showing
 from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
@@ -48,7 +49,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     ledger = Ledger(context.run, "synthesize")
     stream = Stream(config, writer, committee, pool, context.cluster.buffer(), ledger)
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
-        async with watchdog("synthesize", config.watchdog_s) as dog:
+        async with watchdog("synthesize", config.watchdog_s) as dog, showing(context.metrics, "synthesize", stream.now):
             dog.queues = stream.queues
             wave = len(done)
 
@@ -86,6 +87,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     (folder / "state.json").write_text(json.dumps({"ledger": account}))
                     context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
                 ledger.commit(account)
+                stream.settle(account)
                 progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
 
 

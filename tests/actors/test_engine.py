@@ -171,21 +171,25 @@ def test_weights_change_under_running_requests(running, tmp_path):
     is the new model, on prompts it has seen under the old one (nothing is left in a cache)."""
     new = make_model(tmp_path / "new", seed=1)
     engine = running.engine
+    ended = []
 
     async def update():
         asked = prompts(engine, 24)
         seen = [await engine.generate(p, GREEDY, seed=0) for p in asked[:2]]
         free = config.Sampling(max_tokens=450)
         tasks = [asyncio.create_task(engine.generate(p, free, seed=i)) for i, p in enumerate(asked)]
+        for task in tasks:
+            task.add_done_callback(lambda _: ended.append(time.time()))
         while engine.stats()["running"] < len(tasks):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.15)
+        before = time.time()
         await engine.load(7, wire(new))
         samples = [s for (s,) in await asyncio.gather(*tasks)]
         after = [await engine.generate(p, GREEDY, seed=0) for p in asked[:2]]
-        return asked, seen, samples, after
+        return asked, seen, samples, after, before
 
-    asked, seen, samples, after = running.run(update())
+    asked, seen, samples, after, before = running.run(update())
     mixed = 0
     for prompt, s in zip(asked, samples, strict=True):
         switch = s.versions.count(0)
@@ -195,13 +199,16 @@ def test_weights_change_under_running_requests(running, tmp_path):
         assert_close(s.logprobs[switch:], by_new[switch:])
         mixed += 5 < switch < len(s.versions) - 5 and float(np.abs(by_old - by_new).mean()) > 2 * CLOSE
     assert mixed >= 3
-    for prompt, (before,), (now,) in zip(asked, seen, after, strict=False):
-        assert is_greedy(running.model, prompt, before.token_ids) and not is_greedy(new, prompt, before.token_ids)
+    for prompt, (then,), (now,) in zip(asked, seen, after, strict=False):
+        assert is_greedy(running.model, prompt, then.token_ids) and not is_greedy(new, prompt, then.token_ids)
         assert is_greedy(new, prompt, now.token_ids) and not is_greedy(running.model, prompt, now.token_ids)
         assert set(now.versions) == {7}
     stats = engine.stats()
     assert (stats["version"], stats["updates"]) == (7, 1)
-    assert stats["update_bytes"] == 2 * sum(p.numel() for p in new.parameters())
+    (update,) = engine.updates()
+    assert stats["update_bytes"] == update.bytes == 2 * sum(p.numel() for p in new.parameters())
+    # The first token came under a request that was in flight: after generation went on, before any of them ended.
+    assert before < update.served_at <= update.first_token_at < min(end for end in ended if end > before)
 
 
 def test_a_caller_that_gives_up_does_not_break_an_update(running, tmp_path):
@@ -220,6 +227,21 @@ def test_a_caller_that_gives_up_does_not_break_an_update(running, tmp_path):
 
     sample = running.run(give_up())
     assert set(sample.versions) == {8} and is_greedy(newest, prompts(engine, 1)[0], sample.token_ids)
+
+
+def test_an_update_that_nothing_was_sampled_under_has_no_first_token(running, tmp_path):
+    engine = running.engine
+
+    async def idle_then_asked():
+        await engine.load(9, wire(make_model(tmp_path / "other", seed=3)))
+        await asyncio.sleep(0.1)
+        idle, before = engine.updates()[-1].first_token_at, time.time()
+        await engine.generate(prompts(engine, 1)[0], GREEDY, seed=0)
+        return idle, before
+
+    idle, before = running.run(idle_then_asked())
+    assert idle is None and before <= engine.updates()[-1].first_token_at <= time.time()
+    assert [update.version for update in engine.updates()] == [7, 8, 9]
 
 
 def test_an_update_that_fails_half_way_ends_requests_and_health(running):

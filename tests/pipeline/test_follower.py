@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.engine import Update
 from pipeline import follower
 from pipeline.config import Config
 from pipeline.follower import Follower
@@ -20,13 +21,24 @@ class World:
         self.trained = {step: asyncio.get_running_loop().create_future() for step in (1, 2, 3)}
         self.pulled = {step: asyncio.get_running_loop().create_future() for step in (1, 2, 3)}
         self.asked, self.logged = [], []
+        self.updates = []  # of each replica
         self.wait_done = Remote(lambda step: self.trained[step])
         log = SimpleNamespace(log=lambda stage, step, values: self.logged.append((stage, step, values)))
         self.follower = Follower(SimpleNamespace(config=Config(), metrics=log), "mgpo", self, self)
 
-    def broadcast(self, method, version):
-        self.asked.append((method, version))
-        return SimpleNamespace(results_async=lambda: self.pulled[version])
+    def broadcast(self, method, *version):
+        if method == "updates":
+            return SimpleNamespace(results_async=self._updates)
+        self.asked.append((method, *version))
+        return SimpleNamespace(results_async=lambda: self.pulled[version[0]])
+
+    async def _updates(self):
+        if isinstance(self.updates, Failure):
+            raise self.updates
+        return self.updates
+
+    def rows(self, stage):
+        return {step: values for of, step, values in self.logged if of == stage}
 
 
 def play(scene):
@@ -75,20 +87,48 @@ def test_steps_of_this_run_are_logged_and_those_of_an_earlier_one_are_not():
             world.trained[step].set_result(metrics)
             world.pulled[step].set_result([])
         await world.follower.follow(3)
-        assert [(stage, step, values["train/loss"]) for stage, step, values in world.logged] == [
-            ("mgpo-train", 2, 0.25), ("mgpo-train", 3, 0.5),
-        ]  # fmt: skip
+        assert {step: row["train/loss"] for step, row in world.rows("mgpo-train").items()} == {2: 0.25, 3: 0.5}
+        assert list(world.rows("mgpo-weights")) == [2, 3]
 
     play(scene)
 
 
-def test_how_long_a_step_took_to_be_served_is_logged():
+def test_what_an_update_cost_is_logged_when_the_next_one_is_there():
+    """Two replicas; the first token under version 1 came 7 s after the optimizer's step, that under 2 never."""
+
     async def scene(world):
-        world.trained[1].set_result({"loss": 0.5, "done_at": time.time() - 40})
+        done_at = time.time() - 40
+        world.updates = [
+            [Update(1, 100, done_at - 60, 9.0, done_at - 50), Update(1, 100, done_at + 3, 0.25, done_at + 11)],
+            [Update(1, 100, done_at + 4, 0.5, done_at + 7)],
+        ]
+        following = asyncio.create_task(world.follower.follow(2))
+        world.trained[1].set_result({"loss": 0.5, "done_at": done_at})
         world.pulled[1].set_result([])
-        await world.follower.follow(1)
-        (_, _, values) = world.logged[0]
-        assert 40 <= values["step_to_serving_s"] < 60 and "train/done_at" not in values
+        await settle()
+        assert "train/done_at" not in world.rows("mgpo-train")[1] and world.rows("mgpo-weights") == {}
+        world.trained[2].set_result({"loss": 0.5, "done_at": time.time()})
+        await settle()
+        row = world.rows("mgpo-weights")[1]
+        assert 40 <= row.pop("step_to_serving_s") < 60 and 0 <= row.pop("sync_s") < 20
+        # The first replica's earlier version 1 is of the trainer that was there before a restart.
+        expected = {"replicas": 2, "pulled_bytes": 200, "held_s": 0.5, "step_to_first_token_s": 7}
+        assert row == pytest.approx(expected, abs=1e-3)
+        world.pulled[2].set_result([])
+        await following
+        assert "step_to_first_token_s" not in world.rows("mgpo-weights")[2]
+
+    play(scene)
+
+
+def test_replicas_that_cannot_tell_what_an_update_cost_hold_nothing_up():
+    async def scene(world):
+        world.updates = Lost("replica died")
+        for step in (1, 2):
+            world.trained[step].set_result({"loss": 0.5, "done_at": time.time()})
+            world.pulled[step].set_result([])
+        await world.follower.follow(2)
+        assert [row["replicas"] for row in world.rows("mgpo-weights").values()] == [0, 0]
 
     play(scene)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import accounts
+from pipeline import accounts, stream
 from pipeline.buffer import RolloutBuffer
 from pipeline.config_files import load
 from pipeline.context import Context, read_records
@@ -17,7 +17,7 @@ from pipeline.metrics import Metrics
 from pipeline.metrics import read as read_metrics
 from pipeline.mini.domain import SKILLS
 from pipeline.progress import Progress
-from pipeline.records import Rollout, Skill
+from pipeline.records import Failure, Rollout, Skill
 from pipeline.rundir import RunDir
 from pipeline.skills import SkillLibrary
 from pipeline.stages.mgpo import Producer
@@ -91,10 +91,10 @@ def play(root, pools, groups, step=1, size=4, *overrides):
     with Metrics(run) as metrics, Progress() as progress:
         context = Context(config, run, pools, metrics, progress)
         ledger = Ledger(run, "mgpo")
-        stream = Stream(config, pools, pools, pools, pools, ledger)
+        judging = Stream(config, pools, pools, pools, pools, ledger)
 
         async def scene():
-            producer = Producer(context, stream, ledger, SimpleNamespace(beat=lambda _: None))
+            producer = Producer(context, judging, ledger, SimpleNamespace(beat=lambda _: None))
             return await producer.step(step)
 
         asyncio.run(asyncio.wait_for(scene(), 200))
@@ -132,6 +132,28 @@ def test_a_rollout_older_than_allowed_is_filtered_at_the_sink(tmp_path):
     assert accounts.audit(run)["findings"] == []
     row = read_metrics(run)["mgpo"][-1]
     assert (row["staleness/1"], row["staleness/2"]) == (12, 4)
+
+
+def test_the_accounts_that_are_logged_are_those_of_the_disk_and_depths_are_means(tmp_path, monkeypatch):
+    """Four attempts are lost with their replica, and made again; one of each four rollouts is too old to be trained."""
+    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+
+    class Flaky(Pools):
+        async def _episode(self, task, attempt):
+            await asyncio.sleep(0.05)
+            if attempt == 1 and task.id.endswith("00"):
+                raise Failure("proposer: replica died", "infra_error")
+            return await super()._episode(task, attempt)
+
+    pools = Flaky(4, versions=lambda index: (-1,) if index % 4 == 0 else (0,))
+    run = play(tmp_path / "run", pools, 4)
+    rows = read_metrics(run)
+    expected = {"issued": 20, "trained": 12, "filtered": 4, "failed": 4, "live": 0}
+    disk = accounts.check(run, "mgpo")
+    assert {name: disk[name] for name in expected} == expected
+    assert {name: rows["mgpo-ledger"][-1][name] for name in expected} == expected
+    (step,) = rows["mgpo"]
+    assert step["depth/proposer"] * step["rollout_s"] >= 20 * 0.05  # attempts of so many seconds each
 
 
 def with_history(root, steps):

@@ -181,6 +181,76 @@ def test_the_same_input_is_not_tried_again(pool):
     assert len(world.episode.calls) == 1
 
 
+def test_what_is_under_way_and_the_accounts_of_it():
+    """The first attempt is lost, the second waits for its verdict."""
+    world = World(writer=[INFRA, "ok"])
+    world.stream = Stream(
+        Config(), world, world, world, world, world.ledger, {"issued": 7, "trained": 4, "filtered": 2, "failed": 1}
+    )
+
+    async def scene():
+        decided = asyncio.Event()
+        judge = world.judge._function
+
+        async def slow(*args):
+            await decided.wait()
+            return await judge(*args)
+
+        world.judge = Remote(slow)
+        judging = asyncio.create_task(world.stream.judged(task(), "mini:solver"))
+        while not world.judge.calls:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.02)
+        now = world.stream.now()
+        decided.set()
+        return now, await judging
+
+    now, _ = asyncio.run(asyncio.wait_for(scene(), 20))
+    assert [now[f"depth/{pool}"] for pool in ("proposer", "committee", "prober")] == [0, 1, 0]
+    assert now["oldest_s"] >= 0.02
+    accounts = {"issued": 9, "trained": 4, "filtered": 2, "failed": 2, "live": 1}
+    assert {name: now[name] for name in accounts} == accounts
+    after = world.stream.now()
+    assert (after["depth/committee"], after["live"]) == (0, 1)  # judged, its step is not committed
+    world.stream.settle({"issued": 1, "trained": 1, "filtered": 0, "failed": 0})
+    assert world.stream.accounts() == {"issued": 9, "trained": 5, "filtered": 2, "failed": 2, "live": 0}
+    assert 0.02 <= world.stream.waited_s["committee"] < 10 and set(world.stream.waited_s) >= {"proposer", "prober"}
+
+
+def test_the_proposer_has_as_many_as_it_takes_and_does_not_wait_for_the_judges():
+    """Six tasks at a proposer that takes two, before a committee that decides when all are played."""
+    world = World(config=load(None, ["proposer_pool.max_ongoing=2"]))
+    most = 0
+
+    async def scene():
+        nonlocal most
+        decided = asyncio.Event()
+        play, judge = world.episode._function, world.judge._function
+        playing = 0
+
+        async def slow(*args):
+            nonlocal playing, most
+            playing += 1
+            most = max(most, playing)
+            await asyncio.sleep(0.005)
+            playing -= 1
+            return await play(*args)
+
+        async def patient(*args):
+            await decided.wait()
+            return await judge(*args)
+
+        world.episode, world.judge = Remote(slow), Remote(patient)
+        judging = [asyncio.create_task(world.stream.judged(task(f"g-{i:02d}"), "mini:solver")) for i in range(6)]
+        while len(world.judge.calls) < 6:
+            await asyncio.sleep(0.001)
+        decided.set()
+        return [await j for j in judging]
+
+    assert all(j.accepted for j in asyncio.run(asyncio.wait_for(scene(), 20)))
+    assert most == 2
+
+
 def test_undecided_is_a_failure_and_not_a_rejection():
     e = episode()
     assert Judged(e, verdict(e, "undecided"), None).failed

@@ -121,6 +121,18 @@ def test_the_ledger_adds_up_and_nothing_is_counted_twice(finished: tuple[Path, d
     assert steps[-1] == SMALL["mgpo.steps"]
 
 
+def test_what_each_weight_update_cost_is_in_the_metrics(finished: tuple[Path, dict[str, object], str]) -> None:
+    rows = read_metrics(RunDir(finished[0], -1))
+    published = {row["step"]: row["train/published_bytes"] for row in rows["mgpo-train"]}
+    *_, last = rows["mgpo-weights"]
+    sampled = [row for row in rows["mgpo-weights"] if "step_to_first_token_s" in row]
+    assert sampled and last["step"] == SMALL["mgpo.steps"]
+    for row in sampled:
+        assert row["pulled_bytes"] == published[row["step"]] > 0
+        assert 0 < row["held_s"] < row["step_to_first_token_s"]
+    assert last not in sampled  # the stage ended: nothing was sampled under its last version
+
+
 def test_rollouts_are_the_tokens_of_their_episodes(finished: tuple[Path, dict[str, object], str]) -> None:
     root = finished[0]
     for step in sorted((root / "steps" / "mgpo").iterdir()):

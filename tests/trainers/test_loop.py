@@ -136,6 +136,8 @@ def test_zero_3_on_two_workers_takes_the_step_of_zero_0_on_one(
     for version in (1, 2):
         single, sharded = tensors_of(weights, version), tensors_of(sharded_weights, version)
         assert single.keys() == sharded.keys() == before.keys()
+        size = sum(tensor.nbytes for tensor in single.values())
+        assert one[version]["published_bytes"] == two[version]["published_bytes"] == size
         moved = max((single[n] - before[n]).abs().max() for n in single)
         assert moved > 1e-3
         for name in single:

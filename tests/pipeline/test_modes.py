@@ -1,0 +1,84 @@
+"""On-policy the pools and the trainer alternate; with staleness they overlap, and no token is older than allowed. The
+stage itself runs, over pools and a trainer that only take their time."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from pipeline import accounts
+from pipeline.config_files import load
+from pipeline.context import read_records
+from pipeline.metrics import read as read_metrics
+from pipeline.records import Rollout
+from tests.pipeline.paced import Pace, run
+
+pytestmark = pytest.mark.engine  # a small Ray
+
+STEPS = 6
+SIZES = (f"mgpo.steps={STEPS}", "mgpo.groups=3", "mgpo.group_size=4", "committee.spot_checks=0")
+BALANCED = Pace(tick_s=0.002, tokens=10, tool_s=0.01, judge_s=0.01, probe_s=0.01, train_s=0.1, update_s=0.01)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray():
+    ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=100 << 20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def play(root, staleness, pace):
+    found, log = run(root, load(None, [*SIZES, f"mgpo.max_staleness={staleness}"]), pace)
+    assert accounts.audit(found)["findings"] == []
+    return found, log
+
+
+def behind(found):
+    """Of each rollout that was trained: how many versions its oldest token is behind the policy of its step."""
+    return [
+        int(folder.name) - 1 - min(r.versions)
+        for folder in found.steps("mgpo")
+        for r in read_records(folder / "rollouts.parquet", Rollout)
+    ]
+
+
+def overlapping(log):
+    """Training steps during which some episode was being played."""
+    return sum(any(b < end and e > begin for _, b, e, _ in log.played) for begin, end in log.trained)
+
+
+def test_on_policy_they_alternate(tmp_path):
+    found, log = play(tmp_path / "run", 0, BALANCED)
+    assert len(log.trained) == STEPS and overlapping(log) == 0
+    assert behind(found) == [0] * (STEPS * 12)
+    assert all(len(set(versions)) == 1 for *_, versions in log.played)
+
+
+def test_with_staleness_they_overlap_and_the_bound_holds(tmp_path):
+    found, log = play(tmp_path / "run", 1, BALANCED)
+    assert overlapping(log) >= STEPS - 2
+    ages = behind(found)
+    assert len(ages) == STEPS * 12 and set(ages) == {0, 1}  # step 1 has nothing older than itself
+    rows = read_metrics(found)["mgpo"]
+    for age in (0, 1):
+        assert sum(row.get(f"staleness/{age}", 0) for row in rows) == ages.count(age)
+
+
+@pytest.mark.parametrize("staleness", [1, 2])
+def test_a_trainer_that_is_slow_makes_the_pools_wait_at_the_bound(tmp_path, staleness):
+    slow = Pace(tick_s=0.0005, tokens=4, train_s=0.15, update_s=0.01)
+    found, log = play(tmp_path / "run", staleness, slow)
+    assert max(behind(found)) == staleness
+    # When a step's first episode begins, the trainer has done all but the allowed number of those before.
+    for step in range(1, STEPS + 1):
+        begun = min(b for name, b, _, _ in log.played if name.startswith(f"mgpo-{step:06d}"))
+        assert sum(end <= begun for _, end in log.trained) >= step - 1 - staleness
+
+
+def test_requests_in_flight_go_on_under_new_weights(tmp_path):
+    """Episodes longer than a training step: some of their tokens are of one version, the rest of the next."""
+    found, log = play(tmp_path / "run", 1, Pace(tick_s=0.004, tokens=20, train_s=0.15, update_s=0.01))
+    mixed = [versions for *_, versions in log.played if len(set(versions)) == 2]
+    assert mixed and all(versions == sorted(versions) for versions in mixed)
+    stored = [r for s in found.steps("mgpo") for r in read_records(s / "rollouts.parquet", Rollout)]
+    assert sum(len(set(r.versions)) == 2 for r in stored) == len(mixed)
