@@ -60,9 +60,9 @@ class BareFork:
     _SERVER = """
 import contextlib, gc, os, sys
 sys.path.insert(0, sys.argv[1])
-from sandbox import kernel, warmup
+from sandbox import pages, warmup
 warmup.load(["numpy", "sympy"])
-gc.collect(); gc.freeze(); gc.disable(); kernel.merge_pages()
+gc.collect(); gc.freeze(); gc.disable(); pages.merge(os.open("/proc", os.O_PATH))
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
