@@ -8,7 +8,6 @@ signal, the kernel filter would refuse all of it and so comes last.
 from __future__ import annotations
 
 import fcntl
-import itertools
 import json
 import math
 import os
@@ -17,7 +16,6 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import compiled, kernel, pages, program, seccomp
@@ -26,24 +24,23 @@ from .walls import PROGRAM_FD, Walls, become
 
 MAX_ORDER = 8192
 IDLE = b"idle"
-"""Another run has ended."""
+_AT_ONCE = 3 * 16
 STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
 
 
-def await_order(
-    walls: Walls, ahead: Sequence[pages.Span], orders: socket.socket, lifeline: tuple[int, int]
-) -> NoReturn:
-    """A child forked ahead of its order, which comes once; it ends if the zygote does. Told that a run has ended, it
-    touches the memory `ahead` of it until the order comes; so it takes no time from runs while there is more to do."""
+def await_order(walls: Walls, ahead: pages.Spans, orders: socket.socket, lifeline: tuple[int, int]) -> NoReturn:
+    """A child forked ahead of its order, which comes once; it ends if the zygote does. Told that the slot is idle, it
+    touches the memory that lies `ahead` of it until the order comes."""
     os.setsid()
     program.reseed()
-    left = iter(ahead)
+    done = 0
     while True:
         data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
         if data != IDLE:
             break
-        while not select.select([orders], [], [], 0)[0] and (some := list(itertools.islice(left, 16))):
-            pages.touch(some)
+        while done < len(ahead) and not select.select([orders], [], [], 0)[0]:
+            pages.touch(ahead[done : done + _AT_ONCE])
+            done += _AT_ONCE
     if not data:
         os._exit(0)
     become_run(walls, json.loads(data), fds[:-1], fds[-1], lifeline)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import array
 import ctypes
+import mmap
 import os
 import resource
-from collections.abc import Sequence
+from typing import TypeAlias
 
-Span = Sequence[int]
-"""Address, bytes, and how runs touch them: one of the kernel's two kinds of advice."""
+Spans: TypeAlias = "array.array[int]"
+"""Address, bytes and kind of advice of each, one after another: no objects, which looking at would write to."""
 
 _READ, _WRITE, _COLLAPSE = 22, 23, 25  # MADV_POPULATE_READ and _WRITE (Linux 5.14), MADV_COLLAPSE (6.1)
 _PRESENT, _OF_FILE, _ONLY_HERE = 1 << 63, 1 << 61, 1 << 56
@@ -41,26 +42,41 @@ def mapped(proc: int) -> list[tuple[int, int, str, str]]:
     return [(*(int(at, 16) for at in row[0].split("-")), row[1], row[5].strip()) for row in rows]  # type: ignore[misc]
 
 
-def touched(pagemap: int, spans: Sequence[tuple[int, int]]) -> Sequence[Span]:
-    """What this process, forked from the one that has `spans` (start, end), has touched of them since: pages of files
-    that it read, and pages of its own that it wrote to. `pagemap` is open on its /proc/self/pagemap."""
+_watched = array.array("Q")
+"""Start and end of each mapping, likewise."""
+
+
+def watch(proc: int) -> None:
+    """Note what this process has mapped for itself, so that a child forked from it can find what it has touched of
+    that. Raises OSError."""
+    own = [span for span in mapped(proc) if span[2][3] == "p" and not span[3].startswith("[v")]
+    _watched[:] = array.array("Q", [address for span in own for address in span[:2]])
+
+
+def touched(pagemap: int) -> list[int]:
+    """In a child, the `Spans` that it has touched since: pages of files that it read, and pages of its own that it
+    wrote to. `pagemap` is open on its /proc/self/pagemap, and is copied before it is looked at, which touches more."""
     size = resource.getpagesize()
-    found: list[list[int]] = []
-    for start, end in spans:
-        first = len(found)
-        entries = array.array("Q", os.pread(pagemap, (end - start) // size * 8, start // size * 8))
-        for address, entry in zip(range(start, end, size), entries, strict=False):
+    mappings = list(zip(_watched[::2], _watched[1::2], strict=True))
+    copy = memoryview(mmap.mmap(-1, sum(end - start for start, end in mappings) // size * 8))
+    at = 0
+    for start, end in mappings:
+        at += os.preadv(pagemap, [copy[at : at + (end - start) // size * 8]], start // size * 8)
+    entries = iter(copy.cast("Q"))
+    found = [0, 0, 0]
+    for start, end in mappings:
+        for address, entry in zip(range(start, end, size), entries):  # noqa: B905 - `entries` goes on
             if entry & _PRESENT and entry & (_OF_FILE | _ONLY_HERE):
                 how = _READ if entry & _OF_FILE else _WRITE
-                last = found[-1] if len(found) > first else [0, 0, 0]
-                if last[2] == how and address < last[0] + last[1] + _NEAR[how] * size:
-                    last[1] = address + size - last[0]
+                first, length, kind = found[-3:]
+                if kind == how and first >= start and address < first + length + _NEAR[how] * size:
+                    found[-2] = address + size - first
                 else:
-                    found.append([address, size, how])
-    return found
+                    found += address, size, how
+    return found[3:]
 
 
-def touch(spans: Sequence[Span]) -> None:
+def touch(spans: Spans) -> None:
     """Have the kernel copy and map them at once, and not one by one when the program comes to them."""
-    for address, size, how in spans:
-        _madvise(address, size, how)
+    for n in range(0, len(spans), 3):
+        _madvise(*spans[n : n + 3])

@@ -4,15 +4,16 @@ Invariant: it holds no secret and never sees a byte of a run's code, input or ou
 through, so that no child can find another's data in inherited memory.
 
 Consumes orders from its socket (a JSON header with the descriptors of one run), and hands each to a child that it has
-forked while the run before was on, and that waits for nothing else but the word that a run has ended. Produces, on each
-run's own facts socket: `started` with a pidfd, `ready` from the child itself, `exit` with what the kernel says. Waits
-for its socket, its children's ends and their facts sockets only. A facts socket that closes is the order to kill that
-child; its own socket that closes means no more orders, and the process ends with its last child. So when the supervisor
-dies, everything below dies.
+forked while the run before was on, and that waits for nothing else, or to be told that the slot is idle. Produces, on
+each run's own facts socket: `started` with a pidfd, `ready` from the child itself, `exit` with what the kernel says.
+Waits for its socket, its children's ends and their facts sockets only. A facts socket that closes is the order to kill
+that child; its own socket that closes means no more orders, and the process ends with its last child. So when the
+supervisor dies, everything below dies.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import gc
 import json
@@ -28,6 +29,10 @@ from typing import Any
 
 from . import child, kernel, languages, pages, program, scratch, walls, warmup
 from .api import Limits
+
+_REST_MS = 2
+"""A slot is idle when a run has ended and no order came for so long: who has more to do is quicker. Work in advance is
+for idle ones, because it costs more than it saves."""
 
 
 @dataclass
@@ -72,30 +77,30 @@ class Zygote:
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}
         self.spare: _Spare | None = None
-        self.ahead: list[pages.Span] = []
+        self.ahead: pages.Spans = array.array("Q")
         self.turn = 0
         gc.collect()
         gc.disable()
         gc.freeze()
-        self.ahead = self._learn(warmup.typical(setup["packages"]), proc)
+        # What every run touches comes first.
+        learned = self._learn("", proc) + self._learn(warmup.typical(setup["packages"]), proc)
+        self.ahead.extend(learned)
         os.close(proc)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         orders.send(json.dumps({"layers": self.walls.layers}).encode())
 
-    def _learn(self, code: str, proc: int) -> list[pages.Span]:
-        """The memory that nearly every run touches: what a run of `code` did, made as any other. Empty where the
-        platform does not show it; where it is the walls that fail, the supervisor's own first run will tell."""
+    def _learn(self, code: str, proc: int) -> list[int]:
+        """The memory that a run of `code`, made as any other, touches, see `pages.Spans`. Empty where the platform does
+        not show it; where it is the walls that fail, the supervisor's own first run will tell."""
         try:
-            spans = [
-                (start, end) for start, end, mode, name in pages.mapped(proc) if mode[3] == "p" and name[:2] != "[v"
-            ]
+            pages.watch(proc)
             self.spare = self._park()
             with open(os.open(f"self/fdinfo/{self.spare.pidfd}", os.O_RDONLY, dir_fd=proc)) as file:
                 pid = next(line.split()[1] for line in file if line.startswith("Pid:"))  # as `proc` counts
             pagemap = os.open(f"{pid}/pagemap", os.O_RDONLY, dir_fd=proc)
         except OSError:
             return []
-        request = {"code": f"{code}\nfrom sandbox.pages import touched", "entry": "touched", "args": (0, spans)}
+        request = {"code": f"{code}\nfrom sandbox.pages import touched", "entry": "touched", "args": (0,)}
         job = os.memfd_create("job")
         os.pwrite(job, json.dumps(request).encode(), 0)
         said, report = os.pipe()
@@ -112,10 +117,16 @@ class Zygote:
     def serve(self) -> None:
         poll = select.poll()
         poll.register(self.orders, select.POLLIN)
-        accepting = True
+        accepting, ended = True, False
         while accepting or self.children:
-            for fd, _ in poll.poll(self._until_next_end()):
+            wait = self._until_next_end()
+            events = poll.poll(min(wait, _REST_MS) if ended else wait)
+            if ended and not events:
+                ended = False
+                self._rest()
+            for fd, _ in events:
                 if fd == self.orders.fileno():
+                    ended = False
                     data, fds, _, _ = socket.recv_fds(self.orders, child.MAX_ORDER, 6)
                     if not data:
                         poll.unregister(fd)
@@ -130,9 +141,7 @@ class Zygote:
                         poll.unregister(self.children[fd].facts)
                     poll.unregister(fd)
                     self._reap(self.children.pop(fd))
-                    if self.spare is not None:
-                        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the next order finds it dead
-                            self.spare.orders.send(child.IDLE)
+                    ended = True
                 else:
                     for one in self.children.values():
                         if one.facts.fileno() == fd:
@@ -141,6 +150,11 @@ class Zygote:
         if self.spare is not None:
             self.spare.orders.close()
             _end(self.spare)
+
+    def _rest(self) -> None:
+        if self.spare is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: the next order finds out
+                self.spare.orders.send(child.IDLE)
 
     def _until_next_end(self) -> int:
         """Milliseconds to the next end of a child's lifetime; those whose time is up are killed. The supervisor is

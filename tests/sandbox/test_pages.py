@@ -14,7 +14,7 @@ import pytest
 from .test_survival import ROOT, waiting
 
 _CHILDREN = """
-import ctypes, json, mmap, os, resource, sys
+import array, ctypes, json, mmap, os, resource, sys
 from sandbox import pages
 
 def in_a_child(work):
@@ -44,10 +44,12 @@ wanted = [page for page in range(1000) if page % 7 in (1, 2, 5)]
 
 def learn():
     write()
-    return pages.touched(os.open("/proc/self/pagemap", os.O_RDONLY), [(start, start + len(memory))])
+    return pages.touched(os.open("/proc/self/pagemap", os.O_RDONLY))
 
-learned = in_a_child(learn)
-found = [(at - start) // mmap.PAGESIZE + n for at, size, _ in learned for n in range(size // mmap.PAGESIZE)]
+pages.watch(os.open("/proc", os.O_PATH))
+learned = array.array("Q", in_a_child(learn))
+spans = [(at - start, at - start + size) for at, size in zip(learned[::3], learned[1::3])]
+found = [at // mmap.PAGESIZE for span in spans for at in range(*span, mmap.PAGESIZE) if 0 <= at < len(memory)]
 ahead = in_a_child(lambda: after(lambda: pages.touch(learned)))
 print(json.dumps([found == wanted, in_a_child(lambda: after(lambda: None)), ahead]))
 """
