@@ -30,9 +30,9 @@ from typing import Any
 from . import child, kernel, languages, pages, program, scratch, walls, warmup
 from .api import Limits
 
-_REST_MS = 2
-"""A slot is idle when a run has ended and no order came for so long: who has more to do is quicker. Work in advance is
-for idle ones, because it costs more than it saves."""
+_REST_MS = 1
+"""A slot is idle when a run has ended and no order has come for so long: a caller that has one is quicker. Work ahead
+is for idle slots, because in all it is more than what it saves."""
 
 
 @dataclass
