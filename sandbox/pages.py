@@ -1,4 +1,4 @@
-"""The fork server's memory, arranged so that a run meets few page faults: a microsecond each, a thousand in a run.
+"""The fork server's memory, arranged so that a run meets few page faults: microseconds each, and two thousand in a run.
 
 Invariant: advice only. No byte of any process changes by it, and where the kernel does not take it, runs are slower and
 nothing else.
@@ -29,13 +29,13 @@ _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 def merge(proc: int) -> None:
     """Move this process's memory to huge pages where it can be: a fork, and the end of what was forked, then handle
     a few hundred of them instead of fifteen thousand pages; a child's writes still copy single ones."""
-    for start, end, mode, name in mapped(proc):
+    for start, end, mode, name in _mapped(proc):
         if mode == "rw-p" and name in ("", "[heap]"):
             for at in range(-(-start // _HUGE) * _HUGE, end - _HUGE + 1, _HUGE):
                 _madvise(at, _HUGE, _COLLAPSE)
 
 
-def mapped(proc: int) -> list[tuple[int, int, str, str]]:
+def _mapped(proc: int) -> list[tuple[int, int, str, str]]:
     """Start, end, mode and name of what this process has mapped; `proc` is open on /proc. Raises OSError."""
     with open(os.open("self/maps", os.O_RDONLY, dir_fd=proc)) as file:
         rows = [(*line.split(maxsplit=5), "")[:6] for line in file]
@@ -49,7 +49,7 @@ _watched = array.array("Q")
 def watch(proc: int) -> None:
     """Note what this process has mapped for itself, so that a child forked from it can find what it has touched of
     that. Raises OSError."""
-    own = [span for span in mapped(proc) if span[2][3] == "p" and not span[3].startswith("[v")]
+    own = [span for span in _mapped(proc) if span[2][3] == "p" and not span[3].startswith("[v")]
     _watched[:] = array.array("Q", [address for span in own for address in span[:2]])
 
 

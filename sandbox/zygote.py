@@ -112,7 +112,7 @@ class Zygote:
             text = answer.read()
             if one is not None:
                 self._reap(self.children.pop(one.pidfd))
-        return json.loads(text)["value"] if text else []
+        return json.loads(text).get("value", []) if text else []
 
     def serve(self) -> None:
         poll = select.poll()
