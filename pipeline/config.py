@@ -483,11 +483,11 @@ class Synthesize(Section):
 
 
 class Solve(Section):
-    steps: Positive = 20
+    steps: Positive = 30
     problems: Positive = 16
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)
-    lr: float = Field(default=5e-4, gt=0)
+    lr: float = Field(default=2e-4, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     objective: GRPO = GRPO()
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=120)
