@@ -57,7 +57,7 @@ _STREAMS = 8
 """Files on their way at once."""
 _LISTINGS, _AGAIN_S = 50, 0.1
 _STATE = ".mirror.json"
-"""In the run directory: the manifests that it descends from, or that it is being restored."""
+"""In the run directory: the manifests that it descends from, and whether it is being restored."""
 _MANIFEST = "manifest-{}.json"
 _HOLDER = "holder.json"
 
@@ -111,6 +111,8 @@ class Mirror:
         self._claim()
         self._last, self._before = manifests(self._place)
         state = self._state()
+        if self._last.id == state["known"][-1]:
+            self._seen = {path: Found(*stamp) for path, stamp in state["seen"].items()}
         if self._last.number and self._last.id not in state["known"]:
             if not state["restoring"] and any(not p.name.startswith(".") for p in self._root.iterdir()):
                 raise Failure(
@@ -236,7 +238,7 @@ class Mirror:
         with self._holding:
             self._still_mine()
         manifest = Manifest(number, self._session, time.time(), self._mine["host"], str(self._root), files)
-        self._remember({"known": [self._last.id, manifest.id], "restoring": False})
+        self._remember([self._last.id, manifest.id])
         self._place.write(_MANIFEST.format(number % 2), _seal(asdict(manifest)))
         old, self._before, self._last = self._before, self._last, manifest
         self._delete(_objects(old) - _objects(self._before) - _objects(self._last))
@@ -273,15 +275,15 @@ class Mirror:
             f"mirror · restores {len(files)} files, {size / 1e6:.1f} MB, from {self._place.uri}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
-        self._remember({"known": [], "restoring": True})
+        self._remember([""], restoring=True)
         for folder in self._root.iterdir():  # what an earlier try brought of another manifest
             if folder.is_dir():
                 for path in [p for p in folder.rglob("*") if p.is_file()]:
                     if str(path.relative_to(self._root)) not in files:
                         path.unlink()
         bring(self._place, self._last, self._root, lambda _: True)
-        self._remember({"known": [self._last.id], "restoring": False})
         self._seen = {path: f for path, f in snapshot.take(self._root, self._whole).items() if path in files}
+        self._remember([self._last.id])
 
     def _content(self, path: str) -> bytes:
         content = self._place.read(self._last.files[path][2])
@@ -291,10 +293,13 @@ class Mirror:
 
     def _state(self) -> dict[str, Any]:
         path = self._root / _STATE
-        return json.loads(path.read_text()) if path.exists() else {"known": [], "restoring": False}
+        return json.loads(path.read_text()) if path.exists() else {"known": [""], "restoring": False, "seen": {}}
 
-    def _remember(self, state: dict[str, Any]) -> None:
-        replace(self._root / _STATE, json.dumps(state))
+    def _remember(self, known: list[str], restoring: bool = False) -> None:
+        """Before a manifest is written: that it, or the one before, is of this directory; and of the new one, what the
+        files looked like, so that the next process need not read them all."""
+        seen = {path: (f.inode, f.size, f.changed_ns) for path, f in self._seen.items()}
+        replace(self._root / _STATE, json.dumps({"known": known, "restoring": restoring, "seen": seen}))
 
 
 # ---------------------------------------------------------------- reading
