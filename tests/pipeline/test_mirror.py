@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import accounts, mirror, place
+from pipeline import accounts, mirror, place, snapshot
 from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.config_files import load
@@ -26,6 +26,9 @@ from pipeline.rundir import RunDir
 from tests.pipeline.storms import Storm, seldom
 from tests.pipeline.test_ledger import checkpoint, directory, write_step
 
+examples = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 KEPT = 2
 """Checkpoints that Ray Train keeps."""
 
@@ -193,29 +196,35 @@ def test_through_bad_weather_the_mirror_gets_everything_and_the_run_does_not_wai
             assert len(there) <= KEPT + 1
 
 
-def test_the_moment_of_death_does_not_matter_to_a_mirror_that_follows_on_its_own():
-    """The run works at full speed while the mirror's thread takes its snapshots; then the machine is gone."""
-    for seed in range(12):
-        rng = random.Random(seed)
-        with directory() as run:
-            storm = Storm(run.root.parent / "storage", seldom(rng, 0.0, 0.001), stops_at=rng.randint(20, 600))
-            with using(storm):
-                follower = mirror_of(run.root, patience_s=0.0)
-                try:
-                    follower.begin(lambda content: None)
-                    follower.start()
-                    for _ in steps_of_a_stage(run, 12, seed):
-                        follower.check()
-                    follower.close()
-                except Failure as e:
-                    assert "the storage has stopped" in str(e) or "no answer" in str(e)  # of an impatient place
-                die(follower)
-                storm.stops_at = None
-                again = restored("m", run.root.parent / "elsewhere")
-                found = accounts.audit(again)
-                assert found["findings"] == []
-                for path, content in files(again.root, "steps").items():
-                    assert (run.root / path).read_bytes() == content
+@examples
+@given(seed=st.integers(0, 10**6), pace=st.sampled_from([0.02, 0.1, 0.4]), syncs=st.integers(1, 6))
+def test_whatever_the_run_does_between_two_looks_of_the_mirror_what_is_sent_is_a_state_of_it(seed, pace, syncs):
+    """The run goes on in the middle of a snapshot, between any two of its looks, and while its files are sent."""
+    rng, busy = random.Random(seed), threading.Lock()
+    with directory() as run, pytest.MonkeyPatch.context() as patch:
+        work = steps_of_a_stage(run, 5, seed)
+
+        def meanwhile(*_):
+            if rng.random() < pace and busy.acquire(blocking=False):
+                next(work, None)
+                busy.release()
+
+        for name in ("_stat", "_ended", "_folders"):
+            real = getattr(snapshot, name)
+            patch.setattr(snapshot, name, lambda *a, real=real: (meanwhile(), real(*a), meanwhile())[1])
+        with using(Storm(run.root.parent / "storage", meanwhile)):
+            follower = mirror_of(run.root)
+            follower.begin(lambda content: None)
+            for _ in range(syncs):
+                next(work, None)
+                follower.sync()
+            die(follower)
+            patch.undo()
+        with using(Storm(run.root.parent / "storage")):
+            again = restored("m", run.root.parent / "elsewhere")
+        assert accounts.audit(again)["findings"] == []
+        for path, content in files(again.root, "steps").items():
+            assert (run.root / path).read_bytes() == content
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_sent_arrives_whole():
