@@ -198,7 +198,7 @@ class Mirror:
                     self._still_mine()
                     if not self._ended.is_set():
                         self._place.write(_HOLDER, _seal(self._mine | {"beat": beats}))
-        except Failure as e:
+        except BaseException as e:
             self._error = self._error or e
 
     # ------------------------------------------------------------ following the run
