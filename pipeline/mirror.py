@@ -88,7 +88,12 @@ class Mirror:
         self._root, self._place = root, place
         self._beat_s, self._poll_s = beat_s, poll_s
         self._session = uuid.uuid4().hex[:12]
-        self._mine = {"session": self._session, "host": socket.gethostname(), "root": str(root), "pid": os.getpid()}
+        self._mine: dict[str, Any] = {
+            "session": self._session,
+            "host": socket.gethostname(),
+            "root": str(root),
+            "pid": os.getpid(),
+        }
         self._nothing = Manifest(0, self._session, 0.0, "", "")
         self._last = self._before = self._nothing
         self._seen: dict[str, Found] = {}
