@@ -47,7 +47,7 @@ from typing import Any, BinaryIO
 from pipeline import snapshot
 from pipeline.place import Place
 from pipeline.records import Failure
-from pipeline.rundir import replace
+from pipeline.rundir import MIRRORED, replace
 from pipeline.snapshot import Found, Moving
 
 BEAT_S = 5.0
@@ -56,8 +56,7 @@ _SOON_S = 2.0
 _STREAMS = 8
 """Files on their way at once."""
 _LISTINGS, _AGAIN_S = 50, 0.1
-_STATE = ".mirror.json"
-"""In the run directory: the manifests that it descends from, and whether it is being restored."""
+_DIGITS = 8
 _MANIFEST = "manifest-{}.json"
 _HOLDER = "holder.json"
 
@@ -81,6 +80,9 @@ class Manifest:
         return any(path.startswith(("steps/", "stages/")) for path in self.files)
 
 
+NOTHING = Manifest(0, "", 0.0, "", "")
+
+
 class Mirror:
     """Of one run directory, for the process that holds it: `begin`, `start`, work, `close`."""
 
@@ -94,8 +96,7 @@ class Mirror:
             "root": str(root),
             "pid": os.getpid(),
         }
-        self._nothing = Manifest(0, self._session, 0.0, "", "")
-        self._last = self._before = self._nothing
+        self._last = self._before = NOTHING
         self._seen: dict[str, Found] = {}
         self._whole: snapshot.Whole = {}
         self._held = False
@@ -257,7 +258,7 @@ class Mirror:
             before = self._last.files.get(path)
             if before and path not in self._seen and before[:2] == _digest(source, size):
                 return before  # known from an earlier process
-            name = f"files/{path}.{number:06d}-{self._session}"
+            name = f"files/{path}.{number:0{_DIGITS}d}-{self._session}"
             there, checksum = self._place.send(name, source, size)
         if there < size:
             raise Moving(f"{self._root / path}: shrank")
@@ -268,8 +269,9 @@ class Mirror:
             list(pool.map(self._place.delete, names))
 
     def _sweep(self) -> None:
-        """Delete what a process that died had sent and no manifest names."""
-        self._delete(set(self._place.names("files")) - _objects(self._last) - _objects(self._before))
+        """Delete what a process that died had sent and no manifest names, nor one that is on its way ever will."""
+        unnamed = set(self._place.names("files")) - _objects(self._last) - _objects(self._before)
+        self._delete({name for name in unnamed if int(name.rpartition(".")[2][:_DIGITS]) <= self._last.number})
 
     # ------------------------------------------------------------ restoring
 
@@ -297,14 +299,14 @@ class Mirror:
         return content
 
     def _state(self) -> dict[str, Any]:
-        path = self._root / _STATE
+        path = self._root / MIRRORED
         return json.loads(path.read_text()) if path.exists() else {"known": [""], "restoring": False, "seen": {}}
 
     def _remember(self, known: list[str], restoring: bool = False) -> None:
         """Before a manifest is written: that it, or the one before, is of this directory; and of the new one, what the
         files looked like, so that the next process need not read them all."""
         seen = {path: (f.inode, f.size, f.changed_ns) for path, f in self._seen.items()}
-        replace(self._root / _STATE, json.dumps({"known": known, "restoring": restoring, "seen": seen}))
+        replace(self._root / MIRRORED, json.dumps({"known": known, "restoring": restoring, "seen": seen}))
 
 
 # ---------------------------------------------------------------- reading
@@ -316,8 +318,7 @@ def manifests(place: Place) -> tuple[Manifest, Manifest]:
     found = [Manifest(**(body | {"files": _entries(body)})) for c in contents if (body := _unseal(c))]
     if not found and all(contents):
         raise Failure(f"mirror {place.uri}: neither manifest-0.json nor manifest-1.json is one; the mirror is damaged")
-    nothing = Manifest(0, "", 0.0, "", "")
-    found = sorted([*found, nothing, nothing], key=lambda m: -m.number)
+    found = sorted([*found, NOTHING, NOTHING], key=lambda m: -m.number)
     return found[0], found[1]
 
 

@@ -40,6 +40,9 @@ _PLACEMENT = {
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
 
+MIRRORED = ".mirror.json"
+"""What the directory knows of its mirror: the manifests that it descends from, and whether it is being restored."""
+
 
 def default_root(config: Config) -> Path:
     """runs/<name>-<digest>: the same config comes back to the same directory, another one goes elsewhere."""
@@ -121,6 +124,11 @@ class RunDir:
             self._mirror.check()
 
     def _adopt(self, config: Config) -> None:
+        mirrored = self.path(MIRRORED)
+        if mirrored.exists() and json.loads(mirrored.read_text())["restoring"]:
+            raise Failure(
+                f"run directory {self.root}: its restore was interrupted; name its mirror again, or delete it"
+            )
         path = self.root / "config.yaml"
         if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
             _refuse_another(_config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")

@@ -27,7 +27,7 @@ from tests.pipeline.storms import Storm, seldom
 from tests.pipeline.test_ledger import checkpoint, directory, write_step
 
 examples = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 KEPT = 2
 """Checkpoints that Ray Train keeps."""
@@ -123,7 +123,7 @@ def prune(run):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 @given(stops_at=st.integers(1, 400), steps=st.integers(1, 4), seed=st.integers(0, 99))
 def test_wherever_the_storage_stops_what_is_restored_is_a_state_of_the_run_and_adds_up(stops_at, steps, seed):
@@ -407,6 +407,25 @@ def test_a_run_gets_a_mirror_later_and_one_that_died_catches_up(tmp_path):
     assert files(restored(tmp_path / "m", tmp_path / "there").root) == files(tmp_path / "here")
 
 
+def test_what_a_process_had_sent_that_died_is_deleted_once_others_have_gone_on(tmp_path):
+    with directory() as run:
+        work, storm = steps_of_a_stage(run, 9), Storm(tmp_path / "storage")
+        with using(storm):
+            for stops_at in (None, 40, None, None):
+                next(work)
+                follower, storm.operations, storm.stops_at = mirror_of(run.root, patience_s=0.0), 0, stops_at
+                with suppress(Failure):
+                    follower.begin(lambda content: None)
+                    for _ in range(3):
+                        next(work)
+                    follower.sync()
+                die(follower)
+            storm.stops_at = None
+            named = {entry[2] for m in mirror.manifests(Place("m")) for entry in m.files.values()}
+            unnamed = set(Place("m").names("files")) - named
+            assert unnamed == set()
+
+
 # ---------------------------------------------------------------- damage
 
 
@@ -420,6 +439,8 @@ def test_a_restore_that_was_interrupted_goes_on(tmp_path):
             cut.begin(lambda content: None)
         die(cut)
     assert files(tmp_path / "there") != whole
+    with pytest.raises(Failure, match="its restore was interrupted; name its mirror again"):
+        RunDir.open(tmp_path / "there", Config())
     again = mirror_of(tmp_path / "there", tmp_path / "m")
     again.begin(lambda content: None)
     again.close()
