@@ -63,9 +63,11 @@ def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[st
             found = [digests(_folder(run, stage, step))] if once else []
             for again in range(2 - len(found)):
                 progress.say("replay", f"{stage} steps {origin + 1} to {step}, from {_origin(origin)}")
-                found.append(
-                    digests(await _train(run, config, cluster, stage, origin, step, Path(scratch, str(again))))
-                )
+                own = RunDir(Path(scratch, str(again)), -1)
+                own.path("checkpoints").mkdir(parents=True)
+                with Metrics(own) as metrics:
+                    context = Context(config, own, cluster, metrics, progress)
+                    found.append(digests(await _train(context, run, stage, origin, step)))
             return found
 
         one, other = asyncio.run(closing(cluster, work()))
@@ -93,22 +95,17 @@ def digests(model_dir: Path) -> dict[str, str]:
     return found
 
 
-async def _train(
-    run: RunDir, config: Config, cluster: Cluster, stage: str, origin: int, step: int, scratch: Path
-) -> Path:
-    """Train the steps after `origin` up to `step`; returns the checkpoint."""
-    own = RunDir(scratch, -1)
-    own.path("checkpoints").mkdir(parents=True)
+async def _train(context: Context, run: RunDir, stage: str, origin: int, step: int) -> Path:
+    """Train the steps of `run` after `origin` up to `step` in the context's directory; returns the checkpoint."""
     if origin:
-        _begin_at(run, own, stage, origin)
-    feed = cluster.actor(StepFeed, [str(s) for s in run.steps(stage)[:step]], config.trainer.step_timeout_s)
+        _begin_at(run, context.run, stage, origin)
+    timeout_s = context.config.trainer.step_timeout_s
+    feed = context.cluster.actor(StepFeed, [str(s) for s in run.steps(stage)[:step]], timeout_s)
     await answer(feed.finish.remote(), "step feed", 60)
-    base = _base(run, config, stage)
-    with Metrics(own) as metrics, Progress() as progress:
-        spec = spec_for(Context(config, own, cluster, metrics, progress), stage, base)
+    spec = spec_for(context, stage, _base(run, context.config, stage))
     # One checkpoint, at the end, beside the one it began with.
     spec = spec.model_copy(update={"checkpoint_every": step + 1, "keep_checkpoints": 2})
-    return (await start(cluster, spec, feed, None)).checkpoint
+    return (await start(context.cluster, spec, feed, None)).checkpoint
 
 
 def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:

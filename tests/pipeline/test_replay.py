@@ -35,11 +35,10 @@ def command(capsys, monkeypatch, root, trained, *options):
     """(exit code, result, stderr) where training again gives these weights, one set a time."""
     folders = []
 
-    async def train(run, config, cluster, stage, origin, step, scratch):
-        scratch.mkdir()
-        save_file(trained[len(folders)], scratch / "model.safetensors")
+    async def train(context, run, stage, origin, step):
+        save_file(trained[len(folders)], context.run.path("model.safetensors"))
         folders.append(origin)
-        return scratch
+        return context.run.root
 
     monkeypatch.setattr(replay, "_train", train)
     with pytest.raises(SystemExit) as ended:
