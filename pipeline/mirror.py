@@ -14,7 +14,8 @@ name has not happened, attempts included. That suits a spot instance: the disk i
 Consumes snapshots; produces manifests. Nothing waits for it but `close`, so slow storage slows no step: one snapshot is
 under way, the next is taken when it is done, hence what a dead machine loses is at most what it did during two of
 them. Each call of the storage has a deadline (`Place`); whoever works asks `check`, which raises what the thread ran
-into, and loses nothing: the run directory is whole without its mirror.
+into, and loses nothing: the run directory is whole without its mirror. A manifest has about 180 bytes a file. On S3,
+`allow_delayed_open=true` among the URI's parameters sends a small file in one request, not three.
 
 Invariant: the valid manifest with the highest number names only objects that are whole. An object is never written
 again under its name once a manifest names it, and is deleted only when neither manifest does. A manifest carries a
