@@ -111,7 +111,7 @@ class RunDir:
             if ended_by is None:
                 raise
             if e is not ended_by:
-                print(f"mirror · {e}", file=sys.stderr, flush=True)
+                print(f"propose: {e}", file=sys.stderr, flush=True)
         finally:
             self._mirror = None
             if self._lock >= 0:

@@ -306,6 +306,23 @@ def test_storage_that_stays_away_is_one_line_and_the_run_directory_is_whole(tmp_
         RunDir.open(tmp_path / "run", Config()).close()  # its lock is free
 
 
+def test_what_ended_the_run_is_told_and_the_mirror_only_beside_it(tmp_path, capsys):
+    with using(Storm(tmp_path / "storage", stops_at=9)):
+        run = RunDir.open(tmp_path / "run", Config())
+        run._mirror = mirror_of(run.root, patience_s=0.05)
+        run._mirror.begin(lambda content: None)
+        run._mirror.start()
+        with pytest.raises(Failure, match="the stage's own"):
+            try:
+                run.write_text("report.html", "page")
+                raise Failure("the stage's own")
+            finally:
+                run.close()
+    err = capsys.readouterr().err
+    assert err.startswith("propose: mirror m: ") and err.count("\n") == 1
+    assert "the storage has stopped" in err or "no answer" in err
+
+
 def test_a_call_that_never_returns_is_one_line(tmp_path):
     release = threading.Event()
     with using(Storm(tmp_path / "storage", lambda n, what: release.wait(20) if n > 12 else None)):
