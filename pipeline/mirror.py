@@ -147,7 +147,7 @@ class Mirror:
         if self._follower.is_alive():
             self._follower.join(_SOON_S)
         if self._follower.is_alive():
-            print(f"mirror · {self._place.uri} is being brought up to date", file=sys.stderr, flush=True)
+            _say(f"brings {self._place.uri} up to date")
         try:
             self._await(self._follower)
         finally:
@@ -169,6 +169,9 @@ class Mirror:
         seen = self._holder()
         # Whoever held this directory on this machine is dead, for its lock is ours.
         if seen and not seen.get("released") and (seen["host"], seen["root"]) != (self._mine["host"], str(self._root)):
+            _say(
+                f"watches {self._place.uri} for {3 * self._beat_s:g} s, for {seen['host']}:{seen['root']} may be alive"
+            )
             until = time.monotonic() + 3 * self._beat_s
             while time.monotonic() < until:
                 time.sleep(self._beat_s / 4)
@@ -279,10 +282,7 @@ class Mirror:
     def _restore(self) -> None:
         files = self._last.files
         size = sum(entry[0] for entry in files.values())
-        print(
-            f"mirror · restores {len(files)} files, {size / 1e6:.1f} MB, from {self._place.uri}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        _say(f"restores {len(files)} files, {size / 1e6:.1f} MB, from {self._place.uri}")
         self._remember([""], restoring=True)
         for folder in self._root.iterdir():  # what an earlier try brought of another manifest
             if folder.is_dir():
@@ -356,6 +356,11 @@ def copy_for_accounts(uri: str, root: Path) -> None:
         place, last, root,
         lambda path: not path.startswith("checkpoints/") or path.endswith((snapshot.CHECKPOINTS, "trainer/state.json")),
     )  # fmt: skip
+
+
+def _say(text: str) -> None:
+    """As `Progress.say`, before there is a display, and after."""
+    print(f"mirror · {text}", file=sys.stderr, flush=True)
 
 
 def _damaged(place: Place, manifest: Manifest, path: str, what: str) -> Failure:
