@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.records import STAGES, Stage
 
@@ -510,6 +510,10 @@ class Config(Section):
 
     name: str = "mini"
     seed: int = 0
+    mirror: str | None = None
+    """A place that outlives the machine (s3://bucket/run, gs://, hdfs://, file:/// or a path) and keeps a copy of the
+    run directory: on another machine the same command restores it and goes on. One place a run. Credentials come from
+    the environment."""
     ray: Ray = Ray()
     proposer: Model = Model(path="mini:proposer")
     proposer_pool: Pool = Pool(max_ongoing=64)
@@ -534,3 +538,10 @@ class Config(Section):
     """After that line: begin the stage again from its last step on disk, or end the run."""
     max_stage_restarts: int = Field(default=3, ge=0)
     """How often a stage whose processes are gone begins again without having finished a step in between."""
+
+    @field_validator("mirror")
+    @classmethod
+    def _without_secrets(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in uri:
+            raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
+        return uri
