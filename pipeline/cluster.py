@@ -51,7 +51,7 @@ _KNOCK_S = 10.0
 _LOOK_S = 1.0
 """Between two looks after the actors beside the driver."""
 _RENEW_S = 60.0
-"""How long an actor beside the driver may take to come back."""
+"""How long an actor beside the driver may take to come back, and a call to Serve to return before a restart."""
 
 
 class Cluster:
@@ -140,11 +140,15 @@ class Cluster:
         """Begin anew what holds a stage's state: buffer, weight store, feed, launcher and the trainer that it started.
         Pools go on, with the handles they have, unless `whole` is asked for, one never started, or Ray is damaged.
 
-        Nobody may be waiting for a pool or actor.
+        Nobody may be waiting for a pool or actor. Raises Failure where Ray holds on to a call of ours.
         """
         up = all(app.done() and not app.cancelled() and app.exception() is None for app in self._apps.values())
         if whole or not up or self._damage():
-            await self.idle()
+            try:
+                async with asyncio.timeout(_RENEW_S):
+                    await self.idle()
+            except TimeoutError:  # a Ray that lost its raylet while pools started keeps a thread of ours for ever
+                raise Failure(f"Ray has not answered for {_RENEW_S:g} s", "infra_error") from None
             self.close()
             self._forget()
             return

@@ -85,5 +85,6 @@ def _backstop(closed: threading.Event, interrupted: threading.Event) -> None:
     for process in psutil.Process().children(recursive=True):
         process.kill()
     if not closed.wait(3):
-        print("propose: the processes of this run did not end by themselves and were killed", file=sys.stderr)
+        line = "propose: the processes of this run did not end by themselves and were killed"
+        print(f"{line}; the same command goes on from here", file=sys.stderr)
         os._exit(130 if interrupted.is_set() else 1)

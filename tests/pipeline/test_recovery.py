@@ -4,6 +4,7 @@ its worker along twice is put aside."""
 import asyncio
 import json
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -185,6 +186,22 @@ def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():
     with pytest.raises(Failure, match="no answer") as caught:
         asyncio.run(answer(late(), "step feed", 0.01))
     assert not isinstance(caught.value, Lost)
+
+
+def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster._RENEW_S", 0.05)
+    kept = threading.Event()
+
+    async def scene():
+        cluster = Cluster(load(None))
+        cluster._serve_calls.submit(kept.wait)
+        try:
+            with pytest.raises(Failure, match=r"^Ray has not answered for 0.05 s$"):
+                await cluster.restart(whole=True)
+        finally:
+            kept.set()
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
 
 
 # ---------------------------------------------------------------- tasks that kill
