@@ -398,7 +398,9 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    # vLLM's own would close the handlers of Serve, whose controller, when it comes back, asks each replica for its log
+    # file, and puts a new one in the place of a replica that cannot tell.
+    "VLLM_CONFIGURE_LOGGING": "0",
 }
 
 

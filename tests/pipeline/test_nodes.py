@@ -23,8 +23,11 @@ from tests.pipeline.test_whole import SMALL
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
 
 
+SETS = SMALL | {"sft.trajectories": 64, "sft.epochs": 1, "mgpo.steps": 6}
+
+
 def command(stage: str, root: Path, *more: str) -> list[str]:
-    sets = [f"--set={name}={value}" for name, value in (SMALL | {"mgpo.steps": 6}).items()]
+    sets = [f"--set={name}={value}" for name, value in SETS.items()]
     return [sys.executable, "-m", "pipeline.cli", stage, "--json", "--run-dir", str(root), *sets, *more]
 
 

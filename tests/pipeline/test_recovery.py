@@ -3,6 +3,8 @@ its worker along twice is put aside."""
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
 import threading
 from types import ModuleType, SimpleNamespace
@@ -14,7 +16,7 @@ from actors.calls import answer
 from pipeline import stages, stream
 from pipeline.beside import Watched
 from pipeline.calls import watchdog
-from pipeline.cluster import Cluster
+from pipeline.cluster import _ENVIRONMENT, Cluster
 from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.records import Failure, Lost, Stalled
@@ -202,6 +204,26 @@ def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
             kept.set()
 
     asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+LOGS = """
+import logging, logging.handlers
+serves = logging.handlers.MemoryHandler(10, target=logging.StreamHandler())
+from vllm.config.logging import LoggingConfig
+from vllm.logger import configure_logging_if_needed
+configure_logging_if_needed(LoggingConfig())  # as every engine does that is made
+print(serves.target is not None)
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("environment", "kept"), [(_ENVIRONMENT, "True"), ({}, "False")])
+def test_replicas_keep_the_log_file_by_which_a_new_serve_controller_knows_them(environment, kept):
+    """Without it Serve replaces every replica that holds an engine. The second case is the fault itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOGS], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == [kept], done.stderr
 
 
 # ---------------------------------------------------------------- tasks that kill
