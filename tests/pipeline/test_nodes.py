@@ -48,7 +48,8 @@ def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20})
     child = None
     try:
-        worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
+        # Of another address than the head: a driver takes any node that has its own.
+        worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20, node_ip_address="127.0.0.2")
         cluster.wait_for_nodes()
         joined = command("mgpo", root, f"--set=ray.address={cluster.address}")
         child = subprocess.Popen(joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
