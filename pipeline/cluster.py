@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray import PlacementGroupID, serve
+from ray._private import auto_init_hook
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 from ray.util.placement_group import PlacementGroup
@@ -77,6 +78,8 @@ class Cluster:
         """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
         if ray.is_initialized():
             return
+        # Else a thread of Serve's that outlives our Ray, as it does for a moment, would have us join any other Ray.
+        auto_init_hook.enable_auto_connect = False
         address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
         self._private = address is None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}

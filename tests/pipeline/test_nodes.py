@@ -45,7 +45,8 @@ def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
     for stage in ("acquire", "sft"):
         subprocess.run(command(stage, root), check=True, capture_output=True, timeout=400)
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20})
+    head = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     child = None
     try:
         # Of another address than the head: a driver takes any node that has its own.

@@ -10,6 +10,9 @@ import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import ray
+from ray import serve
+from ray._private import auto_init_hook
 from ray.exceptions import ActorDiedError
 
 from actors.calls import answer
@@ -204,6 +207,16 @@ def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
             kept.set()
 
     asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_what_still_calls_ray_when_ours_is_gone_does_not_join_another(monkeypatch):
+    began = []
+    monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
+    monkeypatch.setattr(ray, "init", lambda **_: began.append("ours"))
+    monkeypatch.setattr(serve, "start", lambda **_: None)
+    Cluster(load(None)).start()
+    auto_init_hook.auto_init_ray()  # as every call of Ray does first
+    assert began == ["ours"]
 
 
 LOGS = """
