@@ -106,7 +106,10 @@ class Cluster:
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
             )
             raise Failure(f"{what} ({_first_line(e)})", "infra_error") from None
-        signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
+        except Exception as e:  # what Ray raises where a busy machine does not start it in time
+            raise Lost(f"Ray did not start ({_first_line(e)})") from None
+        finally:
+            signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
@@ -202,6 +205,8 @@ class Cluster:
         if not self._private:
             return None
         node: Any = ray._private.worker._global_node
+        if node is None:
+            return "Ray"
         dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
         return f"Ray's {min(dead)}" if dead else None
 

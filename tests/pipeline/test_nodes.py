@@ -77,3 +77,34 @@ def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
             child.wait(30)
         ray.shutdown()
         cluster.shutdown()
+
+
+DRIVER = """
+import contextlib, os, signal, sys, time
+from pathlib import Path
+from pipeline.cli import main
+with contextlib.suppress(SystemExit):
+    main(["config", "validate"])
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 << 20)
+os.kill(ray._private.worker._global_node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+time.sleep(1)
+ray.shutdown()
+Path(sys.argv[1]).write_text(str(os.getppid()))
+"""
+
+
+def test_a_driver_whose_parent_is_process_1_outlives_its_raylet(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    shell = ["sh", "-c", '"$0" -c "$1" end > log 2>&1 & echo $!', sys.executable, DRIVER]
+    started = subprocess.run(
+        shell, cwd=tmp_path, capture_output=True, check=True, timeout=30,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    driver = int(started.stdout)
+    deadline = time.monotonic() + 120
+    while psutil.pid_exists(driver) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (tmp_path / "end").exists(), log.read_text()
+    if (tmp_path / "end").read_text() != "1":
+        pytest.skip("orphans have another parent here")

@@ -219,6 +219,21 @@ def test_what_still_calls_ray_when_ours_is_gone_does_not_join_another(monkeypatc
     assert began == ["ours"]
 
 
+def test_a_ray_that_a_busy_machine_does_not_start_in_time_is_tried_again(monkeypatch):
+    def init(**_):
+        raise Exception("The current node timed out during startup. This could happen\nbecause")
+
+    monkeypatch.setattr(ray, "init", init)
+
+    async def scene():
+        cluster = Cluster(load(None))
+        with pytest.raises(Lost, match=r"^Ray did not start \(The current node timed out[^\n]*\)$"):
+            cluster.start()
+        await cluster.restart(whole=False)
+
+    asyncio.run(scene())
+
+
 LOGS = """
 import logging, logging.handlers
 serves = logging.handlers.MemoryHandler(10, target=logging.StreamHandler())
