@@ -136,6 +136,9 @@ VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir"
 
 def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
+    # Ray ends, without a word, a process whose raylet is gone and whose parent is process 1: an orphaned worker, but
+    # also a driver in many containers. Told of another process to look at, before it is imported, it leaves us alone.
+    os.environ["RAY_RAYLET_PID"] = str(os.getpid())
     try:
         code = args.command(args)
     except Failure as e:

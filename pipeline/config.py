@@ -74,7 +74,8 @@ class Ray(Section):
     """None starts a private Ray on this machine (or joins $RAY_ADDRESS); "auto" or host:port joins a cluster."""
     num_cpus: Positive | None = None
     """Logical CPUs of a private Ray; None takes what the process may use."""
-    object_store_mb: Positive = 512
+    object_store_mb: int = Field(default=512, ge=75)
+    """Of a private Ray, which refuses less than 75. What does not fit is spilled to the disk."""
     dashboard: bool = False
     """Start the Ray dashboard of a private Ray."""
 

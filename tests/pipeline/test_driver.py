@@ -1,5 +1,6 @@
 """The driver: whatever happens, the directory is free again and no process is left. Stages and Ray are replaced."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -47,6 +48,19 @@ def test_stages_run_in_order_and_their_results_come_back(tmp_path, monkeypatch, 
         ("sft", {"name": "sft"}), ("acquire", {"name": "acquire"}),
     ]  # fmt: skip
     assert closed == [1]
+
+
+def test_stdout_is_the_results_alone_though_ray_prints_to_it(tmp_path, monkeypatch, closed, capsys):
+    async def run(context, name):
+        await asyncio.to_thread(print, "(raylet) The node is gone.")
+        return {}
+
+    monkeypatch.setattr(stages, "run", run)
+    drive(Config(), tmp_path / "r", ["mgpo"])
+    print("the result")
+    told = capsys.readouterr()
+    assert told.out == "the result\n"
+    assert "(raylet) The node is gone." in told.err
 
 
 def test_a_failure_ends_the_run_and_frees_the_directory(tmp_path, monkeypatch, closed):
