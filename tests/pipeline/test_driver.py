@@ -89,7 +89,7 @@ WAITING = """
     async def run(context, name):
         null = subprocess.DEVNULL
         child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=null, stderr=null)
-        print(child.pid, flush=True)
+        print(child.pid, file=sys.__stdout__, flush=True)
         await asyncio.sleep(600)
 
     driver.Cluster, stages.run = Cluster, run
@@ -138,7 +138,7 @@ def test_closing_that_hangs_is_ended(tmp_path):
 
 
 def test_a_second_interrupt_does_not_leave_what_the_first_was_ending(tmp_path):
-    ours, child = start(tmp_path, close="print('closing', flush=True); time.sleep(1)")
+    ours, child = start(tmp_path, close="print('closing', file=sys.__stdout__, flush=True); time.sleep(1)")
     ours.send_signal(signal.SIGINT)
     assert ours.stdout.readline() == "closing\n"
     time.sleep(0.1)
