@@ -102,6 +102,8 @@ class Cluster:
         except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
+            if "Timed out waiting for file" in str(e):  # where a process of a private Ray, being late, names its port
+                raise Lost(f"Ray did not start ({_first_line(e)})") from None
             what = (
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
             )
