@@ -197,6 +197,7 @@ def test_the_base_proposer_drafts_in_the_language_but_does_not_check():
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_the_engine_says_what_transformers_says():
     from actors.engine import PolicyEngine
     from pipeline import config

@@ -64,7 +64,7 @@ def interrupt(root: Path, reached: Callable[[str], bool]) -> tuple[int, float, l
     while process.poll() is None and not reached(log.read_text()) and time.monotonic() < deadline:
         for child in psutil.Process(process.pid).children(recursive=True):
             family[child.pid] = child.create_time()
-        time.sleep(0.2)
+        time.sleep(0.5)
     assert process.poll() is None, log.read_text()
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
@@ -185,6 +185,7 @@ def test_another_config_is_refused_with_the_field(finished: tuple[Path, dict[str
     assert len(again.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_its_last_steps_trained_again_are_the_same_bit_for_bit(finished: tuple[Path, dict[str, object], str]) -> None:
     """The run trained step 3 in the process that had trained step 2, and not from its checkpoint."""
     replay = [sys.executable, "-m", "pipeline.cli", "replay", "--json", "--run-dir", str(finished[0])]

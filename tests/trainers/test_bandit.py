@@ -10,7 +10,7 @@ SEEDS = range(10)
 LR, STEPS = 0.2, 400
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.3])
 def test_mgpo_with_stage_credit_solves_it_long_before_sparse_grpo_does(noise: float) -> None:
     """Blind, one episode of 4096 is right. Three process rewards of ten may be wrong."""
     sparse = [curve(LEARNERS["GRPO"], LR, STEPS, seed, noise=noise) for seed in SEEDS]
