@@ -369,8 +369,9 @@ class MGPO(Section):
     tau_neg: float = Field(default=1.05, gt=0)
     ratio: Literal["token", "action"] = "token"
     """r in the gate: per token, or the geometric mean over an action (open in the paper)."""
-    implicit: Literal["sum", "mean"] = "mean"
-    """R_theta over the tokens of an action (open in the paper)."""
+    implicit: Literal["sum", "mean"] = "sum"
+    """R_theta over the tokens of an action (open in the paper). The sum is the log ratio of the action
+    itself; with the mean the pull to the reference is weaker by the action's length."""
     scope: Literal["group", "batch"] = "group"
     """Where the means of the zero-sum weight are taken (open in the paper)."""
     importance_cap: float | None = Field(default=2.0, gt=0)
@@ -464,7 +465,7 @@ class Mgpo(Section):
     """Skill prompts a step."""
     group_size: int = Field(default=8, ge=2)
     """G trajectories a skill prompt."""
-    lr: float = Field(default=5e-4, gt=0)
+    lr: float = Field(default=8e-4, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     objective: Objective = MGPO()
     max_staleness: int = Field(default=0, ge=0)

@@ -56,12 +56,7 @@ def interrupt(root: Path, reached: Callable[[str], bool]) -> tuple[int, float, l
     before = {p.pid for p in psutil.process_iter()}
     log = root.parent / f"{root.name}.err"
     with log.open("w") as errors:
-        process = subprocess.Popen(
-            command(root),
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits it ignored
-        )
+        process = subprocess.Popen(command(root), stdout=subprocess.DEVNULL, stderr=errors)
     family: dict[int, float] = {}
     deadline = time.monotonic() + 600
     while process.poll() is None and not reached(log.read_text()) and time.monotonic() < deadline:
