@@ -8,6 +8,8 @@ an infra_error: Ray Train then takes the workers down, and with them whatever st
 Replicas are asked anew before each push, and the rendezvous is made anew when they are not those of the last one.
 Whoever misses a push, because it joined, restarted, or died in it, pulls from the weight store.
 
+Run so far with TCP in place of ipc, nccl and sharded_rdt, which need GPUs (tests/tcp_transport.py).
+
 vLLM's trainer engines know one inference deployment, whose workers count on; here each replica is one of its own.
 `_placed` gives each its place.
 """
