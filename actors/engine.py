@@ -368,7 +368,7 @@ def _environment(engine: config.Engine) -> None:
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
     }
     if engine.weight_transport == "ipc":
-        os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # else memory handles do not reach the engine's process
+        os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # its workers unpickle the trainer's memory handles
     if engine.enforce_eager:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else a helper of the sampler is compiled even so, with a C++ compiler
 

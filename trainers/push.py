@@ -16,6 +16,8 @@ vLLM's trainer engines know one inference deployment, whose workers count on; he
 
 from __future__ import annotations
 
+import base64
+import pickle
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -124,6 +126,9 @@ class Replicas:
         self._call("start", None)
 
     def update_weights(self, update_info: Any) -> None:
+        if "ipc_handles" in update_info:  # memory handles, which reach a vLLM worker as text only
+            text = base64.b64encode(pickle.dumps(update_info["ipc_handles"])).decode()
+            update_info = update_info | {"ipc_handles": None, "ipc_handles_pickled": text}
         self._call("update", update_info)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:

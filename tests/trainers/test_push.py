@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
 
+from actors.engine import _environment
+from pipeline import config
 from pipeline.records import Failure
 from tests.trainers.worlds import tiny_qwen3
 from trainers.push import INIT, Meeting, Push, Replicas, Source
@@ -138,6 +141,30 @@ def test_vllms_trainer_and_worker_take_our_init_info(transport, monkeypatch):
     for name, place in zip("ab", places, strict=True):
         parsed = worker.parse_init_info(SimpleNamespace(init_info_cls=worker.init_info_cls), given[name])
         assert asdict(parsed) == asdict(worker.init_info_cls(**told | place))
+
+
+def test_memory_handles_reach_the_worker_as_they_left(monkeypatch):
+    """What vLLM's ipc trainer sends for a packed chunk, over the message format between a replica and its engine."""
+    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferUpdateInfo
+    from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+
+    with monkeypatch.context() as scratch:
+        scratch.setattr(os, "environ", {})
+        _environment(config.Engine(weight_transport="ipc"))
+        settings = dict(os.environ)
+    monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", settings["VLLM_ALLOW_INSECURE_SERIALIZATION"])
+    handle = (torch.Tensor, (8,), (1,), 0, torch.UntypedStorage, torch.uint8, 0, b"memory", 8, 0, b"ref", 0, b"e", True)
+    sent = IPCWeightTransferUpdateInfo(
+        names=["a"], dtype_names=["bfloat16"], shapes=[[2, 2]], ipc_handles={"GPU-1": handle}, tensor_sizes=[8]
+    )
+    pool = Pool(a=1)
+    replicas = Replicas(pool, 5)
+    replicas.roster = replicas.ask()
+    replicas.update_weights(asdict(sent))
+    arrived = MsgpackDecoder().decode(MsgpackEncoder().encode(pool.told[-1][1]))
+    worker = WeightTransferEngineFactory._registry["ipc"]()
+    parsed = worker.parse_update_info(SimpleNamespace(update_info_cls=worker.update_info_cls), arrived)
+    assert parsed == sent
 
 
 def test_the_source_is_what_its_metadata_say_and_a_copy():
