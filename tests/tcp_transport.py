@@ -21,11 +21,10 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
-from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
+from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.weight_receiver import pulling
-from trainers.push import INIT, Meeting
 
 PATIENCE_S = 60
 
@@ -122,14 +121,14 @@ class Worker(WeightTransferEngine[InitInfo, UpdateInfo]):
             self.trainer = None
 
 
-def register(hang: str) -> None:
-    """In a process that trains or serves; again is a no-op. While the file `hang` is there, the trainer sends three
-    tensors and then no more."""
+PullingWorker = pulling(Worker)
+
+
+def register_trainer(hang: str) -> None:
+    """In a process that trains; again is a no-op. While the file `hang` is there, the trainer sends three tensors and
+    then no more."""
+    from trainers.push import INIT
+
     if "tcp" not in INIT:
-        INIT["tcp"] = lambda meeting: _info(meeting, hang)
-        WeightTransferEngineFactory.register_engine("tcp", pulling(Worker))
+        INIT["tcp"] = lambda meeting: TrainerInfo(1 + sum(meeting.roster.values()), hang, rank=meeting.rank)
         WeightTransferTrainerFactory.register_engine("tcp", Trainer)
-
-
-def _info(meeting: Meeting, hang: str) -> TrainerInfo:
-    return TrainerInfo(1 + sum(meeting.roster.values()), hang, rank=meeting.rank)

@@ -3,6 +3,7 @@ TCP, as there is no GPU (see tests/tcp_transport.py)."""
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from pipeline import config
 from pipeline.records import Failure
 from tests.actors.test_engine import assert_close, logprobs
 from tests.actors.tiny_model import make_model
+from tests.tcp_plugin import install
 from tests.trainers.test_loop import MemoryFeed, mgpo_steps, spec_of
 from trainers.launch import train
 
@@ -32,12 +34,6 @@ START_S = 180
 
 
 class Replica(Solver):
-    async def __init__(self, hang: str, *arguments: Any):  # type: ignore[misc]
-        from tests.tcp_transport import register
-
-        register(hang)
-        await super().__init__(*arguments)
-
     async def sampled(self) -> tuple[str, Sample, list[Update]]:
         await self._catch_up()
         (sample,) = await self._engine.generate(PROMPT, GREEDY, seed=0)
@@ -51,10 +47,10 @@ class Pool:
         self.handle, self.hang = handle, hang
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        from tests.tcp_transport import register
+        from tests.tcp_transport import register_trainer
 
         self.__dict__ = state
-        register(self.hang)
+        register_trainer(self.hang)
 
     def broadcast(self, *arguments: Any) -> Any:
         return self.handle.broadcast(*arguments)
@@ -82,7 +78,9 @@ def by_transformers(checkpoint: Path, sample: Sample) -> np.ndarray:
 
 
 @pytest.fixture
-def cluster(tmp_path):
+def cluster(tmp_path, monkeypatch):
+    plugin = str(install(tmp_path / "plugin"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((plugin, os.getcwd(), os.environ.get("PYTHONPATH", ""))))
     ray.init(address="local", include_dashboard=False, num_cpus=4, object_store_memory=200 << 20, log_to_driver=False)
     serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
     yield
@@ -100,7 +98,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
         num_replicas=2, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1}
     )
     arguments = (str(base), engine.model_copy(update={"weight_transport": "tcp"}), 0, store)
-    handle = serve.run(deployment.bind(str(hang), *arguments), name="push", route_prefix=None)
+    handle = serve.run(deployment.bind(*arguments), name="push", route_prefix=None)
     pool = Pool(handle, str(hang))
     spec = spec_of(
         base, tmp_path, "run", lr=3e-3, workers=2, zero_stage=3, checkpoint_every=1, publish_dtype="bfloat16",
