@@ -291,9 +291,8 @@ class PolicyEngine:
 
         def watched(outputs: Any, *args: Any, weight_version: str | None = None, **kwargs: Any) -> Any:
             newest = self._updates[-1] if self._updates else None
-            waiting = newest is not None and newest.first_token_at is None and weight_version == str(newest.version)
-            if waiting and any(output.new_token_ids for output in outputs):
-                newest.first_token_at = time.time()
+            if newest is not None and newest.first_token_at is None and weight_version == str(newest.version):
+                newest.first_token_at = time.time() if any(output.new_token_ids for output in outputs) else None
             return process(outputs, *args, weight_version=weight_version, **kwargs)
 
         processor.process_outputs = watched

@@ -55,6 +55,9 @@ KINDS = {
 """Kind -> what its process title has, * for the run's name; the driver is the child itself."""
 TRAINING = ("weights", "feed", "launcher", "train-controller", "train-worker")
 """Those without which samples may still come back: after them, full rate is when a step has been trained."""
+HOLDING = ("buffer", "weights", "feed", "launcher", "train-controller", "gcs", "raylet")
+"""Those with which the stage's state is gone. The run has noticed when it says that it begins again: Ray may have put a
+new process there before, while the stage goes on without knowing."""
 _LOOK_S = 0.1
 _MOMENT_S = 3.0
 """A kill comes at a random moment within so long after the run is at full rate."""
@@ -66,7 +69,8 @@ class Kill:
     step: int
     """The step that was being made."""
     detect_s: float
-    """Until the run shows that it noticed: a process of the kind that is new, a failed attempt, a restart, its end."""
+    """Until the run shows that it noticed: a restart, its end; or, of kinds that are replaced by themselves, a new
+    process, a failed attempt."""
     full_rate_s: float
     """Until all kinds of process are there again and a rollout (of the trainer's: a trained step) has come since."""
     tokens_wasted: int
@@ -292,14 +296,16 @@ class Victim:
         assert self._child is not None
         if self._child.poll() is not None:
             return True
-        if kind == "driver":
+        if b"begins again" in self._log()[len(log) :]:
+            return True
+        if kind == "driver" or kind in HOLDING:
             return False
         found = self._found()
         kinds = ("engine", "proposer") if kind == "engine" else (kind,)
         there = {p.pid for k in kinds for p in found.get(k, [])}
         given_up = kind == "engine" and not there & known
         failed = any(e["event"] == "fail" for e in self._events(killed))
-        return bool(there - known) or given_up or failed or b"begins again" in self._log()[len(log) :]
+        return bool(there - known) or given_up or failed
 
     def _came_back(self, since: float, trained: bool) -> bool:
         if trained:

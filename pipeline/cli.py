@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,15 @@ LEDGER_KEYS = {
     "live, interrupted (failed because the run ended), attempts {number: issued}, checkpointed",
     "findings": "what does not add up, a line each; empty, else exit code 2",
 }
+REPLAY_KEYS = {
+    "stage": "mgpo or solve",
+    "step": "the one that was trained again",
+    "from": "step of the checkpoint that it was trained from, with those between; 0: the model the stage began with",
+    "compared_with": "run: its checkpoint of the step; second replay: it kept none",
+    "tensors": "compared",
+    "sha256": "of the weights that the replay has",
+    "different": "names of the tensors that differ in any bit; empty, else exit code 2",
+}
 CHAOS_KEYS = {
     "planned": "kills asked for",
     "kills": "processes killed",
@@ -126,6 +136,9 @@ VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir"
 
 def main(argv: list[str] | None = None) -> None:
     args = _parser().parse_args(argv)
+    # Ray ends, without a word, a process whose raylet is gone and whose parent is process 1: an orphaned worker, but
+    # also a driver in many containers. Told of another process to look at, before it is imported, it leaves us alone.
+    os.environ["RAY_RAYLET_PID"] = str(os.getpid())
     try:
         code = args.command(args)
     except Failure as e:
@@ -153,11 +166,15 @@ def _run(args: argparse.Namespace) -> int:
     config, root = _config(args)
     from pipeline import report
     from pipeline.driver import drive
+    from pipeline.rundir import RunDir
 
     stages = list(STAGES) if args.stage is None else [args.stage]
     results = drive(config, root, stages)
-    run, _ = _open(root)
-    page = report.write(run)
+    run = RunDir.open(root, config)  # and no reader, so that its mirror gets the page too
+    try:
+        page = report.write(run)
+    finally:
+        run.close()
     if args.stage is None:
         _print(args.json, report.summary(run), f"data set  {root / 'dataset' / 'problems.jsonl'}\nreport    {page}")
     else:
@@ -177,12 +194,35 @@ def _report(args: argparse.Namespace) -> int:
 def _ledger(args: argparse.Namespace) -> int:
     from pipeline import accounts
 
-    run, _ = _open(args.run_dir or _config(args)[1])
-    found = accounts.audit(run)
+    with tempfile.TemporaryDirectory(prefix="propose-") as folder:
+        root = args.run_dir or _config(args)[1]
+        if isinstance(root, str):
+            from pipeline.mirror import copy_for_accounts
+
+            copy_for_accounts(root, Path(folder))
+            root = Path(folder)
+        run, _ = _open(root)
+        found = accounts.audit(run)
     print(json.dumps(found) if args.json else accounts.render(found))
     for line in found["findings"]:
         print(f"propose: ledger: {line}", file=sys.stderr)
     return 2 if found["findings"] else 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from pipeline.replay import replay
+
+    run, config = _open(args.run_dir or _config(args)[1])
+    found = replay(run, config, args.of, args.step)
+    _print(args.json, found)
+    if found["different"]:
+        with_what = {"run": "the run's checkpoint", "second replay": "a second replay"}[found["compared_with"]]
+        print(
+            f"propose: replay: {len(found['different'])} of {found['tensors']} tensors of step {found['step']} differ "
+            f"from {with_what}, the first {found['different'][0]}",
+            file=sys.stderr,
+        )
+    return 2 if found["different"] else 0
 
 
 def _chaos(args: argparse.Namespace) -> int:
@@ -249,7 +289,10 @@ def _ablate(args: argparse.Namespace) -> int:
     def configure(overrides: Sequence[str]) -> Config:
         return config_files.load(args.config, [*quick, *args.set, *overrides])
 
-    root = args.run_dir or default_root(configure(("name=ablation",)))
+    config = configure(("name=ablation",))
+    if config.mirror is not None:
+        raise Failure("mirror: an ablation makes many runs, and a mirror is the place of one; leave it out")
+    root = Path(args.run_dir or default_root(config))
     table = ablate(configure, root, wanted, seeds, episodes, downstream)
     if args.json:
         print(json.dumps(table))
@@ -292,13 +335,18 @@ def _config(args: argparse.Namespace) -> tuple[Config, Path]:
     from pipeline.rundir import default_root
 
     config = config_files.load(args.config, args.set)
-    return config, args.run_dir or default_root(config)
+    return config, Path(args.run_dir or default_root(config))
+
+
+def _place(text: str) -> Path | str:
+    """A URI stays one: `Path` would make one slash of two."""
+    return text if "://" in text else Path(text)
 
 
 def _open(root: Path) -> Any:
     from pipeline.rundir import RunDir
 
-    return RunDir.read(root)
+    return RunDir.read(Path(root))
 
 
 def _print(as_json: bool, result: Mapping[str, Any], more: str = "") -> None:
@@ -346,7 +394,10 @@ def _parser() -> argparse.ArgumentParser:
             "--set", action="append", default=[], metavar="FIELD=VALUE", help="override, e.g. trainer.workers=2"
         )
         sub.add_argument(
-            "--run-dir", type=Path, metavar="DIR", help="default: runs/<name>-<digest of the config>, so it resumes"
+            "--run-dir",
+            type=_place,
+            metavar="DIR",
+            help="default: runs/<name>-<digest of the config>, so it resumes; `ledger` takes the URI of a mirror too",
         )
         sub.add_argument("--json", action="store_true", help="one JSON object on stdout; logs stay on stderr")
         return sub
@@ -356,6 +407,11 @@ def _parser() -> argparse.ArgumentParser:
         add(name, _run, help, STAGE_KEYS[name]).set_defaults(stage=name)
     add("report", _report, "write report.html of whatever a run directory holds", SUMMARY_KEYS)
     add("ledger", _ledger, "print the accounts of a run and find what does not add up", LEDGER_KEYS)
+    replay = add("replay", _replay, "train recorded steps again and compare the weights bit for bit", REPLAY_KEYS)
+    replay.add_argument("--of", choices=("mgpo", "solve"), default="mgpo", help="the stage (mgpo)")
+    replay.add_argument(
+        "--step", type=int, metavar="N", help="with those since the checkpoint before it (the last one)"
+    )
     chaos = add("chaos", _chaos, "kill processes of a small MGPO run and measure what it costs", CHAOS_KEYS)
     chaos.add_argument("--kills", type=int, default=30, metavar="N", help="of every kind in turn (30)")
     chaos.add_argument("--driver-kills", type=int, default=5, metavar="N", help="of the whole driver, with resume (5)")

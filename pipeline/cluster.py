@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray import PlacementGroupID, serve
+from ray._private import auto_init_hook
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 from ray.util.placement_group import PlacementGroup
@@ -51,7 +52,7 @@ _KNOCK_S = 10.0
 _LOOK_S = 1.0
 """Between two looks after the actors beside the driver."""
 _RENEW_S = 60.0
-"""How long an actor beside the driver may take to come back."""
+"""How long an actor beside the driver may take to come back, and a call to Serve to return before a restart."""
 
 
 class Cluster:
@@ -77,6 +78,8 @@ class Cluster:
         """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
         if ray.is_initialized():
             return
+        # Else a thread of Serve's that outlives our Ray, as it does for a moment, would have us join any other Ray.
+        auto_init_hook.enable_auto_connect = False
         address = self.config.ray.address or os.environ.get("RAY_ADDRESS")
         self._private = address is None
         quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -99,11 +102,16 @@ class Cluster:
         except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
+            if "Timed out waiting for file" in str(e):  # where a process of a private Ray, being late, names its port
+                raise Lost(f"Ray did not start ({_first_line(e)})") from None
             what = (
                 "could not start a private Ray" if self._private else f"ray.address {address!r}: no Ray cluster answers"
             )
             raise Failure(f"{what} ({_first_line(e)})", "infra_error") from None
-        signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
+        except Exception as e:  # what Ray raises where a busy machine does not start it in time
+            raise Lost(f"Ray did not start ({_first_line(e)})") from None
+        finally:
+            signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
@@ -140,11 +148,15 @@ class Cluster:
         """Begin anew what holds a stage's state: buffer, weight store, feed, launcher and the trainer that it started.
         Pools go on, with the handles they have, unless `whole` is asked for, one never started, or Ray is damaged.
 
-        Nobody may be waiting for a pool or actor.
+        Nobody may be waiting for a pool or actor. Raises Failure where Ray holds on to a call of ours.
         """
         up = all(app.done() and not app.cancelled() and app.exception() is None for app in self._apps.values())
         if whole or not up or self._damage():
-            await self.idle()
+            try:
+                async with asyncio.timeout(_RENEW_S):
+                    await self.idle()
+            except TimeoutError:  # a Ray that lost its raylet while pools started keeps a thread of ours for ever
+                raise Failure(f"Ray has not answered for {_RENEW_S:g} s", "infra_error") from None
             self.close()
             self._forget()
             return
@@ -195,6 +207,8 @@ class Cluster:
         if not self._private:
             return None
         node: Any = ray._private.worker._global_node
+        if node is None:
+            return "Ray"
         dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
         return f"Ray's {min(dead)}" if dead else None
 
@@ -394,7 +408,9 @@ _ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    # vLLM's own would close the handlers of Serve, whose controller, when it comes back, asks each replica for its log
+    # file, and puts a new one in the place of a replica that cannot tell.
+    "VLLM_CONFIGURE_LOGGING": "0",
 }
 
 

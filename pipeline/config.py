@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.records import STAGES, Stage
 
@@ -74,7 +74,8 @@ class Ray(Section):
     """None starts a private Ray on this machine (or joins $RAY_ADDRESS); "auto" or host:port joins a cluster."""
     num_cpus: Positive | None = None
     """Logical CPUs of a private Ray; None takes what the process may use."""
-    object_store_mb: Positive = 512
+    object_store_mb: int = Field(default=512, ge=75)
+    """Of a private Ray, which refuses less than 75. What does not fit is spilled to the disk."""
     dashboard: bool = False
     """Start the Ray dashboard of a private Ray."""
 
@@ -485,11 +486,11 @@ class Synthesize(Section):
 
 
 class Solve(Section):
-    steps: Positive = 20
+    steps: Positive = 30
     problems: Positive = 16
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)
-    lr: float = Field(default=5e-4, gt=0)
+    lr: float = Field(default=2e-4, gt=0)
     warmup_steps: int = Field(default=2, ge=0)
     objective: GRPO = GRPO()
     sampling: Sampling = Sampling(temperature=1.0, max_tokens=120)
@@ -512,6 +513,10 @@ class Config(Section):
 
     name: str = "mini"
     seed: int = 0
+    mirror: str | None = None
+    """A place that outlives the machine (s3://bucket/run, gs://, hdfs://, file:/// or a path) and keeps a copy of the
+    run directory: on another machine the same command restores it and goes on. One place a run. Credentials come from
+    the environment."""
     ray: Ray = Ray()
     proposer: Model = Model(path="mini:proposer")
     proposer_pool: Pool = Pool(max_ongoing=64)
@@ -536,6 +541,13 @@ class Config(Section):
     """After that line: begin the stage again from its last step on disk, or end the run."""
     max_stage_restarts: int = Field(default=3, ge=0)
     """How often a stage whose processes are gone begins again without having finished a step in between."""
+
+    @field_validator("mirror")
+    @classmethod
+    def _without_secrets(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in uri:
+            raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
+        return uri
 
     @model_validator(mode="after")
     def _pushes_where_it_can(self) -> Config:

@@ -7,6 +7,7 @@ passed to the running stage as a cancellation; if closing takes longer than `_CL
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -46,7 +47,15 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
 
 
 async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
-    """Await `work`, then end every process of the cluster; an interrupt cancels `work` first."""
+    """Await `work`, then end every process of the cluster; an interrupt cancels `work` first.
+
+    Meanwhile whatever is printed goes to stderr: threads of Ray print to stdout what happens to its nodes.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        return await _closing(cluster, work)
+
+
+async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
@@ -85,5 +94,6 @@ def _backstop(closed: threading.Event, interrupted: threading.Event) -> None:
     for process in psutil.Process().children(recursive=True):
         process.kill()
     if not closed.wait(3):
-        print("propose: the processes of this run did not end by themselves and were killed", file=sys.stderr)
+        line = "propose: the processes of this run did not end by themselves and were killed"
+        print(f"{line}; the same command goes on from here", file=sys.stderr)
         os._exit(130 if interrupted.is_set() else 1)

@@ -6,7 +6,8 @@
     metrics.jsonl, tensorboard/, report.html
 
 Invariant: a file or step directory that exists under its final name is whole; it was written under another name,
-synced and renamed. One process at a time holds a run directory.
+synced and renamed. One process at a time holds a run directory. It is local, and may have a mirror elsewhere
+(`pipeline.mirror`), which follows it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,12 +30,18 @@ from pipeline import config_files
 from pipeline.config import Config
 from pipeline.records import Failure
 
+if TYPE_CHECKING:
+    from pipeline.mirror import Mirror
+
 _PLACEMENT = {
     *("ray", "pool", "proposer_pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
-    *("on_stall", "max_stage_restarts"),
+    *("on_stall", "max_stage_restarts", "mirror"),
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
+
+MIRRORED = ".mirror.json"
+"""What the directory knows of its mirror: the manifests that it descends from, and whether it is being restored."""
 
 
 def default_root(config: Config) -> Path:
@@ -48,17 +56,18 @@ class RunDir:
     def __init__(self, root: Path, lock: int):
         self.root = root
         self._lock = lock
+        self._mirror: Mirror | None = None
 
     @classmethod
     def open(cls, root: Path, config: Config) -> RunDir:
-        """Create or reopen `root` for this config.
+        """Create or reopen `root` for this config; where it has a mirror, an empty one is restored from that.
 
         Raises Failure where the path cannot be written, another process holds it, or it was made with a config
-        that computes something else.
+        that computes something else; and what `Mirror.begin` raises.
         """
         root = root.absolute()  # actors on a joined cluster have another working directory
         if ":/" in str(root):  # Path has made one slash of two
-            raise Failure(f"run directory {root}: expected a local path (object storage is not supported yet)")
+            raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
         with writing(root):
             root.mkdir(parents=True, exist_ok=True)
             lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -75,7 +84,10 @@ class RunDir:
             with writing(root):
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, str(os.getpid()).encode(), 0)
-            run._adopt(config)
+            if config.mirror is None:
+                run._adopt(config)
+            else:
+                run._adopt_mirrored(config, config.mirror)
         except BaseException:
             run.close()
             raise
@@ -89,23 +101,50 @@ class RunDir:
         return cls(root, -1), config_files.load(root / "config.yaml")
 
     def close(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        """Let the next process in, with the mirror brought up to date. Raises Failure where that fails; beside another
+        error it is only told."""
+        ended_by = sys.exception()
+        try:
+            if self._mirror is not None:
+                self._mirror.close()
+        except Failure as e:
+            if ended_by is None:
+                raise
+            if e is not ended_by:
+                print(f"propose: {e}", file=sys.stderr, flush=True)
+        finally:
+            self._mirror = None
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+    def check_mirror(self) -> None:
+        """Raises what keeps the mirror from following, so that a run does not go on for long without it."""
+        if self._mirror is not None:
+            self._mirror.check()
 
     def _adopt(self, config: Config) -> None:
+        mirrored = self.path(MIRRORED)
+        if mirrored.exists() and json.loads(mirrored.read_text())["restoring"]:
+            raise Failure(
+                f"run directory {self.root}: its restore was interrupted; name its mirror again, or delete it"
+            )
         path = self.root / "config.yaml"
         if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
-            before = _config_before(path)
-            changed = _differences(_essence(before), _essence(config.model_dump(mode="json")))
-            if changed:
-                field, was, now = changed[0]
-                more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-                raise Failure(
-                    f"run directory {self.root}: made with another config: {field} was {was!r}, is now {now!r}{more}; "
-                    "use that config, or another --run-dir"
-                )
+            _refuse_another(_config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")
         self.write_text("config.yaml", config_files.dump(config))
+
+    def _adopt_mirrored(self, config: Config, uri: str) -> None:
+        from pipeline.mirror import Mirror  # brings pyarrow.fs, which no other run needs
+        from pipeline.place import Place
+
+        self._mirror = Mirror(self.root, Place(uri))
+        where = f"mirror {uri}"
+        self._mirror.begin(
+            lambda content: _refuse_another(_config_in(f"{where}: config.yaml", content), config, where, "mirror")
+        )
+        self._adopt(config)
+        self._mirror.start()
 
     # ------------------------------------------------------------ files
 
@@ -114,16 +153,7 @@ class RunDir:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a whole file or nothing."""
-        path = self.path(*name.split("/"))
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.tmp")
-            with temporary.open("w", encoding="utf-8") as f:
-                f.write(text)
-                f.flush()
-                os.fsync(f.fileno())
-            temporary.replace(path)
-        return path
+        return replace(self.path(*name.split("/")), text)
 
     def write_json(self, name: str, value: Any) -> Path:
         return self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -136,12 +166,18 @@ class RunDir:
         if not path.exists():
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError:
             raise Failure(f"{path}: not JSON; delete it to run the stage {stage} again") from None
+        if checkpoint := done["result"].get("checkpoint"):
+            own = self.path("checkpoints", stage, Path(checkpoint).name)
+            if own.is_dir():  # wherever the directory was when it was written: it may have been moved, or restored
+                done["result"]["checkpoint"] = str(own)
+        return done
 
     def finish(self, stage: str, result: dict[str, Any], wall_s: float) -> None:
         self.write_json(f"stages/{stage}.json", {"stage": stage, "wall_s": round(wall_s, 2), "result": result})
+        self.check_mirror()
 
     # ------------------------------------------------------------ steps
 
@@ -167,6 +203,20 @@ class RunDir:
                 with path.open("rb") as f:
                     os.fsync(f.fileno())
             temporary.replace(final)
+        self.check_mirror()
+
+
+def replace(path: Path, text: str) -> Path:
+    """Write a whole file or nothing."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    return path
 
 
 @contextlib.contextmanager
@@ -188,14 +238,25 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
-def _config_before(path: Path) -> dict[str, Any]:
+def _config_in(where: str, content: bytes) -> dict[str, Any]:
     try:
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = yaml.safe_load(content.decode())
     except (yaml.YAMLError, UnicodeDecodeError):
         before = None
     if not isinstance(before, dict):
-        raise Failure(f"{path}: not the config that the run wrote; restore it, or take another --run-dir")
+        raise Failure(f"{where}: not the config that the run wrote; restore it, or take another --run-dir")
     return before
+
+
+def _refuse_another(before: dict[str, Any], config: Config, where: str, option: str) -> None:
+    """Raises Failure where the config computes something else than the one before."""
+    if changed := _differences(_essence(before), _essence(config.model_dump(mode="json"))):
+        field, was, now = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise Failure(
+            f"{where}: made with another config: {field} was {was!r}, is now {now!r}{more}; "
+            f"use that config, or another {option}"
+        )
 
 
 def _essence(tree: Any) -> Any:

@@ -86,7 +86,7 @@ class Stream:
         self._counts = Counter({name: (before or {}).get(name, 0) for name in ("issued", *ENDS)})
         self.retries = 0
         self.quarantined = 0
-        self.waited_s: Counter[str] = Counter()
+        self.waited_s: dict[str, float] = dict.fromkeys(_POOLS, 0.0)
         """Task-seconds at each pool so far: over a time span, its mean queue depth times the span."""
 
     def queues(self) -> str:

@@ -102,6 +102,7 @@ async def train_with_progress(context: Context, stage: str, spec: TrainSpec, fee
         async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
             while True:
                 await asyncio.wait({trainer}, timeout=_POLL_S)
+                context.run.check_mirror()
                 ended = trainer.done()  # asked before its steps, so that none comes between
                 for step, metrics in sorted((await answer(feed.done_since.remote(last), "dataset feed", 60)).items()):
                     context.metrics.log(stage, step, metrics)

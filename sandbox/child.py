@@ -16,20 +16,32 @@ import select
 import signal
 import socket
 import sys
+import time
 from typing import Any, NoReturn
 
-from . import compiled, kernel, program, seccomp
+from . import compiled, kernel, pages, program, seccomp
 from .languages import Stage
 from .walls import PROGRAM_FD, Walls, become
 
 MAX_ORDER = 8192
+IDLE = b"idle"
+_AT_ONCE = 3 * 16
 STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
 
 
-def await_order(walls: Walls, orders: socket.socket, lifeline: tuple[int, int]) -> NoReturn:
-    """A child forked ahead of its order, which comes once; it ends if the zygote does."""
+def await_order(walls: Walls, ahead: pages.Spans, orders: socket.socket, lifeline: tuple[int, int]) -> NoReturn:
+    """A child forked ahead of its order, which comes once; it ends if the zygote does. Told that the slot is idle, it
+    touches the memory that lies `ahead` of it until the order comes."""
+    os.setsid()
     program.reseed()
-    data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
+    done = 0
+    while True:
+        data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
+        if data != IDLE:
+            break
+        while done < len(ahead) and not select.select([orders], [], [], 0)[0]:
+            pages.touch(ahead[done : done + _AT_ONCE])
+            done += _AT_ONCE
     if not data:
         os._exit(0)
     become_run(walls, json.loads(data), fds[:-1], fds[-1], lifeline)
@@ -42,7 +54,7 @@ def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, 
     except BaseException as e:
         os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
-    os.write(facts, b'{"ready": 1}')
+    os.write(facts, json.dumps({"ready": time.process_time()}).encode())
     kernel.syscall("close_range", JOB + 1, 0xFFFFFFFF, 0)
     if order["language"] != "python":
         compiled.become(stage, JOB, REPORT, order["limits"]["memory_mb"] << 20)
@@ -69,7 +81,6 @@ def _confine(
         os.environ.update(HOME=scratch, TMPDIR=scratch)
     home = os.open(scratch, os.O_PATH | os.O_CLOEXEC)
 
-    os.setsid()
     for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
         os.dup2(source, target)
     _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))

@@ -168,6 +168,7 @@ class Run:
         self._job: int = -1
         self._to_write = memoryview(b"")
         self.cpu_before = 0.0
+        """CPU seconds that its process had used before: to wall itself in, for the cells before."""
         self._facts: socket.socket | None = None
 
     # ------------------------------------------------------------ start
@@ -338,11 +339,11 @@ class Run:
         elif "output" in said:
             self._output = fds[0]
         elif "ready" in said:
-            self._ready = True
+            self._ready, self.cpu_before = True, said["ready"]
         elif "infra" in said:
             raise InfraError(said["infra"])
         else:
-            self.exit = said
+            self.exit = said | {"cpu_s": said["cpu_s"] - self.cpu_before}
             if not self._ready:
                 raise InfraError(f"the run died before its walls stood ({said['exit']})")
 

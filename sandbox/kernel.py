@@ -171,20 +171,6 @@ def drop_capabilities() -> None:
         raise _error("capset")
 
 
-def merge_pages() -> None:
-    """Move this process's memory to huge pages where it can be: a fork, and the end of what was forked, then handle
-    a few hundred of them instead of fifteen thousand pages; a child's writes still copy single ones. Advice: a kernel
-    before 6.1 does not take it."""
-    huge, collapse = 1 << 21, 25
-    with open("/proc/self/maps") as file:
-        lines = [line.split(maxsplit=5) for line in file]
-    for span, mode, _, _, inode, *name in lines:
-        start, end = (int(address, 16) for address in span.split("-"))
-        if mode == "rw-p" and inode == "0" and name != ["[stack]\n"]:
-            for at in range(-(-start // huge) * huge, end - huge + 1, huge):
-                _libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(huge), collapse)
-
-
 _HARD = {n: resource.getrlimit(n)[1] for name, n in vars(resource).items() if name.startswith("RLIMIT_")}
 
 

@@ -22,6 +22,10 @@ sympy.nsimplify("0.25"); sympy.N(sympy.sqrt(2), 20); str(sympy.Rational(1, 3)); 
 sympy.series(sympy.exp(x), x); sympy.solveset(x**2 - 2, x, sympy.S.Reals); sympy.gcd(x**2 - 1, x - 1)
 sympy.apart(1 / (x * (x + 1)))
 """
+_TYPICAL = {
+    "numpy": "import numpy as np; print(np.arange(4.0) @ np.ones(4))",
+    "sympy": "import sympy; x = sympy.symbols('x'); print(sympy.factor(x**6 - 1))",
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ def load(packages: list[str]) -> Roots:
     roots = _roots({name.partition(".")[0] for name in set(sys.modules) - before})
     _narrow(roots)
     return roots
+
+
+def typical(packages: list[str]) -> str:
+    """A program that does a little of what most do."""
+    return "\n".join(["print('6 * 7 =', 6 * 7)", *(_TYPICAL[name] for name in packages if name in _TYPICAL)])
 
 
 def _roots(imported: set[str]) -> Roots:

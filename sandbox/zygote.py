@@ -4,15 +4,16 @@ Invariant: it holds no secret and never sees a byte of a run's code, input or ou
 through, so that no child can find another's data in inherited memory.
 
 Consumes orders from its socket (a JSON header with the descriptors of one run), and hands each to a child that it has
-forked while the run before was on, and that waits for nothing else. Produces, on each run's own facts
-socket: `started` with a pidfd, `ready` from the child itself, `exit` with what the kernel says. Waits for its socket,
-its children's ends and their facts sockets only. A facts socket that closes is the order to kill that child; its own
-socket that closes means no more orders, and the process ends with its last child. So when the supervisor dies,
-everything below dies.
+forked while the run before was on, and that waits for nothing else, or to be told that the slot is idle. Produces, on
+each run's own facts socket: `started` with a pidfd, `ready` from the child itself, `exit` with what the kernel says.
+Waits for its socket, its children's ends and their facts sockets only. A facts socket that closes is the order to kill
+that child; its own socket that closes means no more orders, and the process ends with its last child. So when the
+supervisor dies, everything below dies.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import gc
 import json
@@ -23,10 +24,15 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from . import child, kernel, languages, program, scratch, walls, warmup
+from . import child, kernel, languages, pages, program, scratch, walls, warmup
+from .api import Limits
+
+_REST_MS = 1
+"""A slot is idle when a run has ended and no order has come for so long: a caller that has one is quicker. Work ahead
+is for idle slots, because in all it is more than what it saves."""
 
 
 @dataclass
@@ -59,7 +65,8 @@ class Zygote:
             )
         _prefer_for_oom()
         roots = warmup.load(setup["packages"])
-        kernel.merge_pages()
+        proc = os.open("/proc", os.O_PATH)  # it will be out of sight
+        pages.merge(proc)
         self.base = _address_space()
         self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"])
         self.folder = setup["folder"]
@@ -70,20 +77,56 @@ class Zygote:
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}
         self.spare: _Spare | None = None
+        self.ahead: pages.Spans = array.array("Q")
         self.turn = 0
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         gc.collect()
         gc.disable()
         gc.freeze()
+        # What every run touches comes first.
+        learned = self._learn("", proc) + self._learn(warmup.typical(setup["packages"]), proc)
+        self.ahead.extend(learned)
+        os.close(proc)
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         orders.send(json.dumps({"layers": self.walls.layers}).encode())
+
+    def _learn(self, code: str, proc: int) -> list[int]:
+        """The memory that a run of `code`, made as any other, touches, see `pages.Spans`. Empty where the platform does
+        not show it; where it is the walls that fail, the supervisor's own first run will tell."""
+        try:
+            pages.watch(proc)
+            self.spare = self._park()
+            with open(os.open(f"self/fdinfo/{self.spare.pidfd}", os.O_RDONLY, dir_fd=proc)) as file:
+                pid = next(line.split()[1] for line in file if line.startswith("Pid:"))  # as `proc` counts
+            pagemap = os.open(f"{pid}/pagemap", os.O_RDONLY, dir_fd=proc)
+        except OSError:
+            return []
+        request = {"code": f"{code}\nfrom sandbox.pages import touched", "entry": "touched", "args": (0,)}
+        job = os.memfd_create("job")
+        os.pwrite(job, json.dumps(request).encode(), 0)
+        said, report = os.pipe()
+        facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        order = {"limits": asdict(Limits()), "lifetime_s": 60, "session": False, "language": "python", "stage": None}
+        outputs = [os.open("/dev/null", os.O_WRONLY) for _ in range(2)]
+        with facts, open(said) as answer:
+            one = self._spawn(order, [pagemap, *outputs, report, job, theirs.detach()])
+            text = answer.read()
+            if one is not None:
+                self._reap(self.children.pop(one.pidfd))
+        return json.loads(text).get("value", []) if text else []
 
     def serve(self) -> None:
         poll = select.poll()
         poll.register(self.orders, select.POLLIN)
-        accepting = True
+        accepting, ended = True, False
         while accepting or self.children:
-            for fd, _ in poll.poll(self._until_next_end()):
+            wait = self._until_next_end()
+            events = poll.poll(min(wait, _REST_MS) if ended else wait)
+            if ended and not events:
+                ended = False
+                self._rest()
+            for fd, _ in events:
                 if fd == self.orders.fileno():
+                    ended = False
                     data, fds, _, _ = socket.recv_fds(self.orders, child.MAX_ORDER, 6)
                     if not data:
                         poll.unregister(fd)
@@ -98,6 +141,7 @@ class Zygote:
                         poll.unregister(self.children[fd].facts)
                     poll.unregister(fd)
                     self._reap(self.children.pop(fd))
+                    ended = True
                 else:
                     for one in self.children.values():
                         if one.facts.fileno() == fd:
@@ -106,6 +150,11 @@ class Zygote:
         if self.spare is not None:
             self.spare.orders.close()
             _end(self.spare)
+
+    def _rest(self) -> None:
+        if self.spare is not None:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: the next order finds out
+                self.spare.orders.send(child.IDLE)
 
     def _until_next_end(self) -> int:
         """Milliseconds to the next end of a child's lifetime; those whose time is up are killed. The supervisor is
@@ -168,7 +217,7 @@ class Zygote:
             if pid == 0:
                 for other in (mine, self.orders, *(one.facts for one in self.children.values())):
                     other.close()  # whose other ends must see when this process alone is left
-                child.await_order(self.walls, its, self.lifeline)
+                child.await_order(self.walls, self.ahead, its, self.lifeline)
         finally:
             if own is not None:
                 kernel.setns(own, kernel.CLONE_NEWPID)

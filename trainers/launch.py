@@ -26,6 +26,9 @@ GROUP_START_S = 60
 POLL_S = "0.3"
 """How often Ray Train looks after its workers: a checkpoint, and the end of the run, wait for the next look."""
 
+_FULL = (os.strerror(errno.ENOSPC), "object store is full")
+"""In a cause: storage that would be full again."""
+
 
 def train(spec: TrainSpec, feed: Any, weights: Any | None = None, pool: Any | None = None) -> TrainSummary:
     """Train until the feed is empty, from the last checkpoint of `spec.name` if there is one.
@@ -60,7 +63,7 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None, pool: Any | No
         result: Any = trainer.fit()
     except TrainingFailedError as e:
         cause = _cause(e, spec)
-        again = not _no_room(e) and os.strerror(errno.ENOSPC) not in cause
+        again = not _no_room(e) and not any(full in cause for full in _FULL)
         raise (Lost if again else Failure)(f"training {spec.name}: {cause}", "infra_error") from e
     end = result.return_value
     if end["failure"] is not None:

@@ -130,8 +130,9 @@ class Producer:
             "retries": self._stream.retries - retries,
             "quarantined": self._stream.quarantined - quarantined,
         }
-        waited_s = self._stream.waited_s - waited_s
-        facts |= {f"depth/{pool}": seconds / facts["rollout_s"] for pool, seconds in waited_s.items()}
+        facts |= {
+            f"depth/{pool}": (s - waited_s[pool]) / facts["rollout_s"] for pool, s in self._stream.waited_s.items()
+        }
         facts |= staleness(judged, step)
         facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -60,6 +61,18 @@ def test_a_result_is_sound_only_if_everything_is():
         {"checkpoint": {"step": 3, "rollouts": 41}},
     ):
         assert not chaos.sound(GOOD | bad)
+
+
+def test_what_holds_the_stages_state_is_noticed_by_the_stage_not_by_ray(tmp_path, monkeypatch):
+    """Ray starts a weight store again at once, and the stage may train a step before it knows."""
+    victim, log = chaos.Victim(tmp_path, tmp_path, 1.0), tmp_path / "driver.log"
+    log.write_bytes(b"")
+    victim._child = SimpleNamespace(poll=lambda: None)
+    monkeypatch.setattr(victim, "_found", lambda: {kind: [SimpleNamespace(pid=2)] for kind in chaos.KINDS})
+    assert victim._noticed("sandbox", {1}, 0.0, b"")
+    assert not victim._noticed("weights", {1}, 0.0, b"")
+    log.write_bytes(b"mgpo \xc2\xb7 WeightStore: its process is gone; begins again from what is on disk\n")
+    assert victim._noticed("weights", {1}, 0.0, b"")
 
 
 def test_an_unknown_kind_is_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """The driver: whatever happens, the directory is free again and no process is left. Stages and Ray are replaced."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -49,6 +50,19 @@ def test_stages_run_in_order_and_their_results_come_back(tmp_path, monkeypatch, 
     assert closed == [1]
 
 
+def test_stdout_is_the_results_alone_though_ray_prints_to_it(tmp_path, monkeypatch, closed, capsys):
+    async def run(context, name):
+        await asyncio.to_thread(print, "(raylet) The node is gone.")
+        return {}
+
+    monkeypatch.setattr(stages, "run", run)
+    drive(Config(), tmp_path / "r", ["mgpo"])
+    print("the result")
+    told = capsys.readouterr()
+    assert told.out == "the result\n"
+    assert "(raylet) The node is gone." in told.err
+
+
 def test_a_failure_ends_the_run_and_frees_the_directory(tmp_path, monkeypatch, closed):
     ran = []
 
@@ -75,7 +89,7 @@ WAITING = """
     async def run(context, name):
         null = subprocess.DEVNULL
         child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=null, stderr=null)
-        print(child.pid, flush=True)
+        print(child.pid, file=sys.__stdout__, flush=True)
         await asyncio.sleep(600)
 
     driver.Cluster, stages.run = Cluster, run
@@ -124,7 +138,7 @@ def test_closing_that_hangs_is_ended(tmp_path):
 
 
 def test_a_second_interrupt_does_not_leave_what_the_first_was_ending(tmp_path):
-    ours, child = start(tmp_path, close="print('closing', flush=True); time.sleep(1)")
+    ours, child = start(tmp_path, close="print('closing', file=sys.__stdout__, flush=True); time.sleep(1)")
     ours.send_signal(signal.SIGINT)
     assert ours.stdout.readline() == "closing\n"
     time.sleep(0.1)

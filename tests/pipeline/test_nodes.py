@@ -23,8 +23,11 @@ from tests.pipeline.test_whole import SMALL
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
 
 
+SETS = SMALL | {"sft.trajectories": 64, "sft.epochs": 1, "mgpo.steps": 6}
+
+
 def command(stage: str, root: Path, *more: str) -> list[str]:
-    sets = [f"--set={name}={value}" for name, value in (SMALL | {"mgpo.steps": 6}).items()]
+    sets = [f"--set={name}={value}" for name, value in SETS.items()]
     return [sys.executable, "-m", "pipeline.cli", stage, "--json", "--run-dir", str(root), *sets, *more]
 
 
@@ -42,10 +45,12 @@ def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
     for stage in ("acquire", "sft"):
         subprocess.run(command(stage, root), check=True, capture_output=True, timeout=400)
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "object_store_memory": 200 << 20})
+    head = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     child = None
     try:
-        worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20)
+        # Of another address than the head: a driver takes any node that has its own.
+        worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20, node_ip_address="127.0.0.2")
         cluster.wait_for_nodes()
         joined = command("mgpo", root, f"--set=ray.address={cluster.address}")
         child = subprocess.Popen(joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
@@ -72,3 +77,34 @@ def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
             child.wait(30)
         ray.shutdown()
         cluster.shutdown()
+
+
+DRIVER = """
+import contextlib, os, signal, sys, time
+from pathlib import Path
+from pipeline.cli import main
+with contextlib.suppress(SystemExit):
+    main(["config", "validate"])
+import ray
+ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 << 20)
+os.kill(ray._private.worker._global_node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+time.sleep(1)
+ray.shutdown()
+Path(sys.argv[1]).write_text(str(os.getppid()))
+"""
+
+
+def test_a_driver_whose_parent_is_process_1_outlives_its_raylet(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    shell = ["sh", "-c", '"$0" -c "$1" end > log 2>&1 & echo $!', sys.executable, DRIVER]
+    started = subprocess.run(
+        shell, cwd=tmp_path, capture_output=True, check=True, timeout=30,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    driver = int(started.stdout)
+    deadline = time.monotonic() + 120
+    while psutil.pid_exists(driver) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert (tmp_path / "end").exists(), log.read_text()
+    if (tmp_path / "end").read_text() != "1":
+        pytest.skip("orphans have another parent here")

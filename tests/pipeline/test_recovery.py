@@ -3,17 +3,23 @@ its worker along twice is put aside."""
 
 import asyncio
 import json
+import os
+import subprocess
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import ray
+from ray import serve
+from ray._private import auto_init_hook
 from ray.exceptions import ActorDiedError
 
 from actors.calls import answer
 from pipeline import stages, stream
 from pipeline.beside import Watched
 from pipeline.calls import watchdog
-from pipeline.cluster import Cluster
+from pipeline.cluster import _ENVIRONMENT, Cluster
 from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.records import Failure, Lost, Stalled
@@ -185,6 +191,74 @@ def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():
     with pytest.raises(Failure, match="no answer") as caught:
         asyncio.run(answer(late(), "step feed", 0.01))
     assert not isinstance(caught.value, Lost)
+
+
+def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster._RENEW_S", 0.05)
+    kept = threading.Event()
+
+    async def scene():
+        cluster = Cluster(load(None))
+        cluster._serve_calls.submit(kept.wait)
+        try:
+            with pytest.raises(Failure, match=r"^Ray has not answered for 0.05 s$"):
+                await cluster.restart(whole=True)
+        finally:
+            kept.set()
+
+    asyncio.run(asyncio.wait_for(scene(), 30))
+
+
+def test_what_still_calls_ray_when_ours_is_gone_does_not_join_another(monkeypatch):
+    began = []
+    monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
+    monkeypatch.setattr(ray, "init", lambda **_: began.append("ours"))
+    monkeypatch.setattr(serve, "start", lambda **_: None)
+    Cluster(load(None)).start()
+    auto_init_hook.auto_init_ray()  # as every call of Ray does first
+    assert began == ["ours"]
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        Exception("The current node timed out during startup. This could happen\nbecause"),
+        RuntimeError("Timed out waiting for file /tmp/ray/session/gcs_server_port"),
+    ],
+)
+def test_a_ray_that_a_busy_machine_does_not_start_in_time_is_tried_again(monkeypatch, late):
+    def init(**_):
+        raise late
+
+    monkeypatch.setattr(ray, "init", init)
+
+    async def scene():
+        cluster = Cluster(load(None))
+        with pytest.raises(Lost, match=r"^Ray did not start \((The current node|Timed out)[^\n]*\)$"):
+            cluster.start()
+        await cluster.restart(whole=False)
+
+    asyncio.run(scene())
+
+
+LOGS = """
+import logging, logging.handlers
+serves = logging.handlers.MemoryHandler(10, target=logging.StreamHandler())
+from vllm.config.logging import LoggingConfig
+from vllm.logger import configure_logging_if_needed
+configure_logging_if_needed(LoggingConfig())  # as every engine does that is made
+print(serves.target is not None)
+"""
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(("environment", "kept"), [(_ENVIRONMENT, "True"), ({}, "False")])
+def test_replicas_keep_the_log_file_by_which_a_new_serve_controller_knows_them(environment, kept):
+    """Without it Serve replaces every replica that holds an engine. The second case is the fault itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOGS], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == [kept], done.stderr
 
 
 # ---------------------------------------------------------------- tasks that kill

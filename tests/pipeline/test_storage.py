@@ -13,19 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
+from ray.exceptions import RayError
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from actors.weights import WeightStore
 from pipeline import accounts
 from pipeline.buffer import RolloutBuffer
-from pipeline.config import Config
+from pipeline.config import MGPO, Config
 from pipeline.context import write_records
 from pipeline.feeds import StepFeed
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
 from pipeline.metrics import read as read_metrics
-from pipeline.records import Episode, Failure, Rollout
+from pipeline.records import Episode, Failure, Lost, Rollout
 from pipeline.rundir import RunDir
 from tests.pipeline.judged import episode, rollout, task
+from trainers import launch
+from trainers.spec import TrainSpec
 
 
 def make_step(run, ledger, buffer, metrics, step, size=4, tokens=4000):
@@ -91,7 +95,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from pipeline.buffer import RolloutBuffer
-from pipeline.config import Config
+from pipeline.config import MGPO, Config
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
 from pipeline.records import Failure
@@ -202,5 +206,46 @@ def test_an_object_store_that_is_full_spills_and_loses_nothing(tmp_path):
             for i, ref in enumerate(published.chunks):
                 ((_, _, raw),) = ray.get(ref, timeout=60).values()
                 assert (raw == version * 100 + i).all()
+    finally:
+        ray.shutdown()
+
+
+def publish(store, version):
+    """20 MB, all of them the version's number."""
+    weights = {"w": ("float32", (5 << 20,), np.full(5 << 20, version, np.float32))}
+    ray.get(store.begin.remote(version), timeout=60)
+    ray.get(store.put_chunk.remote(version, weights), timeout=60)
+    ray.get(store.commit.remote(version), timeout=60)
+
+
+@pytest.mark.engine
+def test_an_object_store_with_no_disk_to_spill_to_is_one_line_and_keeps_what_it_has(tmp_path, monkeypatch):
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False,
+        _system_config={"local_fs_capacity_threshold": 1e-6},
+    )  # fmt: skip
+    try:
+        store = ray.remote(WeightStore).options(num_cpus=0).remote()
+        publish(store, 1)
+        ballast = ray.put(np.zeros(30 << 20, np.uint8))
+        with pytest.raises(RayError) as full:
+            publish(store, 2)
+
+        def fit(_):
+            raise WorkerGroupError("rank 0 failed", {0: full.value})
+
+        monkeypatch.setattr(launch.TorchTrainer, "fit", fit)
+        spec = TrainSpec(base_model=tmp_path, objective=MGPO(), lr=0.1, storage=tmp_path, name="mgpo")
+        with pytest.raises(Failure, match=r"^training mgpo: worker 0: The .*object store is full") as caught:
+            launch.train(spec, None)
+        assert "\n" not in str(caught.value)
+        assert not isinstance(caught.value, Lost)  # which would be tried again
+
+        published = ray.get(store.fetch.remote(), timeout=60)
+        ((_, _, raw),) = ray.get(published.chunks[0], timeout=60).values()
+        assert published.version == 1 and (raw == 1).all()
+        del ballast
+        publish(store, 2)
+        assert ray.get(store.latest.remote(), timeout=60) == 2
     finally:
         ray.shutdown()

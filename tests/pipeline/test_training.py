@@ -196,7 +196,8 @@ def test_every_step_is_logged_once_the_last_one_too(monkeypatch):
                 pass
 
         metrics = SimpleNamespace(log=lambda stage, step, values: logged.append((stage, step)))
-        c = Context(Config(), None, None, metrics, Progress())
+        run = SimpleNamespace(check_mirror=lambda: None)
+        c = Context(Config(), run, None, metrics, Progress())
         assert await train_with_progress(c, "sft", None, feed, 2) == SUMMARY
 
     play(scene)
