@@ -127,8 +127,8 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
     assert time.monotonic() - began < 120
     assert ray.get(store.latest.remote()) == 2
     hang.unlink()
-    half = handle.broadcast("sampled").results  # waits, as the engines hold generation
-    with pytest.raises(TimeoutError):
+    half = handle.broadcast("sampled").results
+    with pytest.raises((TimeoutError, Failure)):  # generation is held, or has ended with the update that broke off
         half(timeout_s=5)
     handle.broadcast("transport", "join").results(timeout_s=60, return_exceptions=True)  # as the next trainer does
 
