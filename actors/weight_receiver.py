@@ -1,4 +1,5 @@
-"""The receiving end of the "object_store" weight transport, inside a vLLM worker.
+"""The receiving end of the "object_store" weight transport, inside a vLLM worker; and `pulling`, by which the workers
+of a transport whose trainer pushes can take the same chunks when they missed a push.
 
 Consumes chunks of whole tensors under their Hugging Face names, as raw bytes (`PolicyEngine.load` sends them);
 produces a model with the new weights. Invariant: between `start_weight_update` and `finish_weight_update` the model
@@ -59,6 +60,9 @@ class ObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
+        self.renew_tied_heads()
+
+    def renew_tied_heads(self) -> None:
         for head in self._tied_heads():
             head.quant_method.process_weights_after_loading(head)
 
@@ -71,6 +75,35 @@ class ObjectStoreEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def shutdown(self) -> None:
         pass
+
+
+def pulling(pushed: type[WeightTransferEngine]) -> type[WeightTransferEngine]:
+    """An engine of vLLM's that begins an update with a layerwise reload, made to take the weight store's chunks too.
+
+    An update brings either chunks or what the trainer pushes. The engine's own state is of its pushes alone.
+    """
+
+    class Pulling(pushed):  # type: ignore[misc, valid-type]
+        def __init__(self, *arguments: Any):
+            super().__init__(*arguments)
+            self._store = ObjectStoreEngine(*arguments)
+            self._pulled = False
+
+        def update_weights(self, update_info: dict[str, Any]) -> None:
+            self._pulled = "data" in update_info
+            if self._pulled:
+                self._store.update_weights(update_info)
+            else:
+                super().update_weights(update_info)
+
+        def finish_weight_update(self) -> None:
+            if self._pulled:
+                self._store.finish_weight_update()
+            else:
+                super().finish_weight_update()
+                self._store.renew_tied_heads()
+
+    return Pulling
 
 
 def _tensor(raw: bytes, dtype: str, shape: list[int]) -> torch.Tensor:

@@ -33,7 +33,7 @@ class Published:
 
     version: int
     serial: int
-    """Grows by one a commit, and is of this store alone: equal serials are equal weights."""
+    """Grows with each publication, and is of this store alone: equal serials are equal weights."""
     chunks: tuple[Any, ...]
     """References to `Tensors`, together every tensor of the model once."""
     names: frozenset[str]
@@ -52,11 +52,14 @@ class WeightStore:
         self._names: set[str] = set()
         self._bytes = 0
 
-    async def begin(self, version: int) -> None:
-        """Start publishing. An unfinished publication, whose trainer must have died, is dropped."""
+    async def begin(self, version: int) -> int:
+        """Start publishing; returns the serial that the version will have. An unfinished publication, whose trainer
+        must have died, is dropped."""
         if version < 1:
             raise Failure(f"weights: version {version}; published versions count from 1 (0 is the model directory's)")
         self._open, self._chunks, self._names, self._bytes = version, [], set(), 0
+        self._serial += 1
+        return self._serial
 
     async def put_chunk(self, version: int, tensors: Tensors) -> None:
         self._expect(version)
@@ -71,7 +74,6 @@ class WeightStore:
         self._expect(version)
         if not self._names:
             raise Failure(f"weights version {version}: committed without a tensor")
-        self._serial += 1
         new = Published(version, self._serial, tuple(self._chunks), frozenset(self._names), self._bytes)
         self._committed = [*(p for p in self._committed if p.version < version), new][-KEEP:]
         self._open, self._chunks = None, []

@@ -98,6 +98,8 @@ class Engine(Section):
     """OpenMP threads of a CPU engine. One a busy engine is fastest on two cores."""
     enforce_eager: bool = True
     weight_transport: Literal["object_store", "ipc", "nccl", "sharded_rdt"] = "object_store"
+    """How a model in training gets its weights. ipc: within one GPU that trainer and replica share; nccl: between GPUs;
+    sharded_rdt: between GPUs, each worker its part only."""
     start_timeout_s: Seconds = 300
 
 
@@ -546,3 +548,28 @@ class Config(Section):
         if uri is not None and "@" in uri:
             raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
         return uri
+
+    @model_validator(mode="after")
+    def _pushes_where_it_can(self) -> Config:
+        for field, engine, pool in (
+            ("proposer.engine", self.proposer.engine, self.proposer_pool),
+            ("solve.base.engine", self.solve.base.engine, self.prober.pool),
+        ):
+            transport, gpus = engine.weight_transport, pool.num_gpus
+            where = f"{field}.weight_transport {transport}: the pool has num_gpus {gpus:g}"
+            if transport == "object_store":
+                continue
+            if not self.trainer.use_gpu:
+                raise ValueError(
+                    f"{field}.weight_transport {transport} moves weights from GPU to GPU; expected trainer.use_gpu, "
+                    "or object_store"
+                )
+            if transport == "nccl" and gpus < 1:
+                raise ValueError(f"{where}; expected 1 or more, apart from the trainer's")
+            alone = pool.max_replicas == engine.tensor_parallel_size == self.trainer.workers == 1
+            if transport == "ipc" and not (0 < gpus < 1 and alone):
+                raise ValueError(
+                    f"{where}; expected a share below 1, of the one GPU of the trainer's one worker and of the pool's "
+                    "one replica with tensor_parallel_size 1"
+                )
+        return self

@@ -27,6 +27,12 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
     config = context.config
     sections: dict[str, Sft | Mgpo | Solve] = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}
     section = sections[stage]
+    engine, pool = {
+        "sft": (None, None),
+        "mgpo": (config.proposer.engine, config.proposer_pool),
+        "solve": (config.solve.base.engine, config.prober.pool),
+    }[stage]
+    transport = engine.weight_transport if engine else "object_store"
     objective: Objective | SFTObjective = SFTObjective() if isinstance(section, Sft) else section.objective
     t = config.trainer
     return TrainSpec(
@@ -40,6 +46,7 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         zero_stage=t.zero_stage,
         workers=t.workers,
         use_gpu=t.use_gpu,
+        gpus_per_worker=1.0 - pool.num_gpus if pool and transport == "ipc" else 1.0,
         cpus_per_worker=t.num_cpus,
         threads=t.threads if t.use_gpu else max(1, t.threads // t.workers),
         micro_batch_tokens=t.micro_batch_tokens,
@@ -49,15 +56,18 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         checkpoint_every=section.checkpoint_every,
         keep_checkpoints=t.keep_checkpoints,
         publish_every=None if stage == "sft" else 1,
+        transport=transport,
         max_failures=t.max_failures,
         step_timeout_s=t.step_timeout_s,
         seed=context.seed(stage, "train"),
     )
 
 
-def start(cluster: Cluster, spec: TrainSpec, feed: Any, weights: Any | None) -> asyncio.Future[TrainSummary]:
-    """Train in the launcher's process; the future has the summary or the Failure."""
-    run = answer(cluster.launcher().train.remote(spec, feed, weights), f"training {spec.name}", None)
+def start(
+    cluster: Cluster, spec: TrainSpec, feed: Any, weights: Any | None, pool: Any | None = None
+) -> asyncio.Future[TrainSummary]:
+    """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to."""
+    run = answer(cluster.launcher().train.remote(spec, feed, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)
     # Its failure may come when nobody awaits it any more, which asyncio would then complain of on stderr.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())

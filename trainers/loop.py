@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -44,14 +45,15 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     end: dict[str, Any] = {"step": 0, "metrics": {}, "failure": None}
     try:
-        _run(spec, ranks, config["feed"], config["weights"], end)
+        _run(spec, ranks, config["feed"], config["weights"], config["pool"], end)
     except Agreed as e:
         end["failure"] = (str(e), e.kind)
     return end
 
 
-def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, Any]) -> None:
+def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, pool: Any, end: dict[str, Any]) -> None:
     learner = Learner(spec, ranks)
+    publish = _publisher(learner, store, pool)
     step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
     saved = end["step"] = step
     # A version that the store still has is not published again: replicas that serve it need not go back to the
@@ -60,7 +62,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
     if store is not None:
         newest = ranks.largest(_newest(store, spec.step_timeout_s) if ranks.rank == 0 else 0)
         if step > newest:
-            _publish(learner, store, step)
+            publish(step)
     while True:
         waited = time.monotonic()
         share = ranks.agree(partial(_next, feed, ranks, step + 1, spec.step_timeout_s))
@@ -75,7 +77,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, end: dict[str, An
         done_at = time.time()
         sent = 0
         if store is not None and step > newest and spec.publish_every and step % spec.publish_every == 0:
-            sent = _publish(learner, store, step)
+            sent = publish(step)
         published = time.monotonic()
         if step % spec.checkpoint_every == 0:
             checkpoints.save(learner, step, rollouts, metrics)
@@ -117,10 +119,16 @@ def _newest(store: Any, timeout_s: float) -> int:
     return version
 
 
-def _publish(learner: Learner, store: Any, version: int) -> int:
-    spec = learner.spec
+def _publisher(learner: Learner, store: Any, pool: Any) -> Callable[[int], int]:
+    """Takes a version, makes it known; returns the bytes that this rank has sent to the store."""
+    spec, ranks, model = learner.spec, learner.ranks, learner.engine.module.lm
     dtype = getattr(torch, spec.publish_dtype)
-    return weights.publish(learner.engine.module.lm, learner.ranks.rank, dtype, store, version, spec.step_timeout_s)
+    push: Callable[[int, int], None] | None = None
+    if spec.transport != "object_store":
+        from trainers.push import Push  # brings vLLM, which takes seconds to import
+
+        push = Push(spec.transport, model, ranks, dtype, pool, spec.step_timeout_s)
+    return lambda version: weights.publish(model, ranks.rank, dtype, store, version, spec.step_timeout_s, push)
 
 
 def _learning_rate(spec: TrainSpec, step: int) -> float:

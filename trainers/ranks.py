@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -43,6 +43,14 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return int(tensor)
+
+    def first(self, make: Callable[[], T]) -> T:
+        """The first rank's `make()`, on every rank."""
+        told: list[Any] = [make() if self.rank == 0 else None]
+        if self.world > 1:
+            dist.broadcast_object_list(told, device=self.device)
+        result: T = told[0]
+        return result
 
     def agree(self, make: Callable[[], T]) -> T:
         """`make()` on every rank; if any rank's raises Failure, all raise `Agreed` with the first one's words."""

@@ -29,6 +29,8 @@ class TrainSpec(BaseModel):
     zero_stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1
     use_gpu: bool = False
+    gpus_per_worker: float = 1.0
+    """Where it uses them. Less than one leaves the rest of the same GPU to a replica."""
     cpus_per_worker: float = 1.0
     threads: int = 1
     """OpenMP threads of each worker."""
@@ -45,6 +47,9 @@ class TrainSpec(BaseModel):
     publish_every: int | None = 1
     """Weights go out after every so many steps; None: never."""
     publish_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    transport: str = "object_store"
+    """How weights reach the replicas. Other than object_store they are pushed, one of `trainers.push.INIT`, and
+    published as well, for replicas that join."""
     max_failures: int = 1
     """Restarts of the workers from the last checkpoint."""
     step_timeout_s: float = 600.0

@@ -6,7 +6,7 @@ the first keeps a gathered copy, and the first never holds more than one chunk. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import deepspeed
@@ -36,13 +36,26 @@ def chunks(model: nn.Module, rank: int, dtype: torch.dtype | None, max_bytes: in
         yield chunk
 
 
-def publish(model: nn.Module, rank: int, dtype: torch.dtype, store: Any, version: int, timeout_s: float) -> int:
+def publish(
+    model: nn.Module,
+    rank: int,
+    dtype: torch.dtype,
+    store: Any,
+    version: int,
+    timeout_s: float,
+    push: Callable[[int, int], None] | None = None,
+) -> int:
     """Send version `version` to the weight store; returns the bytes that this rank has sent. Waits for the store, at
-    most `timeout_s` a call."""
+    most `timeout_s` a call.
+
+    `push`, given the version and its serial, brings it to the replicas first: those serve it while it goes to the
+    store, from where those that join later pull it.
+    """
     pending: list[ray.ObjectRef] = []
     sent = 0
-    if rank == 0:
-        _wait(store.begin.remote(version), version, timeout_s)
+    serial = _wait(store.begin.remote(version), version, timeout_s) if rank == 0 else 0
+    if push is not None:
+        push(version, serial)
     for chunk in chunks(model, rank, dtype, CHUNK_BYTES):
         sent += sum(tensor.nbytes for tensor in chunk.values())
         pending.append(store.put_chunk.remote(version, {name: _raw(t) for name, t in chunk.items()}))
@@ -60,8 +73,8 @@ def _raw(tensor: Tensor) -> tuple[str, tuple[int, ...], Any]:
     return str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data.numpy()
 
 
-def _wait(ref: ray.ObjectRef, version: int, timeout_s: float) -> None:
+def _wait(ref: ray.ObjectRef, version: int, timeout_s: float) -> Any:
     try:
-        ray.get(ref, timeout=timeout_s)
+        return ray.get(ref, timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
         raise TimeoutError(f"weights version {version}: the weight store gave no answer in {timeout_s:g} s") from None

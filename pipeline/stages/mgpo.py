@@ -49,7 +49,9 @@ async def run(context: Context) -> dict[str, Any]:
     before = accounts.check(context.run, "mgpo")
     context.metrics.log("mgpo-ledger", len(done), before)
     feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
-    trainer = start(cluster, spec_for(context, "mgpo", base), feed, cluster.weights("proposer"))
+    spec = spec_for(context, "mgpo", base)
+    pool = None if spec.transport == "object_store" else await cluster.proposer(base)
+    trainer = start(cluster, spec, feed, cluster.weights("proposer"), pool)
 
     async def produce() -> None:
         proposer, committee, prober = await asyncio.gather(

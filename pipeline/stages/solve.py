@@ -40,10 +40,12 @@ async def run(context: Context) -> dict[str, Any]:
     ledger = Ledger(context.run, "solve")
     feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = mini.resolve(config.solve.base.path)
-    trainer = start(context.cluster, spec_for(context, "solve", base), feed, context.cluster.weights("student"))
+    spec = spec_for(context, "solve", base)
+    await context.cluster.stop("proposer")
+    pool = None if spec.transport == "object_store" else await context.cluster.student()
+    trainer = start(context.cluster, spec, feed, context.cluster.weights("student"), pool)
 
     async def produce() -> None:
-        await context.cluster.stop("proposer")
         student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
         executor = Executor(sandbox.run_batch.remote)
         with context.progress.stage("solve", config.solve.steps, "step", len(done)) as progress:

@@ -156,7 +156,7 @@ class Paced:
 
     # The trainer.
 
-    async def _train(self, spec: Any, feed: Any, _: Any) -> TrainSummary:
+    async def _train(self, spec: Any, feed: Any, *_: Any) -> TrainSummary:
         step = 0
         while await feed.next_batch.remote(0, 1, step + 1) is not None:
             step, began = step + 1, time.time()

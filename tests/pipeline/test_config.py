@@ -43,6 +43,7 @@ def message(*overrides):
         ("prober.ladder.0.engine.dtype=int4", ["prober.ladder.0.engine.dtype", "'float32'", "'int4'"]),
         ("mgpo.curriculum.max_skills=1", ["mgpo.curriculum", "max_skills (1)", "min_skills (2)"]),
         ("proposer_pool.min_replicas=3", ["proposer_pool", "max_replicas (1)", "min_replicas (3)"]),
+        ("proposer.engine.weight_transport=nccl", ["proposer.engine.weight_transport nccl", "trainer.use_gpu"]),
         ("name.first=x", ["name", "string"]),
         ("trainer.workers", ["trainer.workers", "dotted.field=value"]),
         ("=2", ["dotted.field=value"]),
@@ -53,6 +54,31 @@ def test_one_line_names_the_field_the_value_and_what_is_accepted(override, parts
     text = message(override)
     for part in parts:
         assert part in text
+
+
+IPC = ("trainer.use_gpu=true", "proposer.engine.weight_transport=ipc")
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (("proposer_pool.num_gpus=0.5",), None),
+        (("proposer_pool.num_gpus=1",), "num_gpus 1; expected a share below 1, of the one GPU"),
+        ((), "num_gpus 0"),
+        (("proposer_pool.num_gpus=0.5", "proposer_pool.max_replicas=2"), "one replica"),
+        (("proposer_pool.num_gpus=0.5", "trainer.workers=2"), "one worker"),
+        (("proposer_pool.num_gpus=0.5", "proposer.engine.tensor_parallel_size=2"), "tensor_parallel_size 1"),
+        (("proposer.engine.weight_transport=nccl", "proposer_pool.num_gpus=2", "proposer_pool.max_replicas=8"), None),
+        (("proposer.engine.weight_transport=nccl", "proposer_pool.num_gpus=0.5"), "num_gpus 0.5; expected 1 or more"),
+        (("proposer.engine.weight_transport=sharded_rdt", "trainer.workers=4"), None),
+        (("proposer.engine.weight_transport=object_store", "solve.base.engine.weight_transport=ipc"), "solve.base"),
+    ],
+)
+def test_a_transport_that_cannot_reach_the_replicas_is_refused(given, refused):
+    if refused is None:
+        load(None, [*IPC, *given])
+    else:
+        assert refused in message(*IPC, *given)
 
 
 def test_several_errors_are_counted():

@@ -122,7 +122,8 @@ def test_the_launcher_gets_the_run_and_its_summary_or_failure_comes_back(tmp_pat
     async def scene():
         cluster = Launched(SUMMARY)
         assert await start(cluster, spec, "feed", "store") == SUMMARY
-        assert cluster.seen == [(spec, "feed", "store")]
+        assert await start(cluster, spec, "feed", "store", "pool") == SUMMARY
+        assert cluster.seen == [(spec, "feed", "store", None), (spec, "feed", "store", "pool")]
         with pytest.raises(Failure, match="no room"):
             await start(Launched(Failure("training sft: no room")), spec, "feed", None)
         with pytest.raises(Failure, match="training sft: ActorDiedError"):
