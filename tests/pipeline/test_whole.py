@@ -22,7 +22,7 @@ from pipeline.records import Episode, Probe, Rollout, Verdict
 from pipeline.rundir import RunDir
 
 SMALL = {
-    "sft.trajectories": 200,
+    "sft.trajectories": 140,
     "sft.epochs": 2,
     # One skill a problem and little noise: what a proposer can do that has hardly been trained.
     "mgpo.curriculum.min_skills": 1,
