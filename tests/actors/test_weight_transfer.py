@@ -10,13 +10,11 @@ from actors import weight_transfer
 
 @pytest.mark.parametrize("transport", weight_transfer.PUSHED)
 def test_workers_of_every_transport_can_pull(transport, monkeypatch):
-    monkeypatch.setattr(Factory, "_registry", Factory._registry.copy())
-    Factory._registry.pop(weight_transfer.BACKEND, None)
-    theirs = Factory._registry[transport]()
     weight_transfer.register()
     weight_transfer.register()  # as vLLM may do
     ours = Factory._registry[transport]()
-    assert issubclass(ours, theirs) and ours.__mro__[1] is theirs and ours is not theirs
+    theirs = ours.__mro__[1]
+    assert theirs.__module__.startswith("vllm."), "the second call wraps what the first has wrapped"
 
     did = []
     worker = object.__new__(ours)
