@@ -41,16 +41,14 @@ from pipeline.records import (
 class Tools(Protocol):
     """Where `exec` runs. One session an episode; it keeps its variables between calls."""
 
-    async def open(self) -> None:
-        """Called before the first `exec` only."""
-
     async def set_skills(self, skills: Sequence[Skill]) -> None:
-        """From now on exactly these skills' scripts are defined."""
+        """From now on exactly these skills' scripts are defined. Called before the first `exec`."""
 
     async def exec(self, code: str) -> ToolResult:
         """Raises Failure (infra_error) if the tool itself failed, not the code."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Called once, if any of the others was."""
 
 
 class Policy(Protocol):
@@ -149,7 +147,6 @@ class Environment:
         self._calls += 1
         if not self._opened:
             self._opened = True
-            await self._tools.open()
             await self._tools.set_skills(list(self.active.values()))
         result = await self._tools.exec(code)
         return result.model_copy(update={"content": self._shown(result.content)})

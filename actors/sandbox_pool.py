@@ -18,7 +18,6 @@ import asyncio
 import functools
 import threading
 import time
-import uuid
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,15 +145,12 @@ class SandboxPool:
 
     # ---------------------------------------------------------------- sessions
 
-    async def open_session(self) -> str:
-        """A fresh session's name. Nothing is held until its first cell."""
-        return uuid.uuid4().hex
-
     async def session_run(
         self, session_id: str, code: str, cells: Sequence[str] = (), value: str | None = None
     ) -> tuple[Result, tuple[str, ...]]:
         """Run a cell after `cells`, those that the call before returned (none at first); returns the cells that now
-        make up the state. A cell that was stopped is not among them: the session is as before it."""
+        make up the state. A cell that was stopped is not among them: the session is as before it. The name is the
+        caller's own choice, and no other session's."""
         kept = tuple(cells)
 
         def work() -> Result:

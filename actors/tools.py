@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +27,9 @@ class SandboxTools:
 
     def __init__(self, pool: Any):
         self._pool = pool
-        self._session = ""
+        self._session = uuid.uuid4().hex
         self._cells: tuple[str, ...] = ()
         self._defined: set[str] = set()
-
-    async def open(self) -> None:
-        self._session = await answer(self._pool.open_session.remote(), "sandbox", _DEADLINE_S)
 
     async def set_skills(self, skills: Sequence[Skill]) -> None:
         """Takes effect with the next `exec`. Variables of the session stay."""

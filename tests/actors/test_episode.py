@@ -46,9 +46,6 @@ class Tools:
         self.results = list(results)
         self.log: list[tuple[str, object]] = []
 
-    async def open(self) -> None:
-        self.log.append(("open", None))
-
     async def set_skills(self, skills) -> None:
         self.log.append(("skills", [s.id for s in skills]))
 
@@ -137,7 +134,6 @@ def test_a_self_checked_episode_reads_as_the_protocol_says():
         "<tool_response>\n3\n</tool_response>\nStage: finalize",
     ]
     assert tools.log == [
-        ("open", None),
         ("skills", ["add", "gcd", "lcm"]),
         ("exec", "print(3)"),
         ("close", None),
@@ -225,13 +221,13 @@ def test_pruning_takes_skills_out_of_the_session_too():
     assert facts(episode)[1] == ("refine", "edit", "ok")
     assert episode.active == ("add", "lcm")
     assert seen[5]["content"] == "<tool_response>\nSkills: add, lcm\n</tool_response>\nStage: check"
-    assert tools.log[3] == ("skills", ["add", "lcm"])
+    assert tools.log[2] == ("skills", ["add", "lcm"])
 
 
 def test_an_edit_before_the_first_exec_is_there_when_the_session_opens():
     tools = Tools(ok("1"))
     play(["## Draft\n" + call("edit", drop=["add"]), "## Check\n" + call("exec", code="a"), SUBMIT], tools)
-    assert tools.log[:2] == [("open", None), ("skills", ["gcd", "lcm"])]
+    assert tools.log[0] == ("skills", ["gcd", "lcm"])
 
 
 @pytest.mark.parametrize("arguments", [{"drop": ["nope"]}, {"add": ["nope"]}, {"drop": ["add", "add2"]}])

@@ -82,7 +82,7 @@ def test_tests_are_judged_apart(pool: SandboxPool) -> None:
 
 def test_a_session_goes_on_wherever_its_cells_are_brought(pool: SandboxPool) -> None:
     async def story() -> None:
-        name = await pool.open_session()
+        name = "a session"
         _, cells = await pool.session_run(name, "x = [1]")
         stopped, cells = await pool.session_run(name, "x.append(2)\nwhile True: pass", cells)
         assert stopped.status in ("timeout", "cpu_limit") and cells == ("x = [1]",)
@@ -102,7 +102,7 @@ def test_live_sessions_are_bounded_and_evicted_ones_come_back(pool: SandboxPool)
     async def story() -> None:
         held = {}
         for n in range(4):
-            name = await pool.open_session()
+            name = f"session {n}"
             _, held[name] = await pool.session_run(name, f"x = {n}")
         assert pool.stats()["sessions"] <= 2
         for n, (name, cells) in enumerate(held.items()):

@@ -101,9 +101,6 @@ class Interpreter:
         self.names: dict = {}
         self.log: list[tuple[str, bool]] = []
 
-    async def open(self) -> None:
-        pass
-
     async def set_skills(self, skills) -> None:
         for id in SKILL_IDS:
             self.names.pop(id, None)
