@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentResponse
 
 from pipeline.records import Failure, Lost
 
@@ -16,13 +17,16 @@ _GONE = (RayActorError, ObjectLostError, WorkerCrashedError)
 
 
 async def answer(response: Awaitable[T], what: str, timeout_s: float | None) -> T:
-    """Await a Serve response or an object reference; without a deadline only where the callee keeps its own.
+    """Await a Serve response or an object reference; without a deadline only where the callee keeps its own. A request
+    that nobody waits for any more is cancelled in its replica.
 
     Raises what the callee raised, if that is a Failure; Lost if its process is gone; else Failure, an infra_error.
     """
     try:
         return await asyncio.wait_for(response, timeout_s)
     except TimeoutError:
+        if isinstance(response, DeploymentResponse):
+            response.cancel()
         raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
     except (RayError, RayServeException) as e:
         cause = e.cause if isinstance(e, RayTaskError) else e

@@ -28,6 +28,7 @@ from pipeline.records import (
     Episode,
     Failure,
     Outcome,
+    OutcomeKind,
     Problem,
     Rollout,
     Skill,
@@ -264,21 +265,19 @@ async def _play(
     if room < 1:
         return Outcome(kind="data_error", reason=f"prompt of {len(talk.token_ids)} tokens, limit {limits.max_tokens}")
     for index in range(limits.max_turns):
-        if elapsed() >= limits.wall_s:
-            return Outcome(kind="model_error", reason="time limit")
         try:
             async with asyncio.timeout(limits.wall_s - elapsed()):
                 sample = await policy(talk, min(limits.max_turn_tokens, room), turn_seed(task.seed, attempt, index))
         except TimeoutError:
-            return Outcome(kind="model_error", reason="time limit")
+            return _out_of_time(turns, limits)
         start, end = talk.add_turn(sample, index)
         turn = Turn(stage=environment.stage, action="think", start=start, end=end, text=sample.text)
         turns.append(turn.model_copy(update={"truncated": sample.truncated}))  # stands if the answer to it fails
         try:
-            async with asyncio.timeout(max(0.0, limits.wall_s - elapsed())):
+            async with asyncio.timeout(limits.wall_s - elapsed()):
                 stage, action, result = await environment.answer(sample.text)
         except TimeoutError:
-            return Outcome(kind="model_error", reason="time limit")
+            return _out_of_time(turns, limits)
         turns[-1] = turns[-1].model_copy(update={"stage": stage, "action": action, "tool": result})
         if environment.submitted is not None:
             return Outcome(kind="ok")
@@ -287,6 +286,14 @@ async def _play(
             return Outcome(kind="model_error", reason="token limit")
         room = limits.max_tokens - len(talk.token_ids)
     return Outcome(kind="model_error", reason="turn limit")
+
+
+def _out_of_time(turns: list[Turn], limits: EpisodeLimits) -> Outcome:
+    """The policy is to blame where its programs ran for half of the time; else an engine, a pool or a weight update
+    held the episode up, and it says nothing about the policy."""
+    ran_s = sum(turn.tool.wall_s for turn in turns if turn.tool)
+    kind: OutcomeKind = "model_error" if ran_s >= limits.wall_s / 2 else "infra_error"
+    return Outcome(kind=kind, reason=f"time limit: {limits.wall_s:g} s, of which programs ran {ran_s:.3g} s")
 
 
 def turn_seed(task_seed: int, attempt: int, turn: int) -> int:

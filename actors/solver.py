@@ -16,7 +16,7 @@ from actors.episode import turn_seed
 from actors.policies import Sample
 from actors.replica import PolicyReplica
 from pipeline import config
-from pipeline.records import ACTIONS, STAGES, Rollout
+from pipeline.records import ACTIONS, STAGES, Failure, Rollout
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,12 @@ class Solver(PolicyReplica):
         return self._engine.chat.encode_messages(solver_messages(question, self._prompt))
 
     async def _complete(self, prompt: list[int], n: int, sampling: config.Sampling, seed: int) -> list[Sample]:
-        return await self._engine.generate(prompt, sampling, seed, n)
+        try:
+            return await self._engine.generate(prompt, sampling, seed, n)
+        except Failure as e:
+            if e.kind == "infra_error":
+                await self.check_health()
+            raise
 
 
 def _rollout(episode_id: str, attempt: int, group_id: str, prompt: list[int], sample: Sample) -> Rollout:

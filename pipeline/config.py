@@ -163,6 +163,8 @@ class EpisodeLimits(Section):
     max_tool_chars: Positive = 300
     """Characters of a tool result the agent is shown."""
     wall_s: Seconds = 90
+    """An episode that takes longer ends. If its programs ran for half of this, the policy did it, and learns from it;
+    else it is an infra error, and played again."""
     tools: tuple[Literal["exec", "edit", "skill"], ...] = ("exec", "edit", "skill")
     """What the agent may call beside submit; another call is answered as one that could not be read."""
     stages: tuple[Stage, ...] = STAGES

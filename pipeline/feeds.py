@@ -4,8 +4,9 @@
 
     driver ──release(step)──► StepFeed ──next_batch──► trainer ranks ──step_done──► StepFeed ──wait_done──► driver
 
-`next_batch` waits for `release` or `finish`, which the driver calls; `wait_done` waits for rank 0's `step_done`. Both
-have a deadline.
+`next_batch` waits for `release` or `finish`, which the driver calls: its watchdog bounds how long a step may take to be
+sampled, and with the driver this actor goes, which ends the wait. `wait_done` waits for `release` in the same way, then
+for rank 0's `step_done`, with a deadline for each sign of the trainer's.
 
 Invariant: what a trainer sees of a step is read from the step's file, so a replayed step is the same, bit for bit;
 whole groups go to one rank.
@@ -14,7 +15,7 @@ whole groups go to one rank.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 
-from pipeline.records import Failure
+from pipeline.records import Stalled
 from trainers.feed import StepWork
 
 
 class StepFeed:
-    """Ray actor. `folders` are the steps that are on disk already, from step 1; `timeout_s` bounds every wait."""
+    """Ray actor. `folders` are the steps that are on disk already, from step 1; a trainer that has work shows a sign of
+    life within `timeout_s`."""
 
     def __init__(self, folders: Sequence[str], timeout_s: float):
         self._released = {step: Path(f) / "rollouts.parquet" for step, f in enumerate(folders, start=1)}
@@ -57,7 +59,8 @@ class StepFeed:
                 # A trainer that asks for a step has trained those before it, be it in an earlier run.
                 self._trained = max(self._trained, step - 1)
                 self._changed.notify_all()
-        await self._until(lambda: step in self._released or self._finished, f"step {step} of the rollout stream")
+        async with self._changed:
+            await self._changed.wait_for(lambda: step in self._released or self._finished)
         if step not in self._released:
             return None
         if (step, world) not in self._shards:
@@ -72,16 +75,21 @@ class StepFeed:
             self._changed.notify_all()
 
     async def wait_done(self, step: int) -> dict[str, float]:
-        """The trainer's metrics of `step`, once it is trained; empty if that was in an earlier run."""
-        await self._until(lambda: self._trained >= step, f"the trainer's step {step}")
-        return self._done.get(step, {})
+        """The trainer's metrics of `step`, once it is trained; empty if that was in an earlier run.
 
-    async def _until(self, ready: Callable[[], bool], what: str) -> None:
+        Raises Stalled if the step is released and nothing happens for the deadline.
+        """
         async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(ready), self._timeout_s)
-            except TimeoutError:
-                raise Failure(f"no progress for {self._timeout_s:g} s: waited for {what}", "infra_error") from None
+            await self._changed.wait_for(lambda: step in self._released or self._trained >= step)
+            while self._trained < step:
+                try:
+                    await asyncio.wait_for(self._changed.wait(), self._timeout_s)
+                except TimeoutError:
+                    raise Stalled(
+                        f"no step trained for {self._timeout_s:g} s (trainer.step_timeout_s): "
+                        f"waited for the trainer's step {step}"
+                    ) from None
+        return self._done.get(step, {})
 
 
 class DatasetFeed:

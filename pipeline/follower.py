@@ -1,7 +1,7 @@
 """Follows a trainer: each step it has done is logged and pulled by the replicas.
 
-Consumes the trainer's finished steps (`StepFeed.wait_done`, which has a deadline); produces a served version. Whoever
-samples waits in `reached`; `follow` unblocks it.
+Consumes the trainer's finished steps (`StepFeed.wait_done`, which has a deadline); produces a served version, and beats
+for the watchdog. Whoever samples waits in `reached`; `follow` unblocks it.
 
 Invariant: the version that `reached` lets pass is in every live replica before a new request is sent.
 
@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from actors.calls import answer
+from pipeline.calls import Watchdog
 from pipeline.context import Context
 from pipeline.records import Failure
 
 if TYPE_CHECKING:
     from actors.engine import Update
 
-_PULL_S = 300.0
 _AGAIN_S = 1.0
 _SHORT_S = 30.0
 
@@ -31,17 +31,21 @@ _SHORT_S = 30.0
 class Follower:
     """Follows the trainer: logs each step, has the replicas pull its version."""
 
-    def __init__(self, context: Context, stage: str, feed: Any, pool: Any):
-        self._context, self._stage, self._feed, self._pool = context, stage, feed, pool
+    def __init__(self, context: Context, stage: str, feed: Any, pool: Any, dog: Watchdog):
+        self._context, self._stage, self._feed, self._pool, self._dog = context, stage, feed, pool, dog
+        config = context.config
+        engine = config.proposer.engine if stage == "mgpo" else config.solve.base.engine
+        # A replica whose engine hangs in an update ends itself after this long.
+        self._pull_s = engine.start_timeout_s + _SHORT_S
         self._served = 0
         self._changed = asyncio.Condition()
 
     async def follow(self, steps: int) -> None:
-        timeout = self._context.config.trainer.step_timeout_s
         done_at: float | None = None
         times: dict[str, float] = {}
         for step in range(1, steps + 1):
-            metrics = await answer(self._feed.wait_done.remote(step), "the trainer", timeout + 60)
+            metrics = await answer(self._feed.wait_done.remote(step), "the trainer", None)
+            self._dog.beat(f"the replicas, to serve version {step}")
             if done_at is not None:
                 await self._log_update(step - 1, done_at, times)
             start = time.monotonic()
@@ -51,6 +55,7 @@ class Follower:
                 train = {f"train/{name}": value for name, value in metrics.items() if name != "done_at"}
                 times = {"sync_s": time.monotonic() - start, "step_to_serving_s": time.time() - done_at}
                 self._context.metrics.log(f"{self._stage}-train", step, train)
+            self._dog.beat(f"the trainer's step {step + 1}" if step < steps else "the trainer's end")
             async with self._changed:
                 self._served = step
                 self._changed.notify_all()
@@ -60,10 +65,10 @@ class Follower:
     async def _pull(self, step: int) -> None:
         """Have all replicas serve `step`. One that dies meanwhile, or whose engine breaks, is replaced by one that
         pulls as it starts."""
-        deadline = time.monotonic() + _PULL_S
+        deadline = time.monotonic() + 2 * self._pull_s
         while True:
             try:
-                await answer(self._pool.broadcast("sync", step).results_async(), "weight update", 120)
+                await answer(self._pool.broadcast("sync", step).results_async(), "weight update", self._pull_s)
                 return
             except Failure as e:
                 if e.kind != "infra_error" or time.monotonic() > deadline:

@@ -108,6 +108,7 @@ class Ledger:
             what = "has no end" if wrong[0] in self._open else "was not issued"
             raise Failure(f"ledger: {wrong[0][0]} (attempt {wrong[0][1]}) {what}, and {len(wrong) - 1} more")
         write_records(folder / SEGMENT, [Entry(id=i, attempt=a, end=end) for (i, a), end in ends.items()], Entry)
+        os.fsync(self._file)  # before the directory has its name: a step on disk has its journal
         counts = list(ends.values())
         return {"issued": len(counts)} | {end: counts.count(end) for end in ENDS}
 

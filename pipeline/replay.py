@@ -37,7 +37,7 @@ from pipeline.progress import Progress
 from pipeline.records import Failure
 from pipeline.rundir import RunDir
 from pipeline.snapshot import CHECKPOINTS
-from pipeline.training import spec_for, start
+from pipeline.training import beside, spec_for, start
 
 
 def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[str, Any]:
@@ -105,7 +105,12 @@ async def _train(context: Context, run: RunDir, stage: str, origin: int, step: i
     spec = spec_for(context, stage, _base(run, context.config, stage))
     # One checkpoint, at the end, beside the one it began with.
     spec = spec.model_copy(update={"checkpoint_every": step + 1, "keep_checkpoints": 2})
-    return (await start(context.cluster, spec, feed, None)).checkpoint
+
+    async def trained() -> None:
+        for number in range(origin + 1, step + 1):
+            await answer(feed.wait_done.remote(number), "the trainer", None)
+
+    return (await beside(start(context.cluster, spec, feed, None), trained(), timeout_s)).checkpoint
 
 
 def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:

@@ -200,10 +200,19 @@ class RunDir:
             temporary.mkdir(parents=True)
             yield temporary
             for path in temporary.iterdir():
-                with path.open("rb") as f:
-                    os.fsync(f.fileno())
+                _sync(path)
+            _sync(temporary)
             temporary.replace(final)
+            _sync(final.parent)  # the name too, before the ledger says that the step is committed
         self.check_mirror()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace(path: Path, text: str) -> Path:

@@ -11,7 +11,8 @@ probed again. A task that never got an answer comes back as an episode with outc
 Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
 
 A task whose worker died under it may be what killed it. Its last attempt runs with no other such task beside it; if
-the worker dies again, the task is quarantined: its input is saved, and it counts as failed.
+the worker dies again, the task is quarantined: its input is saved, and it counts as failed. So is a problem under which
+a judge or a prober died twice.
 """
 
 from __future__ import annotations
@@ -126,7 +127,10 @@ class Stream:
 
     async def _played(self, task: Task) -> Episode:
         """The episode of a task; another one, under the next number, for each that infrastructure failed."""
-        attempts, grace_s = self._config.episode.attempts, self._config.episode.limits.wall_s + 60
+        attempts, pool = self._config.episode.attempts, self._config.proposer_pool
+        # A pool that could grow, and has not yet, plays what there is room for in so many rounds.
+        rounds = -(-pool.max_replicas // pool.min_replicas)
+        deadline_s = rounds * self._config.episode.limits.wall_s + 60
         deaths: list[str] = []
         for again in range(1, attempts + 1):
             last = again == attempts
@@ -135,7 +139,7 @@ class Stream:
                 self._counts["issued"] += 1
                 try:
                     response = self._writer.episode.remote(task, key[1])
-                    episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", grace_s))
+                    episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", deadline_s))
                 except Failure as e:
                     if isinstance(e, Lost):
                         deaths.append(str(e))
@@ -147,8 +151,7 @@ class Stream:
             await self.drop([Judged(episode, None, None)])  # it may have been played, and only its answer was lost
             await self._pause(again)
         if len(deaths) > 1 and episode.outcome.kind == "infra_error":
-            self.quarantined += 1
-            self._ledger.quarantine(key, {"task": task.model_dump(mode="json"), "deaths": deaths})
+            self._quarantine(key, {"task": task.model_dump(mode="json"), "deaths": deaths})
         return episode
 
     async def _verified(self, episode: Episode, prober: str | None) -> Judged:
@@ -156,18 +159,17 @@ class Stream:
         problem, c = episode.submitted, self._config
         if problem is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
-        key = episode.id, episode.attempt
         judging = partial(self._committee.judge.remote, problem, episode, episode.active)
-        verdict: Verdict = await self._insist(key, "committee", judging, c.committee.timeout_s, _lacks_votes)
+        verdict: Verdict = await self._insist(episode, "committee", judging, c.committee.timeout_s, _lacks_votes)
         if self._prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         probing = partial(self._prober.probe.remote, problem, prober, episode.task.seed)
-        probe: Probe = await self._insist(key, "prober", probing, c.prober.timeout_s)
+        probe: Probe = await self._insist(episode, "prober", probing, c.prober.timeout_s)
         return Judged(episode, verdict, probe)
 
     async def _insist(
         self,
-        key: Key,
+        episode: Episode,
         pool: str,
         call: Callable[[], Awaitable[T]],
         timeout_s: float,
@@ -175,18 +177,28 @@ class Stream:
     ) -> T:
         """A call that changes nothing, made again where infrastructure failed it, or a part of its answer (`lacks`):
         the episode stays as it was played. Raises the last Failure."""
-        attempts = self._config.episode.attempts
-        for again in range(1, attempts):
+        attempts, key = self._config.episode.attempts, (episode.id, episode.attempt)
+        deaths: list[str] = []
+        for again in range(1, attempts + 1):
+            last = again == attempts
             try:
                 reply = await self._shown(key, pool, answer(call(), pool, timeout_s))
             except Failure as e:
-                if e.kind != "infra_error":
+                if isinstance(e, Lost):
+                    deaths.append(str(e))
+                if e.kind != "infra_error" or last:
+                    if len(deaths) > 1:
+                        self._quarantine(key, {"episode": episode.model_dump(mode="json"), "deaths": deaths})
                     raise
             else:
-                if not lacks(reply):
+                if last or not lacks(reply):
                     return reply
             await self._pause(again)
-        return await self._shown(key, pool, answer(call(), pool, timeout_s))
+        raise AssertionError("the last attempt returns or raises")
+
+    def _quarantine(self, key: Key, record: Mapping[str, Any]) -> None:
+        self.quarantined += 1
+        self._ledger.quarantine(key, record)
 
     async def _pause(self, again: int) -> None:
         self.retries += 1

@@ -50,9 +50,15 @@ def staleness(judged: Sequence[Judged], step: int) -> dict[str, float]:
 def raise_if_all_failed(stage: str, judged: Sequence[Judged]) -> None:
     """A step of which nothing could be judged has no meaning: raises Failure with the commonest cause."""
     if judged and all(j.failed for j in judged):
-        reasons = Counter(j.verdict.reason if j.verdict else j.episode.outcome.reason for j in judged)
-        reason, count = reasons.most_common(1)[0]
-        raise Failure(f"{stage}: all {len(judged)} episodes of a step failed; {count} of them: {reason}", "infra_error")
+        raise Failure(
+            f"{stage}: all {len(judged)} episodes of a step failed; {commonest_failure(judged)}", "infra_error"
+        )
+
+
+def commonest_failure(judged: Sequence[Judged]) -> str:
+    """Why most of those that failed did: "<n> of them: <reason>"."""
+    reasons = Counter(j.verdict.reason if j.verdict else j.episode.outcome.reason for j in judged if j.failed)
+    return "".join(f"{count} of them: {reason}" for reason, count in reasons.most_common(1))
 
 
 def ends(judged: Sequence[Judged], trained: Iterable[Key]) -> dict[Key, End]:

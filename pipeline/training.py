@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from actors.calls import answer
 from pipeline.calls import watchdog
 from pipeline.cluster import Cluster
 from pipeline.config import Mgpo, Objective, Sft, SFTObjective, Solve
 from pipeline.context import Context
+from pipeline.records import Stalled
 from trainers.spec import TrainSpec, TrainSummary
 
-T = TypeVar("T")
 _POLL_S = 1.0
 
 
@@ -74,10 +74,11 @@ def start(
     return future
 
 
-async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T:
-    """Await `work`; if the trainer fails first, cancel it and raise the trainer's error.
+async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[None], end_s: float) -> TrainSummary:
+    """Await `work`, then the trainer, which has `end_s` to put its last checkpoint away. If it fails first, cancel
+    `work` and raise the trainer's error.
 
-    Of a group of errors, as a TaskGroup in `work` raises them, the first is the cause.
+    Of a group of errors, as a TaskGroup in `work` raises them, the first is the cause. Raises Stalled after `end_s`.
     """
     task = asyncio.ensure_future(work)
     both: set[asyncio.Future[Any]] = {task, trainer}
@@ -85,13 +86,22 @@ async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[T]) -> T
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if trainer.done() and trainer.exception() is not None and not task.done():
             raise trainer.exception()  # type: ignore[misc]
-        return await task
+        await task
+        return await ended(trainer, end_s)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     finally:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+async def ended(trainer: asyncio.Future[TrainSummary], end_s: float) -> TrainSummary:
+    """The summary of a trainer whose feed has ended. Raises what it raised, or Stalled after `end_s`."""
+    await asyncio.wait({trainer}, timeout=end_s)
+    if not trainer.done():
+        raise Stalled(f"the trainer has not ended {end_s:g} s after its last step (trainer.step_timeout_s)")
+    return trainer.result()
 
 
 async def train_with_progress(context: Context, stage: str, spec: TrainSpec, feed: Any, total: int) -> TrainSummary:

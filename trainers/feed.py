@@ -1,8 +1,9 @@
 """What the train loop asks of the rest of the system: work in, weights out. Both are Ray actor handles.
 
-The loop waits for `next_batch` (the feed answers or raises within its own deadline; the loop has one too) and for
-`put_chunk`. Who drives the feed unblocks the loop. After a restart the loop asks again from the step that follows its
-last checkpoint, so a feed must be able to serve those steps once more.
+The loop waits for `next_batch` for as long as the feed lets it (how long a step may take to be sampled is not the
+trainer's to say), and for `put_chunk`. Who drives the feed unblocks the loop; a feed that is gone ends it. After a
+restart the loop asks again from the step that follows its last checkpoint, so a feed must be able to serve those steps
+once more.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ class StepWork:
     step: int
     batches: Sequence[Any]
     """Arrow record batches or tables with the schema of `Rollout`, or references to such."""
-    lr: float | None = None
-    """Instead of the schedule's learning rate."""
 
 
 Tensors = dict[str, tuple[str, tuple[int, ...], np.ndarray]]
@@ -33,7 +32,7 @@ class Feed(Protocol):
     """Steps count from 1."""
 
     next_batch: Any
-    """(rank, world, step) -> StepWork, or None: no such step will come. Raises Failure at its deadline."""
+    """(rank, world, step) -> StepWork, or None: no such step will come."""
     step_done: Any
     """(step, metrics: dict[str, float]) from rank 0, after the step's weights are published and its checkpoint is
     stored. `metrics["checkpoint"]` is 1.0 where the step was checkpointed, else 0.0; `metrics["done_at"]` is the time

@@ -1,8 +1,8 @@
 """The train loop of one Ray Train worker: start once, then work, weights and checkpoints until the feed is empty.
 
 Consumes steps from the feed, in order; produces weights (version = step), metrics and checkpoints. It waits for the
-feed, which the driver unblocks, and for the other ranks; both waits have a deadline. All ranks take every turn
-together: they agree on whether there is a step before any of them computes.
+feed, for as long as the feed lets it (the driver unblocks it, and with the driver it goes), and for the other ranks,
+with a deadline. All ranks take every turn together: they agree on whether there is a step before any of them computes.
 
 A failure that the ranks agree on ends the loop with one line in its return value, so that Ray Train does not restart
 workers that would fail again; everything else is raised, and Ray Train restarts from the last checkpoint.
@@ -65,13 +65,12 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, pool: Any, end: d
             publish(step)
     while True:
         waited = time.monotonic()
-        share = ranks.agree(partial(_next, feed, ranks, step + 1, spec.step_timeout_s))
-        if share is None:
+        batch = ranks.agree(partial(_next, feed, ranks, step + 1, spec.step_timeout_s))
+        if batch is None:
             break
-        work, batch = share
         began = time.monotonic()
         step += 1
-        metrics = learner.update(batch, step, work.lr or _learning_rate(spec, step))
+        metrics = learner.update(batch, step, _learning_rate(spec, step))
         rollouts += int(metrics["trajectories"])
         trained = time.monotonic()
         done_at = time.time()
@@ -101,17 +100,17 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, pool: Any, end: d
         checkpoints.save(learner, step, rollouts, end["metrics"])
 
 
-def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> tuple[StepWork, StepBatch] | None:
+def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> StepBatch | None:
     try:
-        work: StepWork | None = ray.get(feed.next_batch.remote(ranks.rank, ranks.world, step), timeout=timeout_s)
+        work: StepWork | None = ray.get(feed.next_batch.remote(ranks.rank, ranks.world, step))
         if work is None:
             return None
         batches = [ray.get(b, timeout=timeout_s) if isinstance(b, ray.ObjectRef) else b for b in work.batches]
     except ray.exceptions.GetTimeoutError:
-        raise Failure(f"step {step}: nothing from the feed within {timeout_s:g} s", "infra_error") from None
+        raise Failure(f"step {step}: its batches did not arrive within {timeout_s:g} s", "infra_error") from None
     except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
         raise Failure(f"step {step}: the feed's process, or the owner of its batches, is gone", "infra_error") from None
-    return work, StepBatch.from_arrow(batches)
+    return StepBatch.from_arrow(batches)
 
 
 def _newest(store: Any, timeout_s: float) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from actors.calls import answer
 from actors.execution import Executor
 from pipeline import mini
-from pipeline.calls import watchdog
+from pipeline.calls import Watchdog, watchdog
 from pipeline.context import Context
 from pipeline.evaluation import judge, read_benchmark, score
 from pipeline.publish import publish_checkpoint
@@ -33,8 +33,7 @@ async def run(context: Context) -> dict[str, Any]:
     async with watchdog("evaluate", context.config.watchdog_s) as dog:
         for number, (name, model) in enumerate(models.items(), start=1):
             if number > done:
-                dog.beat(f"the solver {name}")
-                result = await _measure(context, name, model, rows)
+                result = await _measure(context, name, model, rows, dog)
                 with context.run.new_step("evaluate", number) as folder:
                     (folder / "score.json").write_text(json.dumps(result))
                     context.metrics.log("evaluate", number, {"mean": result["mean"]})
@@ -48,7 +47,9 @@ async def run(context: Context) -> dict[str, Any]:
     }
 
 
-async def _measure(context: Context, name: str, model: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+async def _measure(
+    context: Context, name: str, model: Path, rows: list[dict[str, Any]], dog: Watchdog
+) -> dict[str, Any]:
     config = context.config.evaluate
     student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
     version = await asyncio.to_thread(publish_checkpoint, context.cluster.weights("student"), model)
@@ -58,9 +59,11 @@ async def _measure(context: Context, name: str, model: Path, rows: list[dict[str
         for start in range(0, len(rows), _CHUNK):
             chunk = [r["question"] for r in rows[start : start + _CHUNK]]
             seed = context.seed("evaluate", start)
+            dog.beat(f"the solver {name}, problems from {start + 1} on")
             response = student.answers_many.remote(chunk, config.samples, config.sampling, seed)
             texts += await answer(response, "student", context.config.watchdog_s)
             progress.advance(len(chunk))
+    dog.beat(f"the judging of the solver {name}")
     expected = [r["answer"] for r, group in zip(rows, texts, strict=True) for _ in group]
     flat = await judge(expected, [t for group in texts for t in group], Executor(sandbox.run_batch.remote))
     n = config.samples

@@ -1,7 +1,7 @@
 """MGPO (PAPER, stage 3): the proposer is trained on what it writes.
 
     curriculum ──tasks──► Stream ──judged──► step NNNNNN on disk ──release──► trainer ──version──► proposer replicas
-        ▲                                        │                              (Ray Train, in a thread)     │
+        ▲                                        │                              (Ray Train)                  │
         └────────── success rates ◄──────────────┘            `Follower` waits for each version and has it pulled ┘
 
 The driver's loop makes one step after another: it waits until the replicas serve a version that is at most
@@ -31,9 +31,9 @@ from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.gauges import showing
 from pipeline.ledger import Ledger
-from pipeline.records import Episode, Probe, Task, Verdict
+from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import ends, raise_if_all_failed, staleness, summarize
+from pipeline.summary import commonest_failure, ends, raise_if_all_failed, staleness, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import beside, spec_for, start
 from trainers.spec import TrainSummary
@@ -64,7 +64,7 @@ async def run(context: Context) -> dict[str, Any]:
         with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
             async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
                 dog.queues = stream.queues
-                follower = Follower(context, "mgpo", feed, proposer)
+                follower = Follower(context, "mgpo", feed, proposer, dog)
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(follower.follow(config.mgpo.steps))
                     producer = Producer(context, stream, ledger, dog)
@@ -80,12 +80,10 @@ async def run(context: Context) -> dict[str, Any]:
                         progress.advance(
                             1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
                         )
-                    dog.beat("the trainer's last step")
                     await answer(feed.finish.remote(), "step feed", 60)
                     await following
 
-    await beside(trainer, produce())
-    summary = await trainer
+    summary = await beside(trainer, produce(), config.trainer.step_timeout_s)
     context.metrics.log("mgpo-ledger", config.mgpo.steps, accounts.check(context.run, "mgpo"))
     return _result(context, summary)
 
@@ -138,6 +136,13 @@ class Producer:
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
         self._learn(judged)
         trained = [key for key, _, _ in rows]
+        if not rows:  # before the step is written: it would be read again, and there would be nothing in it to train
+            failed = sum(j.failed for j in judged)
+            raise Failure(
+                f"mgpo: no group of step {step} has two episodes to train on; of {len(judged)} {failed} failed, "
+                f"{commonest_failure(judged)}",
+                "infra_error",
+            )
         with self._context.run.new_step("mgpo", step) as folder:
             await answer(self._context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", 300)
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)

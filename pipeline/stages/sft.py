@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from actors.calls import answer
-from pipeline import metrics, mini
+from pipeline import accounts, metrics, mini
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.feeds import DatasetFeed
@@ -19,7 +19,7 @@ from pipeline.gauges import showing
 from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import ends
+from pipeline.summary import ends, raise_if_all_failed
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import spec_for, train_with_progress
 
@@ -60,6 +60,7 @@ async def _collect(context: Context) -> None:
     wanted = context.config.sft.trajectories
     waves = -(-wanted // WAVE)
     done = len(context.run.steps("sft"))
+    context.metrics.log("sft-ledger", done, accounts.check(context.run, "sft"))
     if done == waves:
         return
     buffer = context.cluster.buffer()
@@ -82,10 +83,12 @@ async def _collect(context: Context) -> None:
                 async def one(task: Any) -> Judged:
                     judged = await stream.judged(task)
                     progress.advance(1)
-                    dog.beat("teacher episodes and their verdicts")
+                    if not judged.failed:
+                        dog.beat("teacher episodes and their verdicts")
                     return judged
 
                 judged = await map_bounded(one, tasks, context.config.synthesize.in_flight)
+                raise_if_all_failed("sft", judged)
                 kept = [j for j in judged if j.accepted]
                 with context.run.new_step("sft", wave) as folder:
                     rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
@@ -98,4 +101,5 @@ async def _collect(context: Context) -> None:
                 stream.settle(account)
                 await stream.drop([j for j in judged if not j.accepted])
                 progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
+    context.metrics.log("sft-ledger", waves, accounts.check(context.run, "sft"))
     await context.cluster.stop("teacher")

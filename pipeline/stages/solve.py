@@ -4,7 +4,8 @@
 
 On-policy: the student samples step s under the weights of step s - 1. Interrupted, it goes on as MGPO does: steps on
 disk are replayed by the trainer from its checkpoint, then come new ones. A completion whose answer cannot be judged
-is left out of its group, neither right nor wrong.
+is left out of its group, neither right nor wrong. A problem that the student does not answer, whatever the reason,
+costs its own group only; one whose replica died twice under it is quarantined.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from typing import Any
 from actors.calls import answer
 from actors.execution import Executor
 from pipeline import accounts, metrics, mini
-from pipeline.calls import map_bounded, watchdog
+from pipeline.calls import Watchdog, map_bounded, watchdog
 from pipeline.context import Context, mean
 from pipeline.evaluation import judge, read_benchmark
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.ledger import End, Key, Ledger
-from pipeline.records import Failure
+from pipeline.records import Failure, Lost
 from pipeline.training import beside, spec_for, start
 
 _FIRST_LAST = 5
 _AT_ONCE = 64
+_AGAIN_S = 1.0
 
 
 async def run(context: Context) -> dict[str, Any]:
@@ -50,23 +52,21 @@ async def run(context: Context) -> dict[str, Any]:
         executor = Executor(sandbox.run_batch.remote)
         with context.progress.stage("solve", config.solve.steps, "step", len(done)) as progress:
             async with watchdog("solve", config.watchdog_s) as dog:
-                follower = Follower(context, "solve", feed, student)
+                follower = Follower(context, "solve", feed, student, dog)
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(follower.follow(config.solve.steps))
                     for step in range(len(done) + 1, config.solve.steps + 1):
                         dog.beat(f"the trainer's step {step - 1}")
                         await follower.reached(step - 1)
                         dog.beat(f"answers of step {step}")
-                        facts = await _step(context, student, executor, problems, ledger, step)
+                        facts = await _step(context, student, executor, problems, ledger, step, dog)
                         folder = context.run.path("steps", "solve", f"{step:06d}")
                         await answer(feed.release.remote(step, str(folder)), "step feed", 60)
                         progress.advance(1, accuracy=facts["reward"])
-                    dog.beat("the trainer's last step")
                     await answer(feed.finish.remote(), "step feed", 60)
                     await following
 
-    await beside(trainer, produce())
-    summary = await trainer
+    summary = await beside(trainer, produce(), config.trainer.step_timeout_s)
     context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
     rows = metrics.read(context.run)["solve"]
     return {
@@ -79,17 +79,25 @@ async def run(context: Context) -> dict[str, Any]:
 
 
 async def _step(
-    context: Context, student: Any, executor: Executor, problems: list[Any], ledger: Ledger, step: int
+    context: Context,
+    student: Any,
+    executor: Executor,
+    problems: list[Any],
+    ledger: Ledger,
+    step: int,
+    dog: Watchdog,
 ) -> dict[str, float]:
     """Sample and reward one step, and write it."""
-    solve = context.config.solve
+    solve, buffer = context.config.solve, context.cluster.buffer()
     began = time.monotonic()
     chosen = _choose(context, problems, step)
     groups = [f"solve-{step:06d}-{i:04d}" for i in range(len(chosen))]
     ledger.begin(step)
 
-    async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any]:
+    async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any] | Failure:
+        """The completions of a group, or why there are none."""
         group, problem = numbered
+        deaths: list[str] = []
         for again in range(1, context.config.episode.attempts + 1):
             # The completions of a group are issued together, so their attempt numbers are the same.
             keys = [(name, ledger.issue(name)) for name in (f"{group}/{i}" for i in range(solve.group_size))]
@@ -99,18 +107,27 @@ async def _step(
             )
             try:
                 completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
-                for c in completions:
-                    ledger.judged((c.episode_id, c.attempt), c.tokens)
-                return completions
             except Failure as e:
+                why = e
                 for key in keys:
                     ledger.fail(key, str(e))
-                if e.kind != "infra_error" or again == context.config.episode.attempts:
-                    raise
-                await asyncio.sleep(again)
-        raise AssertionError("the last attempt returns or raises")
+                await answer(buffer.drop.remote(keys), "rollout buffer", 60)  # only the answer may have been lost
+                if isinstance(e, Lost):
+                    deaths.append(str(e))
+                if e.kind != "infra_error":
+                    break
+                await asyncio.sleep(_AGAIN_S * again)
+            else:
+                for c in completions:
+                    ledger.judged((c.episode_id, c.attempt), c.tokens)
+                dog.beat(f"answers of step {step}")
+                return completions
+        if len(deaths) > 1:
+            ledger.quarantine(keys[0], {"problem": problem, "deaths": deaths})
+        return why
 
-    answered = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
+    asked = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
+    answered = [[] if isinstance(group, Failure) else group for group in asked]
     completions = [c for group in answered for c in group]
     expected = [p["answer"] for p, group in zip(chosen, answered, strict=True) for _ in group]
     judged = await judge(expected, [c.text for c in completions], executor)
@@ -127,15 +144,16 @@ async def _step(
             ends[key] = "trained"
             rows.append((key, [0.0], float(outcome == "equal")))
     if not rows:
-        raise Failure(f"solve: no answer of step {step} could be judged")
+        whys = [str(group) for group in asked if isinstance(group, Failure)]
+        raise Failure("; ".join([f"solve: no answer of step {step} could be judged", *whys[:1]]), "infra_error")
     facts = {
         "reward": mean([reward for _, _, reward in rows]),
         "unknown": float(judged.count("unknown")),
+        "unanswered": float(answered.count([])),
         "response_tokens": mean([float(c.tokens) for c in completions]),
         "truncated_rate": mean([float(c.truncated) for c in completions]),
         "rollout_s": time.monotonic() - began,
     }
-    buffer = context.cluster.buffer()
     with context.run.new_step("solve", step) as folder:
         await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 300)
         account = ledger.segment(folder, ends)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import probing
+from pipeline import accounts, probing
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.gauges import showing
@@ -40,6 +40,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     prober = probing.prober(probing.Ladder.model_validate(state["ladder"]), config.prober)
 
     done = context.run.steps("synthesize")
+    context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
     seen = {j.verdict.problem_id for j in _played(context) if j.verdict and j.accepted}
     if len(seen) >= target:
         return
@@ -89,6 +90,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 ledger.commit(account)
                 stream.settle(account)
                 progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
+    context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
 def _played(context: Context) -> Iterator[Judged]:

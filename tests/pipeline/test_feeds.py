@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.feeds import DatasetFeed, StepFeed, shard_groups
-from pipeline.records import Failure, Rollout
+from pipeline.records import Rollout, Stalled
 from tests.pipeline.judged import rollout
 
 
@@ -165,14 +165,22 @@ def test_a_trainer_that_replays_steps_does_not_undo_what_was_waited_for(local_ra
     asynchronously(scene())
 
 
-def test_both_waits_end_with_what_they_waited_for():
+@pytest.mark.engine
+def test_a_trainer_has_its_deadline_for_each_step_and_not_for_the_sampling(local_ray, tmp_path):
     async def scene():
-        feed = StepFeed([], timeout_s=0.05)
-        with pytest.raises(Failure, match="waited for step 3 of the rollout stream") as asked:
-            await feed.next_batch(0, 1, 3)
-        with pytest.raises(Failure, match="waited for the trainer's step 3") as waited:
-            await feed.wait_done(3)
-        assert asked.value.kind == waited.value.kind == "infra_error"
+        feed = StepFeed([step_on_disk(tmp_path, n) for n in (1, 2)], timeout_s=0.4)
+        third = asyncio.create_task(feed.wait_done(3))
+        for step in (1, 2):  # together longer than the deadline
+            await feed.next_batch(0, 1, step)
+            await asyncio.sleep(0.25)
+            await feed.step_done(step, {})
+        asking = asyncio.create_task(feed.next_batch(0, 1, 3))
+        await asyncio.sleep(0.6)  # sampling takes longer too
+        assert not third.done() and not asking.done()
+        await feed.release(3, step_on_disk(tmp_path, 3))
+        assert (await asking).step == 3
+        with pytest.raises(Stalled, match=r"^no step trained for 0.4 s .* waited for the trainer's step 3$"):
+            await third
 
     asynchronously(scene())
 

@@ -22,9 +22,12 @@ class World:
         self.pulled = {step: asyncio.get_running_loop().create_future() for step in (1, 2, 3)}
         self.asked, self.logged = [], []
         self.updates = []  # of each replica
+        self.beats = []
         self.wait_done = Remote(lambda step: self.trained[step])
         log = SimpleNamespace(log=lambda stage, step, values: self.logged.append((stage, step, values)))
-        self.follower = Follower(SimpleNamespace(config=Config(), metrics=log), "mgpo", self, self)
+        self.follower = Follower(
+            SimpleNamespace(config=Config(), metrics=log), "mgpo", self, self, SimpleNamespace(beat=self.beats.append)
+        )
 
     def broadcast(self, method, *version):
         if method == "updates":

@@ -102,6 +102,18 @@ def play(root, pools, groups, step=1, size=4, *overrides):
     return run
 
 
+def test_a_step_with_nothing_to_train_on_ends_the_run_before_it_is_written(tmp_path):
+    class Undecided(Pools):
+        async def _judge(self, problem, played, active):
+            alone = played.id.endswith("-00")  # one of each group
+            return verdict(played, "accepted" if alone else "undecided")
+
+    with pytest.raises(Failure, match=r"^mgpo: no group of step 1 has two episodes to train on; of 8 6 failed, 6 of"):
+        play(tmp_path / "run", Undecided(10), 2)
+    run = RunDir(tmp_path / "run", -1)
+    assert run.steps("mgpo") == [] and accounts.check(run, "mgpo")["issued"] == 8
+
+
 def bytes_a_rollout(root, groups, tokens):
     pools = Pools(tokens)
     run = play(root, pools, groups)

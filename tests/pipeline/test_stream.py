@@ -1,6 +1,7 @@
 """Task to judged episode: infrastructure is retried, what the model or the data did is not, nothing is lost."""
 
 import asyncio
+import json
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from pipeline import stream
 from pipeline.config import Config
 from pipeline.config_files import load
 from pipeline.ledger import Journal, Ledger, journal_path
-from pipeline.records import Failure, Outcome, Vote
+from pipeline.records import Episode, Failure, Lost, Outcome, Vote
 from pipeline.rundir import RunDir
 from pipeline.stream import Judged, Stream
 from tests.pipeline.judged import Remote, episode, probe, task, verdict
@@ -134,6 +135,22 @@ def test_a_verdict_or_probe_that_was_lost_is_asked_for_again_and_the_episode_sta
     calls = {"judge": len(world.judge.calls), "prober": len(world.probe.calls)}
     assert calls == {"judge": 1, "prober": 1} | {pool: 2} and len(world.episode.calls) == 1
     assert (world.stream.retries, world.waiting) == (1, {("g-00", 1)})
+
+
+@pytest.mark.parametrize("pool", ["judge", "prober"])
+def test_a_problem_under_which_a_judge_or_prober_dies_twice_is_put_aside(pool):
+    world = World(**{pool: [Lost("its replica is gone"), Failure("no answer", "infra_error"), Lost("gone again")]})
+    j = judged(world)
+    assert j.failed and (j.episode.outcome.kind, j.episode.outcome.reason) == ("infra_error", "gone again")
+    saved = json.loads(world.run.path("quarantine", "mgpo", "g-00.json").read_text())
+    assert saved["deaths"] == ["its replica is gone", "gone again"] and world.stream.quarantined == 1
+    assert Episode.model_validate(saved["episode"]).submitted == episode(task()).submitted
+
+
+def test_one_death_is_no_quarantine():
+    world = World(judge=[Lost("gone"), Failure("no answer", "infra_error")])
+    assert judged(world).failed and world.stream.quarantined == 0
+    assert not world.run.path("quarantine").exists()
 
 
 def test_a_writer_that_never_answers_comes_back_failed_with_the_last_cause():

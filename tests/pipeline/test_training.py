@@ -12,7 +12,7 @@ from pipeline import training
 from pipeline.config import Config
 from pipeline.config_files import load
 from pipeline.context import Context
-from pipeline.records import Failure
+from pipeline.records import Failure, Stalled
 from pipeline.training import beside, spec_for, start, train_with_progress
 from tests.pipeline.judged import Remote
 from trainers.spec import TrainSummary
@@ -40,7 +40,7 @@ def test_a_trainer_that_fails_ends_the_work_with_its_cause():
                 await asyncio.sleep(0)
                 ended.set()
 
-        waiting = asyncio.create_task(beside(trainer, work()))
+        waiting = asyncio.create_task(beside(trainer, work(), 10))
         await asyncio.sleep(0)
         trainer.set_exception(Failure("training mgpo: worker 0: loss is nan"))
         with pytest.raises(Failure, match="loss is nan"):
@@ -60,7 +60,7 @@ def test_work_that_fails_is_heard_while_the_trainer_still_runs():
                 group.create_task(fail())
 
         with pytest.raises(Failure, match="the pool is gone"):
-            await beside(asyncio.get_running_loop().create_future(), work())
+            await beside(asyncio.get_running_loop().create_future(), work(), 10)
 
     play(scene)
 
@@ -72,9 +72,22 @@ def test_a_trainer_that_ends_well_before_the_work_leaves_it_alone():
 
         async def work():
             await asyncio.sleep(0.01)
-            return "done"
+            worked.append(True)
 
-        assert await beside(trainer, work()) == "done"
+        worked = []
+        assert await beside(trainer, work(), 10) == SUMMARY
+        assert worked
+
+    play(scene)
+
+
+def test_a_trainer_that_does_not_end_after_its_last_step_is_not_waited_for():
+    async def scene():
+        async def work():
+            pass
+
+        with pytest.raises(Stalled, match=r"has not ended 0.05 s after its last step"):
+            await beside(asyncio.get_running_loop().create_future(), work(), 0.05)
 
     play(scene)
 
@@ -89,7 +102,7 @@ def test_an_interrupt_ends_the_work():
             finally:
                 ended.set()
 
-        waiting = asyncio.create_task(beside(asyncio.get_running_loop().create_future(), work()))
+        waiting = asyncio.create_task(beside(asyncio.get_running_loop().create_future(), work(), 10))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
