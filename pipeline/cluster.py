@@ -49,6 +49,8 @@ from trainers.launch import Launcher
 T = TypeVar("T")
 _POLL_S = 0.25
 _KNOCK_S = 10.0
+_SERVE_S = 300.0
+"""How long a call to Serve may take, with those before it."""
 _LOOK_S = 1.0
 """Between two looks after the actors beside the driver."""
 _RENEW_S = 60.0
@@ -378,9 +380,13 @@ class Cluster:
 
     async def _serve(self, function: Callable[..., T], *args: Any) -> T:
         """Call Serve's blocking API in a thread, one call at a time: it pickles through a global registry of modules,
-        and two threads take it away from each other."""
+        and two threads take it away from each other. Raises Lost after `_SERVE_S`."""
         call = functools.partial(function, *args)
-        return await asyncio.get_running_loop().run_in_executor(self._serve_calls, call)
+        try:
+            async with asyncio.timeout(_SERVE_S):
+                return await asyncio.get_running_loop().run_in_executor(self._serve_calls, call)
+        except TimeoutError:
+            raise Lost(f"Serve's controller has not answered for {_SERVE_S:g} s") from None
 
     async def _until_running(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s

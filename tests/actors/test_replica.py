@@ -10,6 +10,7 @@ import pytest
 
 from actors import replica as module
 from actors.replica import PolicyReplica
+from actors.solver import Solver
 from pipeline import config
 from pipeline.records import Failure
 
@@ -37,6 +38,12 @@ class Engine:
     async def finish_update(self, version: int) -> None:
         self.did.append(("finish", version))
         self.version = version
+
+    async def generate(self, *_: Any) -> None:
+        raise self.failure
+
+    async def check_health(self) -> None:
+        raise self.failure
 
     def stop(self) -> None:
         pass
@@ -84,6 +91,19 @@ async def push(replica: PolicyReplica, version: int, serial: int) -> None:
 
 def play(scene: Any) -> None:
     asyncio.run(asyncio.wait_for(scene(), 20))
+
+
+@pytest.mark.parametrize(("kind", "leaves"), [("infra_error", True), ("data_error", False)])
+def test_a_solver_whose_engine_died_leaves_and_one_that_was_asked_too_much_stays(ended, kind, leaves):
+    async def scene():
+        solver = Solver.__new__(Solver)
+        PolicyReplica.__init__(solver, "", config.Engine(), 0, None, None)
+        solver._engine.failure = Failure("no more", kind)
+        with pytest.raises(Failure, match="no more"):
+            await solver._complete([1], 1, config.Sampling(), 0)
+
+    play(scene)
+    assert ended == [1] * leaves
 
 
 def test_what_was_pushed_is_not_pulled_and_what_was_missed_is(ended):

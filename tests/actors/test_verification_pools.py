@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 
 import pytest
 
+from actors.calls import answer
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.sandbox_pool import SandboxPool
 from pipeline import config
-from pipeline.records import Problem
+from pipeline.records import Failure, Problem
 from tests.actors.pools import Boxes
 
 pytestmark = pytest.mark.engine
@@ -39,13 +42,45 @@ def pools():
     solver = deploy("solver", Boxes, answers=("51", r"\sqrt{8}", None, "50"))
     committee = deploy("committee", Committee, config=config.Committee(), sandbox=sandbox, solver=solver)
     prober = deploy("prober", Prober, config=config.Prober(), solvers={"small": solver}, sandbox=sandbox)
-    yield committee, prober
+    yield committee, prober, deploy
     serve.shutdown()
     ray.shutdown()
 
 
+class Slow:
+    """Work that takes for ever, and what became of it."""
+
+    def __init__(self):
+        self.ended = []
+
+    async def work(self):
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+
+    async def told(self):
+        return self.ended
+
+
+def test_what_nobody_waits_for_any_more_ends_in_its_replica(pools):
+    _, _, deploy = pools
+    slow = deploy("slow", Slow)
+
+    async def scene():
+        with pytest.raises(Failure, match=r"^slow: no answer within 0.5 s$"):
+            await answer(slow.work.remote(), "slow", 0.5)
+        end = time.monotonic() + 20
+        while not (ended := await slow.told.remote()) and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+        return ended
+
+    assert asyncio.run(scene()) == ["cancelled"]
+
+
 def test_the_committee_judges_through_its_pools(pools):
-    committee, _ = pools
+    committee, _, _ = pools
     good, bad = committee.judge_many.remote([(GOOD, None, ("add",)), (BAD, None, ("add",))]).result(timeout_s=60)
     assert good.accepted and not bad.accepted
     assert [v.valid for v in good.votes][:2] == [True, True] and [v.answer for v in bad.votes][:2] == ["51", "51"]
@@ -54,7 +89,7 @@ def test_the_committee_judges_through_its_pools(pools):
 
 
 def test_the_prober_probes_through_its_pools(pools):
-    _, prober = pools
+    _, prober, _ = pools
     plain = prober.probe.remote(GOOD, "small", 1).result(timeout_s=60)
     assert (plain.n, plain.correct, plain.unknown) == (8, 2, 0)
     formula = prober.probe.remote(ROOTED, "small", 1).result(timeout_s=60)

@@ -4,6 +4,7 @@ Runs are made up of the real journal, segments and files; what happens in them, 
 hypothesis."""
 
 import json
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -164,6 +165,29 @@ def test_a_journal_cut_anywhere_is_gone_on_with(length):
         write_step(run, again, 1, {key: "filtered"})
         again.commit({"issued": 1, "trained": 0, "filtered": 1, "failed": 0})
         assert accounts.audit(run)["findings"] == []
+
+
+def test_a_step_on_disk_has_its_journal_also_after_a_power_loss(tmp_path, monkeypatch):
+    """Of a file, what was there when it was last synced is what is left."""
+    run, left, real = RunDir.open(tmp_path / "run", Config()), {}, os.fsync
+
+    def sync(descriptor):
+        real(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        left[path] = path.read_bytes() if path.is_file() else b""
+
+    monkeypatch.setattr(os, "fsync", sync)
+    ledger = Ledger(run, "mgpo")
+    ledger.begin(1)
+    keys = [(name, ledger.issue(name)) for name in ("mgpo-000001-0", "mgpo-000001-1")]
+    write_step(run, ledger, 1, dict.fromkeys(keys, "trained"))  # and the power goes, before it is committed
+    run.close()
+    journal = journal_path(run, "mgpo", 1)
+    journal.write_bytes(left.get(journal, b""))
+    again = RunDir.open(tmp_path / "run", Config())
+    assert accounts.audit(again)["findings"] == []
+    assert run.path("steps", "mgpo") in left  # so that the directory's name is not lost once the ledger counts on it
+    again.close()
 
 
 def test_a_step_whose_attempts_do_not_all_end_is_not_written(tmp_path):

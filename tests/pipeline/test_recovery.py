@@ -171,6 +171,19 @@ def test_whatever_fails_because_one_died_is_its_loss():
         guarded({"StepFeed": Actor("well")}, work())
 
 
+def test_a_serve_that_does_not_answer_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("pipeline.cluster._SERVE_S", 0.05)
+    release = threading.Event()
+
+    async def scene():
+        cluster = Cluster(load(None))
+        with pytest.raises(Lost, match=r"^Serve's controller has not answered for 0.05 s$"):
+            await cluster._serve(release.wait, 20)
+        release.set()
+
+    asyncio.run(scene())
+
+
 def test_one_that_is_busy_is_not_dead():
     async def work():
         await asyncio.sleep(2.5)
