@@ -8,7 +8,8 @@ the proposer pool has as many as it takes: an episode that is back makes room fo
 probe still need. It waits for the pools, each call with a deadline. Where infrastructure fails, the one call is made
 again, up to `episode.attempts` times: a new episode under a new attempt number, but the same episode is judged and
 probed again. A task that never got an answer comes back as an episode with outcome `infra_error`, it is never lost.
-Each attempt is in the ledger before it is sent. Token arrays do not pass through here.
+Each attempt is in the ledger before it is sent. The text of an episode passes through here (to be judged, and written
+down); token arrays do not.
 
 A task whose worker died under it may be what killed it. Its last attempt runs with no other such task beside it; if
 the worker dies again, the task is quarantined: its input is saved, and it counts as failed. So is a problem under which

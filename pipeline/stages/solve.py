@@ -94,9 +94,19 @@ async def _step(
     groups = [f"solve-{step:06d}-{i:04d}" for i in range(len(chosen))]
     ledger.begin(step)
 
+    asked_at: dict[str, float] = {}
+    dog.queues = lambda: _under_way(asked_at)
+
     async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any] | Failure:
         """The completions of a group, or why there are none."""
         group, problem = numbered
+        asked_at[group] = time.monotonic()
+        try:
+            return await insist(group, problem)
+        finally:
+            del asked_at[group]
+
+    async def insist(group: str, problem: dict[str, Any]) -> list[Any] | Failure:
         deaths: list[str] = []
         for again in range(1, context.config.episode.attempts + 1):
             # The completions of a group are issued together, so their attempt numbers are the same.
@@ -163,6 +173,13 @@ async def _step(
     left_out = [key for key, end in ends.items() if end != "trained"]
     await answer(buffer.drop.remote(left_out), "rollout buffer", 60)
     return facts
+
+
+def _under_way(asked_at: dict[str, float]) -> str:
+    if not asked_at:
+        return ""
+    oldest = min(asked_at, key=lambda group: asked_at[group])
+    return f"student {len(asked_at)}; oldest {oldest}, {time.monotonic() - asked_at[oldest]:.0f} s"
 
 
 def _choose(context: Context, problems: list[Any], step: int) -> list[Any]:
