@@ -154,8 +154,9 @@ async def _step(
             ends[key] = "trained"
             rows.append((key, [0.0], float(outcome == "equal")))
     if not rows:
-        whys = [str(group) for group in asked if isinstance(group, Failure)]
-        raise Failure("; ".join([f"solve: no answer of step {step} could be judged", *whys[:1]]), "infra_error")
+        whys = [group for group in asked if isinstance(group, Failure)]
+        kind = Lost if any(isinstance(why, Lost) for why in whys) else Failure
+        raise kind("; ".join([f"solve: no answer of step {step} could be judged", *map(str, whys[:1])]), "infra_error")
     facts = {
         "reward": mean([reward for _, _, reward in rows]),
         "unknown": float(judged.count("unknown")),

@@ -79,6 +79,12 @@ def test_an_answer_that_was_lost_is_asked_for_again_under_the_next_number(tmp_pa
     assert student.buffer._waiting == {}
 
 
+def test_a_step_whose_replicas_all_died_may_begin_again(tmp_path, monkeypatch):
+    student = Student({str(n): [Lost("its replica is gone")] for n in range(4)})
+    with pytest.raises(Lost, match="no answer of step 1 could be judged; its replica is gone"):
+        step(tmp_path, student, monkeypatch)
+
+
 def test_a_step_without_any_answer_ends_the_run_with_the_cause_and_is_not_written(tmp_path, monkeypatch):
     student = Student({str(n): [Failure("prompt of 999 tokens", "data_error")] for n in range(4)})
     with pytest.raises(Failure, match=r"^solve: no answer of step 1 could be judged; prompt of 999 tokens$"):
