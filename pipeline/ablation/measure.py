@@ -23,13 +23,13 @@ from pipeline.ledger import Ledger
 from pipeline.records import Episode, Probe, Verdict
 from pipeline.stages.synthesize import judged_in
 from pipeline.stream import Judged, Stream
-from pipeline.summary import ends, raise_if_all_failed, summarize
+from pipeline.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_heldout, make_tasks
 
 METRICS = {
     "verified_rate": "share of episodes whose problem the committee accepts",
     "difficulty": "1 - Pass@k of the accepted, by the fixed prober",
-    "hard_yield_per_1k": "accepted problems, each weighted by 1 - Pass@k, per 1,000 generated tokens",
+    "hard_yield_per_1k": "accepted, distinct problems, each weighted by 1 - Pass@k, per 1,000 generated tokens",
     "diversity": "1 - mean overlap of word pairs between two accepted problems, numbers and names put aside",
     "solver": "Mean@k of a solver trained on what the arm wrote",
 }
@@ -38,8 +38,17 @@ METRICS = {
 async def run(context: Context, proposer: Path, episodes: int, downstream: int) -> dict[str, Any]:
     """Figures of one arm; `downstream` episodes are written for the solver, none with 0."""
     judged = await _write(context, "measure", proposer, make_heldout(context), episodes)
-    facts = summarize(judged)
-    kept = ("submitted_rate", "difficulty", "hard_yield_per_1k", "prune_rate", "turns", "sampled_tokens", "failed")
+    facts = summarize(judged, copies(judged, set()))
+    kept = (
+        "submitted_rate",
+        "difficulty",
+        "hard_yield_per_1k",
+        "duplicate_rate",
+        "prune_rate",
+        "turns",
+        "sampled_tokens",
+        "failed",
+    )
     figures: dict[str, Any] = {"verified_rate": facts["accepted_rate"]} | {name: facts[name] for name in kept}
     questions = [j.episode.submitted.question for j in judged if j.accepted and j.episode.submitted]
     if not questions:

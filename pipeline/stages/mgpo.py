@@ -30,10 +30,10 @@ from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.gauges import showing
-from pipeline.ledger import Ledger
+from pipeline.ledger import Key, Ledger
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import commonest_failure, ends, raise_if_all_failed, staleness, summarize
+from pipeline.summary import commonest_failure, copies, ends, raise_if_all_failed, staleness, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import beside, spec_for, start
 from trainers.spec import TrainSummary
@@ -95,7 +95,14 @@ class Producer:
         self._context, self._stream, self._ledger, self._dog = context, stream, ledger, dog
         self._curriculum: Curriculum = make_curriculum(context)
         self._ladder = probing.Ladder()
-        self._seen: set[str] = set()
+        # What a teacher wrote is known too: reciting it is no new problem.
+        self._seen = {
+            v.problem_id
+            for stage in ("sft", "mgpo")
+            for folder in context.run.steps(stage)
+            for v in read_records(folder / "verdicts.parquet", Verdict)
+            if v.accepted
+        }
         judge = context.config.reward.judge
         self._judge = ReflectionJudge(judge) if judge else None
         steps = context.run.steps("mgpo")
@@ -103,9 +110,6 @@ class Producer:
             state = json.loads((steps[-1] / "state.json").read_text())
             self._curriculum.restore(state["curriculum"])
             self._ladder = probing.Ladder.model_validate(state["ladder"])
-            self._seen = {
-                v.problem_id for s in steps for v in read_records(s / "verdicts.parquet", Verdict) if v.accepted
-            }
 
     async def step(self, step: int) -> dict[str, float]:
         """Play, judge, reward and write one step; returns its metrics."""
@@ -120,9 +124,9 @@ class Producer:
         at_once = 2 * c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
         raise_if_all_failed("mgpo", judged)
-        duplicates = self._duplicates(judged)
-        rows = await self._credited(judged, self._rows(judged, duplicates, oldest=step - 1 - c.mgpo.max_staleness))
-        facts = summarize(judged, len(duplicates)) | {
+        copied = copies(judged, self._seen)
+        rows = await self._credited(judged, self._rows(judged, copied, oldest=step - 1 - c.mgpo.max_staleness))
+        facts = summarize(judged, copied) | {
             "reward": mean([terminal for _, _, terminal in rows]),
             "rollout_s": time.monotonic() - start,
             "retries": self._stream.retries - retries,
@@ -134,7 +138,7 @@ class Producer:
         facts |= staleness(judged, step)
         facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
-        self._learn(judged)
+        self._learn(judged, copied)
         trained = [key for key, _, _ in rows]
         if not rows:  # before the step is written: it would be read again, and there would be nothing in it to train
             failed = sum(j.failed for j in judged)
@@ -169,21 +173,11 @@ class Producer:
             self._dog.beat(f"episodes of {task.group_id.rpartition('-')[0]}")
         return judged
 
-    def _duplicates(self, judged: list[Judged]) -> set[tuple[str, int]]:
-        """Accepted problems that the run has had before: in reading order, only the first of its text counts."""
-        duplicates = set()
-        for j in judged:
-            if j.accepted and j.verdict:
-                if j.verdict.problem_id in self._seen:
-                    duplicates.add(j.key)
-                self._seen.add(j.verdict.problem_id)
-        return duplicates
-
-    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]], oldest: int) -> list[Any]:
+    def _rows(self, judged: list[Judged], copied: set[Key], oldest: int) -> list[Any]:
         """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
         `oldest`, in groups of two and more.
 
-        A duplicate is worth what a rejected problem is: nothing is gained by writing it again (our choice).
+        A copy is worth what a rejected problem is: nothing is gained by writing it again (our choice).
         """
         reward = self._context.config.reward
         sizes: dict[str, int] = {}
@@ -194,25 +188,32 @@ class Producer:
             (
                 j.key,
                 rewards.process(j.episode, reward),
-                0.0 if j.key in duplicates else rewards.terminal(j.verdict, j.probe, reward),
+                0.0 if j.key in copied else rewards.terminal(j.verdict, j.probe, reward),
             )
             for j in usable
             if sizes[j.episode.task.group_id] >= 2
         ]
 
     async def _credited(self, judged: list[Judged], rows: list[Any]) -> list[Any]:
-        """The rows, with what the judge of reflections adds to the process rewards."""
+        """The rows, with what the judge of reflections adds to the process rewards: to all of them, or where it cannot
+        be reached to none, because members of a group are compared."""
         if self._judge is None:
             return rows
         self._dog.beat("the judge of reflections")
         episodes = {j.key: j.episode for j in judged}
-        credit = await map_bounded(self._judge.credit, [episodes[key] for key, _, _ in rows], len(rows))
+        try:
+            credit = await map_bounded(self._judge.credit, [episodes[key] for key, _, _ in rows], len(rows))
+        except Failure as e:
+            if e.kind != "infra_error":
+                raise
+            self._context.progress.say("mgpo", f"{e}; this step goes without the judge's credit")
+            return rows
         return [
             (key, tuple(map(sum, zip(process, more, strict=True))), terminal)
             for (key, process, terminal), more in zip(rows, credit, strict=True)
         ]
 
-    def _learn(self, judged: list[Judged]) -> None:
+    def _learn(self, judged: list[Judged], copied: set[Key]) -> None:
         """Move the curriculum and the ladder of probers, in the order of the tasks."""
         groups: dict[str, list[Judged]] = {}
         for j in judged:
@@ -220,9 +221,8 @@ class Producer:
         for members in groups.values():
             task: Task = members[0].episode.task
             played = [j for j in members if not j.failed]
-            self._curriculum.update(
-                task.category, [s.id for s in task.skills], sum(j.accepted for j in played), len(played)
-            )
+            wins = sum(j.accepted and j.key not in copied for j in played)
+            self._curriculum.update(task.category, [s.id for s in task.skills], wins, len(played))
         for j in judged:
             if j.probe is not None:
                 self._ladder, switch = probing.observe(self._ladder, j.probe, self._context.config.prober)

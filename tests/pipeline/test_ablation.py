@@ -228,7 +228,8 @@ def stubs(monkeypatch, tmp_path):
         if context.run.result(name) is None:
             calls.append(f"{where}: {name}")
             if name == "acquire":
-                context.run.path("skills", "one").mkdir(parents=True)
+                for part in (("skills", "one"), ("steps", "sft", "000001"), ("ledger", "sft")):
+                    context.run.path(*part).mkdir(parents=True)
             context.run.finish(name, {"checkpoint": f"{where}/{name}"}, 1.0)
         return context.run.result(name)["result"]
 
@@ -265,7 +266,8 @@ def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_
     ]  # fmt: skip
     made = config_files.load(tmp_path / "a" / "arms" / "grpo" / "0" / "config.yaml")
     assert (made.mgpo.objective.name, made.seed) == ("grpo", 0)
-    assert (tmp_path / "a" / "arms" / "grpo" / "0" / "skills" / "one").is_dir()
+    arm = tmp_path / "a" / "arms" / "grpo" / "0"
+    assert (arm / "skills" / "one").is_dir() and (arm / "steps" / "sft" / "000001").is_dir()
 
 
 def test_an_arm_without_a_part_has_a_teacher_without_it(tmp_path, stubs):
