@@ -60,6 +60,12 @@ class Judged:
         undecided = self.verdict is not None and self.verdict.decision == "undecided"
         return undecided or self.episode.outcome.kind not in ("ok", "model_error")
 
+    @property
+    def failed_by_infra(self) -> bool:
+        """Failed in all attempts, and not because of what the model or the data were."""
+        lost = self.verdict is not None and _lacks_votes(self.verdict)
+        return lost or self.episode.outcome.kind == "infra_error"
+
 
 class Stream:
     """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `before`: accounts of
