@@ -114,8 +114,12 @@ class Stream:
         return {**depths, "oldest_s": time.monotonic() - oldest, **self.accounts()}
 
     def accounts(self) -> dict[str, int]:
-        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk."""
-        return dict(self._counts) | {"live": self._counts["issued"] - sum(self._counts[end] for end in ENDS)}
+        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk.
+
+        What is live the ledger says, which does not know these counts: issued = trained + filtered + failed + live is
+        a check on both.
+        """
+        return dict(self._counts) | {"live": self._ledger.live}
 
     def settle(self, account: Mapping[str, int]) -> None:
         """A step is committed, with this account: its attempts have their ends."""
