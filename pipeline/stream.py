@@ -60,6 +60,12 @@ class Judged:
         undecided = self.verdict is not None and self.verdict.decision == "undecided"
         return undecided or self.episode.outcome.kind not in ("ok", "model_error")
 
+    @property
+    def failed_by_infra(self) -> bool:
+        """Failed in all attempts, and not because of what the model or the data were."""
+        lost = self.verdict is not None and _lacks_votes(self.verdict)
+        return lost or self.episode.outcome.kind == "infra_error"
+
 
 class Stream:
     """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `before`: accounts of
@@ -108,8 +114,12 @@ class Stream:
         return {**depths, "oldest_s": time.monotonic() - oldest, **self.accounts()}
 
     def accounts(self) -> dict[str, int]:
-        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk."""
-        return dict(self._counts) | {"live": self._counts["issued"] - sum(self._counts[end] for end in ENDS)}
+        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk.
+
+        What is live the ledger says, which does not know these counts: issued = trained + filtered + failed + live is
+        a check on both.
+        """
+        return dict(self._counts) | {"live": self._ledger.live}
 
     def settle(self, account: Mapping[str, int]) -> None:
         """A step is committed, with this account: its attempts have their ends."""

@@ -46,8 +46,9 @@ async def _through_losses(context: Context, name: str) -> dict[str, Any]:
                 left, before = config.max_stage_restarts, reached
             if left == 0 or (isinstance(e, Stalled) and config.on_stall == "fail"):
                 raise
-            # Pools may go on where a trainer brings the weights again, unless sparing them has not helped.
-            whole = name not in _PUBLISHING or left < config.max_stage_restarts
+            # Pools may go on where a trainer brings the weights again, unless sparing them has not helped, or nothing
+            # moves any more: what hangs is one of them as likely as not.
+            whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
             left -= 1
             context.progress.say(name, f"{e}; begins again from what is on disk")
             await context.cluster.restart(whole)
