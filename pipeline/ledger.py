@@ -53,7 +53,8 @@ class Entry(Record):
 
 
 class Ledger:
-    """One stage's. `begin` a step, then issue; `segment` inside the step's directory, `commit` when that is whole."""
+    """One stage's. `begin` a step, then issue; `segment` inside the step's directory, `commit` when that is whole.
+    Steps that are under way side by side have one each."""
 
     def __init__(self, run: RunDir, stage: str):
         self._run, self._stage = run, stage
@@ -63,7 +64,8 @@ class Ledger:
 
     def begin(self, step: int) -> None:
         """Open the journal of a step that is not on disk yet. What an earlier process issued for it has failed."""
-        if step > 1 and not self._reopen(step - 1).committed:
+        before = self._run.path("steps", self._stage, f"{step - 1:06d}")
+        if before.is_dir() and not self._reopen(step - 1).committed:
             self._append("commit")  # that process died between the directory's rename and this line
         journal = self._reopen(step)
         self._last, self._open = journal.last_attempts(), set()

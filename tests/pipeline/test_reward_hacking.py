@@ -167,9 +167,8 @@ def played(root, steps, *sets):
                             for s in SKILLS
                         ]
                     ).save(directory.path("skills"))  # fmt: skip
-                ledger = Ledger(directory, "mgpo")
-                stream = Stream(config, pools, pools, pools, pools, ledger)
-                asyncio.run(Producer(context, stream, ledger, SimpleNamespace(beat=lambda _: None)).step(number))
+                stream = Stream(config, pools, pools, pools, pools, Ledger(directory, "mgpo"))
+                asyncio.run(Producer(context, stream, SimpleNamespace(beat=lambda _: None)).step(number))
                 found.append(pools)
         finally:
             directory.close()
