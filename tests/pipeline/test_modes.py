@@ -18,7 +18,7 @@ pytestmark = pytest.mark.engine  # a small Ray
 
 STEPS = 6
 SIZES = (f"mgpo.steps={STEPS}", "mgpo.groups=3", "mgpo.group_size=4", "committee.spot_checks=0")
-BALANCED = Pace(tick_s=0.002, tokens=10, tool_s=0.01, judge_s=0.01, probe_s=0.01, train_s=0.1, update_s=0.01)
+PLAYING_LONGEST = Pace(tick_s=0.002, tokens=40, tool_s=0.01, judge_s=0.01, probe_s=0.01, train_s=0.1, update_s=0.01)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,14 +49,14 @@ def overlapping(log):
 
 
 def test_on_policy_they_alternate(tmp_path):
-    found, log = play(tmp_path / "run", 0, BALANCED)
+    found, log = play(tmp_path / "run", 0, PLAYING_LONGEST)
     assert len(log.trained) == STEPS and overlapping(log) == 0
     assert behind(found) == [0] * (STEPS * 12)
     assert all(len(set(versions)) == 1 for *_, versions in log.played)
 
 
 def test_with_staleness_they_overlap_and_the_bound_holds(tmp_path):
-    found, log = play(tmp_path / "run", 1, BALANCED)
+    found, log = play(tmp_path / "run", 1, PLAYING_LONGEST)
     assert overlapping(log) >= STEPS // 2  # two steps begin at once, and the trainer takes them one by one
     ages = behind(found)
     assert len(ages) == STEPS * 12 and set(ages) == {0, 1}  # step 1 has nothing older than itself
