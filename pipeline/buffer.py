@@ -4,7 +4,9 @@
 
 Consumes rollouts that replicas send straight to it; produces step files when the driver asks. It waits for nobody.
 
-Invariant: a rollout is in memory from `put` until `write` or `drop`, never longer; a retried call changes nothing.
+Invariant: steps come one after another, and when one ends (`write`, `clear`) nothing stays in memory. What an attempt
+that was given up sends after it was dropped is of no use to anybody, and goes when the step ends, or the next one. A
+retried call changes nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +39,13 @@ class RolloutBuffer:
         for key in keys:
             self._waiting.pop(key, None)
 
+    async def clear(self) -> None:
+        """A step has ended: forget all rollouts, also those that came too late to be dropped by name."""
+        self._waiting.clear()
+
     async def write(self, folder: str, rows: Sequence[tuple[Key, Sequence[float], float]]) -> int:
-        """Write `rows` (key, process rewards, terminal reward) as rollouts.parquet; returns their token count.
+        """End a step: write `rows` (key, process rewards, terminal reward) as rollouts.parquet, forget all; returns
+        the token count.
 
         Raises Failure if a rollout has never arrived, has other actions than rewards, or the disk does not take it;
         the rollouts stay here then.
@@ -47,7 +54,7 @@ class RolloutBuffer:
             [self._rewarded(key, process, terminal) for key, process, terminal in rows], schema=Rollout.schema_arrow()
         )
         await asyncio.to_thread(_write, table, Path(folder) / "rollouts.parquet")
-        await self.drop([key for key, _, _ in rows])
+        await self.clear()
         return sum(len(row) for row in table.column("token_ids"))
 
     def _rewarded(self, key: Key, process: Sequence[float], terminal: float) -> pa.RecordBatch:

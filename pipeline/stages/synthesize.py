@@ -72,7 +72,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
                 judged = await map_bounded(one, tasks, size)
                 raise_if_all_failed("synthesize", judged)
-                await stream.drop(judged)
+                await stream.clear()
                 before, duplicates = len(seen), 0
                 for j in judged:
                     if j.accepted and j.verdict:
