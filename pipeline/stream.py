@@ -250,6 +250,11 @@ class Stream:
         if self._sink is not None and judged:
             await answer(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
 
+    async def clear(self) -> None:
+        """Forget all rollouts: a step has ended of which none is kept."""
+        if self._sink is not None:
+            await answer(self._sink.clear.remote(), "rollout buffer", 60)
+
 
 def _lacks_votes(verdict: Verdict) -> bool:
     """Undecided because votes were lost to infrastructure."""

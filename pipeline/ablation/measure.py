@@ -72,9 +72,14 @@ def _pairs(question: str) -> frozenset[tuple[str, str]]:
 
 
 async def _write(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
-    """Play and judge `episodes` tasks: one atomic step, so an interrupted one is played again as a whole."""
+    """Play and judge `episodes` tasks: one atomic step, so one that was interrupted, or lost a process, is played again
+    as a whole."""
     if done := context.run.steps(name):
         return list(judged_in(done[0]))
+    return await stages.through_losses(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
+
+
+async def _step(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
     config, cluster = context.config, context.cluster
     writer, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
     ledger = Ledger(context.run, name)
@@ -84,16 +89,18 @@ async def _write(context: Context, name: str, proposer: Path, curriculum: Curric
     tasks = make_tasks(context, curriculum, name, 1, groups=episodes, size=1)
     with context.progress.stage(name, episodes, "episode") as progress:
         async with watchdog(name, config.watchdog_s) as dog:
+            dog.queues = stream.queues
 
             async def one(task: Any) -> Judged:
                 judged = await stream.judged(task, fixed)
                 progress.advance(1)
-                dog.beat("episodes, verdicts and probes")
+                if not judged.failed:
+                    dog.beat("episodes, verdicts and probes")
                 return judged
 
             judged = await map_bounded(one, tasks, config.synthesize.in_flight)
             raise_if_all_failed(name, judged)
-            await stream.drop(judged)
+            await stream.clear()
         progress.advance(0, accepted=mean([float(j.accepted) for j in judged if not j.failed]))
     with context.run.new_step(name, 1) as folder:
         write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)

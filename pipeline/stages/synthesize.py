@@ -72,7 +72,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
                 judged = await map_bounded(one, tasks, size)
                 raise_if_all_failed("synthesize", judged)
-                await stream.drop(judged)
+                await stream.clear()
                 before = len(seen)
                 facts = summarize(judged, copies(judged, seen))
                 facts |= await stream.spot_check(judged, context.seed("synthesize", wave, "spot"))
