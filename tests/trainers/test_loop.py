@@ -38,12 +38,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_qwen3(tmp_path_factory.mktemp("model") / "base")
 
 
+class Deadly:
+    """Whoever unpickles it is gone, as if the kernel had killed it for memory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)",)
+
+
 @ray.remote(num_cpus=0)
 class MemoryFeed:
-    """Serves the same rollouts for a step however often it is asked; whole groups, dealt round the ranks."""
+    """Serves the same rollouts for a step however often it is asked; whole groups, dealt round the ranks. `kill` names
+    the (rank, step) that is served a deadly batch the first time."""
 
-    def __init__(self, steps: dict[int, list[Rollout]], fail_at: int | None = None):
-        self.steps, self.fail_at = steps, fail_at
+    def __init__(
+        self, steps: dict[int, list[Rollout]], fail_at: int | None = None, kill: tuple[int, int] | None = None
+    ):
+        self.steps, self.fail_at, self.kill = steps, fail_at, kill
         self.asked: list[tuple[int, int]] = []
         self.done: dict[int, dict[str, float]] = {}
 
@@ -51,6 +61,9 @@ class MemoryFeed:
         self.asked.append((rank, step))
         if step == self.fail_at:
             raise Failure(f"no progress for 1 s: waited for step {step}", "infra_error")
+        if (rank, step) == self.kill:
+            self.kill = None
+            return StepWork(step=step, batches=[Deadly()])
         if step not in self.steps:
             return None
         groups = sorted({r.group_id for r in self.steps[step]})
@@ -181,6 +194,28 @@ def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_
     torch.testing.assert_close(model.state_dict()["model.norm.weight"], expected["model.norm.weight"])
     assert (summary.checkpoint / "tokenizer.json").read_text() == "{}"
     assert len(list((tmp_path / "run").glob("step-*"))) == 2
+
+
+def test_a_killed_worker_comes_back_at_the_checkpoint_and_the_run_ends_as_if_nothing_had_happened(
+    base: Path, tmp_path: Path, uninterrupted: tuple[Any, Any, Any]
+) -> None:
+    """Rank 1 dies when step 3 is trained and published, and step 2 is the last checkpoint."""
+    whole, _, whole_weights = uninterrupted
+    feed, weights = MemoryFeed.remote(mgpo_steps(STEPS), kill=(1, 4)), MemoryWeights.remote()
+    summary = train(spec_of(base, tmp_path, "killed", workers=2, zero_stage=3), feed, weights)
+    asked, done = ray.get(feed.history.remote())
+    assert [step for rank, step in asked if rank == 1] == [1, 2, 3, 4, 3, 4, 5]
+    assert sorted(done) == [1, 2, 3, 4] and summary.step == whole.step
+    resumed, expected = (load_file(s.checkpoint / "model.safetensors") for s in (summary, whole))
+    assert resumed.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(resumed[name], expected[name], rtol=1e-5, atol=1e-6, msg=name)
+    for version in range(1, STEPS + 1):  # a version is published once (the store asserts it), and is the same
+        ours, theirs = tensors_of(weights, version), tensors_of(whole_weights, version)
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6, msg=f"{version} {name}")
+    state = json.loads((summary.checkpoint / "trainer" / "state.json").read_text())
+    assert state["rollouts"] == sum(len(rollouts) for rollouts in mgpo_steps(STEPS).values())
 
 
 def test_sft_learns_its_trajectories_by_heart_and_leaves_the_tools_words_alone(base: Path, tmp_path: Path) -> None:
