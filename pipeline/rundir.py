@@ -24,8 +24,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipeline import config_files
 from pipeline.config import Config
 from pipeline.records import Failure
@@ -39,6 +37,11 @@ _PLACEMENT = {
     *("on_stall", "max_stage_restarts", "mirror"),
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
+
+_NO_PLACE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 MIRRORED = ".mirror.json"
 """What the directory knows of its mirror: the manifests that it descends from, and whether it is being restored."""
@@ -96,7 +99,11 @@ class RunDir:
     @classmethod
     def read(cls, root: Path) -> tuple[RunDir, Config]:
         """An existing run directory without taking it, for reports. Raises Failure if it holds no run."""
-        if not (root / "config.yaml").is_file():
+        try:
+            found = (root / "config.yaml").is_file()
+        except OSError as e:
+            raise Failure(f"run directory {root}: {e.strerror}; expected the directory of a run") from None
+        if not found:
             raise Failure(f"run directory {root}: holds no config.yaml; expected the directory of a run")
         return cls(root, -1), config_files.load(root / "config.yaml")
 
@@ -242,15 +249,15 @@ def writing(path: Path) -> Iterator[None]:
             raise Failure(
                 f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
             ) from None
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        if e.errno in _NO_PLACE:
             raise Failure(f"{path}: {os.strerror(e.errno)}; expected a directory this user may write to") from None
         raise
 
 
 def _config_in(where: str, content: bytes) -> dict[str, Any]:
     try:
-        before = yaml.safe_load(content.decode())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        before = config_files.parse(content.decode())
+    except (config_files.NotYAML, UnicodeDecodeError):
         before = None
     if not isinstance(before, dict):
         raise Failure(f"{where}: not the config that the run wrote; restore it, or take another --run-dir")
