@@ -254,7 +254,8 @@ def _shm(store_mb: int) -> Check:
 
 
 def _disk(name: str, path: Path) -> Check:
-    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    # Unlike Path's, this `exists` says no of what lies in a closed folder.
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         return Check(name, "fail", f"{there} is not writable", "name a directory that this user may write to")
     usage = shutil.disk_usage(there)
