@@ -158,6 +158,8 @@ def main(argv: list[str] | None = None) -> None:
             print(f"propose: {type(e).__name__}: {e} (this is a fault in propose; traceback: {path})", file=sys.stderr)
             code = 1
     sys.stdout.flush()
+    if code == 130:
+        os._exit(code)  # threads that wait for slow storage are waited for otherwise
     sys.exit(code)
 
 

@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -42,6 +43,9 @@ _NO_PLACE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 }
+
+_LAST_S = 5.0
+"""What a mirror gets after an interrupt."""
 
 MIRRORED = ".mirror.json"
 """What the directory knows of its mirror: the manifests that it descends from, and whether it is being restored."""
@@ -108,12 +112,12 @@ class RunDir:
         return cls(root, -1), config_files.load(root / "config.yaml")
 
     def close(self) -> None:
-        """Let the next process in, with the mirror brought up to date. Raises Failure where that fails; beside another
-        error it is only told."""
+        """Let the next process in, with the mirror brought up to date, as far as an interrupt leaves time for it.
+        Raises Failure where that fails; beside another error it is only told."""
         ended_by = sys.exception()
         try:
             if self._mirror is not None:
-                self._mirror.close()
+                self._mirror.close(_LAST_S if isinstance(ended_by, KeyboardInterrupt) else math.inf)
         except Failure as e:
             if ended_by is None:
                 raise

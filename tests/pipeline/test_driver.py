@@ -90,7 +90,7 @@ WAITING = """
         null = subprocess.DEVNULL
         child = subprocess.Popen(["sleep", "600"], start_new_session=True, stdout=null, stderr=null)
         print(child.pid, file=sys.__stdout__, flush=True)
-        await asyncio.sleep(600)
+        {wait}
 
     driver.Cluster, stages.run = Cluster, run
     {more}
@@ -99,10 +99,11 @@ WAITING = """
 """
 
 
-def start(folder, close="pass", more=""):
+def start(folder, close="pass", more="", wait="await asyncio.sleep(600)", sets=()):
     """A run that waits in a stage, with a child in a session of its own."""
+    code = textwrap.dedent(WAITING).format(close=close, more=more, wait=wait)
     ours = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(WAITING).format(close=close, more=more), "mgpo", "--run-dir", "r"],
+        [sys.executable, "-c", code, "mgpo", "--run-dir", "r", *sets],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
@@ -135,6 +136,49 @@ def test_closing_that_hangs_is_ended(tmp_path):
     assert ours.returncode == 130
     assert err.splitlines()[-1].startswith("propose: the processes of this run did not end")
     assert gone(child)
+
+
+DEAF = """
+        while True:
+            try:
+                await asyncio.sleep(600)
+            except asyncio.CancelledError:
+                pass
+"""
+
+
+@pytest.mark.parametrize("wait", [DEAF, "time.sleep(600)"], ids=["swallows", "never looks"])
+def test_a_stage_that_does_not_end_when_told_is_ended(tmp_path, wait):
+    ours, child = start(tmp_path, more="driver._CLOSE_S = 0.5", wait=wait.strip())
+    ours.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = ours.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert ours.returncode == 130
+    assert err.splitlines()[-1].startswith("propose: the processes of this run did not end")
+    assert gone(child)
+    RunDir.open(tmp_path / "r", Config()).close()
+
+
+STUCK = """
+    from pathlib import Path
+    from pipeline import place, rundir
+    from tests.pipeline.storms import Storm
+    rundir._LAST_S = 0.5
+    place.resolve = Storm(Path("storage"), lambda n, what: time.sleep(600) if n > 12 else None).resolve
+"""
+
+
+def test_an_interrupt_does_not_wait_for_slow_storage(tmp_path):
+    ours, child = start(tmp_path, more=textwrap.dedent(STUCK).strip(), sets=["--set", "mirror=m"])
+    time.sleep(3)  # the mirror is under way
+    ours.send_signal(signal.SIGINT)
+    _, err = ours.communicate(timeout=30)
+    assert ours.returncode == 130
+    assert "lags behind the run directory; the same command brings it up to date" in err
+    assert err.splitlines()[-1] == "propose: interrupted; the same command goes on from here"
+    assert gone(child)
+    RunDir.open(tmp_path / "r", Config()).close()
 
 
 def test_a_second_interrupt_does_not_leave_what_the_first_was_ending(tmp_path):
