@@ -104,6 +104,8 @@ class PolicyEngine:
         if cpu:
             device = {
                 "kv_cache_memory_bytes": int(c.kv_cache_gb * 2**30),
+                # A turn is computed anew from the last whole block of the one before; the default is 128 tokens.
+                "block_size": 32,
                 # A CPU worker that takes the prompt of a seeded request in pieces dies: it rewinds the request's random
                 # generator, which CPU generators cannot.
                 "enable_chunked_prefill": False,

@@ -5,8 +5,9 @@ rollouts and episodes; and the trainer's checkpoints, which say how many steps a
 written by another process or at another moment than those it is held against.
 
 Invariant: every attempt that was issued is trained, filtered, failed or live, exactly one of them; live ones are of
-the one step that is not on disk yet; a task is trained at most once; a checkpoint has trained the rollouts of its
-steps, all of them and each once. What contradicts this is a finding: one line that names the place.
+steps that are not on disk yet, which follow those that are without a gap; a task is trained at most once; a checkpoint
+has trained the rollouts of its steps, all of them and each once. What contradicts this is a finding: one line that
+names the place.
 """
 
 from __future__ import annotations
@@ -79,8 +80,9 @@ def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
             if name in trained_in:
                 found.append(f"{stage}: {name} is trained twice, in steps {trained_in[name]} and {step}")
             trained_in[name] = step
-    if any(step > last + 1 for step in journals):
-        found.append(f"{stage}: step {max(journals)} was begun although step {last + 1} is not on disk")
+    for step in sorted(journals):
+        if step > last + 1 and step - 1 not in journals:
+            found.append(f"{stage}: step {step} was begun although step {step - 1} was not")
     _compare_with_trainer(run, stage, steps, checkpoints, found)
     totals = {k: sum(row[k] for row in steps) for k in ("tasks", "issued", *ENDS, "live", "interrupted")}
     return {"steps": steps, "totals": totals, "checkpoints": checkpoints}

@@ -4,7 +4,9 @@
 
 Consumes rollouts that replicas send straight to it; produces step files when the driver asks. It waits for nobody.
 
-Invariant: a rollout is in memory from `put` until `write` or `drop`, never longer; a retried call changes nothing.
+Invariant: a rollout is in memory from `put` until `write` or `drop`, or for so many steps as may be under way side by
+side: what an attempt that was given up sends after it was dropped is of no use to anybody, and goes with the steps that
+end. A retried call changes nothing.
 """
 
 from __future__ import annotations
@@ -24,21 +26,32 @@ Key = tuple[str, int]
 
 
 class RolloutBuffer:
-    """Ray actor, one a run."""
+    """Ray actor, one a run. While a step is under way, `ahead` later ones may be."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int = 0) -> None:
+        self._ahead = ahead
         self._waiting: dict[Key, pa.RecordBatch] = {}
+        self._came: dict[Key, int] = {}
+        """How many steps had ended when a rollout came."""
+        self._ended = 0
 
     async def put(self, episode_id: str, attempt: int, batch: pa.RecordBatch) -> None:
         """Take the one-row rollout of an episode. The same key again replaces it: a retried call is harmless."""
         self._waiting[episode_id, attempt] = batch
+        self._came[episode_id, attempt] = self._ended
 
     async def drop(self, keys: Sequence[Key]) -> None:
         for key in keys:
             self._waiting.pop(key, None)
+            self._came.pop(key, None)
+
+    async def clear(self) -> None:
+        """Forget all: what was under way has ended, and nothing of it is kept."""
+        await self.drop(list(self._waiting))
 
     async def write(self, folder: str, rows: Sequence[tuple[Key, Sequence[float], float]]) -> int:
-        """Write `rows` (key, process rewards, terminal reward) as rollouts.parquet; returns their token count.
+        """End a step: write `rows` (key, process rewards, terminal reward) as rollouts.parquet; returns their token
+        count.
 
         Raises Failure if a rollout has never arrived, has other actions than rewards, or the disk does not take it;
         the rollouts stay here then.
@@ -47,7 +60,9 @@ class RolloutBuffer:
             [self._rewarded(key, process, terminal) for key, process, terminal in rows], schema=Rollout.schema_arrow()
         )
         await asyncio.to_thread(_write, table, Path(folder) / "rollouts.parquet")
+        self._ended += 1
         await self.drop([key for key, _, _ in rows])
+        await self.drop([key for key, ended in self._came.items() if self._ended - ended > self._ahead])
         return sum(len(row) for row in table.column("token_ids"))
 
     def _rewarded(self, key: Key, process: Sequence[float], terminal: float) -> pa.RecordBatch:

@@ -33,6 +33,7 @@ from pipeline.config import Config
 from pipeline.ledger import Journal
 from pipeline.records import Failure
 from pipeline.rundir import RunDir
+from pipeline.stages.synthesize import judged_in
 
 KINDS = {
     "proposer": "ray::ServeReplica:*-proposer:",
@@ -41,6 +42,7 @@ KINDS = {
     "committee": "ray::ServeReplica:*-committee:",
     "prober": "ray::ServeReplica:*-prober:",
     "solver": "ray::ServeReplica:*-solver-0:",
+    "solver-engine": "VLLM::EngineCore",
     "buffer": "ray::RolloutBuffer",
     "weights": "ray::WeightStore",
     "feed": "ray::StepFeed",
@@ -53,6 +55,8 @@ KINDS = {
     "driver": "",
 }
 """Kind -> what its process title has, * for the run's name; the driver is the child itself."""
+ENGINES = {"engine": "proposer", "solver-engine": "solver"}
+"""An engine's kind -> that of the replica whose child it is, and which gives itself up without it."""
 TRAINING = ("weights", "feed", "launcher", "train-controller", "train-worker")
 """Those without which samples may still come back: after them, full rate is when a step has been trained."""
 HOLDING = ("buffer", "weights", "feed", "launcher", "train-controller", "gcs", "raylet")
@@ -190,8 +194,8 @@ class Victim:
         victim = found[kind][0]
         step, log = self.step(), self._log()
         known = {p.pid for p in found[kind]}
-        if kind == "engine":  # its replica gives itself up
-            known |= {p.pid for p in found["proposer"]}
+        if kind in ENGINES:
+            known |= {p.pid for p in found[ENGINES[kind]]}
         killed, moment = time.time(), time.monotonic()
         resumed = self.resumed
         victim.send_signal(signal.SIGKILL)
@@ -255,7 +259,6 @@ class Victim:
         except psutil.Error:
             return found
         found["driver"] = [driver]
-        proposers = set()
         for process in descendants:
             try:
                 self._family[process.pid] = process.create_time()
@@ -265,12 +268,11 @@ class Victim:
                 continue
             for kind, pattern in KINDS.items():
                 head, _, tail = pattern.partition("*")
-                if kind not in ("driver", "engine") and _base(title).startswith(head) and tail in title:
+                if kind == "driver" or not (_base(title).startswith(head) and tail in title):
+                    continue
+                # A parent comes before its children.
+                if kind not in ENGINES or parent in {p.pid for p in found.get(ENGINES[kind], [])}:
                     found.setdefault(kind, []).append(process)
-                    if kind == "proposer":
-                        proposers.add(process.pid)
-            if title.startswith(KINDS["engine"]) and parent in proposers:
-                found.setdefault("engine", []).append(process)
         return found
 
     def _left(self) -> Iterator[psutil.Process]:
@@ -301,9 +303,9 @@ class Victim:
         if kind == "driver" or kind in HOLDING:
             return False
         found = self._found()
-        kinds = ("engine", "proposer") if kind == "engine" else (kind,)
+        kinds = (kind, ENGINES[kind]) if kind in ENGINES else (kind,)
         there = {p.pid for k in kinds for p in found.get(k, [])}
-        given_up = kind == "engine" and not there & known
+        given_up = kind in ENGINES and not there & known
         failed = any(e["event"] == "fail" for e in self._events(killed))
         return bool(there - known) or given_up or failed
 
@@ -358,6 +360,7 @@ def _result(
     return {
         "kills": len(kills),
         "lost": wanted - ended,
+        "failed_by_infra": sum(j.failed_by_infra for folder in run.steps("mgpo") for j in judged_in(folder)),
         "trained_twice": max(0, checkpoint["rollouts"] - totals["trained"])
         + sum(" twice" in f for f in found["findings"]),
         "findings": found["findings"],
@@ -384,11 +387,15 @@ def _result(
 
 
 def sound(result: dict[str, Any]) -> bool:
-    """Nothing lost, nothing trained twice, the ledger adds up, and the checkpoint is that of an undisturbed run."""
+    """Nothing lost, no task given up for what was killed under it, nothing trained twice, the ledger adds up, and the
+    checkpoint is that of an undisturbed run.
+
+    A task that the committee could not decide on for its own reasons has failed too, as it does in an undisturbed run.
+    """
     same = all(result["checkpoint"][name] == result["expected"][name] for name in ("step", "rollouts"))
     all_done = result["kills"] == result["planned"]
-    clean = not (result["lost"] or result["trained_twice"] or result["findings"] or result["orphans"])
-    return all_done and same and clean
+    faults = ("lost", "failed_by_infra", "trained_twice", "findings", "orphans")
+    return all_done and same and not any(result[fault] for fault in faults)
 
 
 def render(result: dict[str, Any]) -> str:
@@ -402,8 +409,9 @@ def render(result: dict[str, Any]) -> str:
             f"{row['tokens_wasted']:>15.0f}  {', '.join(row['how'])}"
         )
     lines.append(
-        f"{result['kills']} kills in {result['wall_s']:.0f} s · lost {result['lost']} · trained twice "
-        f"{result['trained_twice']} · orphans {result['orphans']} · ledger findings {len(result['findings'])}"
+        f"{result['kills']} kills in {result['wall_s']:.0f} s · lost {result['lost']} · failed by infrastructure "
+        f"{result['failed_by_infra']} · trained twice {result['trained_twice']} · orphans {result['orphans']} · "
+        f"ledger findings {len(result['findings'])}"
     )
     lines.append(f"checkpoint {result['checkpoint']}, expected {result['expected']} · ends {result['ends']}")
     return "\n".join(lines)

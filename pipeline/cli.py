@@ -112,6 +112,7 @@ CHAOS_KEYS = {
     "planned": "kills asked for",
     "kills": "processes killed",
     "lost": "rollouts that the config asks for and that have no end",
+    "failed_by_infra": "tasks that infrastructure failed in every attempt: killed under them",
     "trained_twice": "rollouts that the trainer saw twice",
     "kinds": "kind -> kills, and medians of detect_s, full_rate_s, tokens_wasted; how: replaced (the process), "
     "restarted (the stage), resumed (the same command again)",

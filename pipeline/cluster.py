@@ -241,7 +241,7 @@ class Cluster:
 
     def buffer(self) -> Any:
         """The run's rollout buffer: where every replica sends what it sampled."""
-        return self._once("buffer", RolloutBuffer, lasting=True)
+        return self._once("buffer", RolloutBuffer, self.config.mgpo.max_staleness, lasting=True)
 
     def weights(self, policy: str) -> Any:
         """The weight store of a policy (proposer, student)."""
@@ -251,9 +251,9 @@ class Cluster:
         """The process that waits for Ray Train."""
         return self._once("launcher", Launcher, lasting=False)
 
-    def _once(self, name: str, cls: type, lasting: bool) -> Any:
+    def _once(self, name: str, cls: type, *args: Any, lasting: bool) -> Any:
         if name not in self._named:
-            self._named[name] = self.actor(cls, lasting=lasting)
+            self._named[name] = self.actor(cls, *args, lasting=lasting)
         return self._named[name]
 
     # ------------------------------------------------------------ pools

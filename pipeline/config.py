@@ -343,7 +343,7 @@ class Reward(Section):
     useful_edit: float = Field(default=0.2, ge=0)
     """The edit between a failed check and the next one, which passes."""
     needless_edit: float = Field(default=-0.2, le=0)
-    """An edit that was refused or that returns to skills held before."""
+    """An edit that was refused, that returns to skills held before, or after which a check that stood fails."""
     malformed: float = Field(default=-0.3, le=0)
     """A tool call that could not be read."""
     repeated: float = Field(default=-0.2, le=0)

@@ -10,6 +10,11 @@ visible together with its rollouts, because both are in the step's directory.
 Invariant: an attempt number of a task is issued once, whatever crashes: what an earlier process left open is closed
 as failed before anything is issued again. Each line carries a checksum over itself and all lines before it, so only a
 loss of the last lines, which is what a crash does, goes unnoticed here, and is found in the segment (`accounts`).
+
+`trained` is said when the step is written, which is before the optimizer has taken it: the rollout is one that the
+trainer will see with that step. That it counts exactly once is the trainer's part: it takes the steps in order, its
+checkpoint says which it holds, and after a crash those that follow are read from the disk again, under weights that
+have not seen them.
 """
 
 from __future__ import annotations
@@ -32,7 +37,7 @@ Key = tuple[str, int]
 """(episode id, attempt)."""
 
 End = Literal["trained", "filtered", "failed"]
-"""The trainer sees it · judged, and not for the trainer · no reward can be derived."""
+"""Released to the trainer with its step · judged, and not for the trainer · no reward can be derived."""
 ENDS: tuple[End, ...] = ("trained", "filtered", "failed")
 
 SEGMENT = "ledger.parquet"
@@ -48,7 +53,8 @@ class Entry(Record):
 
 
 class Ledger:
-    """One stage's. `begin` a step, then issue; `segment` inside the step's directory, `commit` when that is whole."""
+    """One stage's. `begin` a step, then issue; `segment` inside the step's directory, `commit` when that is whole.
+    Steps that are under way side by side have one each."""
 
     def __init__(self, run: RunDir, stage: str):
         self._run, self._stage = run, stage
@@ -58,12 +64,18 @@ class Ledger:
 
     def begin(self, step: int) -> None:
         """Open the journal of a step that is not on disk yet. What an earlier process issued for it has failed."""
-        if step > 1 and not self._reopen(step - 1).committed:
+        before = self._run.path("steps", self._stage, f"{step - 1:06d}")
+        if before.is_dir() and not self._reopen(step - 1).committed:
             self._append("commit")  # that process died between the directory's rename and this line
         journal = self._reopen(step)
         self._last, self._open = journal.last_attempts(), set()
         for key in sorted(journal.open()):
             self._append("fail", key, reason=INTERRUPTED)
+
+    @property
+    def live(self) -> int:
+        """Attempts that were issued and have no end yet."""
+        return len(self._open)
 
     def _reopen(self, step: int) -> Journal:
         self.close()

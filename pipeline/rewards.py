@@ -16,6 +16,7 @@ output ends in the answer that was submitted (in anything, where nothing was). W
 | the repair between a failed check and the next one that passes: the last edit | `useful_edit` |
 | where there was no edit: the last refine turn | `reflection` |
 | an edit that was refused, or that returns to a selection of skills held before | `needless_edit` |
+| the last edit between a check that passed and the next one, if that fails | `needless_edit` |
 | anything else, infrastructure failures included | 0 |
 
 With `reward.judge` a model's credit for coherent reflections is added (`actors/reflection.py`), bounded an episode.
@@ -23,8 +24,10 @@ With `reward.judge` a model's credit for coherent reflections is added (`actors/
 Why nothing is gained by acting for the reward: `exec_ok` is paid once an episode, whatever the number of checks; a
 repair is paid once a failure and earns no more than the failure costs (the config enforces it), so that failing on
 purpose brings nothing; every repetition costs; an edit is paid only where a check went from failing to passing; and
-code that has nothing to do with the answer passes for no check. What these rules cannot see: code that was written to
-print the answer that the agent had in mind. The committee judges that answer.
+code that has nothing to do with the answer passes for no check. MGPO's stage advantage is a z-score, in which a sum
+over turns means nothing: there, what holds is that the turn which fails is worth less than a check that passed, so its
+own tokens are made less likely wherever another member's check passed. What these rules cannot see: code that was
+written to print the answer that the agent had in mind. The committee judges that answer.
 """
 
 from __future__ import annotations
@@ -62,6 +65,7 @@ def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
     seen: set[tuple[frozenset[str], str]] = set()
     failed: int | None = None
     standing: int | None = None
+    edited: int | None = None  # the last one since the check that stands
     for i, turn in enumerate(turns):
         if turn.tool is None or turn.tool.status == "infra":
             continue
@@ -75,7 +79,9 @@ def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
         if turn.action == "exec":
             if turn.tool.status != "ok":
                 rewards[i] = reward.exec_error
-                failed, standing = i, None
+                if edited is not None:
+                    rewards[edited] = reward.needless_edit
+                failed, standing, edited = i, None, None
             elif not repeated and _computes(call) and _shows(turn.tool.content, episode.submitted):
                 if failed is not None:
                     _pay_repair(turns, rewards, failed, i, reward)
@@ -87,6 +93,7 @@ def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
             if selection in selections:
                 rewards[i] = reward.needless_edit
             selections.add(selection)
+            edited = i if standing is not None else None
         if repeated:
             rewards[i] = min(rewards[i], reward.repeated)
     if standing is not None:

@@ -19,6 +19,7 @@ a judge or a prober died twice.
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -60,6 +61,12 @@ class Judged:
         undecided = self.verdict is not None and self.verdict.decision == "undecided"
         return undecided or self.episode.outcome.kind not in ("ok", "model_error")
 
+    @property
+    def failed_by_infra(self) -> bool:
+        """Failed in all attempts, and not because of what the model or the data were."""
+        lost = self.verdict is not None and _lacks_votes(self.verdict)
+        return lost or self.episode.outcome.kind == "infra_error"
+
 
 class Stream:
     """`writer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `before`: accounts of
@@ -80,16 +87,28 @@ class Stream:
         self._committee = committee
         self._prober = prober
         self._sink = sink
-        self._ledger = ledger
+        self._ledger, self._ledgers = ledger, [ledger]
         pool = config.proposer_pool
         self._room = asyncio.Semaphore(pool.max_ongoing * pool.max_replicas)
         self._suspects = asyncio.Semaphore(1)
         self._at: dict[Key, tuple[str, float]] = {}
         self._counts = Counter({name: (before or {}).get(name, 0) for name in ("issued", *ENDS)})
+        self._begin()
+
+    def _begin(self) -> None:
         self.retries = 0
         self.quarantined = 0
         self.waited_s: dict[str, float] = dict.fromkeys(_POOLS, 0.0)
         """Task-seconds at each pool so far: over a time span, its mean queue depth times the span."""
+
+    def of(self, ledger: Ledger) -> Stream:
+        """The same stream for the attempts of a step with a ledger of its own, beside other steps: they share the room
+        in the pools, queues and accounts; `retries`, `quarantined` and `waited_s` are the step's."""
+        step = copy.copy(self)
+        step._begin()
+        step._ledger = ledger
+        self._ledgers[:] = [*(other for other in self._ledgers if other.live), ledger]
+        return step
 
     def queues(self) -> str:
         """What is under way: how many tasks are at which pool, and the one that has been there longest."""
@@ -108,8 +127,12 @@ class Stream:
         return {**depths, "oldest_s": time.monotonic() - oldest, **self.accounts()}
 
     def accounts(self) -> dict[str, int]:
-        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk."""
-        return dict(self._counts) | {"live": self._counts["issued"] - sum(self._counts[end] for end in ENDS)}
+        """Attempts of the stage by state. `pipeline.accounts` has the same from the disk.
+
+        What is live the ledger says, which does not know these counts: issued = trained + filtered + failed + live is
+        a check on both.
+        """
+        return dict(self._counts) | {"live": sum(ledger.live for ledger in self._ledgers)}
 
     def settle(self, account: Mapping[str, int]) -> None:
         """A step is committed, with this account: its attempts have their ends."""
@@ -226,6 +249,11 @@ class Stream:
         """Forget the rollouts of episodes that will not be trained on."""
         if self._sink is not None and judged:
             await answer(self._sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
+
+    async def clear(self) -> None:
+        """Forget all rollouts: a step has ended of which none is kept."""
+        if self._sink is not None:
+            await answer(self._sink.clear.remote(), "rollout buffer", 60)
 
 
 def _lacks_votes(verdict: Verdict) -> bool:

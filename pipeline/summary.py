@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.context import mean
 from pipeline.ledger import End, Key
@@ -16,11 +16,25 @@ def pruned(episode: Episode) -> bool:
     return len(episode.active) < len(episode.task.skills)
 
 
-def summarize(judged: Sequence[Judged], duplicates: int = 0) -> dict[str, float]:
-    """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate."""
+def copies(judged: Sequence[Judged], seen: set[str]) -> set[Key]:
+    """The accepted whose problem is in `seen` (problem ids), which grows by the others: of each text, in this order,
+    only the first is none."""
+    found = set()
+    for j in judged:
+        if j.accepted and j.verdict:
+            if j.verdict.problem_id in seen:
+                found.add(j.key)
+            seen.add(j.verdict.problem_id)
+    return found
+
+
+def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[str, float]:
+    """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate; what is
+    `copied` is valid, and no yield."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
+    hard = sum(1 - j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied)
     sampled = sum(j.episode.sampled_tokens for j in played)
     execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
     return {
@@ -31,12 +45,12 @@ def summarize(judged: Sequence[Judged], duplicates: int = 0) -> dict[str, float]
         "undecided_rate": mean([float(j.verdict is not None and j.verdict.decision == "undecided") for j in judged]),
         "pass_at_k": mean(rho),
         "difficulty": mean([1 - r for r in rho]),
-        "hard_yield_per_1k": 1000 * sum(1 - r for r in rho) / max(sampled, 1),
+        "hard_yield_per_1k": 1000 * hard / max(sampled, 1),
         "prune_rate": mean([float(pruned(j.episode)) for j in played]),
         "turns": mean([float(len(j.episode.turns)) for j in played]),
         "sampled_tokens": sampled,
         "exec_error_rate": mean([float(t.tool.status != "ok") for t in execs if t.tool]),
-        "duplicate_rate": duplicates / max(len(accepted), 1),
+        "duplicate_rate": len(copied) / max(len(accepted), 1),
     }
 
 

@@ -23,13 +23,13 @@ from pipeline.ledger import Ledger
 from pipeline.records import Episode, Probe, Verdict
 from pipeline.stages.synthesize import judged_in
 from pipeline.stream import Judged, Stream
-from pipeline.summary import ends, raise_if_all_failed, summarize
+from pipeline.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_heldout, make_tasks
 
 METRICS = {
     "verified_rate": "share of episodes whose problem the committee accepts",
     "difficulty": "1 - Pass@k of the accepted, by the fixed prober",
-    "hard_yield_per_1k": "accepted problems, each weighted by 1 - Pass@k, per 1,000 generated tokens",
+    "hard_yield_per_1k": "accepted, distinct problems, each weighted by 1 - Pass@k, per 1,000 generated tokens",
     "diversity": "1 - mean overlap of word pairs between two accepted problems, numbers and names put aside",
     "solver": "Mean@k of a solver trained on what the arm wrote",
 }
@@ -38,8 +38,17 @@ METRICS = {
 async def run(context: Context, proposer: Path, episodes: int, downstream: int) -> dict[str, Any]:
     """Figures of one arm; `downstream` episodes are written for the solver, none with 0."""
     judged = await _write(context, "measure", proposer, make_heldout(context), episodes)
-    facts = summarize(judged)
-    kept = ("submitted_rate", "difficulty", "hard_yield_per_1k", "prune_rate", "turns", "sampled_tokens", "failed")
+    facts = summarize(judged, copies(judged, set()))
+    kept = (
+        "submitted_rate",
+        "difficulty",
+        "hard_yield_per_1k",
+        "duplicate_rate",
+        "prune_rate",
+        "turns",
+        "sampled_tokens",
+        "failed",
+    )
     figures: dict[str, Any] = {"verified_rate": facts["accepted_rate"]} | {name: facts[name] for name in kept}
     questions = [j.episode.submitted.question for j in judged if j.accepted and j.episode.submitted]
     if not questions:
@@ -63,9 +72,14 @@ def _pairs(question: str) -> frozenset[tuple[str, str]]:
 
 
 async def _write(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
-    """Play and judge `episodes` tasks: one atomic step, so an interrupted one is played again as a whole."""
+    """Play and judge `episodes` tasks: one atomic step, so one that was interrupted, or lost a process, is played again
+    as a whole."""
     if done := context.run.steps(name):
         return list(judged_in(done[0]))
+    return await stages.through_losses(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
+
+
+async def _step(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
     config, cluster = context.config, context.cluster
     writer, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
     ledger = Ledger(context.run, name)
@@ -75,16 +89,18 @@ async def _write(context: Context, name: str, proposer: Path, curriculum: Curric
     tasks = make_tasks(context, curriculum, name, 1, groups=episodes, size=1)
     with context.progress.stage(name, episodes, "episode") as progress:
         async with watchdog(name, config.watchdog_s) as dog:
+            dog.queues = stream.queues
 
             async def one(task: Any) -> Judged:
                 judged = await stream.judged(task, fixed)
                 progress.advance(1)
-                dog.beat("episodes, verdicts and probes")
+                if not judged.failed:
+                    dog.beat("episodes, verdicts and probes")
                 return judged
 
             judged = await map_bounded(one, tasks, config.synthesize.in_flight)
             raise_if_all_failed(name, judged)
-            await stream.drop(judged)
+            await stream.clear()
         progress.advance(0, accepted=mean([float(j.accepted) for j in judged if not j.failed]))
     with context.run.new_step(name, 1) as folder:
         write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)

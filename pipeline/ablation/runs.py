@@ -150,7 +150,8 @@ class _Grid:
 
 def _share(start: Path, run: RunDir) -> None:
     """Let a run begin where the SFT of its seed ended."""
-    shutil.copytree(start / "skills", run.path("skills"), dirs_exist_ok=True)
+    for part in ("skills", "steps/sft", "ledger/sft"):
+        shutil.copytree(start / part, run.path(part), dirs_exist_ok=True)
     for stage in ("acquire", "sft"):
         run.write_text(f"stages/{stage}.json", (start / "stages" / f"{stage}.json").read_text())
 

@@ -5,49 +5,53 @@ from __future__ import annotations
 
 import importlib
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from pipeline.context import Context
 from pipeline.records import Lost, Stalled
 
+T = TypeVar("T")
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
 _PUBLISHING = ("mgpo", "solve")
 
 
 async def run(context: Context, name: str) -> dict[str, Any]:
     """Run one stage, or say that it is done; returns its result."""
+    result: dict[str, Any]
     done = context.run.result(name)
     if done is not None:
         context.progress.skip(name)
-        result: dict[str, Any] = done["result"]
+        result = done["result"]
         return result
     start = time.monotonic()
-    result = await _through_losses(context, name)
+    module = importlib.import_module(f"pipeline.stages.{name}")
+    result = await through_losses(context, name, lambda: module.run(context))
     context.run.finish(name, result, time.monotonic() - start)
     return result
 
 
-async def _through_losses(context: Context, name: str) -> dict[str, Any]:
-    """Run a stage; where a process that it cannot do without is gone, begin it again from its last step on disk.
+async def through_losses(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
+    """Do the work of a stage; where a process that it cannot do without is gone, begin again from its last step on
+    disk.
 
     Raises the last loss after `max_stage_restarts` without a step in between, and a stall at once if `on_stall` is
     "fail".
     """
-    module = importlib.import_module(f"pipeline.stages.{name}")
     config = context.config
     left, before = config.max_stage_restarts, 0
     while True:
         try:
-            result: dict[str, Any] = await context.cluster.guarded(module.run(context))
-            return result
+            return await context.cluster.guarded(work())
         except Lost as e:
             reached = len(context.run.steps(name))
             if reached > before:
                 left, before = config.max_stage_restarts, reached
             if left == 0 or (isinstance(e, Stalled) and config.on_stall == "fail"):
                 raise
-            # Pools may go on where a trainer brings the weights again, unless sparing them has not helped.
-            whole = name not in _PUBLISHING or left < config.max_stage_restarts
+            # Pools may go on where a trainer brings the weights again, unless sparing them has not helped, or nothing
+            # moves any more: what hangs is one of them as likely as not.
+            whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
             left -= 1
             context.progress.say(name, f"{e}; begins again from what is on disk")
             await context.cluster.restart(whole)

@@ -4,13 +4,16 @@
         ▲                                        │                              (Ray Train)                  │
         └────────── success rates ◄──────────────┘            `Follower` waits for each version and has it pulled ┘
 
-The driver's loop makes one step after another: it waits until the replicas serve a version that is at most
-`max_staleness` behind, plays the step's groups, writes the step, releases it to the trainer. `Follower` waits for the
-trainer's steps and tells the replicas to pull. With `max_staleness` 0 the two alternate, else they overlap.
+The driver's loop begins one step after another, each as soon as the replicas serve a version that is at most
+`max_staleness` behind it; plays the step's groups, writes the step, releases it to the trainer. `Follower` waits for
+the trainer's steps and tells the replicas to pull. With `max_staleness` 0 the two alternate. With n they overlap, and
+up to n + 1 steps are under way: a slot in the proposer pool that a step no longer fills, while its last episodes are
+played, judged and probed, is filled by a group of the next. A step is written when it has been played and the one
+before it is written.
 
-Invariant: a step on disk is exactly what the trainer sees. A run that is interrupted reads the steps on disk back,
-lets the trainer replay those after its checkpoint, and goes on with the next number: nothing is lost, nothing is
-counted twice.
+Invariant: a step on disk is exactly what the trainer sees, and what it offers follows from the step `max_staleness` + 1
+before it, whatever came back when. A run that is interrupted reads the steps on disk back, lets the trainer replay
+those after its checkpoint, and goes on with the next number: nothing is lost, nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ from pipeline.curriculum import Curriculum
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.gauges import showing
-from pipeline.ledger import Ledger
+from pipeline.ledger import Key, Ledger
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import commonest_failure, ends, raise_if_all_failed, staleness, summarize
+from pipeline.summary import commonest_failure, copies, ends, raise_if_all_failed, staleness, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 from pipeline.training import beside, spec_for, start
 from trainers.spec import TrainSummary
@@ -57,29 +60,34 @@ async def run(context: Context) -> dict[str, Any]:
         proposer, committee, prober = await asyncio.gather(
             cluster.proposer(base), cluster.committee(), cluster.prober()
         )
-        ledger = Ledger(context.run, "mgpo")
         # What an earlier process left live has failed by the time the first attempt is issued.
         settled = before | {"failed": before["failed"] + before["live"]}
-        stream = Stream(config, proposer, committee, prober, cluster.buffer(), ledger, settled)
+        stream = Stream(config, proposer, committee, prober, cluster.buffer(), Ledger(context.run, "mgpo"), settled)
         with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
             async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
                 dog.queues = stream.queues
                 follower = Follower(context, "mgpo", feed, proposer, dog)
+                producer = Producer(context, stream, dog)
+
+                async def released(step: int, before: asyncio.Task[None] | None) -> None:
+                    """Play a step; once the one before is released, write and release it."""
+                    facts = await producer.step(step, before)
+                    folder = str(context.run.path("steps", "mgpo", f"{step:06d}"))
+                    await answer(feed.release.remote(step, folder), "step feed", 60)
+                    progress.advance(
+                        1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
+                    )
+
                 async with asyncio.TaskGroup() as group:
                     following = group.create_task(follower.follow(config.mgpo.steps))
-                    producer = Producer(context, stream, ledger, dog)
+                    last: asyncio.Task[None] | None = None
                     for step in range(len(done) + 1, config.mgpo.steps + 1):
                         dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
                         await follower.reached(step - 1 - config.mgpo.max_staleness)
                         dog.beat(f"episodes of step {step}")
-                        facts = await producer.step(step)
-                        await answer(
-                            feed.release.remote(step, str(context.run.path("steps", "mgpo", f"{step:06d}"))),
-                            "step feed", 60,
-                        )  # fmt: skip
-                        progress.advance(
-                            1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
-                        )
+                        last = group.create_task(released(step, last))
+                    if last is not None:
+                        await last
                     await answer(feed.finish.remote(), "step feed", 60)
                     await following
 
@@ -91,50 +99,62 @@ async def run(context: Context) -> dict[str, Any]:
 class Producer:
     """Plays steps: tasks to judged groups to a step directory. Its state is restored from the last step on disk."""
 
-    def __init__(self, context: Context, stream: Stream, ledger: Ledger, dog: Watchdog):
-        self._context, self._stream, self._ledger, self._dog = context, stream, ledger, dog
-        self._curriculum: Curriculum = make_curriculum(context)
-        self._ladder = probing.Ladder()
-        self._seen: set[str] = set()
+    def __init__(self, context: Context, stream: Stream, dog: Watchdog):
+        self._context, self._stream, self._dog = context, stream, dog
+        self._curriculum, self._ladder = self._after(len(context.run.steps("mgpo")))
+        self._played_at = 0.0
+        """When the last step was played, and it was its turn: steps that overlap share the time between."""
+        # What a teacher wrote is known too: reciting it is no new problem.
+        self._seen = {
+            v.problem_id
+            for stage in ("sft", "mgpo")
+            for folder in context.run.steps(stage)
+            for v in read_records(folder / "verdicts.parquet", Verdict)
+            if v.accepted
+        }
         judge = context.config.reward.judge
         self._judge = ReflectionJudge(judge) if judge else None
-        steps = context.run.steps("mgpo")
-        if steps:
-            state = json.loads((steps[-1] / "state.json").read_text())
-            self._curriculum.restore(state["curriculum"])
-            self._ladder = probing.Ladder.model_validate(state["ladder"])
-            self._seen = {
-                v.problem_id for s in steps for v in read_records(s / "verdicts.parquet", Verdict) if v.accepted
-            }
 
-    async def step(self, step: int) -> dict[str, float]:
-        """Play, judge, reward and write one step; returns its metrics."""
+    def _after(self, step: int) -> tuple[Curriculum, probing.Ladder]:
+        """Curriculum and ladder of probers as a step on disk has left them; as they begin, for 0 and less."""
+        curriculum, ladder = make_curriculum(self._context), probing.Ladder()
+        if step > 0:
+            state = json.loads(self._context.run.path("steps", "mgpo", f"{step:06d}", "state.json").read_text())
+            curriculum.restore(state["curriculum"])
+            ladder = probing.Ladder.model_validate(state["ladder"])
+        return curriculum, ladder
+
+    async def step(self, step: int, before: asyncio.Task[None] | None = None) -> dict[str, float]:
+        """Play and judge one step, wait for the one `before`, then reward and write it; returns its metrics."""
         c = self._context.config
-        start = time.monotonic()
-        prober = probing.prober(self._ladder, c.prober)
-        tasks = make_tasks(self._context, self._curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
-        retries, quarantined = self._stream.retries, self._stream.quarantined
-        waited_s = self._stream.waited_s.copy()
-        self._ledger.begin(step)
+        began = time.monotonic()
+        curriculum, ladder = self._after(step - 1 - c.mgpo.max_staleness)
+        prober = probing.prober(ladder, c.prober)
+        tasks = make_tasks(self._context, curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
+        ledger = Ledger(self._context.run, "mgpo")
+        ledger.begin(step)
+        stream = self._stream.of(ledger)
         # As many with the judges as with the proposer: it is not kept waiting for them, and still they hold it back.
         at_once = 2 * c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
-        judged = await map_bounded(lambda task: self._judged(task, prober), tasks, at_once)
+        judged = await map_bounded(lambda task: self._judged(stream, task, prober), tasks, at_once)
+        rollout_s = time.monotonic() - began
+        if before is not None:
+            await before
+        since, self._played_at = max(began, self._played_at), time.monotonic()
         raise_if_all_failed("mgpo", judged)
-        duplicates = self._duplicates(judged)
-        rows = await self._credited(judged, self._rows(judged, duplicates, oldest=step - 1 - c.mgpo.max_staleness))
-        facts = summarize(judged, len(duplicates)) | {
+        copied = copies(judged, self._seen)
+        rows = await self._credited(judged, self._rows(judged, copied, oldest=step - 1 - c.mgpo.max_staleness))
+        facts = summarize(judged, copied) | {
             "reward": mean([terminal for _, _, terminal in rows]),
-            "rollout_s": time.monotonic() - start,
-            "retries": self._stream.retries - retries,
-            "quarantined": self._stream.quarantined - quarantined,
+            "rollout_s": rollout_s,
+            "retries": stream.retries,
+            "quarantined": stream.quarantined,
         }
-        facts |= {
-            f"depth/{pool}": (s - waited_s[pool]) / facts["rollout_s"] for pool, s in self._stream.waited_s.items()
-        }
+        facts |= {f"depth/{pool}": s / rollout_s for pool, s in stream.waited_s.items()}
         facts |= staleness(judged, step)
-        facts |= await self._stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
-        facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / facts["rollout_s"]
-        self._learn(judged)
+        facts |= await stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
+        facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / (self._played_at - since)
+        self._learn(judged, copied)
         trained = [key for key, _, _ in rows]
         if not rows:  # before the step is written: it would be read again, and there would be nothing in it to train
             failed = sum(j.failed for j in judged)
@@ -148,7 +168,7 @@ class Producer:
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
             write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
             write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
-            account = self._ledger.segment(folder, ends(judged, trained))
+            account = ledger.segment(folder, ends(judged, trained))
             state = {
                 "curriculum": self._curriculum.state(),
                 "ladder": self._ladder.model_dump(),
@@ -157,33 +177,24 @@ class Producer:
             (folder / "state.json").write_text(json.dumps(state))
             proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
             self._context.metrics.log("mgpo", step, facts | proficiency)
-        self._ledger.commit(account)
-        self._stream.settle(account)
-        self._context.metrics.log("mgpo-ledger", step, self._stream.accounts())
-        await self._stream.drop([j for j in judged if j.key not in trained])
+        ledger.commit(account)
+        ledger.close()
+        stream.settle(account)
+        self._context.metrics.log("mgpo-ledger", step, stream.accounts())
+        await stream.drop([j for j in judged if j.key not in trained])
         return facts
 
-    async def _judged(self, task: Task, prober: str) -> Judged:
-        judged = await self._stream.judged(task, prober)
+    async def _judged(self, stream: Stream, task: Task, prober: str) -> Judged:
+        judged = await stream.judged(task, prober)
         if not judged.failed:
             self._dog.beat(f"episodes of {task.group_id.rpartition('-')[0]}")
         return judged
 
-    def _duplicates(self, judged: list[Judged]) -> set[tuple[str, int]]:
-        """Accepted problems that the run has had before: in reading order, only the first of its text counts."""
-        duplicates = set()
-        for j in judged:
-            if j.accepted and j.verdict:
-                if j.verdict.problem_id in self._seen:
-                    duplicates.add(j.key)
-                self._seen.add(j.verdict.problem_id)
-        return duplicates
-
-    def _rows(self, judged: list[Judged], duplicates: set[tuple[str, int]], oldest: int) -> list[Any]:
+    def _rows(self, judged: list[Judged], copied: set[Key], oldest: int) -> list[Any]:
         """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
         `oldest`, in groups of two and more.
 
-        A duplicate is worth what a rejected problem is: nothing is gained by writing it again (our choice).
+        A copy is worth what a rejected problem is: nothing is gained by writing it again (our choice).
         """
         reward = self._context.config.reward
         sizes: dict[str, int] = {}
@@ -194,25 +205,32 @@ class Producer:
             (
                 j.key,
                 rewards.process(j.episode, reward),
-                0.0 if j.key in duplicates else rewards.terminal(j.verdict, j.probe, reward),
+                0.0 if j.key in copied else rewards.terminal(j.verdict, j.probe, reward),
             )
             for j in usable
             if sizes[j.episode.task.group_id] >= 2
         ]
 
     async def _credited(self, judged: list[Judged], rows: list[Any]) -> list[Any]:
-        """The rows, with what the judge of reflections adds to the process rewards."""
+        """The rows, with what the judge of reflections adds to the process rewards: to all of them, or where it cannot
+        be reached to none, because members of a group are compared."""
         if self._judge is None:
             return rows
         self._dog.beat("the judge of reflections")
         episodes = {j.key: j.episode for j in judged}
-        credit = await map_bounded(self._judge.credit, [episodes[key] for key, _, _ in rows], len(rows))
+        try:
+            credit = await map_bounded(self._judge.credit, [episodes[key] for key, _, _ in rows], len(rows))
+        except Failure as e:
+            if e.kind != "infra_error":
+                raise
+            self._context.progress.say("mgpo", f"{e}; this step goes without the judge's credit")
+            return rows
         return [
             (key, tuple(map(sum, zip(process, more, strict=True))), terminal)
             for (key, process, terminal), more in zip(rows, credit, strict=True)
         ]
 
-    def _learn(self, judged: list[Judged]) -> None:
+    def _learn(self, judged: list[Judged], copied: set[Key]) -> None:
         """Move the curriculum and the ladder of probers, in the order of the tasks."""
         groups: dict[str, list[Judged]] = {}
         for j in judged:
@@ -220,9 +238,8 @@ class Producer:
         for members in groups.values():
             task: Task = members[0].episode.task
             played = [j for j in members if not j.failed]
-            self._curriculum.update(
-                task.category, [s.id for s in task.skills], sum(j.accepted for j in played), len(played)
-            )
+            wins = sum(j.accepted and j.key not in copied for j in played)
+            self._curriculum.update(task.category, [s.id for s in task.skills], wins, len(played))
         for j in judged:
             if j.probe is not None:
                 self._ladder, switch = probing.observe(self._ladder, j.probe, self._context.config.prober)

@@ -99,7 +99,6 @@ async def _collect(context: Context) -> None:
                     (folder / "state.json").write_text(json.dumps({"ledger": account}))
                 ledger.commit(account)
                 stream.settle(account)
-                await stream.drop([j for j in judged if not j.accepted])
                 progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
     context.metrics.log("sft-ledger", waves, accounts.check(context.run, "sft"))
     await context.cluster.stop("teacher")

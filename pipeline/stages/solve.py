@@ -171,8 +171,6 @@ async def _step(
         (folder / "state.json").write_text(json.dumps({"ledger": account}))
         context.metrics.log("solve", step, facts)
     ledger.commit(account)
-    left_out = [key for key, end in ends.items() if end != "trained"]
-    await answer(buffer.drop.remote(left_out), "rollout buffer", 60)
     return facts
 
 

@@ -21,7 +21,7 @@ from pipeline.gauges import showing
 from pipeline.ledger import Ledger
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.stream import Judged, Stream
-from pipeline.summary import ends, pruned, raise_if_all_failed, summarize
+from pipeline.summary import copies, ends, pruned, raise_if_all_failed, summarize
 from pipeline.tasks import make_curriculum, make_tasks
 
 
@@ -72,13 +72,9 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
                 judged = await map_bounded(one, tasks, size)
                 raise_if_all_failed("synthesize", judged)
-                await stream.drop(judged)
-                before, duplicates = len(seen), 0
-                for j in judged:
-                    if j.accepted and j.verdict:
-                        duplicates += j.verdict.problem_id in seen
-                        seen.add(j.verdict.problem_id)
-                facts = summarize(judged, duplicates)
+                await stream.clear()
+                before = len(seen)
+                facts = summarize(judged, copies(judged, seen))
                 facts |= await stream.spot_check(judged, context.seed("synthesize", wave, "spot"))
                 with context.run.new_step("synthesize", wave) as folder:
                     write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)

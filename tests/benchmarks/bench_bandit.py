@@ -4,8 +4,9 @@
 
 Each learner is shown at each learning rate (Adam), so that none is judged by a rate that suits another. "steps" is the
 median over the seeds of the first step from which the policy picks the optimum with probability 0.9; "solved" counts
-the seeds that get there; "end" is the median probability after the last step. The CSV holds the curves of each
-learner's best rate: step, then the median and the quartiles of each.
+the seeds that get there; "end" is the median probability after the last step. A table of the learning curves follows:
+of each learner at its best rate, the median probability of the optimum after 0, 2, 4, 8 … steps. The CSV holds them
+whole: step, then the median and the quartiles of each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from tests.trainers.bandit import GROUP_SIZE, GROUPS, LEARNERS, SOLVED, curve, steps_to_solve
 
-RATES = (0.05, 0.1, 0.2, 0.4)
+RATES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 NOISE = (0.0, 0.3)
 """Share of process rewards that say the opposite of the truth."""
 
@@ -44,11 +45,21 @@ def main() -> None:
                 end = median(c[-1] for c in curves)
                 print(f"noise {noise:g}  {name:32} lr {lr:<5g} steps {steps_to_solve(curves):>6g}  "
                       f"solved {solved:2}/{args.seeds}  end {end:.3f}", flush=True)  # fmt: skip
-            best[f"{name}, noise {noise:g}"] = min(
-                by_rate.values(), key=lambda curves: (steps_to_solve(curves), -median(c[-1] for c in curves))
-            )
+            rate = min(RATES, key=lambda lr: (steps_to_solve(by_rate[lr]), -median(c[-1] for c in by_rate[lr])))
+            best[f"{name}, noise {noise:g}, lr {rate:g}"] = by_rate[rate]
+    print("\n" + _markdown(best))
     if args.curves:
         args.curves.write_text(_csv(best))
+
+
+def _markdown(best: dict[str, list[list[float]]]) -> str:
+    last = len(next(iter(best.values()))[0]) - 1
+    steps = [0, *(2**n for n in range(1, last.bit_length()) if 2**n <= last), last]
+    lines = [f"| after steps | {' | '.join(map(str, steps))} |", "|---" * (len(steps) + 1) + "|"]
+    for name, curves in best.items():
+        medians = [f"{median(c[step] for c in curves):.2g}" for step in steps]
+        lines.append(f"| {name} | {' | '.join(medians)} |")
+    return "\n".join(lines)
 
 
 def _csv(best: dict[str, list[list[float]]]) -> str:

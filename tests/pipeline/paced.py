@@ -68,7 +68,7 @@ class Paced:
         self._running = 0
         self._serving = asyncio.Event()
         self._serving.set()
-        self._buffer = handle(RolloutBuffer())
+        self._buffer = handle(RolloutBuffer(ahead=9))
         for name in ("episode", "judge", "judge_many", "probe", "train"):
             setattr(self, name, method(getattr(self, f"_{name}")))
 

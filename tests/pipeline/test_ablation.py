@@ -17,11 +17,12 @@ from pipeline.ablation.grid import ARMS, COMPARISONS, FULL, QUICK, QUICK_COMPARI
 from pipeline.ablation.measure import METRICS, diversity
 from pipeline.cli import ABLATE_KEYS
 from pipeline.context import Context, read_records
+from pipeline.ledger import Journal, journal_path
 from pipeline.metrics import Metrics
 from pipeline.mini.combinations import is_heldout
 from pipeline.mini.domain import SKILLS
 from pipeline.progress import Progress
-from pipeline.records import Episode, Failure, Skill
+from pipeline.records import Episode, Failure, Lost, Skill, Stalled
 from pipeline.rundir import RunDir
 from pipeline.skills import SkillLibrary
 from tests.pipeline.judged import verdict
@@ -150,8 +151,22 @@ def test_diversity_is_a_share(questions):
 # ---------------------------------------------------------------- measuring an arm
 
 
-def measured(root, pools, downstream=0):
-    config = config_files.load(None, ["synthesize.in_flight=4"])
+class Arm(Pools):
+    """Pools as a cluster that notes its restarts."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.restarts = []
+
+    async def guarded(self, work):
+        return await work
+
+    async def restart(self, whole):
+        self.restarts.append(whole)
+
+
+def measured(root, pools, downstream=0, sets=()):
+    config = config_files.load(None, ["synthesize.in_flight=4", *sets])
     run = RunDir.open(root, config)
     try:
         with Metrics(run) as metrics, Progress() as progress:
@@ -170,20 +185,51 @@ def measured(root, pools, downstream=0):
 
 def test_an_arm_is_worth_what_its_episodes_say(tmp_path):
     """Of twelve episodes of ten tokens every third is rejected; a prober solves the others at 0.25."""
-    pools = Pools(lambda n: n)
+    pools = Arm(lambda n: n)
     found = measured(tmp_path / "r", pools)
     assert (found["verified_rate"], found["difficulty"], found["solver"]) == (pytest.approx(8 / 12), 0.75, None)
     assert found["hard_yield_per_1k"] == pytest.approx(1000 * 8 * 0.75 / (12 * 10))
     assert found["diversity"] == 0  # "Problem 1?", "Problem 2?"
     assert set(METRICS) <= set(found)
     assert pools.waiting == set()
-    assert measured(tmp_path / "r", Pools(break_at=0)) == found  # read back, not played again
+    assert measured(tmp_path / "r", Arm(break_at=0)) == found  # read back, not played again
 
 
 def test_what_an_interrupted_measurement_had_played_is_played_again(tmp_path):
     with pytest.raises(RuntimeError, match="interrupted"):
-        measured(tmp_path / "r", Pools(lambda n: n, break_at=7))
-    assert measured(tmp_path / "r", Pools(lambda n: n))["verified_rate"] == pytest.approx(8 / 12)
+        measured(tmp_path / "r", Arm(lambda n: n, break_at=7))
+    assert measured(tmp_path / "r", Arm(lambda n: n))["verified_rate"] == pytest.approx(8 / 12)
+
+
+def test_a_measurement_that_loses_a_process_begins_again_with_new_pools(tmp_path):
+    """As a stage does: what dies costs what one arm had played, not the grid."""
+
+    class Forgets(Arm):
+        async def _clear(self):
+            if not self.restarts:
+                raise Lost("rollout buffer: ActorDiedError")
+            await super()._clear()
+
+    pools = Forgets(lambda n: n)
+    assert measured(tmp_path / "r", pools)["verified_rate"] == pytest.approx(8 / 12)
+    assert pools.restarts == [True]
+    events = Journal.read(journal_path(RunDir(tmp_path / "r", -1), "measure", 1)).events
+    assert [e["attempt"] for e in events if e["event"] == "issue"] == [1] * 12 + [2] * 12
+
+
+def test_a_measurement_that_hangs_says_where_and_what_failed_was_no_progress(tmp_path):
+    class Hangs(Arm):
+        async def _episode(self, task, attempt):
+            if task.id.endswith("-0001-00"):
+                raise Failure("chat format: no such token", "data_error")
+            return await super()._episode(task, attempt)
+
+        async def _judge(self, problem, played, active):
+            await asyncio.sleep(60)
+
+    line = r"^measure: no progress for 1 s; waited for the first result; committee 4; oldest measure-000001-"
+    with pytest.raises(Stalled, match=line):
+        measured(tmp_path / "r", Hangs(), sets=["watchdog_s=1", "on_stall=fail"])
 
 
 def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held_out(tmp_path, monkeypatch):
@@ -191,7 +237,7 @@ def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held
         return {"after": {"mean": 0.4}}
 
     monkeypatch.setattr("pipeline.stages.run", stage)
-    assert measured(tmp_path / "r", Pools(), downstream=9)["solver"] == 0.4
+    assert measured(tmp_path / "r", Arm(), downstream=9)["solver"] == 0.4
     rows = [json.loads(line) for line in (tmp_path / "r/dataset/problems.jsonl").read_text().splitlines()]
     accepted = [n for n in range(9) if n % 3]
     assert [r["question"] for r in rows] == [f"Problem {i}?" for i in dict.fromkeys(n // 2 for n in accepted)]
@@ -206,7 +252,7 @@ def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held
 
 
 def test_an_arm_that_writes_nothing_sound_has_no_solver(tmp_path):
-    class Hopeless(Pools):
+    class Hopeless(Arm):
         async def _judge(self, problem, played, active):
             return verdict(played, "rejected")
 
@@ -228,7 +274,8 @@ def stubs(monkeypatch, tmp_path):
         if context.run.result(name) is None:
             calls.append(f"{where}: {name}")
             if name == "acquire":
-                context.run.path("skills", "one").mkdir(parents=True)
+                for part in (("skills", "one"), ("steps", "sft", "000001"), ("ledger", "sft")):
+                    context.run.path(*part).mkdir(parents=True)
             context.run.finish(name, {"checkpoint": f"{where}/{name}"}, 1.0)
         return context.run.result(name)["result"]
 
@@ -265,7 +312,8 @@ def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_
     ]  # fmt: skip
     made = config_files.load(tmp_path / "a" / "arms" / "grpo" / "0" / "config.yaml")
     assert (made.mgpo.objective.name, made.seed) == ("grpo", 0)
-    assert (tmp_path / "a" / "arms" / "grpo" / "0" / "skills" / "one").is_dir()
+    arm = tmp_path / "a" / "arms" / "grpo" / "0"
+    assert (arm / "skills" / "one").is_dir() and (arm / "steps" / "sft" / "000001").is_dir()
 
 
 def test_an_arm_without_a_part_has_a_teacher_without_it(tmp_path, stubs):

@@ -52,14 +52,41 @@ def test_attempts_are_apart(tmp_path):
     assert [r.attempt for r in saved(tmp_path)] == [2]
 
 
-def test_what_is_written_or_dropped_is_forgotten(tmp_path):
-    buffer = play(rollout("a"), rollout("b"), rollout("c"))
-    write(buffer, tmp_path, [(("a", 1), [0.0], 0.0)])
-    asyncio.run(buffer.drop([("b", 1), ("never", 1)]))
-    for gone in ("a", "b"):
-        with pytest.raises(Failure):
-            write(buffer, tmp_path, [((gone, 1), [0.0], 0.0)])
-    write(buffer, tmp_path, [(("c", 1), [0.0], 0.0)])
+def test_what_is_dropped_is_forgotten_and_the_others_are_not(tmp_path):
+    buffer = play(rollout("a"), rollout("b"))
+    asyncio.run(buffer.drop([("a", 1), ("never", 1)]))
+    with pytest.raises(Failure):
+        write(buffer, tmp_path, [(("a", 1), [0.0], 0.0)])
+    write(buffer, tmp_path, [(("b", 1), [0.0], 0.0)])
+
+
+def clear(buffer, _):
+    asyncio.run(buffer.clear())
+
+
+def write_one(buffer, folder):
+    write(buffer, folder, [(("b", 1), [0.0], 0.0)])
+
+
+@pytest.mark.parametrize("end", [write_one, clear])
+def test_a_rollout_that_comes_after_its_attempt_was_given_up_is_gone_when_the_step_ends(tmp_path, end):
+    """The driver's call timed out and it dropped the attempt; the replica, being slow, sends it all the same."""
+    buffer = play(rollout("b"))
+    asyncio.run(buffer.drop([("a", 1)]))
+    late = rollout("a", tokens=1000)
+    asyncio.run(buffer.put(late.episode_id, late.attempt, Rollout.to_arrow([late])))
+    end(buffer, tmp_path)
+    assert buffer._waiting == {}
+
+
+def test_what_came_for_a_step_that_overlaps_outlives_the_end_of_the_one_before(tmp_path):
+    buffer = RolloutBuffer(ahead=1)
+    for number, name in enumerate("abcd"):
+        asyncio.run(buffer.put(name, 1, Rollout.to_arrow([rollout(name)])))  # of the next step
+        asyncio.run(buffer.put(f"late-{name}", 1, Rollout.to_arrow([rollout(f"late-{name}")])))
+        if number:
+            write(buffer, tmp_path, [(("abcd"[number - 1], 1), [0.0], 0.0)])
+    assert set(buffer._waiting) == {("d", 1), ("late-d", 1)}
 
 
 def test_a_rollout_that_never_came_is_an_infrastructure_error_and_nothing_is_written(tmp_path):

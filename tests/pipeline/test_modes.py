@@ -10,14 +10,15 @@ from pipeline import accounts
 from pipeline.config_files import load
 from pipeline.context import read_records
 from pipeline.metrics import read as read_metrics
-from pipeline.records import Rollout
-from tests.pipeline.paced import Pace, run
+from pipeline.records import Episode, Failure, Rollout
+from pipeline.rundir import RunDir
+from tests.pipeline.paced import Pace, Paced, run
 
 pytestmark = pytest.mark.engine  # a small Ray
 
 STEPS = 6
 SIZES = (f"mgpo.steps={STEPS}", "mgpo.groups=3", "mgpo.group_size=4", "committee.spot_checks=0")
-BALANCED = Pace(tick_s=0.002, tokens=10, tool_s=0.01, judge_s=0.01, probe_s=0.01, train_s=0.1, update_s=0.01)
+PLAYING_LONGEST = Pace(tick_s=0.002, tokens=40, tool_s=0.01, judge_s=0.01, probe_s=0.01, train_s=0.1, update_s=0.01)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,8 +28,8 @@ def local_ray():
     ray.shutdown()
 
 
-def play(root, staleness, pace):
-    found, log = run(root, load(None, [*SIZES, f"mgpo.max_staleness={staleness}"]), pace)
+def play(root, staleness, pace, *sets):
+    found, log = run(root, load(None, [*SIZES, f"mgpo.max_staleness={staleness}", *sets]), pace)
     assert accounts.audit(found)["findings"] == []
     return found, log
 
@@ -48,20 +49,82 @@ def overlapping(log):
 
 
 def test_on_policy_they_alternate(tmp_path):
-    found, log = play(tmp_path / "run", 0, BALANCED)
+    found, log = play(tmp_path / "run", 0, PLAYING_LONGEST)
     assert len(log.trained) == STEPS and overlapping(log) == 0
     assert behind(found) == [0] * (STEPS * 12)
     assert all(len(set(versions)) == 1 for *_, versions in log.played)
 
 
 def test_with_staleness_they_overlap_and_the_bound_holds(tmp_path):
-    found, log = play(tmp_path / "run", 1, BALANCED)
-    assert overlapping(log) >= STEPS - 2
+    found, log = play(tmp_path / "run", 1, PLAYING_LONGEST)
+    assert overlapping(log) >= STEPS // 2  # two steps begin at once, and the trainer takes them one by one
     ages = behind(found)
     assert len(ages) == STEPS * 12 and set(ages) == {0, 1}  # step 1 has nothing older than itself
     rows = read_metrics(found)["mgpo"]
     for age in (0, 1):
         assert sum(row.get(f"staleness/{age}", 0) for row in rows) == ages.count(age)
+
+
+STRAGGLERS = Pace(tick_s=0.002, tokens=12, tail=1.5, train_s=0.01, update_s=0.01)
+
+
+def spans(log):
+    """Begin and end of the episodes of each step."""
+    found = {}
+    for name, begin, end, _ in log.played:
+        found.setdefault(int(name.split("-")[1]), []).append((begin, end))
+    return found
+
+
+def test_while_a_step_waits_for_its_last_episodes_the_next_fills_the_pool(tmp_path):
+    found, log = play(tmp_path / "run", 1, STRAGGLERS, "proposer_pool.max_ongoing=4")
+    steps = spans(log)
+    ahead = [sum(begin < max(end for _, end in steps[n]) for begin, _ in steps[n + 1]) for n in range(1, STEPS)]
+    assert sum(n > 0 for n in ahead) >= STEPS // 2
+    every = [span for step in steps.values() for span in step]
+    assert max(sum(b <= moment < e for b, e in every) for moment, _ in every) <= 4
+    assert [folder.name for folder in found.steps("mgpo")] == [f"{n:06d}" for n in range(1, STEPS + 1)]
+    rows = read_metrics(found)
+    assert [row["step"] for row in rows["mgpo"]] == list(range(1, STEPS + 1))  # written in order
+    assert [row["live"] for row in rows["mgpo-ledger"]][-1] == 0
+
+
+def test_on_policy_nothing_of_the_next_step_is_begun(tmp_path):
+    _, log = play(tmp_path / "run", 0, STRAGGLERS, "proposer_pool.max_ongoing=4")
+    steps = spans(log)
+    for n in range(1, STEPS):
+        assert min(begin for begin, _ in steps[n + 1]) > max(end for _, end in steps[n])
+
+
+@pytest.mark.parametrize("dies_in", [2, 4])
+def test_a_run_that_died_with_two_steps_under_way_goes_on_with_the_same_tasks(tmp_path, monkeypatch, dies_in):
+    """Attempts that were open in either step are counted as failed, and what is offered does not depend on when a step
+    was begun."""
+    whole, _ = play(tmp_path / "whole", 1, STRAGGLERS)
+    train = Paced._train
+
+    async def dying(self, spec, feed, *rest):
+        for step in range(1, dies_in):
+            await feed.next_batch.remote(0, 1, step)
+            await feed.step_done.remote(step, {"loss": 0.0, "done_at": 0.0})
+        await feed.next_batch.remote(0, 1, dies_in)
+        raise Failure("the trainer is gone", "infra_error")
+
+    monkeypatch.setattr(Paced, "_train", dying)
+    with pytest.raises(Failure, match="the trainer is gone"):
+        play(tmp_path / "run", 1, STRAGGLERS)
+    broken = RunDir(tmp_path / "run", -1)
+    assert accounts.audit(broken)["findings"] == []
+    assert accounts.check(broken, "mgpo")["live"] > 0
+    monkeypatch.setattr(Paced, "_train", train)
+    found, _ = play(tmp_path / "run", 1, STRAGGLERS)
+    total = accounts.check(found, "mgpo")
+    assert (total["trained"], total["live"]) == (STEPS * 12, 0) and total["interrupted"] > 0
+    offered = [
+        [e.task for folder in run.steps("mgpo") for e in read_records(folder / "episodes.parquet", Episode)]
+        for run in (whole, found)
+    ]
+    assert offered[0] == offered[1]
 
 
 @pytest.mark.parametrize("staleness", [1, 2])

@@ -91,11 +91,10 @@ def play(root, pools, groups, step=1, size=4, *overrides):
     SkillLibrary(skills).save(run.path("skills"))
     with Metrics(run) as metrics, Progress() as progress:
         context = Context(config, run, pools, metrics, progress)
-        ledger = Ledger(run, "mgpo")
-        judging = Stream(config, pools, pools, pools, pools, ledger)
+        judging = Stream(config, pools, pools, pools, pools, Ledger(run, "mgpo"))
 
         async def scene():
-            producer = Producer(context, judging, ledger, SimpleNamespace(beat=lambda _: None))
+            producer = Producer(context, judging, SimpleNamespace(beat=lambda _: None))
             return await producer.step(step)
 
         asyncio.run(asyncio.wait_for(scene(), 200))

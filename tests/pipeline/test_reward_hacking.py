@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from pipeline.config import MGPO, Config, Reward
 from pipeline.config_files import load
-from pipeline.context import Context
+from pipeline.context import Context, write_records
 from pipeline.ledger import Ledger
 from pipeline.metrics import Metrics
 from pipeline.mini.domain import SKILLS
 from pipeline.progress import Progress
-from pipeline.records import ACTIONS, STAGES, Rollout, Skill
+from pipeline.records import ACTIONS, STAGES, Failure, Rollout, Skill, Verdict
 from pipeline.rewards import process
 from pipeline.rundir import RunDir
 from pipeline.skills import SkillLibrary
@@ -64,6 +64,18 @@ def test_a_spammer_is_worth_no_more_than_who_checks_once(calls):
     plain = (think("draft"), check(), SUBMIT)
     advantage = [a.sum() for a in advantages_of([spam, plain, plain, plain])]
     assert advantage[0] <= advantage[1] + 1e-5
+
+
+@given(st.integers(1, 7), st.integers(1, 3))
+def test_failing_on_purpose_makes_failing_less_likely(honest_ones, failures):
+    """Stage advantages are z-scores, so a sum over turns says nothing; what the optimizer sees is each turn's own. The
+    repair is made more likely, the failure that it needs less."""
+    failing = [fails(f"print(share({9 + 2 * i}, 2))") for i in range(failures)]
+    hacker = (think("draft"), *failing, think("refine"), check(), SUBMIT)
+    plain = (think("draft"), think("refine"), check(), SUBMIT)
+    advantage = advantages_of([hacker, *(plain,) * honest_ones])[0]
+    assert all(a < -0.1 for a in advantage[1 : 1 + failures])
+    assert advantage[1 + failures] > 0
 
 
 def advantages_of(traces):
@@ -155,9 +167,8 @@ def played(root, steps, *sets):
                             for s in SKILLS
                         ]
                     ).save(directory.path("skills"))  # fmt: skip
-                ledger = Ledger(directory, "mgpo")
-                stream = Stream(config, pools, pools, pools, pools, ledger)
-                asyncio.run(Producer(context, stream, ledger, SimpleNamespace(beat=lambda _: None)).step(number))
+                stream = Stream(config, pools, pools, pools, pools, Ledger(directory, "mgpo"))
+                asyncio.run(Producer(context, stream, SimpleNamespace(beat=lambda _: None)).step(number))
                 found.append(pools)
         finally:
             directory.close()
@@ -179,6 +190,29 @@ def test_the_terminal_reward_of_a_run_counts_each_verified_problem_once(tmp_path
     steps = [[f"Problem {x}?" for x in step] for step in letters]
     found = terminal_rewards(tmp_path_factory.mktemp("copies") / "run", steps)
     assert sum(map(sum, found)) == ONE * len({x for step in letters for x in step})
+
+
+def test_what_a_teacher_wrote_and_was_verified_is_a_copy_too(tmp_path):
+    root = tmp_path / "run"
+    taught = episode(question="What is 2 + 3?")
+    with RunDir(root, -1).new_step("sft", 1) as folder:
+        write_records(folder / "verdicts.parquet", [verdict(taught)], Verdict)
+    assert terminal_rewards(root, [["What is 2 + 3?", "Another?"]]) == [[0.0, ONE]]
+
+
+def test_a_judge_that_is_away_costs_its_credit_not_the_step(tmp_path, monkeypatch):
+    class Away:
+        def __init__(self, section):
+            pass
+
+        async def credit(self, episode):
+            if episode.submitted.question == "A?":
+                raise Failure("http://x: ConnectError (4 tries)", "infra_error")
+            return (0.1,) * len(episode.turns)
+
+    monkeypatch.setattr("pipeline.stages.mgpo.ReflectionJudge", Away)
+    (pools,) = played(tmp_path / "run", [["A?", "B?"]], "reward.judge={base_url: 'http://x', model: m}")
+    assert pools.process == [(0.0,), (0.0,)]  # nobody's: a credit that some have for the judge's health is no signal
 
 
 def test_the_judges_credit_is_added_to_what_the_rules_give(tmp_path, monkeypatch):

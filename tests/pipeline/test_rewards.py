@@ -145,6 +145,13 @@ def test_refused_edits_and_going_back_cost():
     assert rewards(edit("nope", [], "error"), there, back) == (R.needless_edit, 0, R.needless_edit)
 
 
+def test_an_edit_after_which_a_check_that_stood_fails_costs():
+    harmful = edit("lcm", ["add", "share"])
+    assert rewards(check(), harmful, fails()) == (0, R.needless_edit, R.exec_error)
+    assert rewards(check(), harmful, check("print(add(5, 6))", content="11")) == (R.exec_ok, 0, 0)
+    assert rewards(harmful, fails()) == (0, R.exec_error)  # nothing stood
+
+
 # ---------------------------------------------------------------- acting for the reward
 
 

@@ -24,7 +24,7 @@ def one(i, kind):
 @given(st.lists(st.sampled_from(KINDS), max_size=40))
 def test_every_figure_of_a_step(kinds):
     judged = [one(i, kind) for i, kind in enumerate(kinds)]
-    facts = summarize(judged, duplicates=0)
+    facts = summarize(judged)
     failed = sum(k in ("undecided", "infra_error", "data_error") for k in kinds)
     played = [k for k in kinds if k in ("accepted", "rejected", "model_error")]
     rho = [0.25 * (i % 5) for i, k in enumerate(kinds) if k == "accepted"]
@@ -39,7 +39,11 @@ def test_every_figure_of_a_step(kinds):
     assert facts["hard_yield_per_1k"] == pytest.approx(1000 * sum(1 - r for r in rho) / (10 * len(played)))
     if rho:
         assert facts["difficulty"] == pytest.approx(1 - sum(rho) / len(rho))
-        assert summarize(judged, duplicates=1)["duplicate_rate"] == pytest.approx(1 / len(rho))
+        first = next(j for j in judged if j.accepted)
+        without = summarize(judged, {first.key})
+        assert without["duplicate_rate"] == pytest.approx(1 / len(rho))
+        assert without["hard_yield_per_1k"] == pytest.approx(1000 * sum(1 - r for r in rho[1:]) / (10 * len(played)))
+        assert without["accepted_rate"] == facts["accepted_rate"]
 
 
 @settings(max_examples=200, deadline=None)

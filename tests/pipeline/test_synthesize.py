@@ -29,8 +29,8 @@ class Pools:
     def __init__(self, number=lambda n: n // 2, break_at=None):
         self._number, self._break_at = number, break_at
         self.waiting, self.played = set(), []
-        self.episode, self.judge, self.judge_many, self.probe, self.drop = (
-            Remote(f) for f in (self._episode, self._judge, self._judge_many, self._probe, self._drop)
+        self.episode, self.judge, self.judge_many, self.probe, self.drop, self.clear = (
+            Remote(f) for f in (self._episode, self._judge, self._judge_many, self._probe, self._drop, self._clear)
         )
 
     async def _this(self, *_):
@@ -64,6 +64,9 @@ class Pools:
 
     async def _drop(self, keys):
         self.waiting -= set(keys)
+
+    async def _clear(self):
+        self.waiting.clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config import GRPO, MGPO
 from pipeline.records import STAGES, Rollout
-from tests.trainers.test_objectives import log_probabilities
+from tests.trainers.test_objectives import log_probabilities, plain_advantages
 from tests.trainers.worlds import alone, batch_of, make_rollout, some_rollouts, totals_of
 from trainers import diagnostics
 from trainers.objectives import make
@@ -58,13 +58,24 @@ def test_what_the_report_shows_of_mgpo() -> None:
 
 
 def test_stage_statistics_are_those_of_their_stage() -> None:
-    rollouts = some_rollouts(4)
-    found, *_ = figures(rollouts, MGPO())
+    rollouts, config = some_rollouts(4), MGPO()
+    found, *_ = figures(rollouts, config)
+    outer, inner = plain_advantages(rollouts)
     for index, stage in enumerate(STAGES):
-        process = [p for r in rollouts for p, s in zip(r.process_rewards, r.action_stage, strict=True) if s == index]
+        here = [(i, t) for i, r in enumerate(rollouts) for t, s in enumerate(r.action_stage) if s == index]
+        process = [rollouts[i].process_rewards[t] for i, t in here]
+        fused = [outer[i] + config.omega * inner[i, t] for i, t in here]
         assert found[f"process_reward/{stage}"] == pytest.approx(statistics.fmean(process), rel=1e-4)
-        assert found[f"stage_advantage/{stage}_rms"] <= math.sqrt(len(process))
-    assert found["stage_advantage_zero"] < 1
+        assert found[f"advantage/{stage}"] == pytest.approx(statistics.fmean(fused), rel=1e-4, abs=1e-6)
+        assert found[f"advantage/{stage}_rms"] == pytest.approx(root_mean_square(fused), rel=1e-4)
+        by_stage = root_mean_square([inner[key] for key in here])
+        assert found[f"stage_advantage/{stage}_rms"] == pytest.approx(by_stage, rel=1e-4)
+    zero = statistics.fmean(a == 0 for a in inner.values())
+    assert found["stage_advantage_zero"] == pytest.approx(zero) and 0 < zero < 1
+
+
+def root_mean_square(values: list[float]) -> float:
+    return math.sqrt(statistics.fmean(v * v for v in values))
 
 
 def test_a_stage_that_nobody_entered_is_left_out() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,17 @@ def weights_of(config: Any, batch: StepBatch, logp: torch.Tensor, ref: torch.Ten
     return make(config).weights(batch.tokens, logp, ref, totals_of(batch), alone)
 
 
+def finite_differences(loss: Callable[[torch.Tensor], torch.Tensor], at: torch.Tensor) -> dict[int, float]:
+    """Slope of `loss` in every seventh of its arguments, by central differences in double precision."""
+    step, slopes = 1e-6, {}
+    for n in range(0, len(at), 7):
+        up, down = at.double().clone(), at.double().clone()
+        up[n] += step
+        down[n] -= step
+        slopes[n] = float(loss(up) - loss(down)) / (2 * step)
+    return slopes
+
+
 # ---------------------------------------------------------------- brute force MGPO, straight from the records
 
 
@@ -43,22 +55,15 @@ def z_scores(values: dict[Any, float]) -> dict[Any, float]:
     return {k: (v - mean) / std for k, v in values.items()}
 
 
-def brute_force_mgpo(rollouts: list[Rollout], config: MGPO, logp: list[float], ref: list[float]) -> list[float]:
-    omega = config.omega if config.name == "mgpo" else 0.0
+def plain_advantages(rollouts: list[Rollout]) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
+    """A_E of each trajectory, and A_S of each of its actions."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, rollout in enumerate(rollouts):
         groups[rollout.group_id].append(i)
-    token_of: dict[tuple[int, int], list[int]] = defaultdict(list)  # (trajectory, action) -> loss tokens
-    engine: list[float] = []
-    for i, rollout in enumerate(rollouts):
-        for p, masked in enumerate(rollout.loss_mask):
-            if masked:
-                token_of[i, rollout.action_index[p]].append(len(engine))
-                engine.append(rollout.logprobs[p])
-    difference: dict[tuple[int, int], float] = {}
+    outer: dict[int, float] = {}
+    inner: dict[tuple[int, int], float] = {}
     for members in groups.values():
-        outer = z_scores({i: rollouts[i].terminal_reward for i in members})
-        inner: dict[tuple[int, int], float] = {}
+        outer |= z_scores({i: rollouts[i].terminal_reward for i in members})
         for stage in range(4):
             inner |= z_scores(
                 {
@@ -68,10 +73,24 @@ def brute_force_mgpo(rollouts: list[Rollout], config: MGPO, logp: list[float], r
                     if rollouts[i].action_stage[t] == stage
                 }
             )
-        for i, t in inner:
-            logs = [logp[n] - ref[n] for n in token_of[i, t]]
-            pooled = sum(logs) if config.implicit == "sum" else sum(logs) / len(logs)
-            difference[i, t] = outer[i] + omega * inner[i, t] - config.beta * pooled
+    return outer, inner
+
+
+def brute_force_mgpo(rollouts: list[Rollout], config: MGPO, logp: list[float], ref: list[float]) -> list[float]:
+    omega = config.omega if config.name == "mgpo" else 0.0
+    token_of: dict[tuple[int, int], list[int]] = defaultdict(list)  # (trajectory, action) -> loss tokens
+    engine: list[float] = []
+    for i, rollout in enumerate(rollouts):
+        for p, masked in enumerate(rollout.loss_mask):
+            if masked:
+                token_of[i, rollout.action_index[p]].append(len(engine))
+                engine.append(rollout.logprobs[p])
+    outer, inner = plain_advantages(rollouts)
+    difference: dict[tuple[int, int], float] = {}
+    for i, t in inner:
+        logs = [logp[n] - ref[n] for n in token_of[i, t]]
+        pooled = sum(logs) if config.implicit == "sum" else sum(logs) / len(logs)
+        difference[i, t] = outer[i] + omega * inner[i, t] - config.beta * pooled
     result = [0.0] * len(engine)
     for i, t in difference:
         peers = (
@@ -162,26 +181,39 @@ def test_mgpo_weights_sum_to_zero_over_actions(scope: str) -> None:
     assert all(abs(part.sum()) < 1e-6 for part in sums)
 
 
-def test_mgpo_is_the_gradient_of_gvpos_squared_error() -> None:
-    """GVPO: with summed log ratios and an open gate, beta N L has the gradient of
-    1/2 sum ((R - mean R) - (A - mean A))^2 over the group's actions, differentiated through R and its mean."""
-    rollouts = some_rollouts(5)
-    batch = batch_of(rollouts)
-    tokens = batch.tokens
-    _, ref = log_probabilities(batch, 3)
-    config = MGPO(implicit="sum", beta=0.2, importance_cap=None)
-    logp = tokens.engine_K.clone().requires_grad_()  # r = 1: the gate is 1
+GVPO_CONFIG = MGPO(implicit="sum", beta=0.2, importance_cap=None)
 
-    reward = torch.zeros(len(tokens.seq_A)).index_add(0, tokens.action_K, config.beta * (logp - ref))
+
+def gvpo_loss(batch: StepBatch, logp: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
+    """GVPO's squared error over the actions of each group, 1/2 sum ((R - mean R) - (A - mean A))^2, in the dtype of
+    `logp`."""
+    config, tokens = GVPO_CONFIG, batch.tokens
+    reward = torch.zeros(len(tokens.seq_A), dtype=logp.dtype).index_add(0, tokens.action_K, config.beta * (logp - ref))
     advantage = trajectory_advantages(tokens)[tokens.seq_A] + config.omega * stage_advantages(tokens)
-    loss = torch.zeros(())
+    loss = torch.zeros((), dtype=logp.dtype)
     for group in range(tokens.groups):
         here = tokens.group_A == group
         loss = loss + 0.5 * (((reward - reward[here].mean()) - (advantage - advantage[here].mean()))[here] ** 2).sum()
-    loss.backward()
+    return loss
 
-    weight = weights_of(config, batch, logp.detach(), ref)
-    torch.testing.assert_close(-weight * config.beta * len(batch.loss_N), logp.grad, rtol=1e-4, atol=1e-5)
+
+def test_mgpo_is_the_gradient_of_gvpos_squared_error() -> None:
+    """With summed log ratios and an open gate, beta N L has its gradient, taken through R and its mean."""
+    batch = batch_of(some_rollouts(5))
+    _, ref = log_probabilities(batch, 3)
+    logp = batch.tokens.engine_K.clone().requires_grad_()  # r = 1: the gate is 1
+    gvpo_loss(batch, logp, ref).backward()
+    weight = weights_of(GVPO_CONFIG, batch, logp, ref)
+    torch.testing.assert_close(-weight * GVPO_CONFIG.beta * len(batch.loss_N), logp.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_mgpo_weights_match_finite_differences_of_gvpos_squared_error() -> None:
+    batch = batch_of(some_rollouts(8))
+    logp, (_, ref) = batch.tokens.engine_K, log_probabilities(batch, 5)
+    weight = weights_of(GVPO_CONFIG, batch, logp, ref)
+    slopes = finite_differences(lambda x: gvpo_loss(batch, x, ref.double()), logp)
+    for n, slope in slopes.items():
+        assert -slope == pytest.approx(GVPO_CONFIG.beta * len(batch.loss_N) * float(weight[n]), rel=1e-3, abs=1e-6)
 
 
 def test_the_gate_is_sapos_gradient_weight() -> None:
@@ -193,11 +225,14 @@ def test_the_gate_is_sapos_gradient_weight() -> None:
         torch.testing.assert_close(gate(config, ratio.detach(), torch.full_like(ratio, sign)), grad)
 
 
-def test_mgpo_weights_carry_no_gradient() -> None:
+@pytest.mark.parametrize("config", [MGPO(), GRPO(kl=0.1), SFTObjective()], ids=lambda config: config.name)
+def test_weights_carry_no_gradient(config: Any) -> None:
+    """Step 7: the gradient of the loss is that of log pi alone, although MGPO's and GRPO's weights are made of it."""
     batch = batch_of(some_rollouts(6))
     logp, ref = log_probabilities(batch, 4)
     logp.requires_grad_()
-    weight = weights_of(MGPO(), batch, logp.detach(), ref)
+    weight = weights_of(config, batch, logp, ref)
+    assert not weight.requires_grad
     (grad,) = torch.autograd.grad(-(weight * logp).sum(), logp)
     torch.testing.assert_close(grad, -weight)
 
@@ -315,15 +350,10 @@ def test_grpo_weights_match_finite_differences() -> None:
     config = GRPO(kl=0.1, importance_cap=None)
     logp, ref = log_probabilities(batch, 5, spread=0.3)
     weight = weights_of(config, batch, logp, ref)
-    engine, step = batch.tokens.engine_K.double(), 1e-6
-    for n in range(0, len(logp), 7):
-        up, down = logp.double().clone(), logp.double().clone()
-        up[n] += step
-        down[n] -= step
-        slope = textbook_grpo(rollouts, config, up, engine, ref.double()) - textbook_grpo(
-            rollouts, config, down, engine, ref.double()
-        )
-        assert -float(slope) / (2 * step) == pytest.approx(float(weight[n]), rel=1e-3, abs=1e-6)
+    engine = batch.tokens.engine_K.double()
+    slopes = finite_differences(lambda x: textbook_grpo(rollouts, config, x, engine, ref.double()), logp)
+    for n, slope in slopes.items():
+        assert -slope == pytest.approx(float(weight[n]), rel=1e-3, abs=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -85,9 +85,17 @@ class Objective(ABC):
     """The weight of a token depends on the policy's log-probabilities of other tokens of the step, so a forward pass
     over the whole step must come before the first backward pass."""
 
-    @abstractmethod
+    @torch.no_grad()
     def weights(self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce) -> Tensor:
-        """Weight of each token. `logp_K` carries no gradient; `ref_K` is zeros unless `needs_reference`."""
+        """Weight of each token, a constant to the loss whatever `logp_K` carries; `ref_K` is zeros unless
+        `needs_reference`."""
+        return self._weights(step, logp_K, ref_K, totals, all_reduce)
+
+    @abstractmethod
+    def _weights(
+        self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce
+    ) -> Tensor:
+        """As `weights`, which stops the gradient."""
 
     @abstractmethod
     def diagnostics(self, step: StepTokens, logp_N: Tensor, weight_N: Tensor) -> Means:

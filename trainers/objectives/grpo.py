@@ -25,7 +25,9 @@ class GRPO(Objective):
         self.config = config
         self.needs_reference = config.kl > 0
 
-    def weights(self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce) -> Tensor:
+    def _weights(
+        self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce
+    ) -> Tensor:
         advantage_K = advantages(self.config, step)[step.seq_K]
         ratio_K = ratio(logp_K, step.engine_K)
         slope_K = ratio_K if self.config.importance_cap is None else ratio_K.clamp(max=self.config.importance_cap)

@@ -41,7 +41,9 @@ class MGPO(Objective):
         self.config = config
         self.needs_reference = config.beta > 0
 
-    def weights(self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce) -> Tensor:
+    def _weights(
+        self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce
+    ) -> Tensor:
         advantage_A = advantages(self.config, step)
         reward_A = implicit_reward(self.config, step, logp_K, ref_K)
         weight_A = zero_sum(self.config, step, advantage_A, reward_A, all_reduce)

@@ -16,7 +16,9 @@ class SFT(Objective):
     def __init__(self, config: SFTObjective):
         self.config = config
 
-    def weights(self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce) -> Tensor:
+    def _weights(
+        self, step: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals, all_reduce: AllReduce
+    ) -> Tensor:
         return torch.full_like(logp_K, 1 / totals.tokens)
 
     def diagnostics(self, step: StepTokens, logp_N: Tensor, weight_N: Tensor) -> Means:
