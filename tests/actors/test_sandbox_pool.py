@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors.calls import answer
 from actors.sandbox_pool import SandboxPool
+from pipeline.records import Failure
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable
 
 LIMITS = {"wall_s": 2.0, "cpu_s": 1.0, "memory_mb": 128}
@@ -191,9 +193,33 @@ def test_a_killed_replica_leaves_nothing_and_another_answers() -> None:
             except ray.exceptions.RayError:
                 answers.append(handle.run.remote(Request(f"print({n})")).result(timeout_s=60).stdout)
         assert answers == [f"{n}\n" for n in range(20)]
+        asyncio.run(_killed_under_a_call(handle))
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+async def _killed_under_a_call(handle: Any) -> None:
+    """Who waits for a run hears within seconds that its replica is gone, and that the program is not to blame."""
+    sleeping = asyncio.ensure_future(answer(handle.run.remote(Request("import time; time.sleep(1.8)")), "sandbox", 30))
+    end = time.monotonic() + 10
+    while not (held := [pid for pid, _ in _processes() if _is_walled_in(pid)]) and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    (replica,) = [p for p, name in _processes() if "ServeReplica:pool" in name and set(held) & set(_descendants(p))]
+    os.kill(replica, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(Failure) as caught:
+        await sleeping
+    assert caught.value.kind == "infra_error" and time.monotonic() - began < 5
+    assert (await answer(handle.run.remote(Request("print(1)")), "sandbox", 60)).stdout == "1\n"
+
+
+def _is_walled_in(pid: int) -> bool:
+    """Whether it is a run, with its last wall in place."""
+    try:
+        return "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _processes() -> list[tuple[int, str]]:
