@@ -25,7 +25,9 @@ from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.metrics import Metrics
 from pipeline.progress import Progress
+from pipeline.records import Failure
 from pipeline.rundir import RunDir
+from sandbox import LEVELS
 
 T = TypeVar("T")
 _CLOSE_S = 10.0
@@ -41,11 +43,23 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
             context = Context(config, run, Cluster(config), metrics, progress)
 
             async def work() -> dict[str, dict[str, Any]]:
-                return {name: await stages.run(context, name) for name in names}
+                results = {name: await stages.run(context, name) for name in names}
+                await _tell_isolation(context)
+                return results
 
             return asyncio.run(closing(context.cluster, work()))
     finally:
         run.close()
+
+
+async def _tell_isolation(context: Context) -> None:
+    """One row of the metrics: behind which walls this run had its programs."""
+    with contextlib.suppress(Failure):  # a pool that does not answer any more is no reason to call the run failed
+        stats = await context.cluster.sandbox_stats()
+        if stats is not None:
+            layers = {f"layer/{layer['name']}": layer["active"] for layer in stats["layers"]}
+            level = LEVELS.index(stats["level"])
+            context.metrics.log("sandbox", 0, {"level": level, "restarts": stats["restarts"], **layers})
 
 
 async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:

@@ -15,6 +15,7 @@ import pytest
 from pipeline import driver, stages
 from pipeline.config import Config
 from pipeline.driver import drive
+from pipeline.metrics import read as read_metrics
 from pipeline.records import Failure
 from pipeline.rundir import RunDir
 
@@ -27,6 +28,10 @@ def closed(monkeypatch):
     class Cluster:
         def __init__(self, config):
             pass
+
+        async def sandbox_stats(self):
+            layers = [{"name": "landlock", "active": True}, {"name": "mount jail", "active": False}]
+            return {"level": "strong", "layers": layers, "restarts": 2}
 
         async def idle(self):
             pass
@@ -48,6 +53,17 @@ def test_stages_run_in_order_and_their_results_come_back(tmp_path, monkeypatch, 
         ("sft", {"name": "sft"}), ("acquire", {"name": "acquire"}),
     ]  # fmt: skip
     assert closed == [1]
+
+
+def test_the_walls_that_programs_ran_behind_are_in_the_metrics(tmp_path, monkeypatch, closed):
+    async def run(context, name):
+        return {}
+
+    monkeypatch.setattr(stages, "run", run)
+    drive(Config(), tmp_path / "r", ["sft"])
+    (row,) = read_metrics(RunDir.read(tmp_path / "r")[0])["sandbox"]
+    told = {name: value for name, value in row.items() if name not in ("time", "stage", "step")}
+    assert told == {"level": 1, "restarts": 2, "layer/landlock": 1, "layer/mount jail": 0}
 
 
 def test_stdout_is_the_results_alone_though_ray_prints_to_it(tmp_path, monkeypatch, closed, capsys):
