@@ -22,11 +22,12 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from queue import Empty, LifoQueue
+from queue import LifoQueue
 from typing import Any
 
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
 from sandbox.builds import Builds
+from sandbox.session import check_cell
 
 PACKAGES = ("numpy", "sympy", "math_verify")
 """What every run finds loaded: what agents compute with, and what answers are compared with."""
@@ -53,9 +54,10 @@ class SandboxPool:
         wait_s: float = 300.0,
         sessions: int = 64,
         idle_s: float = 120.0,
+        lifetime_s: float = 600.0,
     ):
         self.limits = Limits(**(limits or {}))
-        self._wait_s, self._idle_s, self._most_sessions = wait_s, idle_s, sessions
+        self._wait_s, self._idle_s, self._lifetime_s, self._most_sessions = wait_s, idle_s, lifetime_s, sessions
         self._room = asyncio.Semaphore(queue)
         self._workers = ThreadPoolExecutor(slots, thread_name_prefix="sandbox")
         self._slots: list[Slot] = []
@@ -150,7 +152,10 @@ class SandboxPool:
     ) -> tuple[Result, tuple[str, ...]]:
         """Run a cell after `cells`, those that the call before returned (none at first); returns the cells that now
         make up the state. A cell that was stopped is not among them: the session is as before it. The name is the
-        caller's own choice, and no other session's."""
+        caller's own choice, and no other session's. Raises ValueError for what is no cell."""
+        check_cell(code, value, cells)
+        if not isinstance(session_id, str):
+            raise ValueError(f"session: {session_id!r:.80}; expected a string")
         kept = tuple(cells)
 
         def work() -> Result:
@@ -191,13 +196,13 @@ class SandboxPool:
         with self._guard:
             live = self._sessions.pop(session_id, None)
             unwanted = []
-            if live is not None and (live.busy or live.session.cells != cells):
+            if live is not None and (live.busy or live.session.cells != cells or live.session.over):
                 if not live.busy:  # else its own caller closes it
                     unwanted.append(live.session)
                 live = None
             if live is None:
                 slot = self._slots[hash(session_id) % len(self._slots)]
-                live = _Live(slot.session(self.limits, cells), now, busy=True)
+                live = _Live(slot.session(self.limits, cells, self._lifetime_s), now, busy=True)
             live.busy = True
             self._sessions[session_id] = live
             idle = [name for name, one in self._sessions.items() if not one.busy]
@@ -210,19 +215,25 @@ class SandboxPool:
     # ---------------------------------------------------------------- health
 
     def check_health(self) -> None:
-        """Called by Serve. A slot that is free must answer; if all are busy, they prove themselves by their work."""
-        try:
-            slot = self._free.get_nowait()
-        except Empty:
-            return
-        try:
-            results = [slot.run(_HEALTH)]
-            if results[0].status == "infra":  # its zygote was found dead; the next run has a new one
-                results.append(slot.run(_HEALTH))
-        finally:
-            self._free.put(slot)
-        if results[-1].value != 42:
-            raise RuntimeError(f"a slot does not work: {results[-1].status}: {results[-1].reason}")
+        """Called by Serve. Each slot that is free must answer; one that is busy proves itself by its work."""
+        for slot in self._slots:
+            if self._take_if_free(slot):
+                try:
+                    result = slot.run(_HEALTH)
+                    if result.status == "infra":  # its zygote was found dead; the next run has a new one
+                        result = slot.run(_HEALTH)
+                finally:
+                    self._free.put(slot)
+                if result.value != 42:
+                    raise RuntimeError(f"a slot does not work: {result.status}: {result.reason}")
+
+    def _take_if_free(self, slot: Slot) -> bool:
+        """This one, wherever in the queue: the queue itself would give the one put back last again and again."""
+        with self._free.mutex:
+            if slot not in self._free.queue:
+                return False
+            self._free.queue.remove(slot)
+            return True
 
     def stats(self) -> dict[str, Any]:
         """What metrics and `propose doctor` show."""

@@ -151,12 +151,37 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = 1  # whoever read our output has gone
     except Exception as e:
-        path = Path(f"propose-error-{os.getpid()}.log").absolute()
-        path.write_text(traceback.format_exc())
-        print(f"propose: {type(e).__name__}: {e} (this is a fault in propose; traceback: {path})", file=sys.stderr)
-        code = 1
+        if missing := _not_installed(e):
+            print(f"propose: {missing}", file=sys.stderr)
+            code = 2
+        else:
+            path = _keep(traceback.format_exc())
+            print(f"propose: {type(e).__name__}: {e} (this is a fault in propose; traceback: {path})", file=sys.stderr)
+            code = 1
     sys.stdout.flush()
+    if code == 130:
+        os._exit(code)  # threads that wait for slow storage are waited for otherwise
     sys.exit(code)
+
+
+def _not_installed(e: Exception) -> str | None:
+    """What to do about a package that only the whole stack brings; None if that is not what happened."""
+    package = e.name.partition(".")[0] if isinstance(e, ModuleNotFoundError) and e.name else None
+    if package in (None, "pipeline", "actors", "trainers", "sandbox"):
+        return None
+    return f"package {package}: not installed; expected the whole stack, by ./deploy/run.sh or pip install '.[cpu]'"
+
+
+def _keep(text: str) -> Path:
+    """Write down a traceback, in the working directory or, where that cannot be, among temporary files."""
+    name = f"propose-error-{os.getpid()}.log"
+    try:
+        path = Path(name).absolute()
+        path.write_text(text)
+    except OSError:
+        path = Path(tempfile.gettempdir(), name)
+        path.write_text(text)
+    return path
 
 
 # ---------------------------------------------------------------- commands

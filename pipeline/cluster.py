@@ -31,6 +31,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.calls import answer
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.proposer import Proposer
@@ -49,6 +50,7 @@ from trainers.launch import Launcher
 T = TypeVar("T")
 _POLL_S = 0.25
 _KNOCK_S = 10.0
+_STATS_S = 10.0
 _SERVE_S = 300.0
 """How long a call to Serve may take, with those before it."""
 _LOOK_S = 1.0
@@ -264,6 +266,12 @@ class Cluster:
         return await self._pool(
             "sandbox", s.pool, SandboxPool, slots=s.slots, minimum=s.minimum, limits=limits, queue=s.queue
         )
+
+    async def sandbox_stats(self) -> dict[str, Any] | None:
+        """What a replica of the sandbox pool says of itself; None where no stage has needed one. Raises Failure."""
+        if "sandbox" not in self._apps:
+            return None
+        return await answer((await self.sandbox()).stats.remote(), "sandbox", _STATS_S)
 
     async def probers(self) -> dict[str, DeploymentHandle]:
         """The engines of the prober's ladder, by model path."""

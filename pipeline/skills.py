@@ -17,7 +17,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
+from pipeline import config_files
 from pipeline.records import Failure, Skill
+from pipeline.rundir import replace, writing
 
 SECTIONS = ("Structure", "Action", "Effect", "Tool hint")
 
@@ -159,9 +161,9 @@ def _read(front: str, body: str, source: str) -> Skill:
 
 def _front(text: str, source: str) -> dict[str, Any]:
     try:
-        head = yaml.safe_load(text)
-    except yaml.YAMLError as e:
-        raise Failure(f"{source}: front matter is not YAML ({getattr(e, 'problem', None) or 'syntax error'})") from None
+        head = config_files.parse(text)
+    except config_files.NotYAML as e:
+        raise Failure(f"{source}: front matter is not YAML ({e})") from None
     if not isinstance(head, dict):
         raise Failure(f"{source}: front matter is {type(head).__name__}, expected name, category, intent, score")
     return head
@@ -198,21 +200,22 @@ class SkillLibrary:
         return self._skills[id]
 
     def save(self, folder: Path) -> None:
-        """Write every skill; skills of an earlier save that are no longer here are removed."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.iterdir():
-            if (old / "SKILL.md").exists() and old.name not in self._skills:
-                shutil.rmtree(old)
-        for skill in self:
-            place = folder / skill.id
-            place.mkdir(exist_ok=True)
-            text = render(skill, with_script=False)
-            source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
-            (place / "SKILL.md").write_text(text.replace("\n---\n", f"\n{source}---\n", 1))
-            if skill.script is not None:
-                (place / "script.py").write_text(skill.script)
-            else:
-                (place / "script.py").unlink(missing_ok=True)
+        """Write every skill, each of its files whole or not at all; skills of an earlier save that are no longer here
+        are removed."""
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.iterdir():
+                if (old / "SKILL.md").exists() and old.name not in self._skills:
+                    shutil.rmtree(old)
+            for skill in self:
+                place = folder / skill.id
+                if skill.script is not None:
+                    replace(place / "script.py", skill.script)
+                else:
+                    (place / "script.py").unlink(missing_ok=True)
+                text = render(skill, with_script=False)
+                source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
+                replace(place / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
 
     @classmethod
     def load(cls, folder: Path) -> SkillLibrary:
@@ -222,8 +225,8 @@ class SkillLibrary:
         skills = []
         for place in sorted(p for p in folder.iterdir() if p.is_dir()):
             try:
-                text = (place / "SKILL.md").read_text()
-                script = (place / "script.py").read_text() if (place / "script.py").exists() else None
+                text = (place / "SKILL.md").read_text(encoding="utf-8")
+                script = (place / "script.py").read_text(encoding="utf-8") if (place / "script.py").exists() else None
             except (OSError, UnicodeDecodeError) as e:
                 raise Failure(f"skill library: {place / 'SKILL.md'}: {e}") from None
             found = parse_reply(text, source=str(place / "SKILL.md"))

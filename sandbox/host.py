@@ -46,7 +46,7 @@ class Zygote:
     def __init__(self, packages: tuple[str, ...]):
         if sys.platform != "linux":
             raise SandboxUnavailable(
-                f"the sandbox needs Linux; on {sys.platform} run the project in its container (deploy/), which has one"
+                f"the sandbox needs Linux; on {sys.platform} run the project in its container (deploy/Dockerfile)"
             )
         kernel.arch()
         self.folder, self._lock = scratch.new_folder()

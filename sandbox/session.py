@@ -5,7 +5,8 @@ stopped or crashed is not, and the next cell finds the state from before it. The
 frozen between cells. If that process is lost, a new one replays the cells that count; so the list of those cells, which
 is all that a caller elsewhere has to keep, *is* the session.
 
-A session lives `lifetime_s` at most, and holds at most `MAX_CELLS` cells.
+A session lives `lifetime_s` at most, and holds at most `MAX_CELLS` cells; `over` says when that is reached. The end of
+its lifetime is no fault of the program: a new session with the same cells goes on.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .api import Limits, Result
-from .conclude import conclude
+from .api import Limits, Request, Result
 from .host import InfraError, Run
 
 if TYPE_CHECKING:
@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 MAX_CELLS = 64
 
 
+def check_cell(code: str, value: str | None = None, before: Sequence[str] = ()) -> None:
+    """Raises ValueError for what is no cell, or cannot come after these, as `Request` does."""
+    Request(code, value=value)
+    if not isinstance(before, list | tuple) or not all(isinstance(cell, str) for cell in before):
+        raise ValueError(f"session.cells: {before!r:.80}; expected a list of strings")
+
+
 class Session:
     """Made by `Slot.session`. One caller at a time; a second waits."""
 
     def __init__(self, slot: Slot, limits: Limits, cells: Sequence[str], lifetime_s: float):
+        check_cell("", before=cells)
         self._slot, self._limits = slot, limits
         self._cells = list(cells)
         self._ends = time.monotonic() + lifetime_s
@@ -48,16 +56,22 @@ class Session:
         """The cells that make up the state: what to pass to `Slot.session` to have the same session elsewhere."""
         return tuple(self._cells)
 
+    @property
+    def over(self) -> str:
+        """Why it takes no further cell; empty while it does."""
+        if not self._over and len(self._cells) >= MAX_CELLS:
+            return f"the session holds {MAX_CELLS} cells"
+        return self._over or ("the session's lifetime is over" if time.monotonic() > self._ends else "")
+
     def run(self, code: str, value: str | None = None) -> Result:
-        """Run a cell; `value` names a variable to export after it."""
+        """Run a cell; `value` names a variable to export after it. Raises ValueError for what is no cell."""
+        check_cell(code, value)
         with self._guard:
             level = self._slot.level
-            if time.monotonic() > self._ends:
-                self._stop("the session's lifetime is over")
-            elif len(self._cells) >= MAX_CELLS:
-                self._stop(f"the session holds {MAX_CELLS} cells")
-            if self._over:
-                return Result("error", self._over, level=level)
+            if over := self.over:
+                self._stop(over)
+                # Only how many cells there are is the program's own doing.
+                return Result("error" if len(self._cells) >= MAX_CELLS else "infra", over, level=level)
             try:
                 line = json.dumps({"code": code, "value": value}).encode() + b"\n"
                 code.encode()
@@ -116,13 +130,11 @@ class Session:
             run.pause(True)
             run.drain()
             cpu_s = run.cpu_s() - run.cpu_before
-            return conclude(
-                run, self._slot.level, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()}
-            )
+            return self._slot.conclude(run, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()})
         self._run = None
         try:
             if run.exit is None:
                 run.watch()
         finally:
             run.finish()
-        return conclude(run, self._slot.level, wants_value)
+        return self._slot.conclude(run, wants_value)

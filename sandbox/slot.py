@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from . import builds, judge, selftest
 from .api import LEVELS, Case, Layer, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
@@ -86,7 +87,7 @@ class Slot:
             return Result("error", str(e), level=self.level)
         except InfraError as e:
             return Result("infra", str(e), level=self.level)
-        return conclude(run, self.level, wants_value=bool(request.value or request.entry))
+        return self.conclude(run, bool(request.value or request.entry))
 
     def _once(self, run: Run, job: bytes) -> None:
         try:
@@ -154,7 +155,23 @@ class Slot:
         """Start a run in a healthy zygote: a new one if the last died or has served its time. Raises InfraError."""
         with self._guard:
             run.order(self._healthy(), job)
-        run.await_walls()
+        try:
+            run.await_walls()
+        except InfraError:
+            self._doubt()
+            raise
+
+    def conclude(self, run: Run, wants_value: bool, facts: dict[str, Any] | None = None) -> Result:
+        """`conclude`, for what programs did. An end that none of them explains is the last in its zygote."""
+        result = conclude(run, self.level, wants_value, facts)
+        if result.status == "infra":
+            self._doubt()
+        return result
+
+    def _doubt(self) -> None:
+        """Something went wrong that should not: the next run has a new zygote. Other runs of this one end in peace."""
+        with self._guard:
+            self._runs = self.recycle_after
 
     def _healthy(self) -> Zygote:
         if self._closed:

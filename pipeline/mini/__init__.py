@@ -21,6 +21,10 @@ def resolve(name: str) -> Path:
     if name.startswith("mini:") and name not in _BUNDLED:
         raise Failure(f"{name}: nothing of that name is bundled; there are {', '.join(_BUNDLED)}")
     path = _BUNDLED.get(name, Path(name))
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as e:
+        raise Failure(f"{name}: {e.strerror}; expected a readable file or folder") from None
+    if not found:
         raise Failure(f"{name}: no such file or folder")
     return path

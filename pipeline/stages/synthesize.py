@@ -41,12 +41,14 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
-    seen = {j.verdict.problem_id for j in _played(context) if j.verdict and j.accepted}
+    seen = {j.verdict.problem_id for j, _ in _played(context) if j.verdict and j.accepted}
     if len(seen) >= target:
         return
     writer, committee, pool = await asyncio.gather(
         context.cluster.proposer(checkpoint), context.cluster.committee(), context.cluster.prober()
     )
+    isolation = await context.cluster.sandbox_stats()
+    assert isolation is not None  # the committee has it
     ledger = Ledger(context.run, "synthesize")
     stream = Stream(config, writer, committee, pool, context.cluster.buffer(), ledger)
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
@@ -81,7 +83,9 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
                     write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
                     account = ledger.segment(folder, ends(judged, ()))
-                    (folder / "state.json").write_text(json.dumps({"ledger": account}))
+                    (folder / "state.json").write_text(
+                        json.dumps({"ledger": account, "sandbox_level": isolation["level"]})
+                    )
                     context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
                 ledger.commit(account)
                 stream.settle(account)
@@ -89,10 +93,12 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
-def _played(context: Context) -> Iterator[Judged]:
-    """Everything on disk, in the order of the tasks."""
+def _played(context: Context) -> Iterator[tuple[Judged, str]]:
+    """Everything on disk, in the order of the tasks, and the level of the sandbox that it was judged with."""
     for folder in context.run.steps("synthesize"):
-        yield from judged_in(folder)
+        level = json.loads((folder / "state.json").read_text())["sandbox_level"]
+        for j in judged_in(folder):
+            yield j, level
 
 
 def judged_in(folder: Path) -> Iterator[Judged]:
@@ -107,23 +113,23 @@ def judged_in(folder: Path) -> Iterator[Judged]:
 
 def _export(context: Context) -> dict[str, Any]:
     played = list(_played(context))
-    problems: dict[str, Judged] = {}
-    for j in played:
+    problems: dict[str, tuple[Judged, str]] = {}
+    for j, level in played:
         if j.accepted and j.verdict and j.probe:
-            problems.setdefault(j.verdict.problem_id, j)
+            problems.setdefault(j.verdict.problem_id, (j, level))
     chosen = list(problems.values())[: context.config.synthesize.target]
-    context.run.write_text("dataset/problems.jsonl", "".join(_line(_problem(j)) for j in chosen))
-    context.run.write_text("dataset/provenance.jsonl", "".join(_line(_provenance(j)) for j in chosen))
-    facts = summarize(played)
+    context.run.write_text("dataset/problems.jsonl", "".join(_line(_problem(j)) for j, _ in chosen))
+    context.run.write_text("dataset/provenance.jsonl", "".join(_line(_provenance(*one)) for one in chosen))
+    facts = summarize([j for j, _ in played])
     return {
         "accepted": len(chosen),
-        "distinct": len({j.verdict.problem_id for j in chosen if j.verdict}),
+        "distinct": len({j.verdict.problem_id for j, _ in chosen if j.verdict}),
         "episodes": len(played),
         "validity": facts["accepted_rate"],
         "prune_rate": facts["prune_rate"],
-        "mean_pass_at_k": mean([j.probe.pass_at_k for j in chosen if j.probe]),
-        "mean_difficulty": mean([1 - j.probe.pass_at_k for j in chosen if j.probe]),
-        "by_category": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
+        "mean_pass_at_k": mean([j.probe.pass_at_k for j, _ in chosen if j.probe]),
+        "mean_difficulty": mean([1 - j.probe.pass_at_k for j, _ in chosen if j.probe]),
+        "by_category": dict(sorted(Counter(j.episode.task.category for j, _ in chosen).items())),
     }
 
 
@@ -136,7 +142,7 @@ def _problem(j: Judged) -> dict[str, Any]:
     return {"question": j.episode.submitted.question, "answer": j.episode.submitted.answer}
 
 
-def _provenance(j: Judged) -> dict[str, Any]:
+def _provenance(j: Judged, sandbox_level: str) -> dict[str, Any]:
     assert j.episode.submitted is not None and j.verdict is not None and j.probe is not None
     return {
         "id": j.episode.submitted.id,
@@ -151,4 +157,5 @@ def _provenance(j: Judged) -> dict[str, Any]:
         "votes": [v.model_dump(mode="json") for v in j.verdict.votes],
         "pruned": pruned(j.episode),
         "turns": len(j.episode.turns),
+        "sandbox_level": sandbox_level,
     }

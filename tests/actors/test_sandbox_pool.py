@@ -10,11 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from actors.calls import answer
 from actors.sandbox_pool import SandboxPool
-from sandbox import Case, Limits, Request, SandboxUnavailable
+from pipeline.records import Failure
+from sandbox import Case, Limits, Request, Result, SandboxUnavailable
 
 LIMITS = {"wall_s": 2.0, "cpu_s": 1.0, "memory_mb": 128}
 
@@ -111,6 +116,44 @@ def test_live_sessions_are_bounded_and_evicted_ones_come_back(pool: SandboxPool)
     asyncio.run(story())
 
 
+def test_a_session_goes_on_after_the_lifetime_of_its_process() -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS, lifetime_s=0.5)
+
+    async def story() -> None:
+        _, cells = await pool.session_run("s", "x = 1")
+        await asyncio.sleep(0.6)
+        result, cells = await pool.session_run("s", "x += 1", cells, value="x")
+        assert (result.status, result.value, cells) == ("ok", 2, ("x = 1", "x += 1"))
+
+    try:
+        asyncio.run(story())
+    finally:
+        pool.close()
+
+
+anything = st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=5) | st.integers(), max_size=3)
+code_or_not = st.sampled_from(["x = 1", "x += 1", "1/0"]) | anything
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    session=st.sampled_from(["a", "b"]) | anything,
+    code=code_or_not,
+    cells=st.lists(code_or_not, max_size=3) | anything,
+    value=st.none() | st.just("x") | anything,
+)
+def test_any_call_of_a_session_is_answered_or_refused(
+    pool: SandboxPool, session: Any, code: Any, cells: Any, value: Any
+) -> None:
+    try:
+        result, kept = asyncio.run(pool.session_run(session, code, cells, value))
+    except ValueError as e:
+        assert str(e).startswith(("request", "session"))
+        return
+    assert result.reason or result.ok
+    assert kept in (tuple(cells), (*cells, code))
+
+
 def test_below_the_minimum_the_pool_refuses_to_start() -> None:
     with pytest.raises(SandboxUnavailable, match="expected one of"):
         SandboxPool(minimum="portable-ish")
@@ -150,9 +193,33 @@ def test_a_killed_replica_leaves_nothing_and_another_answers() -> None:
             except ray.exceptions.RayError:
                 answers.append(handle.run.remote(Request(f"print({n})")).result(timeout_s=60).stdout)
         assert answers == [f"{n}\n" for n in range(20)]
+        asyncio.run(_killed_under_a_call(handle))
     finally:
         serve.shutdown()
         ray.shutdown()
+
+
+async def _killed_under_a_call(handle: Any) -> None:
+    """Who waits for a run hears within seconds that its replica is gone, and that the program is not to blame."""
+    sleeping = asyncio.ensure_future(answer(handle.run.remote(Request("import time; time.sleep(1.8)")), "sandbox", 30))
+    end = time.monotonic() + 10
+    while not (held := [pid for pid, _ in _processes() if _is_walled_in(pid)]) and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    (replica,) = [p for p, name in _processes() if "ServeReplica:pool" in name and set(held) & set(_descendants(p))]
+    os.kill(replica, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(Failure) as caught:
+        await sleeping
+    assert caught.value.kind == "infra_error" and time.monotonic() - began < 5
+    assert (await answer(handle.run.remote(Request("print(1)")), "sandbox", 60)).stdout == "1\n"
+
+
+def _is_walled_in(pid: int) -> bool:
+    """Whether it is a run, with its last wall in place."""
+    try:
+        return "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _processes() -> list[tuple[int, str]]:
@@ -188,6 +255,19 @@ def test_limits_of_the_config_reach_the_runs(pool: SandboxPool) -> None:
     assert pool.limits == Limits(**LIMITS)
     result = asyncio.run(pool.run(Request("x = bytearray(200 << 20)")))
     assert result.status == "memory_limit"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_slot_that_does_not_work_is_found_wherever_it_waits(broken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SandboxPool(slots=2, limits=LIMITS)
+    try:
+        pool.check_health()
+        monkeypatch.setattr(pool._free.queue[broken], "run", lambda *_: Result("infra", "broken"))
+        with pytest.raises(RuntimeError, match="infra: broken"):
+            pool.check_health()
+        assert pool.stats()["free"] == 2
+    finally:
+        pool.close()
 
 
 def test_health_checks_take_no_slot_away_from_runs() -> None:

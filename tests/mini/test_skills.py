@@ -60,6 +60,7 @@ GOOD = render(skill())
         (GOOD.replace("score: 0.9\n", ""), "lacks 'score'"),
         (GOOD.replace("name: gcd", "name: ../gcd"), "snake_case"),
         (GOOD.replace("name: gcd", "name: [gcd"), "not YAML"),
+        (GOOD.replace("name: gcd", "name: 2024-13-45"), "not YAML"),
         (GOOD.replace("## Effect\nNeeds factors.\n", ""), "'## Effect' is missing"),
         (GOOD.replace("```python\n", "").replace("```", ""), "no ```python block"),
     ],

@@ -67,6 +67,10 @@ def written(root):
         ("prober.k=99", ["prober", "k (99)", "n (8)"]),
         ("trainer.workers", ["trainer.workers", "dotted.field=value"]),
         ("seed=[1", ["seed", "not a YAML value"]),
+        ("name=2024-13-45", ["name", "'2024-13-45' is not a YAML value"]),
+        ("name=!!bool maybe", ["name", "not a YAML value"]),
+        ("proposer_pool.resources={gpu: many}", ["proposer_pool.resources.gpu", "valid number", "'many'"]),
+        ("sandbox.pool.resources.spot=x", ["sandbox.pool.resources.spot", "valid number", "'x'"]),
     ],
 )
 @pytest.mark.parametrize("command", [["run"], ["mgpo"], ["config", "validate"]])
@@ -81,6 +85,7 @@ def test_a_wrong_field_is_named_with_what_is_accepted(capsys, tmp_path, command,
     [
         (None, "No such file"),
         ("mgpo: {steps: 3", "not YAML"),
+        ("name: 2024-13-45", "not YAML"),
         ("- 1\n- 2", "expected a mapping"),
         ("mgpo:\n  stepz: 3\n", "mgpo.stepz: unknown field"),
         (b"name: caf\xe9", "not UTF-8"),
@@ -238,6 +243,19 @@ def test_a_fault_of_ours_keeps_its_traceback_in_a_file(capsys, tmp_path, monkeyp
     assert str(log) in err and "secret cause" in log.read_text()
 
 
+def test_its_traceback_goes_to_the_temporary_files_where_the_folder_takes_none(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.config_files.load", lambda *_: {}["secret cause"])
+    monkeypatch.setattr("pipeline.cli.tempfile.gettempdir", lambda: str(tmp_path))
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, _, err = propose(capsys, "run")
+    monkeypatch.chdir(tmp_path)
+    (log,) = tmp_path.glob("propose-error-*.log")
+    assert code == 1 and str(log) in err and "secret cause" in log.read_text()
+
+
 # ---------------------------------------------------------------- as a process
 
 
@@ -254,6 +272,72 @@ def test_a_refusal_is_one_line_of_the_whole_process_too(tmp_path):
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines()[-1].startswith("propose: ") and "absent" in ended.stderr
     assert len([line for line in ended.stderr.splitlines() if not line.startswith(("run ·", "acquire ·"))]) == 1
+
+
+WITHOUT_PRIVILEGES = """
+    from sandbox import kernel
+    kernel.drop_capabilities()  # root, too, is now refused what the bits of a file refuse its owner
+    from pipeline.cli import main
+    main()
+"""
+
+
+def unprivileged(folder, *arguments):
+    """The last line with which a command ends that no privilege lets into closed folders."""
+    ended = process(*arguments, code=textwrap.dedent(WITHOUT_PRIVILEGES), cwd=folder)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False), ended.stderr
+    return ended.stdout if "--json" in arguments else ended.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def closed(tmp_path):
+    folder = tmp_path / "closed"
+    (folder / "r").mkdir(parents=True)
+    (folder / "r" / "config.yaml").touch()
+    folder.chmod(0)
+    yield folder
+    folder.chmod(0o700)
+
+
+def test_what_lies_in_a_closed_folder_is_one_line(closed, tmp_path):
+    assert "closed/a.md: Permission denied" in unprivileged(
+        tmp_path, "acquire", "--run-dir", "r", "--set", "acquire.corpus=[closed/a.md]"
+    )
+    assert "closed/r: Permission denied" in unprivileged(tmp_path, "report", "--run-dir", "closed/r")
+    assert "closed/r: Permission denied" in unprivileged(tmp_path, "acquire", "--run-dir", "closed/r")
+    checks = json.loads(unprivileged(tmp_path, "doctor", "--json", "--run-dir", "closed/r"))["checks"]
+    assert any(c["status"] == "fail" and f"{closed} is not writable" in c["found"] for c in checks)
+
+
+def test_a_folder_of_the_corpus_that_is_closed_is_named_or_counted(closed, tmp_path):
+    (tmp_path / "a.md").write_text("text")
+    corpus = ["acquire", "--run-dir", "r", "--set", "acquire.corpus=[.]"]
+    assert "corpus file closed: Permission denied" in unprivileged(tmp_path, *corpus)
+    code = f"""
+        from sandbox import kernel
+        kernel.drop_capabilities()
+        from pipeline import corpus
+        found = corpus.read([{str(tmp_path)!r}], "skip", 1000)
+        print(found.skipped, len(found.documents))
+    """
+    assert process(code=textwrap.dedent(code)).stdout == "1 1\n"
+
+
+def test_a_name_that_is_too_long_is_one_line(capsys):
+    name = "n" * 300
+    assert f"{name}: File name too long" in refused(capsys, "acquire", "--run-dir", name)
+    assert f"{name}: File name too long" in refused(capsys, "report", "--run-dir", name)
+    assert f"{name}: File name too long" in stopped(
+        capsys, "acquire", "--run-dir", "r", "--set", f"acquire.corpus=[{name}]"
+    )
+
+
+def test_a_package_of_the_stack_that_is_not_installed_is_named(tmp_path):
+    code = "import sys; sys.modules['psutil'] = None; from pipeline.cli import main; main()"
+    ended = process("run", "--run-dir", "r", code=code, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
+    assert "package psutil: not installed" in ended.stderr and "./deploy/run.sh" in ended.stderr
+    assert not (tmp_path / "r").exists()
 
 
 def test_no_space_is_one_line(tmp_path):

@@ -1,5 +1,7 @@
 """The config tree: what is accepted, and what a user reads when it is not."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -211,3 +213,7 @@ def test_setting_a_field_to_its_own_value_changes_nothing(data):
 def test_the_field_s_meaning_is_in_the_schema():
     """`propose config show` explains fields from here."""
     assert "Pass@k" in Config.model_json_schema()["$defs"]["Prober"]["properties"]["k"]["description"]
+
+
+def test_the_config_of_the_mini_world_is_the_defaults():
+    assert load(Path(__file__).parents[2] / "deploy" / "configs" / "mini.yaml") == Config()

@@ -51,6 +51,17 @@ def test_this_machine_is_ready_and_looking_loads_no_engine():
     assert "hypothesis" not in packages
 
 
+def test_where_there_is_no_linux_the_container_is_named(monkeypatch):
+    monkeypatch.setattr(doctor.sys, "platform", "darwin")
+    monkeypatch.setattr(doctor, "_read", lambda path: "")
+    monkeypatch.delattr(doctor.os, "sched_getaffinity")
+    report = doctor.inspect()
+    assert not report["ready"]
+    (check,) = report["checks"]
+    assert (check["name"], check["status"]) == ("platform", "fail") and "darwin" in check["found"]
+    assert (Path(__file__).parents[2] / check["todo"].split()[-1]).is_file()
+
+
 # ---------------------------------------------------------------- software
 
 

@@ -41,6 +41,9 @@ class Pools:
     def buffer(self):
         return self
 
+    async def sandbox_stats(self):
+        return {"level": "strong"}
+
     async def _episode(self, task, attempt):
         _, wave, group, _ = task.id.split("-")
         n = (int(wave) - 1) * WAVE + int(group)
@@ -128,6 +131,7 @@ def test_the_first_distinct_problems_in_the_order_of_the_tasks(root):
     provenance = [json.loads(line) for line in (root / "dataset" / "provenance.jsonl").read_text().splitlines()]
     assert [p["episode_id"].split("-")[1:3] for p in provenance[:2]] == [["000001", "0001"], ["000001", "0002"]]
     assert len(provenance) == 9
+    assert {p["sandbox_level"] for p in provenance} == {"strong"}
 
 
 def test_a_repeated_question_counts_once(root):

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline import accounts
 from pipeline.context import read_records
 from pipeline.metrics import read as read_metrics
 from pipeline.records import Episode, Probe, Rollout, Verdict
@@ -212,3 +213,23 @@ def test_on_another_machine_the_same_command_restores_everything_from_the_mirror
     there = subprocess.run(ledger, capture_output=True, text=True, timeout=60)
     assert there.returncode == 0, there.stderr
     assert json.loads(there.stdout)["stages"]["mgpo"]["totals"]["live"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_runs_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Started together, each with a Ray, pools and a trainer of its own."""
+    roots = [tmp_path / name / "run" for name in ("one", "other")]
+    runs = []
+    for root in roots:
+        root.parent.mkdir()
+        with (root.parent / "out").open("w") as out, (root.parent / "err").open("w") as err:
+            runs.append(subprocess.Popen(command(root), stdout=out, stderr=err))
+    for root, run in zip(roots, runs, strict=True):
+        assert run.wait(timeout=1700) == 0, (root.parent / "err").read_text()
+        summary = json.loads((root.parent / "out").read_text())
+        assert (summary["problems"], summary["run_dir"]) == (SMALL["synthesize.target"], str(root))
+        assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6
+        for stage in ("mgpo", "solve"):
+            assert len(RunDir(root, -1).steps(stage)) == SMALL[f"{stage}.steps"]
+        assert accounts.audit(RunDir(root, -1))["findings"] == []

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import typing
+from collections.abc import Iterator
+from dataclasses import asdict
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sandbox import Request, Slot, Status, claims
+from sandbox import Limits, Request, Slot, Status, claims
 
 from .conftest import QUICK
 
@@ -67,3 +72,44 @@ def test_a_meaningless_order_costs_one_zygote_and_no_answer(slot: Slot) -> None:
     slot._zygote.orders.send(b"nonsense")
     results = [slot.run(Request("print(1)")) for _ in range(2)]
     assert results[1].stdout == "1\n" and results[0].status in ("ok", "infra")
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Slot]:
+    """Its zygotes start quickly, and may be broken."""
+    with Slot(limits=QUICK, packages=()) as slot:
+        yield slot
+
+
+ORDER = {"limits": asdict(Limits()), "lifetime_s": 5.0, "session": False, "language": "python", "stage": None}
+nearly = st.fixed_dictionaries({}, optional={key: st.just(right) | plain for key, right in ORDER.items()})
+orders = st.binary(max_size=100) | (plain | nearly).map(lambda order: json.dumps(order).encode())
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=orders, given=st.lists(st.sampled_from(["null", "socket"]), max_size=8))
+def test_any_order_costs_one_zygote_at_most(bare: Slot, order: bytes, given: list[str]) -> None:
+    bare.run(Request(""))
+    before = bare.restarts
+    mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with mine, its, open(os.devnull) as null:
+        fds = [{"null": null, "socket": its}[name].fileno() for name in given]
+        socket.send_fds(bare._zygote.orders, [order], fds)
+        results = [bare.run(Request("print(1)")) for _ in range(2)]
+    assert results[1].stdout == "1\n" and results[0].status in ("ok", "infra")
+    assert bare.restarts <= before + 1
+
+
+text_or_not = st.sampled_from(["x = 1", "x += 1", "while True: pass", "1/0"]) | st.text(max_size=20) | plain
+
+
+@quick
+@given(code=text_or_not, value=st.none() | st.just("x") | plain, cells=st.lists(text_or_not, max_size=3) | plain)
+def test_any_cell_runs_or_is_refused(slot: Slot, code: object, value: object, cells: object) -> None:
+    try:
+        with slot.session(cells=cells) as session:  # type: ignore[arg-type]
+            result = session.run(code, value)  # type: ignore[arg-type]
+    except ValueError as e:
+        assert str(e).startswith(("request", "session.cells: "))
+        return
+    assert result.status in STATUSES and "\n" not in result.reason

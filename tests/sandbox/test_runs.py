@@ -12,6 +12,7 @@ import pytest
 
 from sandbox import Case, Limits, Request, SandboxUnavailable, Slot, platforms, probe
 from sandbox.api import Layer
+from sandbox.session import MAX_CELLS
 
 from .conftest import QUICK
 
@@ -233,9 +234,27 @@ def test_nothing_runs_between_cells(slot: Slot) -> None:
 
 def test_a_session_ends_with_its_lifetime(slot: Slot) -> None:
     with slot.session(lifetime_s=0.3) as session:
-        assert session.run("x = 1").ok
+        assert session.run("x = 1").ok and not session.over
         time.sleep(0.4)
-        assert session.run("x").reason == "the session's lifetime is over"
+        assert session.over
+        result = session.run("x")
+        assert (result.status, result.reason) == ("infra", "the session's lifetime is over")  # not the program's fault
+    with slot.session(cells=session.cells) as again:
+        assert again.run("", value="x").value == 1
+
+
+def test_a_session_holds_so_many_cells(slot: Slot) -> None:
+    with slot.session(cells=["pass"] * MAX_CELLS) as session:
+        result = session.run("x")
+        assert (result.status, result.reason) == ("error", f"the session holds {MAX_CELLS} cells")
+
+
+@pytest.mark.parametrize(("code", "value"), [(5, None), (b"", None), ("", "a b"), ("", 5)])
+def test_a_malformed_cell_fails_in_the_callers_hands(slot: Slot, code: object, value: object) -> None:
+    with slot.session() as session, pytest.raises(ValueError, match="request"):
+        session.run(code, value)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"session\.cells"):
+        slot.session(cells="x = 1")
 
 
 # ---------------------------------------------------------------- levels

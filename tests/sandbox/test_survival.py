@@ -43,6 +43,13 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def walled(pid: int) -> bool:
+    """Whether a process has its last wall."""
+    with contextlib.suppress(OSError):
+        return "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
 def during_a_run(slot: Slot, action) -> Result:
     """The result of a sleeping run, while which `action` gets the zygote's number and its children's."""
     answer: list[Result] = []
@@ -50,7 +57,7 @@ def during_a_run(slot: Slot, action) -> Result:
     thread.start()
     zygote = slot._zygote.process.pid
     end = time.monotonic() + 5
-    while not descendants(zygote) and time.monotonic() < end:
+    while not any(map(walled, descendants(zygote))) and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(0.1)
     children = descendants(zygote)
@@ -84,6 +91,30 @@ def test_a_run_killed_from_outside_is_no_verdict_on_the_program() -> None:
         result = during_a_run(slot, lambda _, children: [os.kill(child, signal.SIGKILL) for child in children])
         assert (result.status, result.reason) == ("infra", "killed from outside the sandbox")
         assert slot.run(Request("print(1)")).stdout == "1\n"
+        assert slot.restarts == 1  # whatever it was, no further run is in the same zygote
+
+
+def test_a_run_that_dies_before_its_walls_is_the_last_of_its_zygote() -> None:
+    with Slot(packages=()) as slot:
+        (spare,) = waiting(slot._zygote.process.pid)
+        os.kill(spare, signal.SIGSTOP)  # it gets its order and does nothing about it
+        threading.Timer(0.5, os.kill, (spare, signal.SIGKILL)).start()
+        result = slot.run(Request("print(1)"))
+        assert result.status == "infra" and "before its walls stood" in result.reason
+        assert slot.run(Request("print(1)")).stdout == "1\n" and slot.restarts == 1
+
+
+def test_what_a_program_does_costs_no_zygote() -> None:
+    with Slot(packages=(), limits=Limits(wall_s=0.5, cpu_s=0.3, memory_mb=64)) as slot:
+        ends = (
+            "1/0",
+            "while True: pass",
+            "import time; time.sleep(9)",
+            "import os; os.abort()",
+            "x = bytearray(1 << 30)",
+        )
+        assert "infra" not in [slot.run(Request(code)).status for code in ends]
+        assert slot.restarts == 0
 
 
 _SUPERVISOR = """
