@@ -225,11 +225,16 @@ def test_two_runs_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> No
         root.parent.mkdir()
         with (root.parent / "out").open("w") as out, (root.parent / "err").open("w") as err:
             runs.append(subprocess.Popen(command(root), stdout=out, stderr=err))
-    for root, run in zip(roots, runs, strict=True):
-        assert run.wait(timeout=1700) == 0, (root.parent / "err").read_text()
-        summary = json.loads((root.parent / "out").read_text())
-        assert (summary["problems"], summary["run_dir"]) == (SMALL["synthesize.target"], str(root))
-        assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6
-        for stage in ("mgpo", "solve"):
-            assert len(RunDir(root, -1).steps(stage)) == SMALL[f"{stage}.steps"]
-        assert accounts.audit(RunDir(root, -1))["findings"] == []
+    try:
+        for root, run in zip(roots, runs, strict=True):
+            assert run.wait(timeout=1700) == 0, (root.parent / "err").read_text()
+            summary = json.loads((root.parent / "out").read_text())
+            assert (summary["problems"], summary["run_dir"]) == (SMALL["synthesize.target"], str(root))
+            assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6
+            for stage in ("mgpo", "solve"):
+                assert len(RunDir(root, -1).steps(stage)) == SMALL[f"{stage}.steps"]
+            assert accounts.audit(RunDir(root, -1))["findings"] == []
+    finally:
+        for run in runs:
+            run.terminate()
+            run.wait(timeout=60)
