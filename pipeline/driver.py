@@ -96,16 +96,17 @@ async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
         ending.set()
         await cluster.idle()
         await loop.shutdown_default_executor()  # threads of `to_thread` call Ray too
+        family = psutil.Process().children(recursive=True)  # without Ray's own, its workers are nobody's children
         cluster.close()
-        _reap()
+        _reap(family)
         ended.set()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _reap() -> None:
-    """End descendants that outlived Ray (an engine whose replica was killed)."""
-    _, left = psutil.wait_procs(psutil.Process().children(recursive=True), timeout=2)
+def _reap(family: list[psutil.Process]) -> None:
+    """Wait for those that were there with Ray, and end what outlives it (an engine whose replica was killed)."""
+    _, left = psutil.wait_procs({*family, *psutil.Process().children(recursive=True)}, timeout=2)
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=2)

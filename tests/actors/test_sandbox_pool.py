@@ -203,15 +203,19 @@ async def _killed_under_a_call(handle: Any) -> None:
     """Who waits for a run hears within seconds that its replica is gone, and that the program is not to blame."""
     sleeping = asyncio.ensure_future(answer(handle.run.remote(Request("import time; time.sleep(1.8)")), "sandbox", 30))
     end = time.monotonic() + 10
-    while not (held := [pid for pid, _ in _processes() if _is_walled_in(pid)]) and time.monotonic() < end:
+    while not (running := _replicas_with_a_run()) and time.monotonic() < end:
         await asyncio.sleep(0.02)
-    (replica,) = [p for p, name in _processes() if "ServeReplica:pool" in name and set(held) & set(_descendants(p))]
-    os.kill(replica, signal.SIGKILL)
+    os.kill(running[0], signal.SIGKILL)
     began = time.monotonic()
     with pytest.raises(Failure) as caught:
         await sleeping
     assert caught.value.kind == "infra_error" and time.monotonic() - began < 5
     assert (await answer(handle.run.remote(Request("print(1)")), "sandbox", 60)).stdout == "1\n"
+
+
+def _replicas_with_a_run() -> list[int]:
+    replicas = [pid for pid, name in _processes() if "ServeReplica:pool" in name]
+    return [pid for pid in replicas if any(map(_is_walled_in, _descendants(pid)))]
 
 
 def _is_walled_in(pid: int) -> bool:
