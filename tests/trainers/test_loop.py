@@ -201,7 +201,7 @@ def test_a_killed_worker_comes_back_at_the_checkpoint_and_the_run_ends_as_if_not
     base: Path, tmp_path: Path, uninterrupted: tuple[Any, Any, Any]
 ) -> None:
     """Rank 1 dies when step 3 is trained and published, and step 2 is the last checkpoint, unless Ray Train, which
-    looks for reports now and then, has not seen it yet: then the workers begin anew, and nothing counts twice either."""
+    looks for reports now and then, has not seen it yet: then the workers begin anew, and nothing counts twice."""
     whole, _, whole_weights = uninterrupted
     feed, weights = MemoryFeed.remote(mgpo_steps(STEPS), kill=(1, 4)), MemoryWeights.remote()
     summary = train(spec_of(base, tmp_path, "killed", workers=2, zero_stage=3), feed, weights)
