@@ -18,8 +18,8 @@ from pipeline.records import Failure, Skill, ToolResult
 from sandbox import Result
 
 _DEADLINE_S = 330.0
-_STATUS = {"ok": "ok", "timeout": "timeout", "cpu_limit": "limit", "memory_limit": "limit", "output_limit": "limit",
-           "disk_limit": "limit", "error": "error", "crash": "error", "violation": "error"}  # fmt: skip
+_STATUS = {"ok": "ok", "timeout": "timeout", "error": "error", "crash": "error", "violation": "error"}
+"""Of a run that the sandbox ended or refused something, `limit`: which one is in the words."""
 
 
 class SandboxTools:
@@ -50,7 +50,8 @@ class SandboxTools:
         content = result.stdout.rstrip("\n")
         if result.status != "ok":
             content = f"{content}\nError: {result.reason or result.status}".lstrip("\n")
-        return ToolResult(tool="exec", status=_STATUS[result.status], content=content, wall_s=result.wall_s)  # type: ignore[arg-type]
+        status = _STATUS.get(result.status, "limit")
+        return ToolResult(tool="exec", status=status, content=content, wall_s=result.wall_s)  # type: ignore[arg-type]
 
     async def _run(self, code: str) -> tuple[Result, tuple[str, ...]]:
         """A failure of the call itself (a replica died under it) is an infra result like the sandbox's own."""

@@ -18,10 +18,15 @@ LevelName = Literal["strong+", "strong", "unsafe"]
 LEVELS: tuple[LevelName, ...] = ("unsafe", "strong", "strong+")
 
 Status = Literal[
-    "ok", "error", "timeout", "cpu_limit", "memory_limit", "output_limit", "disk_limit", "crash", "violation", "infra"
-]
-"""ok: ran to its end · error: the program failed by its own fault · violation: killed for what it tried ·
-infra: the sandbox failed, which says nothing about the program; try again."""
+    "ok", "error", "timeout", "cpu_limit", "memory_limit", "process_limit", "open_files_limit", "file_size_limit",
+    "disk_limit", "output_limit", "crash", "violation", "infra",
+]  # fmt: skip
+"""ok: ran to its end · error: the program failed by its own fault · timeout and *_limit: each limit's own ·
+violation: killed for what it tried · infra: the sandbox failed, which says nothing about the program; try again."""
+CLAIMED: tuple[Status, ...] = (
+    "memory_limit", "process_limit", "open_files_limit", "file_size_limit", "disk_limit"
+)  # fmt: skip
+"""The limits that the kernel enforces by refusing: that it did is the program's own word, and else an `error`."""
 
 
 class SandboxUnavailable(Exception):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from .api import Limits, Result
+from .api import CLAIMED, Limits, Result
 from .conclude import one_line
 from .languages import Toolchain
 
@@ -56,7 +56,7 @@ def build(chain: Toolchain, source: bytes, run_stage: RunStage) -> bytes | Resul
         if not result.ok:
             said = [line for line in result.stderr.splitlines() if line.strip()]
             words = next((line for line in said if "error" in line), said[-1] if said else result.reason)
-            ended = result.status in ("error", "memory_limit", "disk_limit")  # and not stopped: it said why
+            ended = result.status in ("error", *CLAIMED)  # and not stopped: it said why
             reason = f"does not compile: {words}" if ended else f"compiling: {result.reason}"
             return replace(result, reason=one_line(reason), stdout="")
         data = output

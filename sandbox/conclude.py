@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from . import claims
-from .api import Result, Status
+from .api import CLAIMED, Result, Status
 from .host import Run
 
 
@@ -53,7 +53,7 @@ def _ending(run: Run, code: int, cpu_s: float, peak_mb: float) -> tuple[Status, 
     name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
     if name == "SIGSYS":
         return "violation", "a forbidden system call", None
-    return ("disk_limit" if name == "SIGXFSZ" else "crash"), name, None
+    return ("file_size_limit" if name == "SIGXFSZ" else "crash"), name, None
 
 
 def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[Status, str, Any]:
@@ -69,7 +69,7 @@ def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[St
     if status == "error" or "reason" in said:
         words = one_line(str(said.get("reason", ""))) or reason or "no reason given"
         limit = said.get("limit")
-        return (limit if limit in ("memory_limit", "disk_limit") else "error"), words, None
+        return (limit if limit in CLAIMED else "error"), words, None
     if wants_value and "value" not in said:
         return "error", "no value was exported", None
     return status, "", said.get("value") if wants_value else None
@@ -80,7 +80,9 @@ _COMPLAINTS: tuple[tuple[bytes, Status], ...] = (
     (b"out of memory", "memory_limit"),
     (b"memory exhausted", "memory_limit"),
     (b"Cannot allocate memory", "memory_limit"),
-    (b"File too large", "disk_limit"),
+    (b"Resource temporarily unavailable", "process_limit"),
+    (b"Too many open files", "open_files_limit"),
+    (b"File too large", "file_size_limit"),
     (b"No space left on device", "disk_limit"),
 )
 

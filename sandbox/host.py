@@ -389,7 +389,7 @@ class Run:
             with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat") as file:
                 threads = int(file.read().rpartition(")")[2].split()[17])
                 if threads > self.limits.threads:
-                    self.kill("violation", f"more than {self.limits.threads} threads")
+                    self.kill("process_limit", f"more than {self.limits.threads} threads")
 
     def _make_sure_it_is_dead(self) -> None:
         """The zygote cannot be asked any more: kill it (its children follow), and the run by its own handle."""

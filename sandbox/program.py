@@ -19,7 +19,14 @@ import types
 from typing import Any, NoReturn
 
 _NAME = "main.py"
-_DISK_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_LIMITS = {
+    errno.ENOMEM: "memory_limit",
+    errno.EAGAIN: "process_limit",  # as the kernel, and our filter, refuse a process; or a pipe that does not block
+    errno.EMFILE: "open_files_limit",
+    errno.EFBIG: "file_size_limit",
+    errno.ENOSPC: "disk_limit",
+    errno.EDQUOT: "disk_limit",
+}
 
 
 def run_script(job_fd: int, report_fd: int) -> NoReturn:
@@ -128,8 +135,10 @@ def _failure(e: BaseException) -> dict[str, Any]:
     report: dict[str, Any] = {"reason": text[:500]}
     if isinstance(e, MemoryError):
         report["limit"] = "memory_limit"
-    elif isinstance(e, OSError) and e.errno in _DISK_FULL:
-        report["limit"] = "disk_limit"
+    elif isinstance(e, OSError) and e.errno in _LIMITS:
+        report["limit"] = _LIMITS[e.errno]
+    elif isinstance(e, RuntimeError) and "can't start new thread" in text:
+        report["limit"] = "process_limit"
     return report
 
 

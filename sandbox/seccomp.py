@@ -1,7 +1,8 @@
 """The kernel filter: an allow-list of system calls, with the arguments of the dangerous ones checked.
 
-Invariant: what is not named here is refused. Three refusals: EPERM for what programs ordinarily try (fork, exec,
-sockets), so that they can go on; death for what only an attack tries; ENOSYS where libraries have a fallback.
+Invariant: what is not named here is refused. Four refusals: EPERM for what programs ordinarily try (exec, sockets), so
+that they can go on; EAGAIN for a second process, as the kernel has it where there are too many; death for what only an
+attack tries; ENOSYS where libraries have a fallback.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from . import kernel
 
-ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
+ALLOW, KILL, EPERM, EAGAIN, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 11, 0x00050000 | 38
 
 
 def _names(text: str) -> list[str]:
@@ -58,6 +59,7 @@ class Check:
     mask: int = 0xFFFFFFFF
     refuse: bool = False
     high: bool = False
+    refusal: int = EPERM
 
 
 _SELF = 0x7FFFFFF1
@@ -79,7 +81,7 @@ def checks() -> dict[str, tuple[Check, ...]]:
         # The CPU limit is not the program's: the kernel enforces it by SIGKILL, see `kill`.
         "prlimit64": (Check(0, (0,)), Check(1, (_RLIMIT_CPU,), refuse=True)),
         "setrlimit": (Check(0, (_RLIMIT_CPU,), refuse=True),),
-        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES),),
+        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES, refusal=EAGAIN),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside.
         "kill": (Check(0, (_SELF,)), Check(1, (9,), refuse=True)),
         "tgkill": (Check(0, (_SELF,)), Check(2, (9,), refuse=True)),
@@ -105,6 +107,7 @@ def program(machine: str | None = None, starter: int | None = None) -> bytes:
     verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN}
     verdicts |= {name: [_op(0x06, KILL)] for name in _HOSTILE}
     verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2")}
+    verdicts |= {name: [_op(0x06, EAGAIN)] for name in ("fork", "vfork")}
     conditional = checks()
     if starter is not None:
         conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.AT_EMPTY_PATH,)))
@@ -133,7 +136,7 @@ def _op(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def _compile(check: Check) -> list[bytes]:
-    """Instructions that fall through when the check holds and return EPERM when it does not."""
+    """Instructions that fall through when the check holds and return its refusal when it does not."""
     load = [_op(0x20, 16 + 8 * check.argument + 4 * check.high)]
     if check.mask != 0xFFFFFFFF:
         load.append(_op(0x54, check.mask))
@@ -143,7 +146,7 @@ def _compile(check: Check) -> list[bytes]:
         _op(0x15, value, yes=(last - i) + (not check.refuse), no=int(check.refuse and i == last))
         for i, value in enumerate(check.values)
     ]
-    return [*load, *tests, _op(0x06, EPERM)]
+    return [*load, *tests, _op(0x06, check.refusal)]
 
 
 def install(code: bytes, pid: int) -> None:

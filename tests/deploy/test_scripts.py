@@ -198,7 +198,7 @@ def test_arguments(ready):
 def test_test_sh_adds_the_test_tools_on_top_and_then_runs_them(ready):
     witness = ready.root / ".venv/witness"
     witness.touch()
-    assert ready.run("test.sh", "-k", "a b")[:2] == (0, "pytest -k a b")
+    assert ready.run("test.sh", "-k", "a b")[:2] == (0, "pytest -n 2 --dist loadfile --no-loadscope-reorder -k a b")
     assert ready.run("test.sh")[::2] == (0, [])
     assert ready.run("run.sh", "doctor")[::2] == (0, [])
     assert witness.exists()

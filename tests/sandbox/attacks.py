@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-REFUSED = frozenset({"ok", "error", "violation"})
+REFUSED = frozenset({"ok", "error", "process_limit", "open_files_limit", "file_size_limit", "violation"})
 ENDED = REFUSED | {"crash", "timeout", "cpu_limit", "memory_limit"}
 
 PRELUDE = r"""
@@ -73,7 +73,7 @@ def _foreign(name: str, safe: str, code: str) -> Attack:
     words = safe.replace("MemoryError", "memory_limit").replace("timeout", "timeout cpu_limit")
     named = known & set(re.findall(r"\w+", words)) if "status" in safe else set()
     if "error" in named:  # a refusal, which may be caught
-        named.add("ok")
+        named |= REFUSED
     for theirs, ours in (
         ("/tmp/sandbox-test/sock", "/tmp/sandbox-arena/stream"),
         ("/tmp/sandbox-test/dsock", "/tmp/sandbox-arena/datagram"),
