@@ -1,7 +1,7 @@
 """For all tests: no example of hypothesis has a deadline, because a busy machine is no failure; and what a test starts
 can be interrupted, though a shell's background job, which the tests may be, hands its children SIGINT ignored.
 
-The whole pipeline goes first: it takes longest, and where two files run at a time nothing should wait for it at the end.
+The whole pipeline goes first: it takes longest, and where two files run at a time nothing waits for it at the end.
 """
 
 import signal
