@@ -20,6 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config_files
+from pipeline.cli_keys import (
+    ABLATE_KEYS,
+    AUDIT_KEYS,
+    CHAOS_KEYS,
+    DOCTOR_KEYS,
+    LEDGER_KEYS,
+    REPLAY_KEYS,
+    STAGE_KEYS,
+    VALID_KEYS,
+)
 from pipeline.config import Config
 from pipeline.records import Failure
 
@@ -31,108 +41,6 @@ STAGES = {
     "solve": "train a solver on the data set with GRPO",
     "evaluate": "score the solver before and after",
 }
-STAGE_KEYS: dict[str, Mapping[str, str]] = {
-    "acquire": {
-        "documents": "documents read",
-        "skipped_records": "corpus records left out",
-        "malformed_replies": "teacher replies that could not be read",
-        "candidates": "skills proposed by the teacher",
-        "dropped_low_score": "below acquire.min_score",
-        "duplicates": "the same skill again",
-        "kept": "skills in the library",
-        "skills": "category -> skills kept",
-    },
-    "sft": {
-        "trajectories": "teacher episodes",
-        "accepted": "of them accepted by the committee, trained on",
-        "validity": "accepted / trajectories",
-        "steps": "optimizer steps",
-        "loss_first": "loss of the first step, nats a token",
-        "loss_last": "loss of the last step",
-        "checkpoint": "Hugging Face directory of pi_ref",
-    },
-    "mgpo": {
-        "steps": "optimizer steps",
-        "episodes": "episodes issued",
-        "ledger": "issued = trained + filtered + failed",
-        "first": "figures of the first steps (see metrics.jsonl)",
-        "last": "figures of the last steps",
-        "checkpoint": "Hugging Face directory of the proposer",
-    },
-    "synthesize": {
-        "accepted": "problems in dataset/problems.jsonl",
-        "distinct": "different ones among them",
-        "episodes": "episodes played",
-        "validity": "share of judged episodes that were accepted",
-        "prune_rate": "share of episodes that dropped a skill",
-        "mean_pass_at_k": "of the data set",
-        "mean_difficulty": "1 - Pass@k, of the data set",
-        "by_category": "category -> problems",
-    },
-    "solve": {
-        "steps": "optimizer steps",
-        "problems": "problems in the data set",
-        "reward_first": "accuracy on sampled problems, first steps",
-        "reward_last": "the same, last steps",
-        "checkpoint": "Hugging Face directory of the solver",
-    },
-    "evaluate": {
-        "problems": "problems of the benchmark",
-        "samples": "k of Mean@k",
-        "before": "{mean, interval (95 %), by_category, by_steps, unknown} of the base solver",
-        "after": "the same of the trained solver",
-        "gain": "after.mean - before.mean",
-    },
-}
-
-AUDIT_KEYS = {
-    "sound": "sound problems judged",
-    "planted": "problems with a known defect judged",
-    "committee": "{false_accept, false_reject (each with _high, the end of its 95 % interval), abstention, "
-    "disagreement, latency_s, latency_p95_s}",
-    "verifiers": "name -> the same of each verifier's votes",
-    "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
-    "by_defect": "defect -> {n, accepted}",
-}
-LEDGER_KEYS = {
-    "stages": "stage -> {steps, totals, checkpoints}; each step: tasks, attempts issued, trained, filtered, failed, "
-    "live, interrupted (failed because the run ended), attempts {number: issued}, checkpointed",
-    "findings": "what does not add up, a line each; empty, else exit code 2",
-}
-REPLAY_KEYS = {
-    "stage": "mgpo or solve",
-    "step": "the one that was trained again",
-    "from": "step of the checkpoint that it was trained from, with those between; 0: the model the stage began with",
-    "compared_with": "run: its checkpoint of the step; second replay: it kept none",
-    "tensors": "compared",
-    "sha256": "of the weights that the replay has",
-    "different": "names of the tensors that differ in any bit; empty, else exit code 2",
-}
-CHAOS_KEYS = {
-    "planned": "kills asked for",
-    "kills": "processes killed",
-    "lost": "rollouts that the config asks for and that have no end",
-    "failed_by_infra": "tasks that infrastructure failed in every attempt: killed under them",
-    "trained_twice": "rollouts that the trainer saw twice",
-    "kinds": "kind -> kills, and medians of detect_s, full_rate_s, tokens_wasted; how: replaced (the process), "
-    "restarted (the stage), resumed (the same command again)",
-    "each": "the kills, in order",
-    "checkpoint": "step and rollouts of the last one",
-    "expected": "the same of an undisturbed run with these ends",
-    "ends": "trained, filtered, failed rollouts",
-    "findings": "of the ledger's audit",
-    "orphans": "processes that outlived their run",
-    "resumed": "times that the command was given again",
-    "tokens_wasted": "of all kills",
-    "wall_s": "of the run under fire",
-}
-ABLATE_KEYS = {
-    "arms": "arm -> {meaning, seeds, and of each metric {mean, interval (95 % over seeds), values} or null}",
-    "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
-    "budget": "what every arm got",
-}
-DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
-VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 
 
 def main(argv: list[str] | None = None) -> None:

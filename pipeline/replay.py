@@ -41,7 +41,7 @@ from pipeline.training import beside, spec_for, start
 
 
 def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[str, Any]:
-    """Train `step` (None: the last one) again; the keys are REPLAY_KEYS of the command line. Blocks.
+    """Train `step` (None: the last one) again; the keys are `cli_keys.REPLAY_KEYS`. Blocks.
 
     Raises Failure where the run has no such step, or its ledger does not add up.
     """

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import chaos
-from pipeline.cli import CHAOS_KEYS
+from pipeline.cli_keys import CHAOS_KEYS
 from pipeline.config_files import load
 from pipeline.context import write_records
 from pipeline.ledger import Ledger

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import CHAOS_KEYS, DOCTOR_KEYS, LEDGER_KEYS, STAGE_KEYS, VALID_KEYS, main
+from pipeline.cli import main
+from pipeline.cli_keys import CHAOS_KEYS, DOCTOR_KEYS, LEDGER_KEYS, STAGE_KEYS, VALID_KEYS
 from pipeline.config import Config
 from pipeline.records import Failure
 from pipeline.report import SUMMARY_KEYS

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline.cli import STAGE_KEYS
+from pipeline.cli_keys import STAGE_KEYS
 from pipeline.config_files import load
 from pipeline.context import Context
 from pipeline.metrics import Metrics
