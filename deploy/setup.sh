@@ -87,7 +87,7 @@ give_up() {  # pip that fails by itself undoes what it began: an environment tha
 make_environment() {
   local need=6 torch reason='' extras=$device
   [ "$device" = cpu ] || need=20
-  local python
+  local python doing="bringing .venv up to date"
   python=$(find_python)
   if [ -s $lock ] || [ ! -e $venv ] || [ "$(head -n 1 $ready 2>/dev/null)" != "$(base)" ]; then
     [ -s $lock ] || [ ! -e $venv ] || [ -e $ready ] ||
@@ -95,6 +95,7 @@ make_environment() {
     check_machine $need
     echo "$BASHPID" >$lock
     rm -rf $venv
+    doing="making .venv (once: about 3 minutes, $need GB)"
     "$python" -m venv $venv 2>/dev/null >&2 || fail "$python -m venv $root/.venv failed; try it by hand to see why"
   fi
   echo "$BASHPID" >$lock
@@ -104,7 +105,7 @@ make_environment() {
   mkdir -p "$TMPDIR"
 
   torch=$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
-  say "making .venv for $device with Python $(usable_version $venv/bin/python) (once; about 3 minutes, $need GB)"
+  say "$doing for $device with Python $(usable_version $venv/bin/python)"
   if [ "$device" = cpu ]; then
     # The CPU build first: with it in place, nothing that follows brings CUDA's. If pip as configured here (mirror,
     # find-links) has none, it comes from PyTorch's own index, alone (--no-deps): no other package is looked up there.
