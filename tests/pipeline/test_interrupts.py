@@ -19,12 +19,12 @@ from tests.pipeline.test_whole import SMALL, STAGES, command, interrupt
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 MOMENTS: dict[str, Callable[[Path, str], bool]] = {
-    "sft, collecting": lambda root, log: re.search(r"sft: collect · [1-9]\d*/", log) is not None,
+    "sft, collecting": lambda root, log: "sft: collect · starts" in log,
     "sft, training": lambda root, log: re.search(r"sft: train · [1-9]\d*/", log) is not None,
     "mgpo": lambda root, log: (root / "steps" / "mgpo" / "000001").exists(),
     "synthesize": lambda root, log: (root / "steps" / "synthesize" / "000001").exists(),
     "solve": lambda root, log: (root / "steps" / "solve" / "000001").exists(),
-    "evaluate": lambda root, log: "evaluate · " in log,
+    "evaluate": lambda root, log: "evaluate: before · starts" in log,
 }
 """When to interrupt, by what is in the run directory and on stderr."""
 
