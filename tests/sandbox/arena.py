@@ -27,7 +27,7 @@ from .attacks import ATTACKS, CPP_ATTACKS, CPP_PRELUDE, PRELUDE, Attack, from_fo
 
 FOLDER = Path(tempfile.gettempdir()) / f"sandbox-arena-{os.getpid()}"
 LIMITS = Limits(wall_s=0.8, cpu_s=0.6, memory_mb=128)
-BUILD_LIMITS = replace(builds.LIMITS, wall_s=4, cpu_s=2.5)
+BUILD_LIMITS = replace(builds.LIMITS, wall_s=12, cpu_s=2.5)  # wall: the platforms are attacked side by side
 _ORDINARY = [
     ("print(6 * 7)", "42\n"),
     ("import numpy as np\nprint(np.linalg.det(np.eye(3)))", "1.0\n"),
