@@ -372,7 +372,10 @@ def _parser() -> argparse.ArgumentParser:
         "--episodes", type=int, metavar="N", help="measured of each arm, on held-out skills (160; quick 40)"
     )
     ablate.add_argument(
-        "--downstream", type=int, metavar="N", help="written by each arm for its solver, 0 for no solver (240; quick 0)"
+        "--downstream",
+        type=int,
+        metavar="N",
+        help="written by each arm for its solver; 0: no solver, a later call can add it (240; quick 0)",
     )
     ablate.add_argument("--quick", action="store_true", help="a small form; a seed took 7 minutes on two busy cores")
 

@@ -35,8 +35,8 @@ METRICS = {
 }
 
 
-async def run(context: Context, proposer: Path, episodes: int, downstream: int) -> dict[str, Any]:
-    """Figures of one arm; `downstream` episodes are written for the solver, none with 0."""
+async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]:
+    """What one arm writes: every metric but the solver's."""
     judged = await _write(context, "measure", proposer, make_heldout(context), episodes)
     facts = summarize(judged, copies(judged, set()))
     kept = (
@@ -54,8 +54,22 @@ async def run(context: Context, proposer: Path, episodes: int, downstream: int) 
     if not questions:
         figures["difficulty"] = None  # of nothing
     figures["diversity"] = diversity(questions)
-    figures["solver"] = await _solver(context, proposer, downstream) if downstream else None
     return figures
+
+
+async def solver(context: Context, proposer: Path, episodes: int) -> float | None:
+    """The score of a solver trained on the distinct problems of so many episodes; None if none was accepted."""
+    if context.run.result("synthesize") is None:
+        judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
+        chosen = {j.verdict.problem_id: j.episode.submitted for j in judged if j.accepted and j.verdict}
+        rows = [{"question": p.question, "answer": p.answer} for p in chosen.values() if p]
+        context.run.write_text("dataset/problems.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        context.run.finish("synthesize", {"accepted": len(rows), "episodes": episodes}, 0.0)
+    if not context.result_of("synthesize")["accepted"]:
+        return None
+    await stages.run(context, "solve")
+    score: float = (await stages.run(context, "evaluate"))["after"]["mean"]
+    return score
 
 
 def diversity(questions: Sequence[str]) -> float | None:
@@ -110,18 +124,3 @@ async def _step(context: Context, name: str, proposer: Path, curriculum: Curricu
         (folder / "state.json").write_text(json.dumps({"ledger": account}))
     ledger.commit(account)
     return judged
-
-
-async def _solver(context: Context, proposer: Path, episodes: int) -> float | None:
-    """The score of a solver trained on the distinct problems that were accepted; None if there are none."""
-    if context.run.result("synthesize") is None:
-        judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
-        chosen = {j.verdict.problem_id: j.episode.submitted for j in judged if j.accepted and j.verdict}
-        rows = [{"question": p.question, "answer": p.answer} for p in chosen.values() if p]
-        context.run.write_text("dataset/problems.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        context.run.finish("synthesize", {"accepted": len(rows), "episodes": episodes}, 0.0)
-    if not context.result_of("synthesize")["accepted"]:
-        return None
-    await stages.run(context, "solve")
-    score: float = (await stages.run(context, "evaluate"))["after"]["mean"]
-    return score

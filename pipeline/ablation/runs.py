@@ -2,12 +2,14 @@
 
     <root>/config.yaml, stages/ablate.json   the config without overrides, what every arm gets
     <root>/start/<arm>/<seed>/               a run: skill library and SFT; the full method's is shared by most arms
-    <root>/arms/<arm>/<seed>/                a run: its MGPO (if it has one), its measurement in stages/measure.json
+    <root>/arms/<arm>/<seed>/                a run: its MGPO (if it has one), its measurement in stages/measure.json,
+                                             the score of its solver in stages/downstream.json
     <root>/table.json, table.md, table.html
 
-Invariant: a (arm, seed) that has stages/measure.json is finished and never touched again; one that was interrupted goes
-on as any run does. All arms have the same budgets: the same number of teacher episodes, of MGPO steps and episodes, of
-measured episodes. Tokens are not held equal (a longer loop spends more); the yield is per token for that reason.
+Invariant: of a (arm, seed) what is in stages/ is done and never touched again; one that was interrupted goes on as any
+run does. Solvers can be left out, and trained by a later call. All arms have the same budgets: the same number of
+teacher episodes, of MGPO steps and episodes, of measured episodes. Tokens are not held equal (a longer loop spends
+more); the yield is per token for that reason.
 
 The pools that judge stay up from one arm to the next; only what holds a policy is started anew.
 """
@@ -68,7 +70,9 @@ def write_table(root: RunDir, comparisons: tuple[str, ...], seeds: int) -> dict[
         for seed in range(seeds):
             run = RunDir(root.path("arms", arm, str(seed)), -1)
             if done := run.result("measure"):
-                figures.setdefault(arm, {})[seed] = done["result"]
+                downstream = run.result("downstream")
+                solver = downstream["result"]["score"] if downstream else None
+                figures.setdefault(arm, {})[seed] = done["result"] | {"solver": solver}
                 if rows := metrics.read(run).get("mgpo"):
                     curves.setdefault(arm, []).append(rows)
     found = table.make(figures, comparisons, _budget(root))
@@ -79,10 +83,14 @@ def write_table(root: RunDir, comparisons: tuple[str, ...], seeds: int) -> dict[
 
 
 def _adopt(run: RunDir, budget: dict[str, int]) -> None:
-    """Raises Failure where the directory's arms had another budget."""
-    if run.result("ablate") and (before := _budget(run)) != budget:
-        name = next(n for n in budget if before.get(n) != budget[n])
-        raise Failure(f"{run.root}: {name} was {before.get(name)}, is now {budget[name]}; take another --run-dir")
+    """Raises Failure where the directory's arms had another budget. No solver has none: it goes with any."""
+    if run.result("ablate"):
+        before, solver = _budget(run), "downstream_episodes"
+        budget = budget | {solver: budget[solver] or before[solver]}
+        before[solver] = before[solver] or budget[solver]
+        for name, now in budget.items():
+            if before[name] != now:
+                raise Failure(f"{run.root}: {name} was {before[name]}, is now {now}; take another --run-dir")
     run.finish("ablate", budget, 0.0)
 
 
@@ -105,7 +113,7 @@ class _Grid:
 
     async def run(self, arms: Sequence[str], seeds: int) -> None:
         for seed in range(seeds):
-            missing = [a for a in arms if not (self._path("arms", a, seed) / "stages" / "measure.json").is_file()]
+            missing = [a for a in arms if not self._finished(a, seed)]
             for arm in arms:
                 if arm not in missing:
                     self._progress.skip(f"{arm}, seed {seed}")
@@ -118,10 +126,20 @@ class _Grid:
         with self._open(self._path("arms", arm, seed), ARMS[arm].overrides) as context:
             await self._cluster.renew(context.config)
             _share(start, context.run)
-            began = time.monotonic()
             proposer = await _proposer(context, arm)
-            figures = await measure.run(context, proposer, self._episodes, self._downstream)
-            context.run.finish("measure", figures, time.monotonic() - began)
+            if context.run.result("measure") is None:
+                began = time.monotonic()
+                figures = await measure.run(context, proposer, self._episodes)
+                context.run.finish("measure", figures, time.monotonic() - began)
+            if self._downstream:
+                began = time.monotonic()
+                score = await measure.solver(context, proposer, self._downstream)
+                context.run.finish("downstream", {"score": score}, time.monotonic() - began)
+
+    def _finished(self, arm: str, seed: int) -> bool:
+        wanted = ("measure", "downstream") if self._downstream else ("measure",)
+        stages = self._path("arms", arm, seed) / "stages"
+        return all((stages / f"{name}.json").is_file() for name in wanted)
 
     async def _start(self, arm: str, seed: int) -> Path:
         """Skill library and SFT, made once."""

@@ -179,7 +179,10 @@ def measured(root, pools, downstream=0, sets=()):
                 for s in SKILLS
             ).save(run.path("skills"))  # fmt: skip
             context = Context(config, run, pools, metrics, progress)
-            return asyncio.run(measure.run(context, Path("nowhere"), 12, downstream))
+            figures = asyncio.run(measure.run(context, Path("nowhere"), 12))
+            if downstream:
+                figures["solver"] = asyncio.run(measure.solver(context, Path("nowhere"), downstream))
+            return figures
     finally:
         run.close()
 
@@ -188,10 +191,10 @@ def test_an_arm_is_worth_what_its_episodes_say(tmp_path):
     """Of twelve episodes of ten tokens every third is rejected; a prober solves the others at 0.25."""
     pools = Arm(lambda n: n)
     found = measured(tmp_path / "r", pools)
-    assert (found["verified_rate"], found["difficulty"], found["solver"]) == (pytest.approx(8 / 12), 0.75, None)
+    assert (found["verified_rate"], found["difficulty"]) == (pytest.approx(8 / 12), 0.75)
     assert found["hard_yield_per_1k"] == pytest.approx(1000 * 8 * 0.75 / (12 * 10))
     assert found["diversity"] == 0  # "Problem 1?", "Problem 2?"
-    assert set(METRICS) <= set(found)
+    assert set(METRICS) - {"solver"} <= set(found)
     assert pools.waiting == set()
     assert measured(tmp_path / "r", Arm(break_at=0)) == found  # read back, not played again
 
@@ -280,12 +283,17 @@ def stubs(monkeypatch, tmp_path):
             context.run.finish(name, {"checkpoint": f"{where}/{name}"}, 1.0)
         return context.run.result(name)["result"]
 
-    async def measuring(context, proposer, episodes, downstream):
+    async def solving(context, proposer, episodes):
+        calls.append(f"solver {'/'.join(context.run.root.parts[-2:])} of {proposer} with {episodes}")
+        return 0.25
+
+    async def measuring(context, proposer, episodes):
         arm, seed = context.run.root.parts[-2:]
         calls.append(f"measure {arm}/{seed} of {proposer} with {episodes}")
         if calls[-1].startswith(f"measure {stop_at[0]} "):
             raise Failure("interrupted here", "infra_error")
-        return dict.fromkeys(METRICS, 0.5) | {"hard_yield_per_1k": len(arm) + float(seed)}
+        written = [name for name in METRICS if name != "solver"]
+        return dict.fromkeys(written, 0.5) | {"hard_yield_per_1k": len(arm) + float(seed)}
 
     async def renewed(self, config):
         self.config = config
@@ -293,12 +301,16 @@ def stubs(monkeypatch, tmp_path):
     stop_at = [""]
     monkeypatch.setattr("pipeline.stages.run", stage)
     monkeypatch.setattr(measure, "run", measuring)
+    monkeypatch.setattr(measure, "solver", solving)
     monkeypatch.setattr("pipeline.cluster.Cluster.renew", renewed)
     return calls, stop_at
 
 
-def ablate(root, seeds=1, comparisons=("start", "rl"), episodes=4, sets=()):
-    return runs.ablate(lambda more: config_files.load(None, [*sets, *more]), root, comparisons, seeds, episodes, 0)
+def ablate(root, seeds=1, comparisons=("start", "rl"), episodes=4, sets=(), downstream=0):
+    def configure(more):
+        return config_files.load(None, [*sets, *more])
+
+    return runs.ablate(configure, root, comparisons, seeds, episodes, downstream)
 
 
 def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_path, stubs):
@@ -349,6 +361,21 @@ def test_an_interrupted_grid_goes_on_where_it_was_and_can_grow(tmp_path, stubs):
     assert ablate(tmp_path / "a", seeds=2) == found == json.loads((tmp_path / "a" / "table.json").read_text())
     assert calls == []
     assert {p.name for p in (tmp_path / "a").glob("table.*")} == {"table.json", "table.md", "table.html"}
+
+
+def test_solvers_can_be_trained_by_a_later_call(tmp_path, stubs):
+    calls, _ = stubs
+    assert ablate(tmp_path / "a")["arms"]["sft"]["solver"] is None
+    calls[:] = []
+    found = ablate(tmp_path / "a", comparisons=("start",), downstream=9)
+    assert calls == ["solver full/0 of arms/full/0/mgpo with 9", "solver sft/0 of start/full/0/sft with 9"]
+    assert found["arms"]["sft"]["solver"]["values"] == [0.25]
+    calls[:] = []
+    without = ablate(tmp_path / "a")  # neither trained nor forgotten, and the other arms still have none
+    assert calls == [] and without["budget"]["downstream_episodes"] == 9
+    assert [without["arms"][arm]["solver"] is None for arm in ("sft", "grpo")] == [False, True]
+    with pytest.raises(Failure, match=r"downstream_episodes was 9, is now 5; take another --run-dir"):
+        ablate(tmp_path / "a", downstream=5)
 
 
 def test_another_budget_is_refused(tmp_path, stubs):
