@@ -105,8 +105,8 @@ class Engine(Section):
 
 class Sampling(Section):
     temperature: float = Field(default=1.0, ge=0)
-    """Objectives know the model's own probabilities, before temperature and top_p: at another temperature than 1 a stage
-    trains on samples of another policy than the one it corrects for."""
+    """Objectives know the model's own probabilities, before temperature and top_p: at another temperature than 1 a
+    stage trains on samples of another policy than the one it corrects for."""
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: Positive = 256
 
