@@ -24,9 +24,11 @@ async def answer(response: Awaitable[T], what: str, timeout_s: float | None) -> 
     """
     try:
         return await asyncio.wait_for(response, timeout_s)
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError) as e:
         if isinstance(response, DeploymentResponse):
             response.cancel()
+        if isinstance(e, asyncio.CancelledError):
+            raise
         raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
     except (RayError, RayServeException) as e:
         cause = e.cause if isinstance(e, RayTaskError) else e

@@ -3,11 +3,13 @@
 Consumes single requests from any number of coroutines of one event loop; produces one result each. A request waits for
 at most `linger_s` before its batch leaves, and then for the pool. Who unblocks it: the pool's answer, or its failure,
 which becomes the result `infra` of every request of the batch: nothing a program did, so nothing is concluded from it.
+A batch belongs to none of its callers: one that gives up takes nothing from the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable, Sequence
 
 from sandbox.api import Request, Result
@@ -29,7 +31,9 @@ class Executor:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if len(self._waiting) == 1:
-            sender = asyncio.create_task(self._send_soon())
+            # In a context of its own, or Serve would take the batch for a part of the request that happened to be its
+            # first, and cancel it with that.
+            sender = asyncio.create_task(self._send_soon(), context=contextvars.Context())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)
         return await future
@@ -46,7 +50,7 @@ class Executor:
             results = await self._run_batch([request for request, _ in part])
             if len(results) != len(part):
                 raise RuntimeError(f"{len(results)} results for {len(part)} requests")
-        except Exception as e:  # whatever the pool fails with, its callers must hear of it
+        except (Exception, asyncio.CancelledError) as e:  # whatever the pool fails with, its callers must hear of it
             results = [Result("infra", f"sandbox pool: {type(e).__name__}: {str(e)[:200]}")] * len(part)
         for (_, future), result in zip(part, results, strict=True):
             if not future.done():  # a caller that gave up has cancelled it

@@ -143,6 +143,7 @@ class SandboxPool:
                 return Result("infra", f"no free slot for {self._wait_s:g} s")
             return await done
         finally:
+            future.cancel()  # does nothing to a run that began; of a caller that gave up, none should
             self._room.release()
 
     # ---------------------------------------------------------------- sessions
@@ -169,11 +170,12 @@ class SandboxPool:
         return result, kept
 
     async def close_session(self, session_id: str) -> None:
-        """Let go of a session if it is held here; elsewhere it is evicted when idle."""
+        """Let go of a session if it is held here; elsewhere it is evicted when idle. Its process ends when a worker
+        comes to it, for which the caller does not wait."""
         with self._guard:
             live = self._sessions.pop(session_id, None)
         if live is not None:
-            await asyncio.wrap_future(self._workers.submit(live.session.close))
+            self._workers.submit(live.session.close)
 
     def _in_session(
         self, session_id: str, cells: tuple[str, ...], code: str, value: str | None

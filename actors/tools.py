@@ -18,6 +18,7 @@ from pipeline.records import Failure, Skill, ToolResult
 from sandbox import Result
 
 _DEADLINE_S = 330.0
+_CLOSE_S = 10.0
 _STATUS = {"ok": "ok", "timeout": "timeout", "error": "error", "crash": "error", "violation": "error"}
 """Of a run that the sandbox ended or refused something, `limit`: which one is in the words."""
 
@@ -62,7 +63,7 @@ class SandboxTools:
 
     async def close(self) -> None:
         with contextlib.suppress(Failure):  # a session nobody closes is evicted when idle
-            await answer(self._pool.close_session.remote(self._session), "sandbox", _DEADLINE_S)
+            await answer(self._pool.close_session.remote(self._session), "sandbox", _CLOSE_S)
 
 
 def _defines(script: str) -> set[str] | None:

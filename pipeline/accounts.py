@@ -198,7 +198,7 @@ def _checkpoints(run: RunDir, stage: str, found: list[str]) -> Iterator[dict[str
     try:
         names = [c["checkpoint_dir_name"] for c in json.loads(snapshot.read_text())["checkpoint_results"]]
     except (ValueError, KeyError, TypeError):
-        found.append(f"{snapshot}: not a snapshot of Ray Train")
+        found.append(f"{snapshot}: not a snapshot of Ray Train; without it the trainer begins from its first step")
         return
     for name in names:
         try:

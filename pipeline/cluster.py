@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -165,12 +165,8 @@ class Cluster:
             self._forget()
             return
         self._watched = {name: watched for name, watched in self._watched.items() if watched.lasting}
-        self._named = {name: actor for name, actor in self._named.items() if name != "launcher"}
         kept = [watched.actor for watched in self._watched.values()]
-        for actor in self._actors:
-            if actor not in kept:
-                ray.kill(actor)
-        self._actors = kept
+        self._end([actor for actor in self._actors if actor not in kept])
         if self._private:
             # Those of the killed trainer: Ray keeps them until the driver ends, and what Ray Train has to remove them
             # asks a dashboard. Nothing else here makes any.
@@ -204,7 +200,8 @@ class Cluster:
         await asyncio.wait(looks.values(), timeout=_LOOK_S)
         for look in looks.values():
             look.cancel()
-        return next((n for n, k in looks.items() if k.done() and not k.cancelled() and k.result()), None)
+        gone = (n for n, k in looks.items() if k.done() and not k.cancelled() and k.result())
+        return next((name for name in gone if name in self._watched), None)  # else it was ended, meanwhile, by us
 
     def _damage(self) -> str | None:
         """A process of a private Ray without which nothing works any more."""
@@ -237,7 +234,6 @@ class Cluster:
             .remote(*args)
         )
         self._actors.append(handle)
-        # Of feeds the newest: those before are of stages that are done.
         self._watched[cls.__name__] = Watched(handle, lasting)
         return handle
 
@@ -330,19 +326,27 @@ class Cluster:
         the pools that judge stay, so `config` must agree with the one before in all that they read."""
         for name in ("teacher", "proposer", "student"):
             await self.stop(name)
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors.clear()
-        self._watched.clear()
-        self._named.clear()
+        self._end(self._actors)
         self.config = config
 
     async def stop(self, name: str) -> None:
-        """Take a pool down and free what it held."""
+        """Take a pool down, and with it the store that its replicas had their weights from."""
         task = self._apps.pop(name, None)
         if task is not None:
             await task
             await self._serve(serve.delete, self._app(name))
+        self._end([actor for of, actor in self._named.items() if of == f"weights-{name}"])
+
+    def end_feeds(self) -> None:
+        """End the feeds: what they hold is of stages that are done."""
+        self._end([actor for actor in self._actors if actor not in self._named.values()])
+
+    def _end(self, actors: Sequence[Any]) -> None:
+        for actor in actors:
+            ray.kill(actor)
+        self._actors = [actor for actor in self._actors if actor not in actors]
+        self._watched = {name: watched for name, watched in self._watched.items() if watched.actor not in actors}
+        self._named = {name: actor for name, actor in self._named.items() if actor not in actors}
 
     async def _pool(self, name: str, pool: Pool, cls: type, *, threads: int = 1, **arguments: Any) -> DeploymentHandle:
         if name not in self._apps:
@@ -366,7 +370,8 @@ class Cluster:
         options: dict[str, Any] = {
             "max_ongoing_requests": pool.max_ongoing,
             "max_queued_requests": pool.max_queued,
-            "graceful_shutdown_timeout_s": 5,
+            # A pool that shrinks lets a replica's calls come to their end; one that is taken down has none.
+            "graceful_shutdown_timeout_s": self._longest_call_s() if "autoscaling_config" in scale else 5,
             "health_check_period_s": 2,
             "health_check_timeout_s": 30,
             "ray_actor_options": {
@@ -385,6 +390,10 @@ class Cluster:
         await self._serve(run)
         await self._until_running(name, pool.start_timeout_s)
         return serve.get_deployment_handle(name, app_name=self._app(name))
+
+    def _longest_call_s(self) -> float:
+        c = self.config
+        return max(c.episode.limits.wall_s, c.committee.timeout_s, c.prober.timeout_s)
 
     async def _serve(self, function: Callable[..., T], *args: Any) -> T:
         """Call Serve's blocking API in a thread, one call at a time: it pickles through a global registry of modules,

@@ -107,7 +107,7 @@ class Stream:
         step = copy.copy(self)
         step._begin()
         step._ledger = ledger
-        self._ledgers[:] = [*(other for other in self._ledgers if other.live), ledger]
+        self._ledgers.append(ledger)
         return step
 
     def queues(self) -> str:
@@ -137,6 +137,8 @@ class Stream:
     def settle(self, account: Mapping[str, int]) -> None:
         """A step is committed, with this account: its attempts have their ends."""
         self._counts.update({end: account[end] for end in ENDS})
+        if self._ledger is not self._ledgers[0]:  # a step's own
+            self._ledgers.remove(self._ledger)
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""

@@ -27,6 +27,7 @@ async def run(context: Context, name: str) -> dict[str, Any]:
     start = time.monotonic()
     module = importlib.import_module(f"pipeline.stages.{name}")
     result = await through_losses(context, name, lambda: module.run(context))
+    context.cluster.end_feeds()
     context.run.finish(name, result, time.monotonic() - start)
     return result
 

@@ -67,6 +67,44 @@ def test_a_request_that_no_slot_took_in_time_is_answered() -> None:
         pool.close()
 
 
+def test_a_run_whose_caller_gave_up_in_the_queue_never_begins() -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS, queue=8)
+
+    async def scene() -> None:
+        nap = asyncio.create_task(pool.run(Request("import time; time.sleep(1)")))
+        await asyncio.sleep(0.2)
+        waiting = [asyncio.create_task(pool.run(Request("print(1)"))) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert (await nap).status == "ok"
+        assert (await pool.run(Request("print(2)"))).stdout == "2\n"
+
+    try:
+        asyncio.run(scene())
+        assert pool.stats()["statuses"] == {"ok": 2}
+    finally:
+        pool.close()
+
+
+def test_closing_a_session_does_not_wait_for_the_runs_before_it() -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS, queue=8)
+
+    async def scene() -> None:
+        await pool.session_run("s", "x = 1")
+        nap = asyncio.create_task(pool.run(Request("import time; time.sleep(1)")))
+        await asyncio.sleep(0.2)
+        await pool.close_session("s")
+        assert not nap.done() and pool.stats()["sessions"] == 0
+        await nap
+
+    try:
+        asyncio.run(scene())
+    finally:
+        pool.close()
+
+
 def test_a_dead_zygote_is_mended_before_the_caller_notices(pool: SandboxPool) -> None:
     before = pool.stats()["restarts"]
     for slot in pool._slots:

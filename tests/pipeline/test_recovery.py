@@ -14,6 +14,7 @@ import ray
 from ray import serve
 from ray._private import auto_init_hook
 from ray.exceptions import ActorDiedError
+from ray.serve.handle import DeploymentResponse
 
 from actors.calls import answer
 from pipeline import stages, stream
@@ -49,6 +50,9 @@ class Ray:
         self.restarts += 1
         self.whole.append(whole)
 
+    def end_feeds(self):
+        self.feeds_ended = True
+
 
 @pytest.fixture
 def stage(monkeypatch, tmp_path):
@@ -82,7 +86,7 @@ def test_a_stage_that_lost_a_process_begins_again_from_its_last_step(stage):
     assert stage.play([2, Lost("RolloutBuffer: its process is gone"), 1]) == {"steps": 3}
     assert stage.ray.restarts == 1
     assert stage.told.lines == ["mgpo · RolloutBuffer: its process is gone; begins again from what is on disk"]
-    assert stage.run.result("mgpo")["result"] == {"steps": 3}
+    assert stage.run.result("mgpo")["result"] == {"steps": 3} and stage.ray.feeds_ended
 
 
 def test_it_gives_up_when_it_gets_no_further_with_the_last_cause(stage):
@@ -193,6 +197,69 @@ def test_one_that_is_busy_is_not_dead():
         return "done"
 
     assert guarded({"StepFeed": Actor("busy")}, work()) == "done"
+
+
+class Ends(Actor):
+    """Is ended by its own side while it is looked after."""
+
+    async def _call(self, _):
+        self.cluster.end_feeds()
+        raise ActorDiedError()
+
+
+def test_a_feed_that_we_end_is_no_loss(monkeypatch):
+    ended = []
+    monkeypatch.setattr("ray.kill", ended.append)
+    cluster = Cluster(load(None))
+    feed, buffer = Ends("well"), Actor("well")
+    feed.cluster = cluster
+    cluster._actors, cluster._named = [feed, buffer], {"buffer": buffer}
+    cluster._watched = {"StepFeed": Watched(feed, lasting=False), "RolloutBuffer": Watched(buffer, lasting=True)}
+
+    async def work():
+        await asyncio.sleep(2.5)
+        return "done"
+
+    assert asyncio.run(asyncio.wait_for(cluster.guarded(work()), 30)) == "done"
+    assert ended == [feed] and cluster._actors == [buffer] and list(cluster._watched) == ["RolloutBuffer"]
+
+
+def test_a_weight_store_goes_with_the_pool_that_pulls_from_it(monkeypatch):
+    ended = []
+    monkeypatch.setattr("ray.kill", ended.append)
+    cluster = Cluster(load(None))
+    cluster._actors = [proposer, student] = [Actor("well"), Actor("well")]
+    cluster._named = {"weights-proposer": proposer, "weights-student": student}
+    asyncio.run(cluster.stop("proposer"))
+    assert ended == [proposer] and cluster._named == {"weights-student": student}
+
+
+class Response(DeploymentResponse):
+    """A Serve response that never comes."""
+
+    def __init__(self):
+        self.cancelled = False
+
+    def __await__(self):
+        return asyncio.sleep(60).__await__()
+
+    def cancel(self):
+        self.cancelled = True
+
+
+def test_a_request_that_nobody_waits_for_any_more_is_cancelled_in_its_replica():
+    async def scene():
+        given_up, late = Response(), Response()
+        waiting = asyncio.create_task(answer(given_up, "proposer", 30))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(Failure, match=r"^proposer: no answer within 0.01 s$"):
+            await answer(late, "proposer", 0.01)
+        return given_up.cancelled, late.cancelled
+
+    assert asyncio.run(scene()) == (True, True)
 
 
 def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():

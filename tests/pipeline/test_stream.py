@@ -236,6 +236,23 @@ def test_what_is_under_way_and_the_accounts_of_it():
     assert 0.02 <= world.stream.waited_s["committee"] < 10 and set(world.stream.waited_s) >= {"proposer", "prober"}
 
 
+def test_a_step_that_has_begun_counts_though_nothing_of_it_was_issued_when_the_next_began():
+    world = World()
+    ledgers = [Ledger(world.run, "mgpo") for _ in range(2)]
+    for number, ledger in enumerate(ledgers):
+        ledger.begin(number + 2)
+    steps = [world.stream.of(ledger) for ledger in ledgers]
+    for number, step in enumerate(steps):
+        asyncio.run(step.judged(task(f"g-{number}"), "mini:solver"))
+    assert world.stream.accounts() == {"issued": 2, "trained": 0, "filtered": 0, "failed": 0, "live": 2}
+    account = {"issued": 1, "trained": 1, "filtered": 0, "failed": 0}
+    for left, (step, ledger) in zip((1, 0), zip(steps, ledgers, strict=True), strict=True):
+        ledger.commit(account)
+        step.settle(account)
+        assert world.stream.accounts() == {"issued": 2, "trained": 2 - left, "filtered": 0, "failed": 0, "live": left}
+    assert world.stream._ledgers == [world.ledger]  # of steps that are done nothing is kept
+
+
 def test_accounts_that_do_not_add_up_show():
     """A step is committed whose account leaves out the end of an attempt; another attempt is not counted as issued."""
     world = World()
