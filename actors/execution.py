@@ -26,6 +26,8 @@ class Executor:
         self._linger_s = linger_s
         self._waiting: list[tuple[Request, asyncio.Future[Result]]] = []
         self._senders: set[asyncio.Task[None]] = set()
+        self.failed = 0
+        """Requests so far of which nothing can be concluded."""
 
     async def run(self, request: Request) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -52,6 +54,7 @@ class Executor:
                 raise RuntimeError(f"{len(results)} results for {len(part)} requests")
         except (Exception, asyncio.CancelledError) as e:  # whatever the pool fails with, its callers must hear of it
             results = [Result("infra", f"sandbox pool: {type(e).__name__}: {str(e)[:200]}")] * len(part)
+        self.failed += sum(result.status == "infra" for result in results)
         for (_, future), result in zip(part, results, strict=True):
             if not future.done():  # a caller that gave up has cancelled it
                 future.set_result(result)

@@ -308,8 +308,11 @@ class Prober(Section):
 
     @model_validator(mode="after")
     def _enough(self) -> Prober:
-        if self.k > self.n:
-            raise ValueError(f"k ({self.k}) must not exceed n ({self.n}) for the unbiased estimate")
+        if self.k >= self.n:
+            raise ValueError(
+                f"k ({self.k}) must be below n ({self.n}): of as many samples as it takes, the estimate of Pass@k is 0 "
+                "or 1, and no problem is both solved and hard"
+            )
         if len({model.path for model in self.ladder}) != len(self.ladder) or not self.ladder:
             raise ValueError("ladder must name at least one prober, each once")
         return self

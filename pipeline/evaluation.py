@@ -1,7 +1,8 @@
 """Judging a solver's completions, and the score Mean@k over a benchmark.
 
-Invariant: a completion is right only if its boxed answer is judged equal; without a boxed answer it is wrong; an answer
-that cannot be judged counts as neither and is reported.
+Invariant: a completion is right only if its boxed answer is judged equal; without a boxed answer it is wrong, and so it
+is with one that cannot be read, or saying nothing definite would beat being wrong. Only where the sandbox failed, an
+answer that could not be judged counts as neither, and is reported.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ Judged = Literal["equal", "different", "unknown"]
 
 
 async def judge(expected: Sequence[str], completions: Sequence[str], executor: Executor) -> list[Judged]:
-    """Each completion against its expected answer."""
+    """Each completion against its expected answer; unknown: the sandbox failed meanwhile."""
     given = [extract_boxed(text) for text in completions]
     boxed = [i for i, g in enumerate(given) if g is not None]
     pairs = [(infer_kind(expected[i]), expected[i], given[i] or "") for i in boxed]
     outcomes: list[Judged] = ["different"] * len(completions)
+    failed = executor.failed
     for i, outcome in zip(boxed, await compare_many(pairs, executor), strict=True):
-        outcomes[i] = outcome
+        if outcome == "equal" or executor.failed > failed:
+            outcomes[i] = outcome
     return outcomes
 
 
-def read_benchmark(path: Path, limit: int) -> list[dict[str, Any]]:
-    """The first `limit` rows of a JSONL of question and answer (category and steps where known).
+def read_benchmark(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The first `limit` rows (all without one) of a JSONL of question and answer (category and steps where known).
 
     Raises Failure naming the file and line of a row that is none.
     """

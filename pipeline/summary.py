@@ -30,11 +30,14 @@ def copies(judged: Sequence[Judged], seen: set[str]) -> set[Key]:
 
 def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[str, float]:
     """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate; what is
-    `copied` is valid, and no yield."""
+    `copied` is valid, and no yield.
+
+    `solved_yield_per_1k` is the hard yield of what the prober solves at least once, as the reward counts (1[rho > 0]);
+    `unsolved_rate` says how many of the accepted it never solves."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
-    hard = sum(1 - j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied)
+    own = [j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied]
     sampled = sum(j.episode.sampled_tokens for j in played)
     execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
     return {
@@ -45,7 +48,9 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "undecided_rate": mean([float(j.verdict is not None and j.verdict.decision == "undecided") for j in judged]),
         "pass_at_k": mean(rho),
         "difficulty": mean([1 - r for r in rho]),
-        "hard_yield_per_1k": 1000 * hard / max(sampled, 1),
+        "hard_yield_per_1k": 1000 * sum(1 - r for r in own) / max(sampled, 1),
+        "solved_yield_per_1k": 1000 * sum(1 - r for r in own if r > 0) / max(sampled, 1),
+        "unsolved_rate": mean([float(r == 0) for r in rho]),
         "prune_rate": mean([float(pruned(j.episode)) for j in played]),
         "turns": mean([float(len(j.episode.turns)) for j in played]),
         "sampled_tokens": sampled,

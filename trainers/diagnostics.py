@@ -11,11 +11,17 @@ from trainers.objectives.base import MAX_LOG_RATIO, Means, StepTokens, mean_of, 
 
 
 def common(
-    step: StepTokens, logp_N: Tensor, ref_N: Tensor | None, weight_N: Tensor, entropy_N: Tensor, tokens: float
+    step: StepTokens,
+    logp_N: Tensor,
+    ref_N: Tensor | None,
+    weight_N: Tensor,
+    entropy_N: Tensor,
+    tokens: float,
+    of_engine: bool,
 ) -> Means:
-    """`engine_*` compare the trainer's log-probabilities with those recorded when the tokens were sampled: the
-    divergence of the two implementations, plus the policy's own movement where rollouts are stale."""
-    drift_N = (logp_N - step.engine_K).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    """`engine_*`, where the tokens are of an engine, compare the trainer's log-probabilities with those recorded when
+    they were sampled: the divergence of the two implementations, plus the policy's own movement where rollouts are
+    stale."""
     means: Means = {
         "reward": mean_of(step.reward_S),
         "reward_rms": square_of(step.reward_S),
@@ -23,9 +29,11 @@ def common(
         "nll": mean_of(-logp_N),
         "entropy": mean_of(entropy_N),
         "weight_rms": square_of(weight_N * tokens),
-        "engine_kl": mean_of(drift_N.exp() - 1 - drift_N),
-        "engine_gap": mean_of(drift_N.abs()),
     }
+    if of_engine:
+        drift_N = (logp_N - step.engine_K).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+        means["engine_kl"] = mean_of(drift_N.exp() - 1 - drift_N)
+        means["engine_gap"] = mean_of(drift_N.abs())
     if ref_N is not None:
         back_N = (ref_N - logp_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
         means["ref_kl"] = mean_of(back_N.exp() - 1 - back_N)

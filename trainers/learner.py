@@ -86,9 +86,10 @@ class Learner:
             self.engine.backward(loss * ranks.world)
         self.engine.step()
 
-        means = diagnostics.common(
-            tokens, logp_N, ref_N if self.reference else None, weight_N, entropy_N, totals.tokens
-        ) | self.objective.diagnostics(tokens, logp_N, weight_N)
+        reference_N = ref_N if self.reference else None
+        of_engine = self.objective.of_engine
+        means = diagnostics.common(tokens, logp_N, reference_N, weight_N, entropy_N, totals.tokens, of_engine)
+        means |= self.objective.diagnostics(tokens, logp_N, weight_N)
         metrics = diagnostics.reduce(means, ranks.total)
         loss_sum = ranks.total(-(weight_N.double() * logp_N).sum())
         return metrics | {"loss": float(loss_sum), "tokens": totals.tokens, "trajectories": totals.sequences, "lr": lr}

@@ -102,7 +102,11 @@ def _is_formulas(kind: AnswerKind, a: str, b: str) -> bool:
 
 
 def is_formula(text: str) -> bool:
-    """No words in it but those of maths: a parser would take "about" for a product of five unknowns."""
+    """No words in it but those of maths (a parser would take "about" for a product of five unknowns), and as many
+    brackets opened as closed."""
+    unpaired = re.sub(r"\\(?:left|right)\s*\\?.", "", text)
+    if sum(map(unpaired.count, "([{")) != sum(map(unpaired.count, ")]}")):
+        return False
     symbols = re.sub(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
     words = re.findall(r"[A-Za-z]{3,}", symbols)
     return all(word.lower() in MATH_WORDS for word in words)

@@ -30,6 +30,7 @@ METRICS = {
     "verified_rate": "share of episodes whose problem the committee accepts",
     "difficulty": "1 - Pass@k of the accepted, by the fixed prober",
     "hard_yield_per_1k": "accepted, distinct problems, each weighted by 1 - Pass@k, per 1,000 generated tokens",
+    "solved_yield_per_1k": "the same of problems that the prober solves at all, which is what the reward counts",
     "diversity": "1 - mean overlap of word pairs between two accepted problems, numbers and names put aside",
     "solver": "Mean@k of a solver trained on what the arm wrote",
 }
@@ -43,6 +44,8 @@ async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]
         "submitted_rate",
         "difficulty",
         "hard_yield_per_1k",
+        "solved_yield_per_1k",
+        "unsolved_rate",
         "duplicate_rate",
         "prune_rate",
         "turns",

@@ -21,7 +21,7 @@ from pipeline.report.style import CSS
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t at 97.5 %, from one degree of freedom on; beyond the table 1.96 is taken, a little too narrow."""
 _PERCENT = ("verified_rate", "difficulty", "diversity", "solver")
-_JUDGED_BY = ("hard_yield_per_1k", "verified_rate", "solver")
+_JUDGED_BY = ("hard_yield_per_1k", "solved_yield_per_1k", "verified_rate", "solver")
 """Metrics that an ordering is checked with."""
 
 Figures = Mapping[str, Mapping[int, Mapping[str, Any]]]

@@ -3,9 +3,9 @@
     problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
 
 On-policy: the student samples step s under the weights of step s - 1. Interrupted, it goes on as MGPO does: steps on
-disk are replayed by the trainer from its checkpoint, then come new ones. A completion whose answer cannot be judged
-is left out of its group, neither right nor wrong. A problem that the student does not answer, whatever the reason,
-costs its own group only; one whose replica died twice under it is quarantined.
+disk are replayed by the trainer from its checkpoint, then come new ones. A completion that could not be judged because
+the sandbox failed is left out of its group, neither right nor wrong. A problem that the student does not answer,
+whatever the reason, costs its own group only; one whose replica died twice under it is quarantined.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _AGAIN_S = 1.0
 async def run(context: Context) -> dict[str, Any]:
     context.result_of("synthesize")
     config = context.config
-    problems = read_benchmark(context.run.path("dataset", "problems.jsonl"), config.synthesize.target)
+    problems = read_benchmark(context.run.path("dataset", "problems.jsonl"))
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     ledger = Ledger(context.run, "solve")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.answers import compare, compare_many, extract_boxed, infer_kind
+from actors.answers import compare, compare_many, extract_boxed, infer_kind, is_formula
 from actors.execution import Executor
 from sandbox.api import Result
 from tests.actors.pools import sandbox
@@ -273,3 +273,14 @@ def test_no_run_that_parses_an_answer_sees_the_other_one():
     asyncio.run(main())
     parsing = [r for r in seen if r.entry == "parse"]
     assert len(parsing) == 2 and all(("2222" in r.args[0]) != ("3333" in r.args[0]) for r in parsing)
+
+
+@pytest.mark.parametrize(
+    ("text", "formula"),
+    [
+        ("(1, 2]", True), ("]1, 2[", True), (r"\left[ 1, 2 \right)", True), (r"\left\{ x = 1 \right.", True),
+        (r"\{1, 2\}", True), ("[20", False), ("12]", False), ("2(x + 1", False), ("about 3", False),
+    ],
+)  # fmt: skip
+def test_a_formula_has_as_many_brackets_opened_as_closed(text, formula):
+    assert is_formula(text) is formula

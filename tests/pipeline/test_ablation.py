@@ -121,7 +121,7 @@ def test_what_is_not_measured_is_null_and_said_to_be():
     assert {o["verdict"] for o in made["orderings"] if o["metric"] == "solver"} == {"not measured"}
     text = table.markdown(made)
     (row,) = [line for line in text.splitlines() if line.startswith("| grpo |")]
-    assert row == "| grpo | 1 | – | – | 1.00 | – | – |"
+    assert row == "| grpo | 1 | – | – | 1.00 | – | – | – |"
 
 
 def test_the_page_is_whole_with_and_without_intervals():
@@ -193,6 +193,7 @@ def test_an_arm_is_worth_what_its_episodes_say(tmp_path):
     found = measured(tmp_path / "r", pools)
     assert (found["verified_rate"], found["difficulty"]) == (pytest.approx(8 / 12), 0.75)
     assert found["hard_yield_per_1k"] == pytest.approx(1000 * 8 * 0.75 / (12 * 10))
+    assert (found["solved_yield_per_1k"], found["unsolved_rate"]) == (found["hard_yield_per_1k"], 0)
     assert found["diversity"] == 0  # "Problem 1?", "Problem 2?"
     assert set(METRICS) - {"solver"} <= set(found)
     assert pools.waiting == set()

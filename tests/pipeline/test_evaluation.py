@@ -69,6 +69,17 @@ def test_a_completion_is_right_by_its_boxed_answer_alone():
     assert judged([], []) == []
 
 
+def test_an_answer_that_cannot_be_read_is_wrong_and_beats_no_wrong_one():
+    """Else a solver would learn to say nothing definite."""
+
+    async def nothing_comes_of_it(requests):
+        return [Result("error", "cannot be parsed")] * len(requests)
+
+    expected = ["12", "even", r"\sqrt{2}", "12"]
+    given = [r"\boxed{I cannot tell}", r"\boxed{even or odd}", r"\boxed{\sqrt[}", r"\boxed{13}"]
+    assert asyncio.run(judge(expected, given, Executor(nothing_comes_of_it))) == ["different"] * 4
+
+
 def benchmark(path, *lines):
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path

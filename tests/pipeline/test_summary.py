@@ -37,7 +37,10 @@ def test_every_figure_of_a_step(kinds):
     assert facts["submitted_rate"] == pytest.approx(1 - played.count("model_error") / len(played))
     assert facts["undecided_rate"] == pytest.approx(kinds.count("undecided") / len(kinds))
     assert facts["hard_yield_per_1k"] == pytest.approx(1000 * sum(1 - r for r in rho) / (10 * len(played)))
+    solved = [1 - r for r in rho if r > 0]
+    assert facts["solved_yield_per_1k"] == pytest.approx(1000 * sum(solved) / (10 * len(played)))
     if rho:
+        assert facts["unsolved_rate"] == pytest.approx(rho.count(0) / len(rho))
         assert facts["difficulty"] == pytest.approx(1 - sum(rho) / len(rho))
         first = next(j for j in judged if j.accepted)
         without = summarize(judged, {first.key})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import GRPO, MGPO
+from pipeline.config import GRPO, MGPO, SFTObjective
 from pipeline.records import STAGES, Rollout
 from tests.trainers.test_objectives import log_probabilities, plain_advantages
 from tests.trainers.worlds import alone, batch_of, make_rollout, some_rollouts, totals_of
@@ -23,7 +23,8 @@ def figures(rollouts: list[Rollout], config: Any, seed: int = 0) -> tuple[dict[s
     logp, ref = log_probabilities(batch, seed, spread=1.5)
     objective, totals = make(config), totals_of(batch)
     weight = objective.weights(batch.tokens, logp, ref, totals, alone)
-    means = diagnostics.common(batch.tokens, logp, ref, weight, torch.full_like(logp, 0.7), totals.tokens)
+    entropy = torch.full_like(logp, 0.7)
+    means = diagnostics.common(batch.tokens, logp, ref, weight, entropy, totals.tokens, objective.of_engine)
     means |= objective.diagnostics(batch.tokens, logp, weight)
     return diagnostics.reduce(means, alone), batch, logp, ref
 
@@ -55,6 +56,11 @@ def test_what_the_report_shows_of_mgpo() -> None:
     assert found["gate"] == pytest.approx(statistics.fmean(gates), rel=1e-4)
     assert found["gate_saturated"] == pytest.approx(statistics.fmean(g < 0.5 for g in gates))
     assert 0 < found["gate_saturated"] < 1
+
+
+def test_a_teachers_text_has_no_engine_to_differ_from() -> None:
+    found, *_ = figures(some_rollouts(3, groups=2), SFTObjective())
+    assert "nll" in found and not {"engine_kl", "engine_gap"} & set(found)
 
 
 def test_stage_statistics_are_those_of_their_stage() -> None:

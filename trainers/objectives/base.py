@@ -79,6 +79,8 @@ class Totals:
 class Objective(ABC):
     """One algorithm. `weights` and `diagnostics` are pure; they see no model and no communication but `all_reduce`."""
 
+    of_engine = True
+    """The tokens were sampled by an engine, which recorded their log-probabilities; a teacher's text has none."""
     needs_reference: bool
     """Log-probabilities of the frozen pi_ref are wanted."""
     whole_step: bool

@@ -10,6 +10,7 @@ from trainers.objectives.base import AllReduce, Means, Objective, StepTokens, To
 
 
 class SFT(Objective):
+    of_engine = False
     needs_reference = False
     whole_step = False
 
