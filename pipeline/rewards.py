@@ -36,6 +36,7 @@ import ast
 import json
 import re
 
+from actors.answers import compare
 from actors.chat import ToolCall, parse_turn
 from pipeline.config import Reward
 from pipeline.records import Episode, Failure, Probe, Problem, Turn, Verdict
@@ -132,9 +133,15 @@ def _identity(call: ToolCall) -> str:
 
 
 def _shows(output: str, submitted: Problem | None) -> bool:
-    """The output is about the problem: its last line ends in the answer."""
-    answer = re.escape(submitted.answer) if submitted else r"\S+"
-    return re.search(rf"(?<!\w){answer}\s*$", output.rstrip().rpartition("\n")[2]) is not None
+    """The output is about the problem: its last line ends in the answer, as it was submitted or in other notation."""
+    line = output.rstrip().rpartition("\n")[2].strip()
+    if submitted is None or not line:
+        return bool(line)
+    # The end of "-7", "1.7", "1/7" and "1,7" is no 7.
+    if re.search(rf"(?<![\w.,/−-]){re.escape(submitted.answer)}$", line):
+        return True
+    words = (line, line.split()[-1])
+    return any(compare(submitted.answer_kind, submitted.answer, word) == "equal" for word in words)
 
 
 def _computes(call: ToolCall) -> bool:

@@ -167,6 +167,8 @@ def test_code_that_computes_or_shows_nothing_is_not_paid(code, content):
     [
         ("7", "7", True), ("3\nx = 7", "7", True), ("[1, 2]", "[1, 2]", True), ("7\n", "7", True),
         ("7", "8", False), ("17", "7", False), ("7\n8", "7", False), ("1 2 7 9", "7", False),
+        ("-7", "7", False), ("x = -7", "7", False), ("1.7", "7", False), ("1/7", "7", False), ("1,7", "7", False),
+        ("3/4", r"\frac{3}{4}", True), ("p = 0.75", "3/4", True), ("7.0", "7", True), ("-7", "-7", True),
     ],
 )  # fmt: skip
 def test_a_check_is_paid_where_its_last_word_is_the_submitted_answer(content, answer, paid):
