@@ -20,8 +20,9 @@ class Plot:
 
 
 MGPO = (
-    Plot("Hard yield", (("hard_yield_per_1k", "hard yield"),),
-         "Accepted problems, each weighted by 1 − Pass@k, per 1,000 sampled tokens: valid and hard, for its cost."),
+    Plot("Hard yield", (("hard_yield_per_1k", "hard yield"), ("solved_yield_per_1k", "of what the prober solves")),
+         "Accepted problems, each weighted by 1 − Pass@k, per 1,000 sampled tokens: valid and hard, for its cost. The "
+         "reward gives no bonus for those that the prober never solves; the second curve leaves them out."),
     Plot("Validity", (("accepted_rate", "accepted"), ("submitted_rate", "submitted"), ("undecided_rate", "undecided")),
          "Share of episodes.", percent=True),
     Plot("Difficulty", (("difficulty", "1 − Pass@k"),), "Mean over accepted problems, as the prober finds them.",

@@ -133,8 +133,8 @@ def _mgpo(run, log, rng, hostile, mgpo_steps):
         step(run, "mgpo", n, rng, 24, hostile)
         t = n / mgpo_steps + 0.1 * rng.random()
         log.log("mgpo", n, {
-            "hard_yield_per_1k": 1 + 2 * t, "accepted_rate": 0.5 + 0.3 * t, "submitted_rate": 0.9,
-            "undecided_rate": 0.05,
+            "hard_yield_per_1k": 1 + 2 * t, "solved_yield_per_1k": 0.5 + t, "accepted_rate": 0.5 + 0.3 * t,
+            "submitted_rate": 0.9, "undecided_rate": 0.05,
             "difficulty": 0.4 + 0.2 * t, "reward": 1 + 0.6 * t, "prune_rate": 0.12 + 0.05 * rng.random(),
             "exec_error_rate": 0.1 - 0.05 * t, "duplicate_rate": 0.02, "turns": 5 + t, "sampled_tokens_per_s": 3000.0,
             **{f"proficiency/{c}": 0.2 * i + 0.3 * t for i, c in enumerate(CATEGORIES)},
