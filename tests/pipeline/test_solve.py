@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.execution import Executor
 from actors.solver import Completion
 from pipeline.buffer import RolloutBuffer
 from pipeline.config_files import load
@@ -38,6 +39,10 @@ class Student:
         return [Completion(f"{group}/{i}", attempt, right if i % 2 else r"\boxed{77}", 4, False) for i in range(n)]
 
 
+async def never(_):
+    raise AssertionError("numbers are compared without a sandbox")
+
+
 def step(root, student, monkeypatch):
     monkeypatch.setattr(solve, "_AGAIN_S", 0.0)
     config = load(None, ["solve.problems=4", "solve.group_size=2", "episode.attempts=3"])
@@ -46,7 +51,8 @@ def step(root, student, monkeypatch):
         cluster = SimpleNamespace(buffer=lambda: student)
         context = Context(config, run, cluster, metrics, None)
         dog = SimpleNamespace(beat=lambda _: None)
-        asyncio.run(asyncio.wait_for(solve._step(context, student, None, PROBLEMS, Ledger(run, "solve"), 1, dog), 20))
+        work = solve._step(context, student, Executor(never), PROBLEMS, Ledger(run, "solve"), 1, dog)
+        asyncio.run(asyncio.wait_for(work, 20))
     return run
 
 
