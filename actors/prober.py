@@ -13,8 +13,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from actors.answers import Judgement, compare_many, extract_boxed
-from actors.answers.code import extract_program, judge_code
+from actors.answers.completions import judge_completions
 from actors.calls import answer
 from actors.execution import Executor
 from actors.passk import estimate
@@ -38,7 +37,7 @@ class Prober:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
         response = self._solvers[prober].answers.remote(problem.question, c.n, c.sampling, seed)
         texts: list[str] = await answer(response, f"prober {prober}", c.timeout_s)
-        outcomes = await judge(problem, texts, self._executor)
+        outcomes = await judge_completions([(problem, text) for text in texts], self._executor)
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))
         for name, count in (("problems", 1), ("samples", len(texts)), ("correct", correct), ("unknown", unknown)):
             self._counts[name] += count
@@ -49,17 +48,3 @@ class Prober:
 
     async def stats(self) -> dict[str, float]:
         return {k: float(v) for k, v in self._counts.items()}
-
-
-async def judge(problem: Problem, completions: Sequence[str], executor: Executor) -> list[Judgement]:
-    """Each completion's answer against the problem's: what it boxed, or its program under the problem's checks."""
-    extract = extract_program if problem.answer_kind == "code" else extract_boxed
-    given = {i: found for i, text in enumerate(completions) if (found := extract(text)) is not None}
-    judged: Sequence[Judgement]
-    if problem.answer_kind == "code":
-        programs = (judge_code(program, problem.checks, executor) for program in given.values())
-        judged = [report.outcome for report in await asyncio.gather(*programs)]
-    else:
-        judged = await compare_many([(problem.answer_kind, problem.answer, text) for text in given.values()], executor)
-    outcomes = dict(zip(given, judged, strict=True))
-    return [outcomes.get(i, "different") for i in range(len(completions))]

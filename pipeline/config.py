@@ -507,7 +507,8 @@ class Solve(Section):
 
 class Evaluate(Section):
     benchmark: str = "mini:heldout"
-    """A .jsonl of question, answer (and category), or the mini world's held-out skill combinations."""
+    """A .jsonl of question, answer (checks where that is a program; category), or the mini world's held-out skill
+    combinations."""
     problems: Positive = 240
     """Problems used, from the front of the benchmark."""
     samples: Positive = 4

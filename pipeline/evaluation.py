@@ -1,71 +1,31 @@
 """Judging a solver's completions, and the score Mean@k over a benchmark.
 
-Invariant: a completion is right only if its boxed answer is judged equal; without a boxed answer it is wrong, and so it
-is with one that cannot be read, or saying nothing definite would beat being wrong. Only where the sandbox failed, an
-answer that could not be judged counts as neither, and is reported.
+Invariant: a completion is right only if its answer is judged equal; without an answer it is wrong, and so it is with
+one that cannot be read, or saying nothing definite would beat being wrong. Only where the sandbox failed, an answer
+that could not be judged counts as neither, and is reported.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from actors.answers import compare_many, extract_boxed, infer_kind
+from actors.answers.completions import judge_completions
+from actors.answers.values import Judgement
 from actors.execution import Executor
 from pipeline.context import mean
-from pipeline.records import Failure
-
-Judged = Literal["equal", "different", "unknown"]
+from pipeline.records import Failure, Problem
 
 
-async def judge(expected: Sequence[str], completions: Sequence[str], executor: Executor) -> list[Judged]:
-    """Each completion against its expected answer; unknown: the sandbox failed meanwhile."""
-    given = [extract_boxed(text) for text in completions]
-    boxed = [i for i, g in enumerate(given) if g is not None]
-    pairs = [(infer_kind(expected[i]), expected[i], given[i] or "") for i in boxed]
-    outcomes: list[Judged] = ["different"] * len(completions)
+async def judge(problems: Sequence[Problem], completions: Sequence[str], executor: Executor) -> list[Judgement]:
+    """Each completion against its problem; unknown: the sandbox failed meanwhile."""
     failed = executor.failed
-    for i, outcome in zip(boxed, await compare_many(pairs, executor), strict=True):
-        if outcome == "equal" or executor.failed > failed:
-            outcomes[i] = outcome
-    return outcomes
+    outcomes = await judge_completions(list(zip(problems, completions, strict=True)), executor)
+    return ["different" if o == "unknown" and executor.failed == failed else o for o in outcomes]
 
 
-def read_benchmark(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
-    """The first `limit` rows (all without one) of a JSONL of question and answer (category and steps where known).
-
-    Raises Failure naming the file and line of a row that is none.
-    """
-    rows: list[dict[str, Any]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as e:
-        raise Failure(f"evaluate.benchmark {path}: {e}; expected a readable JSONL file") from None
-    for number, line in enumerate(lines, start=1):
-        if len(rows) == limit:
-            break
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            rows.append({**row, "question": _text(row["question"]), "answer": _text(row["answer"])})
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise Failure(f'{path}:{number}: expected {{"question": …, "answer": …}}') from None
-    if not rows:
-        raise Failure(f"evaluate.benchmark {path}: holds no problem")
-    return rows
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise TypeError
-    return str(value)
-
-
-def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judged]]) -> dict[str, Any]:
+def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judgement]]) -> dict[str, Any]:
     """Mean@k: the mean over problems of the share of right samples, with a 95 % interval, and by category and steps.
 
     A problem of which no sample could be judged is left out. Raises Failure if that is so of all.

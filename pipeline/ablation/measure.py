@@ -15,7 +15,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from pipeline import stages
+from pipeline import problems, stages
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, write_records
 from pipeline.curriculum import Curriculum
@@ -65,9 +65,8 @@ async def solver(context: Context, proposer: Path, episodes: int) -> float | Non
     if context.run.result("synthesize") is None:
         judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
         chosen = {j.verdict.problem_id: j.episode.submitted for j in judged if j.accepted and j.verdict}
-        rows = [{"question": p.question, "answer": p.answer} for p in chosen.values() if p]
-        context.run.write_text("dataset/problems.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        context.run.finish("synthesize", {"accepted": len(rows), "episodes": episodes}, 0.0)
+        context.run.write_text("dataset/problems.jsonl", problems.text(p for p in chosen.values() if p))
+        context.run.finish("synthesize", {"accepted": len(chosen), "episodes": episodes}, 0.0)
     if not context.result_of("synthesize")["accepted"]:
         return None
     await stages.run(context, "solve")

@@ -12,10 +12,10 @@ from typing import Any
 
 from actors.calls import answer
 from actors.execution import Executor
-from pipeline import mini
+from pipeline import mini, problems
 from pipeline.calls import Watchdog, watchdog
 from pipeline.context import Context
-from pipeline.evaluation import judge, read_benchmark, score
+from pipeline.evaluation import judge, score
 from pipeline.publish import publish_checkpoint
 
 _CHUNK = 40
@@ -28,7 +28,7 @@ async def run(context: Context) -> dict[str, Any]:
         "before": mini.resolve(context.config.solve.base.path),
         "after": Path(context.result_of("solve")["checkpoint"]),
     }
-    rows = read_benchmark(mini.resolve(config.benchmark), config.problems)
+    rows = problems.read(mini.resolve(config.benchmark), config.problems)
     done = len(context.run.steps("evaluate"))
     async with watchdog("evaluate", context.config.watchdog_s) as dog:
         for number, (name, model) in enumerate(models.items(), start=1):
@@ -64,7 +64,7 @@ async def _measure(
             texts += await answer(response, "student", context.config.watchdog_s)
             progress.advance(len(chunk))
     dog.beat(f"the judging of the solver {name}")
-    expected = [r["answer"] for r, group in zip(rows, texts, strict=True) for _ in group]
-    flat = await judge(expected, [t for group in texts for t in group], Executor(sandbox.run_batch.remote))
+    asked = [problems.of_row(r) for r, group in zip(rows, texts, strict=True) for _ in group]
+    flat = await judge(asked, [t for group in texts for t in group], Executor(sandbox.run_batch.remote))
     n = config.samples
     return score(rows, [flat[i : i + n] for i in range(0, len(flat), n)])

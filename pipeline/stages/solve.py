@@ -1,4 +1,4 @@
-"""The downstream solver: GRPO on `{question, answer}` of the data set alone (PAPER, downstream solver).
+"""The downstream solver: GRPO on the problems of the data set alone (PAPER, downstream solver).
 
     problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
 
@@ -21,11 +21,12 @@ from actors.execution import Executor
 from pipeline import accounts, metrics, mini
 from pipeline.calls import Watchdog, map_bounded, watchdog
 from pipeline.context import Context, mean
-from pipeline.evaluation import judge, read_benchmark
+from pipeline.evaluation import judge
 from pipeline.feeds import StepFeed
 from pipeline.follower import Follower
 from pipeline.ledger import End, Key, Ledger
-from pipeline.records import Failure, Lost
+from pipeline.problems import of_row, read
+from pipeline.records import Failure, Lost, Problem
 from pipeline.training import beside, spec_for, start
 
 _FIRST_LAST = 5
@@ -36,7 +37,7 @@ _AGAIN_S = 1.0
 async def run(context: Context) -> dict[str, Any]:
     context.result_of("synthesize")
     config = context.config
-    problems = read_benchmark(context.run.path("dataset", "problems.jsonl"))
+    problems = [of_row(row) for row in read(context.run.path("dataset", "problems.jsonl"))]
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     ledger = Ledger(context.run, "solve")
@@ -82,7 +83,7 @@ async def _step(
     context: Context,
     student: Any,
     executor: Executor,
-    problems: list[Any],
+    problems: list[Problem],
     ledger: Ledger,
     step: int,
     dog: Watchdog,
@@ -97,7 +98,7 @@ async def _step(
     asked_at: dict[str, float] = {}
     dog.queues = lambda: _under_way(asked_at)
 
-    async def sample(numbered: tuple[str, dict[str, Any]]) -> list[Any] | Failure:
+    async def sample(numbered: tuple[str, Problem]) -> list[Any] | Failure:
         """The completions of a group, or why there are none."""
         group, problem = numbered
         asked_at[group] = time.monotonic()
@@ -106,14 +107,14 @@ async def _step(
         finally:
             del asked_at[group]
 
-    async def insist(group: str, problem: dict[str, Any]) -> list[Any] | Failure:
+    async def insist(group: str, problem: Problem) -> list[Any] | Failure:
         deaths: list[str] = []
         for again in range(1, context.config.episode.attempts + 1):
             # The completions of a group are issued together, so their attempt numbers are the same.
             keys = [(name, ledger.issue(name)) for name in (f"{group}/{i}" for i in range(solve.group_size))]
             attempt = keys[0][1]
             response = student.sample.remote(
-                group, problem["question"], solve.group_size, solve.sampling, context.seed(group), attempt
+                group, problem.question, solve.group_size, solve.sampling, context.seed(group), attempt
             )
             try:
                 completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
@@ -133,14 +134,14 @@ async def _step(
                 dog.beat(f"answers of step {step}")
                 return completions
         if len(deaths) > 1:
-            ledger.quarantine(keys[0], {"problem": problem, "deaths": deaths})
+            ledger.quarantine(keys[0], {"problem": problem.model_dump(mode="json"), "deaths": deaths})
         return why
 
     asked = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
     answered = [[] if isinstance(group, Failure) else group for group in asked]
     completions = [c for group in answered for c in group]
-    expected = [p["answer"] for p, group in zip(chosen, answered, strict=True) for _ in group]
-    judged = await judge(expected, [c.text for c in completions], executor)
+    solved = [problem for problem, group in zip(chosen, answered, strict=True) for _ in group]
+    judged = await judge(solved, [c.text for c in completions], executor)
     keys = [(c.episode_id, c.attempt) for c in completions]
     known = Counter(key[0].rpartition("/")[0] for key, o in zip(keys, judged, strict=True) if o != "unknown")
     rows: list[Any] = []
@@ -181,7 +182,7 @@ def _under_way(asked_at: dict[str, float]) -> str:
     return f"student {len(asked_at)}; oldest {oldest}, {time.monotonic() - asked_at[oldest]:.0f} s"
 
 
-def _choose(context: Context, problems: list[Any], step: int) -> list[Any]:
+def _choose(context: Context, problems: list[Problem], step: int) -> list[Problem]:
     """The problems of a step: the data set in seeded epochs, each problem once an epoch."""
     size = context.config.solve.problems
     chosen = []

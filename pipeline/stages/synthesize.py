@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import accounts, probing
+from pipeline import accounts, probing, problems
 from pipeline.calls import map_bounded, watchdog
 from pipeline.context import Context, mean, read_records, write_records
 from pipeline.gauges import showing
@@ -113,13 +113,15 @@ def judged_in(folder: Path) -> Iterator[Judged]:
 
 def _export(context: Context) -> dict[str, Any]:
     played = list(_played(context))
-    problems: dict[str, tuple[Judged, str]] = {}
+    distinct: dict[str, tuple[Judged, str]] = {}
     for j, level in played:
         if j.accepted and j.verdict and j.probe:
-            problems.setdefault(j.verdict.problem_id, (j, level))
-    chosen = list(problems.values())[: context.config.synthesize.target]
-    context.run.write_text("dataset/problems.jsonl", "".join(_line(_problem(j)) for j, _ in chosen))
-    context.run.write_text("dataset/provenance.jsonl", "".join(_line(_provenance(*one)) for one in chosen))
+            distinct.setdefault(j.verdict.problem_id, (j, level))
+    chosen = list(distinct.values())[: context.config.synthesize.target]
+    submitted = [j.episode.submitted for j, _ in chosen if j.episode.submitted]
+    context.run.write_text("dataset/problems.jsonl", problems.text(submitted))
+    origins = [json.dumps(_provenance(*one), ensure_ascii=False) + "\n" for one in chosen]
+    context.run.write_text("dataset/provenance.jsonl", "".join(origins))
     facts = summarize([j for j, _ in played])
     return {
         "accepted": len(chosen),
@@ -131,15 +133,6 @@ def _export(context: Context) -> dict[str, Any]:
         "mean_difficulty": mean([1 - j.probe.pass_at_k for j, _ in chosen if j.probe]),
         "by_category": dict(sorted(Counter(j.episode.task.category for j, _ in chosen).items())),
     }
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
-
-
-def _problem(j: Judged) -> dict[str, Any]:
-    assert j.episode.submitted is not None
-    return {"question": j.episode.submitted.question, "answer": j.episode.submitted.answer}
 
 
 def _provenance(j: Judged, sandbox_level: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from actors.answers.code import extract_program, judge_code, read_checks
+from actors.answers.completions import judge_completions
 from actors.execution import Executor
-from actors.prober import judge
 from pipeline.records import Failure, Problem
 from sandbox import Limits, Result
 from tests.actors.pools import sandbox
@@ -80,15 +80,26 @@ def test_the_last_code_block_is_the_program():
     assert extract_program("no code") is None and extract_program("```python\n\n```") is None
 
 
-def test_the_prober_judges_code_by_its_checks(executor_of):
-    problem = Problem.make("Square a number: f(n).", "def f(n): return n**2", "code", CALLS)
-    completions = [
-        "```python\ndef f(n): return n * n\n```",
-        "```python\ndef f(n): return n\n```",
-        "def f(n): return n * n",
+def test_a_completion_is_judged_as_its_problem_asks(executor_of):
+    """Programs by the checks of their problem, other answers by what is boxed."""
+    square = Problem.make("Square a number: f(n).", "def f(n): return n**2", "code", CALLS)
+    add = Problem.make("Add two numbers.", "print(sum(map(int, input().split())))", "code", SCRIPT)
+    count = Problem.make("How many?", "49")
+    root = Problem.make("Which?", r"\sqrt{2}")
+    script = "```python\na, b = map(int, input().split())\nprint(a + b)\n```"
+    judged = [
+        (square, "```python\ndef f(n): return n * n\n```", "equal"),
+        (count, r"\boxed{49}", "equal"),
+        (square, "```python\ndef f(n): return n\n```", "different"),
+        (add, script, "equal"),
+        (square, script, "different"),
+        (square, "def f(n): return n * n", "different"),
+        (square, r"\boxed{def f(n): return n**2}", "different"),
+        (root, r"\boxed{2^{1/2}}", "equal"),
+        (count, "```python\n49\n```", "different"),
     ]
 
     async def main():
-        return await judge(problem, completions, executor_of())
+        return await judge_completions([(problem, text) for problem, text, _ in judged], executor_of())
 
-    assert asyncio.run(main()) == ["equal", "different", "different"]
+    assert asyncio.run(main()) == [outcome for *_, outcome in judged]

@@ -1,7 +1,6 @@
 """Mean@k against a count by hand; what is right, what is wrong, and what nobody can tell."""
 
 import asyncio
-import json
 import math
 import statistics
 
@@ -10,7 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from actors.execution import Executor
-from pipeline.evaluation import judge, read_benchmark, score
+from pipeline.evaluation import judge, score
+from pipeline.problems import of_row
 from pipeline.records import Failure
 from sandbox.api import Result
 
@@ -50,11 +50,17 @@ def test_what_nobody_can_judge_is_neither_right_nor_wrong():
         score([{}], [["unknown"]])
 
 
-def judged(expected, completions):
-    async def no_sandbox(requests):
-        return [Result("infra", "no sandbox in this test")] * len(requests)
+FAILS, READS_NOTHING = Result("infra", "no sandbox in this test"), Result("error", "cannot be parsed")
 
-    return asyncio.run(judge(expected, completions, Executor(no_sandbox)))
+
+def judged(expected, completions, result=FAILS):
+    """`result`: what the sandbox says of whatever it is asked."""
+
+    async def sandbox(requests):
+        return [result] * len(requests)
+
+    problems = [of_row({"question": "q", "answer": answer}) for answer in expected]
+    return asyncio.run(judge(problems, completions, Executor(sandbox)))
 
 
 def test_a_completion_is_right_by_its_boxed_answer_alone():
@@ -71,41 +77,6 @@ def test_a_completion_is_right_by_its_boxed_answer_alone():
 
 def test_an_answer_that_cannot_be_read_is_wrong_and_beats_no_wrong_one():
     """Else a solver would learn to say nothing definite."""
-
-    async def nothing_comes_of_it(requests):
-        return [Result("error", "cannot be parsed")] * len(requests)
-
     expected = ["12", "even", r"\sqrt{2}", "12"]
     given = [r"\boxed{I cannot tell}", r"\boxed{even or odd}", r"\boxed{\sqrt[}", r"\boxed{13}"]
-    assert asyncio.run(judge(expected, given, Executor(nothing_comes_of_it))) == ["different"] * 4
-
-
-def benchmark(path, *lines):
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def test_the_front_of_a_benchmark_with_what_it_knows(tmp_path):
-    rows = [{"question": f"q{i}\u2028", "answer": i, "category": "x", "steps": i} for i in range(4)]
-    path = benchmark(tmp_path / "b.jsonl", *(json.dumps(r, ensure_ascii=False) for r in rows), "{never read")
-    assert read_benchmark(path, 3) == [r | {"answer": str(r["answer"])} for r in rows[:3]]
-    with pytest.raises(Failure, match=r"b\.jsonl:5: expected"):
-        read_benchmark(path, 10)
-
-
-@pytest.mark.parametrize(
-    "bad", ["{", "[]", "3", '{"question": "q"}', '{"question": null, "answer": "a"}', "[" * 99_999]
-)
-def test_a_row_that_is_none_is_named(tmp_path, bad):
-    path = benchmark(tmp_path / "b.jsonl", '{"question": "q", "answer": "a"}', bad)
-    with pytest.raises(Failure) as caught:
-        read_benchmark(path, 10)
-    assert str(caught.value).startswith(f"{path}:2: ") and "\n" not in str(caught.value)
-
-
-def test_a_benchmark_that_cannot_be_read_or_holds_nothing(tmp_path):
-    (tmp_path / "latin").write_bytes(b"caf\xe9")
-    for path in (tmp_path / "absent", tmp_path, tmp_path / "latin", benchmark(tmp_path / "empty", "", " ")):
-        with pytest.raises(Failure, match=r"^evaluate\.benchmark") as caught:
-            read_benchmark(path, 10)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert judged(expected, given, READS_NOTHING) == ["different"] * 4

@@ -13,19 +13,21 @@ from pipeline.config_files import load
 from pipeline.context import Context, read_records
 from pipeline.ledger import Entry, Ledger
 from pipeline.metrics import Metrics
-from pipeline.records import Failure, Lost, Rollout
+from pipeline.problems import of_row, read, text
+from pipeline.records import Failure, Lost, Problem, Rollout
 from pipeline.rundir import RunDir
 from pipeline.stages import solve
+from tests.actors.pools import sandbox
 from tests.pipeline.judged import Remote, rollout
 
-PROBLEMS = [{"question": f"What is {n} + 0?", "answer": str(n)} for n in range(4)]
+PROBLEMS = [Problem.make(f"What is {n} + 0?", str(n)) for n in range(4)]
 
 
 class Student:
     """Answers right and wrong by turns, and sends its rollouts to a real buffer; fails where `fails` says how often."""
 
-    def __init__(self, fails):
-        self.sample, self.fails, self.buffer = Remote(self._sample), fails, RolloutBuffer()
+    def __init__(self, fails, right=r"\boxed{{{}}}"):
+        self.sample, self.fails, self.right, self.buffer = Remote(self._sample), fails, right, RolloutBuffer()
         self.drop, self.write = Remote(self.buffer.drop), Remote(self.buffer.write)
 
     async def _sample(self, group, question, n, sampling, seed, attempt):
@@ -35,7 +37,7 @@ class Student:
         failures = self.fails.get(number, [None])
         if failure := failures.pop(0) if len(failures) > 1 else failures[0]:
             raise failure
-        right = rf"\boxed{{{number}}}"
+        right = self.right.format(number)
         return [Completion(f"{group}/{i}", attempt, right if i % 2 else r"\boxed{77}", 4, False) for i in range(n)]
 
 
@@ -43,7 +45,7 @@ async def never(_):
     raise AssertionError("numbers are compared without a sandbox")
 
 
-def step(root, student, monkeypatch):
+def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never):
     monkeypatch.setattr(solve, "_AGAIN_S", 0.0)
     config = load(None, ["solve.problems=4", "solve.group_size=2", "episode.attempts=3"])
     run = RunDir.open(root, config)
@@ -51,13 +53,13 @@ def step(root, student, monkeypatch):
         cluster = SimpleNamespace(buffer=lambda: student)
         context = Context(config, run, cluster, metrics, None)
         dog = SimpleNamespace(beat=lambda _: None)
-        work = solve._step(context, student, Executor(never), PROBLEMS, Ledger(run, "solve"), 1, dog)
+        work = solve._step(context, student, Executor(run_batch), problems, Ledger(run, "solve"), 1, dog)
         asyncio.run(asyncio.wait_for(work, 20))
     return run
 
 
 def group_of(student, number):
-    return next(group for group, question, *_ in student.sample.calls if question == PROBLEMS[number]["question"])
+    return next(group for group, question, *_ in student.sample.calls if question == PROBLEMS[number].question)
 
 
 def test_a_problem_that_cannot_be_asked_costs_its_own_group(tmp_path, monkeypatch):
@@ -73,7 +75,7 @@ def test_a_problem_that_cannot_be_asked_costs_its_own_group(tmp_path, monkeypatc
     assert {e.end for e in read_records(folder / "ledger.parquet", Entry)} == {"trained"}
     assert student.buffer._waiting == {}
     saved = json.loads(run.path("quarantine", "solve", f"{deadly}/0.json").read_text())
-    assert saved["problem"] == PROBLEMS[2] and len(saved["deaths"]) == 3
+    assert Problem(**saved["problem"]) == PROBLEMS[2] and len(saved["deaths"]) == 3
     assert not run.path("quarantine", "solve", f"{bad}/0.json").exists()
 
 
@@ -96,3 +98,20 @@ def test_a_step_without_any_answer_ends_the_run_with_the_cause_and_is_not_writte
     with pytest.raises(Failure, match=r"^solve: no answer of step 1 could be judged; prompt of 999 tokens$"):
         step(tmp_path, student, monkeypatch)
     assert RunDir(tmp_path, -1).steps("solve") == []
+
+
+def test_a_program_earns_its_reward_by_the_checks_of_its_problem(tmp_path, monkeypatch):
+    """As they come out of the file of the data set."""
+    numbers = range(4)
+    checks = [[json.dumps({"entry": "f", "args": [x], "expected": x + n}) for x in (1, 5)] for n in numbers]
+    made = [Problem.make(f"Add to {n} x: f(x).", f"def f(x): return {n} + x", "code", checks[n]) for n in numbers]
+    path = tmp_path / "problems.jsonl"
+    path.write_text(text(made))
+    pool, handle = sandbox()
+    try:
+        student = Student({}, right="So:\n```python\ndef f(x):\n    return x + {}\n```")
+        run = step(tmp_path / "run", student, monkeypatch, [of_row(row) for row in read(path)], handle.run_batch.remote)
+    finally:
+        pool.close()
+    trained = read_records(run.steps("solve")[0] / "rollouts.parquet", Rollout)
+    assert [r.terminal_reward for r in trained] == [0.0, 1.0] * 4
