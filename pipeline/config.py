@@ -433,6 +433,7 @@ class Trainer(Section):
     threads: Positive = 2
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "float32"
+    """Of the model. Master weights are float32 either way; the sum over micro-batches is with zero_stage 2 or 3."""
     micro_batch_tokens: Positive = 4096
     grad_clip: float = Field(default=1.0, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)

@@ -23,6 +23,9 @@ def build(spec: TrainSpec, parameters: int) -> dict[str, Any]:
         "managed_gradient_accumulation": False,
         "gradient_clipping": spec.grad_clip,
         "bf16": {"enabled": spec.dtype == "bfloat16"},
+        # Many micro-batches summed in bfloat16 lose what is small. Below stage 2 DeepSpeed offers nothing else (0), or
+        # an optimizer of another kind (1).
+        "data_types": {"grad_accum_dtype": "fp32" if spec.zero_stage >= 2 else None},
         "zero_optimization": {
             "stage": spec.zero_stage,
             "overlap_comm": False,
