@@ -5,7 +5,8 @@ prober's Pass@k. Only what a prober can solve at all earns the difficulty bonus.
 
 Process (the paper gives credit for tool calls that run and for coherent reflection, and leaves sizes and judge open).
 A *check* is an `exec` turn. It *passes* if it ran, is no repetition, its code computes something, and its last line of
-output ends in the answer that was submitted (in anything, where nothing was). What a turn can earn:
+output ends in the answer that was submitted (in anything, where nothing was). Of an answer that is a program, the code
+holds the program instead, statement for statement. What a turn can earn:
 
 | turn | reward |
 |---|---|
@@ -83,7 +84,7 @@ def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
                 if edited is not None:
                     rewards[edited] = reward.needless_edit
                 failed, standing, edited = i, None, None
-            elif not repeated and _computes(call) and _shows(turn.tool.content, episode.submitted):
+            elif not repeated and _checks(call, turn.tool.content, episode.submitted):
                 if failed is not None:
                     _pay_repair(turns, rewards, failed, i, reward)
                     failed = None
@@ -118,18 +119,36 @@ def _selection(content: str) -> frozenset[str]:
     return frozenset(part.strip() for part in content.removeprefix("Skills:").split(","))
 
 
-def _code(call: ToolCall) -> ast.Module | None:
-    """The parsed code of an `exec` call (parsed only, never run); None where it is no Python."""
+def _parsed(code: str) -> ast.Module | None:
+    """Parsed only, never run; None where it is no Python."""
     try:
-        return ast.parse(call.arguments["code"])
+        return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 
 def _identity(call: ToolCall) -> str:
     """What a call is, whatever the layout and the comments of its code."""
-    code = _code(call) if call.name == "exec" else None
+    code = _parsed(call.arguments["code"]) if call.name == "exec" else None
     return ast.dump(code) if code is not None else json.dumps([call.name, call.arguments], sort_keys=True)
+
+
+def _checks(call: ToolCall, output: str, submitted: Problem | None) -> bool:
+    """The code computes something, and what it ran or printed is the answer."""
+    code = _parsed(call.arguments["code"])
+    if code is None or not _computes(code):
+        return False
+    if submitted is not None and submitted.answer_kind == "code":
+        return _holds(code, submitted.answer)
+    return _shows(output, submitted)
+
+
+def _holds(code: ast.Module, program: str) -> bool:
+    """Every statement of the program stands in the code, whatever the layout and the comments."""
+    wanted = _parsed(program)
+    if wanted is None or not wanted.body:
+        return False
+    return {ast.dump(statement) for statement in wanted.body} <= {ast.dump(statement) for statement in code.body}
 
 
 def _shows(output: str, submitted: Problem | None) -> bool:
@@ -144,10 +163,9 @@ def _shows(output: str, submitted: Problem | None) -> bool:
     return any(compare(submitted.answer_kind, submitted.answer, word) == "equal" for word in words)
 
 
-def _computes(call: ToolCall) -> bool:
+def _computes(code: ast.Module) -> bool:
     """The code does something to its numbers: it holds an operation, or a call other than print."""
-    code = _code(call)
-    return code is not None and any(
+    return any(
         isinstance(node, ast.BinOp | ast.Compare)
         or (isinstance(node, ast.Call) and not (isinstance(node.func, ast.Name) and node.func.id == "print"))
         for node in ast.walk(code)

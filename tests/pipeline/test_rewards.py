@@ -52,11 +52,11 @@ SUBMIT = turn(
 BAD = turn("think", "check", "<tool_call>\n{oops\n</tool_call>", ToolResult(tool="", status="malformed", content="no"))
 
 
-def rewards(*turns, reward=R, answer=None):
+def rewards(*turns, reward=R, answer=None, kind="math"):
     """`answer` of the problem that was submitted, if one was."""
     episode = Episode(
         id="e", attempt=1, task=Task(id="e", group_id="g", category="maths", skills=SKILLS, seed=0), turns=turns,
-        active=("add",), submitted=Problem.make("q", answer) if answer else None, outcome=Outcome(kind="ok"),
+        active=("add",), submitted=Problem.make("q", answer, kind) if answer else None, outcome=Outcome(kind="ok"),
         policy_versions=(0,), prompt_tokens=1,
         sampled_tokens=1, wall_s=0.0,
     )  # fmt: skip
@@ -173,6 +173,29 @@ def test_code_that_computes_or_shows_nothing_is_not_paid(code, content):
 )  # fmt: skip
 def test_a_check_is_paid_where_its_last_word_is_the_submitted_answer(content, answer, paid):
     assert rewards(check(content=content), SUBMIT, answer=answer) == (R.exec_ok if paid else 0, 0)
+
+
+PROGRAM = "def f(n):\n    return n * n\n\ng = f"
+
+
+@pytest.mark.parametrize(
+    "code, paid",
+    [
+        (PROGRAM + "\nassert g(3) == 9", True),
+        ("import math\ndef f(n):  # squares\n    return (n*n)\ng=f\nprint(g(math.pi))", True),
+        ("def f(n):\n    return n * n\nprint(f(3))", False),
+        ("def f(n):\n    return n + n\ng = f\nprint(g(3))", False),
+        ("print(3 * 3)", False),
+        (f"x = 3 * 3\nprint({PROGRAM!r})", False),
+    ],
+)
+def test_a_check_of_a_program_runs_the_program(code, paid):
+    assert rewards(check(code, content="9"), SUBMIT, answer=PROGRAM, kind="code") == (R.exec_ok if paid else 0, 0)
+
+
+@pytest.mark.parametrize("program", ["# nothing", "int main() { return 0; }"])
+def test_no_check_is_paid_for_a_program_that_is_none(program):
+    assert rewards(check(), SUBMIT, answer=program, kind="code") == (0, 0)
 
 
 def test_code_beside_the_problem_repairs_nothing():
