@@ -29,7 +29,7 @@ from typing import Any
 
 from actors.execution import Executor
 from actors.verifiers import Verifier, make
-from actors.verifiers.derivation import abstention
+from actors.verifiers.mini.derivation import abstention
 from pipeline import config
 from pipeline.records import Episode, Failure, Problem, Verdict, Vote
 

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from actors.chat import ChatFormat
-from actors.policies import Sample
+from actors.sample import Sample
 from pipeline import config
 from pipeline.records import Failure
 

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from actors.answers import infer_kind
 from actors.chat import ChatFormat, Malformed, Message, ToolCall, env_message, parse_turn, task_messages
-from actors.policies import Sample
+from actors.sample import Sample
 from pipeline.config import EpisodeLimits
 from pipeline.records import (
     ACTIONS,

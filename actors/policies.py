@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.chat import ChatFormat, Message
+from actors.sample import Sample
 from pipeline.config import Sampling
 
 if TYPE_CHECKING:
     from actors.engine import PolicyEngine
     from actors.episode import Conversation
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sampled turn. The three lists are of equal length; a turn that ended by itself keeps its end token."""
-
-    text: str
-    token_ids: list[int]
-    logprobs: list[float]
-    versions: list[int]
-    truncated: bool
 
 
 class EnginePolicy:

@@ -15,7 +15,7 @@ import secrets
 from pydantic import BaseModel, Field, ValidationError
 
 from actors.openai_client import ChatClient
-from actors.verifiers.asking import GUARD
+from actors.verifiers.text.asking import GUARD
 from pipeline import config
 from pipeline.records import Episode, Turn
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from actors.chat import DEFAULT_SOLVER_PROMPT, solver_messages, system_prompt
 from actors.episode import turn_seed
-from actors.policies import Sample
 from actors.replica import PolicyReplica
+from actors.sample import Sample
 from pipeline import config
 from pipeline.records import ACTIONS, STAGES, Failure, Rollout
 

@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import config_files
-from pipeline.cli_keys import (
+from pipeline.commands.keys import (
     ABLATE_KEYS,
     AUDIT_KEYS,
     CHAOS_KEYS,
@@ -30,7 +29,7 @@ from pipeline.cli_keys import (
     STAGE_KEYS,
     VALID_KEYS,
 )
-from pipeline.config import Config
+from pipeline.config import Config, loading
 from pipeline.records import Failure
 
 STAGES = {
@@ -99,8 +98,8 @@ def _run(args: argparse.Namespace) -> int:
     """All stages, or one, then the report."""
     config, root = _config(args)
     from pipeline import report
-    from pipeline.driver import drive
-    from pipeline.rundir import RunDir
+    from pipeline.commands.driver import drive
+    from pipeline.store.rundir import RunDir
 
     stages = list(STAGES) if args.stage is None else [args.stage]
     results = drive(config, root, stages)
@@ -126,12 +125,12 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _ledger(args: argparse.Namespace) -> int:
-    from pipeline import accounts
+    from pipeline.store import accounts
 
     with tempfile.TemporaryDirectory(prefix="propose-") as folder:
         root = args.run_dir or _config(args)[1]
         if isinstance(root, str):
-            from pipeline.mirror import copy_for_accounts
+            from pipeline.store.mirror import copy_for_accounts
 
             copy_for_accounts(root, Path(folder))
             root = Path(folder)
@@ -144,7 +143,7 @@ def _ledger(args: argparse.Namespace) -> int:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from pipeline.replay import replay
+    from pipeline.commands.replay import replay
 
     run, config = _open(args.run_dir or _config(args)[1])
     found = replay(run, config, args.of, args.step)
@@ -160,7 +159,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _chaos(args: argparse.Namespace) -> int:
-    from pipeline import chaos
+    from pipeline.commands import chaos
 
     config, root = _config(args)
     kinds = args.kinds.split(",") if args.kinds else [kind for kind in chaos.KINDS if kind != "driver"]
@@ -176,7 +175,7 @@ def _chaos(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from pipeline import doctor
+    from pipeline.commands import doctor
 
     config, root = _config(args)
     found = doctor.inspect(config, root)
@@ -188,9 +187,9 @@ def _audit_verifiers(args: argparse.Namespace) -> int:
     config, _ = _config(args)
     import asyncio
 
-    from pipeline.audit import run_audit, sound_problems
-    from pipeline.cluster import Cluster
-    from pipeline.driver import closing
+    from pipeline.commands.driver import closing
+    from pipeline.pools.cluster import Cluster
+    from pipeline.scoring.audit import run_audit, sound_problems
 
     cluster = Cluster(config)
 
@@ -203,9 +202,9 @@ def _audit_verifiers(args: argparse.Namespace) -> int:
 
 
 def _ablate(args: argparse.Namespace) -> int:
-    from pipeline.ablation import grid
-    from pipeline.ablation.runs import ablate
-    from pipeline.rundir import default_root
+    from pipeline.commands.ablation import grid
+    from pipeline.commands.ablation.runs import ablate
+    from pipeline.store.identity import default_root
 
     quick = grid.QUICK if args.quick else ()
     wanted = (
@@ -221,7 +220,7 @@ def _ablate(args: argparse.Namespace) -> int:
     )
 
     def configure(overrides: Sequence[str]) -> Config:
-        return config_files.load(args.config, [*quick, *args.set, *overrides])
+        return loading.load(args.config, [*quick, *args.set, *overrides])
 
     config = configure(("name=ablation",))
     if config.mirror is not None:
@@ -238,7 +237,7 @@ def _ablate(args: argparse.Namespace) -> int:
 def _config_show(args: argparse.Namespace) -> int:
     config, _ = _config(args)
     print(
-        json.dumps(config.model_dump(mode="json")) if args.json else config_files.dump(config),
+        json.dumps(config.model_dump(mode="json")) if args.json else loading.dump(config),
         end="\n" if args.json else "",
     )
     return 0
@@ -254,7 +253,7 @@ def _config_validate(args: argparse.Namespace) -> int:
 
 
 def _mini_build(args: argparse.Namespace) -> int:
-    from pipeline.mini.build import build
+    from pipeline.domains.mini.build import build
 
     build(args.out, seed=args.seed, scale=args.scale, threads=args.threads, say=lambda t: print(t, file=sys.stderr))
     print(args.out)
@@ -266,9 +265,9 @@ def _mini_build(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> tuple[Config, Path]:
     """The config that the options name, and its run directory."""
-    from pipeline.rundir import default_root
+    from pipeline.store.identity import default_root
 
-    config = config_files.load(args.config, args.set)
+    config = loading.load(args.config, args.set)
     return config, Path(args.run_dir or default_root(config))
 
 
@@ -278,7 +277,7 @@ def _place(text: str) -> Path | str:
 
 
 def _open(root: Path) -> Any:
-    from pipeline.rundir import RunDir
+    from pipeline.store.rundir import RunDir
 
     return RunDir.read(Path(root))
 
@@ -403,7 +402,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ablation_help() -> str:
-    from pipeline.ablation.grid import ARMS, COMPARISONS
+    from pipeline.commands.ablation.grid import ARMS, COMPARISONS
 
     width = max(map(len, ARMS))
     return "\n".join(

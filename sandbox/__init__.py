@@ -19,9 +19,9 @@ Imports nothing of the rest of the project, nor Ray, nor torch.
 
 from .api import LEVELS, Case, Layer, Limits, Platform, Request, Result, SandboxUnavailable, Status, Verdict
 from .claims import same, same_text
-from .platforms import probe
 from .session import Session
 from .slot import Slot
+from .survey import probe
 
 __all__ = [
     "LEVELS",

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
-from .api import Layer, LevelName, Platform, SandboxUnavailable
-from .languages import LANGUAGES
+from .api import Layer, LevelName, Platform
 
 _CORE = ("seccomp", "no new privileges", "rlimits")
 
@@ -44,16 +41,3 @@ def describe(layers: Sequence[Layer]) -> Platform:
     return Platform(
         level, tuple(layers), platform.python_version(), f"{os.uname().sysname} {os.uname().release}", tuple(missing)
     )
-
-
-def probe() -> Platform:
-    """Try every layer and language on this machine, by starting a fork server and attacking a run of it. Raises
-    nothing: a machine where none can start is reported as unsafe, with the reason."""
-    from .slot import Slot
-
-    try:
-        with Slot("unsafe", packages=()) as slot:
-            return replace(slot.platform, languages=tuple(slot.offers(name) for name in LANGUAGES))
-    except SandboxUnavailable as e:
-        kernel = f"{platform.system()} {platform.release()}"
-        return Platform("unsafe", (), ".".join(map(str, sys.version_info[:3])), kernel, (str(e),))

@@ -15,13 +15,11 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from .api import Limits, Request, Result
+from .api import LevelName, Limits, Request, Result
 from .host import InfraError, Run
 
-if TYPE_CHECKING:
-    from .slot import Slot
 
 MAX_CELLS = 64
 
@@ -33,10 +31,21 @@ def check_cell(code: str, value: str | None = None, before: Sequence[str] = ()) 
         raise ValueError(f"session.cells: {before!r:.80}; expected a list of strings")
 
 
+class Starts(Protocol):
+    """What a session needs of its slot: to start a run in it, and to read what came of one."""
+
+    @property
+    def level(self) -> LevelName: ...
+
+    def begin(self, run: Run, job: bytes) -> None: ...
+
+    def conclude(self, run: Run, wants_value: bool, facts: dict[str, Any] | None = None) -> Result: ...
+
+
 class Session:
     """Made by `Slot.session`. One caller at a time; a second waits."""
 
-    def __init__(self, slot: Slot, limits: Limits, cells: Sequence[str], lifetime_s: float):
+    def __init__(self, slot: Starts, limits: Limits, cells: Sequence[str], lifetime_s: float):
         check_cell("", before=cells)
         self._slot, self._limits = slot, limits
         self._cells = list(cells)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from actors.execution import Executor
-from actors.verifiers.executing import ExecutingVerifier
-from actors.verifiers.model import ModelVerifier
-from actors.verifiers.program import ProgramVerifier
-from actors.verifiers.symbolic import SymbolicVerifier
+from actors.verifiers.mini.executing import ExecutingVerifier
+from actors.verifiers.mini.symbolic import SymbolicVerifier
+from actors.verifiers.text.model import ModelVerifier
+from actors.verifiers.text.program import ProgramVerifier
 from pipeline import config
 from pipeline.records import Problem, Vote
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.report.facts import STAGES, Facts, gather
 from pipeline.report.page import render
-from pipeline.rundir import RunDir
+from pipeline.store.rundir import RunDir
 
 SUMMARY_KEYS = {
     "run_dir": "the run directory",

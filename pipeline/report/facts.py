@@ -17,10 +17,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import config_files, metrics
-from pipeline.config import Config
+from pipeline.config import Config, loading
 from pipeline.records import Episode, Failure, Probe, Verdict
-from pipeline.rundir import RunDir
+from pipeline.store import metrics
+from pipeline.store.rundir import RunDir
 
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
 PLAYED = ("sft", "mgpo", "synthesize")
@@ -131,7 +131,7 @@ class Facts:
 def gather(run: RunDir) -> Facts:
     """Read everything the report tells. Raises Failure for a file that is there and cannot be read."""
     path = run.path("config.yaml")
-    config = config_files.load(path)
+    config = loading.load(path)
     results = {s: r for s in STAGES if (r := run.result(s)) is not None}
     played: dict[str, Played] = {}
     found: dict[str, dict[str, _Ref]] = {}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pipeline.context import Context
+from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
 
 T = TypeVar("T")

@@ -9,11 +9,11 @@ import json
 from collections import Counter
 from typing import Any
 
-from pipeline import corpus, skills
-from pipeline.calls import map_bounded
-from pipeline.context import Context
+from pipeline.domains.teachers import make_teacher
+from pipeline.flow.context import Context
 from pipeline.records import Failure
-from pipeline.teachers import make_teacher
+from pipeline.skills import corpus, extraction
+from pipeline.watch.fanout import map_bounded
 
 _WAVE = 32
 """Documents asked side by side; a wave is on disk before the next begins."""
@@ -25,9 +25,9 @@ async def run(context: Context) -> dict[str, Any]:
     teacher = make_teacher(context.config.teacher)
     done = len(context.run.steps("acquire"))
 
-    async def ask(numbered: tuple[int, skills.Document]) -> str:
+    async def ask(numbered: tuple[int, extraction.Document]) -> str:
         number, document = numbered
-        return await teacher.complete(skills.acquisition_messages(document), seed=context.seed("acquire", number))
+        return await teacher.complete(extraction.acquisition_messages(document), seed=context.seed("acquire", number))
 
     with context.progress.stage("acquire", len(found.documents), "document", done) as progress:
         for start in range(done, len(found.documents), _WAVE):
@@ -42,11 +42,11 @@ async def run(context: Context) -> dict[str, Any]:
     for step in context.run.steps("acquire"):
         saved = json.loads((step / "reply.json").read_text())
         try:
-            candidates += skills.parse_reply(saved["reply"], saved["source"])
+            candidates += extraction.parse_reply(saved["reply"], saved["source"])
         except Failure as e:
             malformed += 1
             context.progress.say("acquire", f"{saved['source']}: reply left out: {e}")
-    kept = skills.select(candidates, config.min_score)
+    kept = extraction.select(candidates, config.min_score)
     low = sum(c.score < config.min_score for c in candidates)
     if not len(kept):
         raise Failure(

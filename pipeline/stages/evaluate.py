@@ -12,11 +12,12 @@ from typing import Any
 
 from actors.calls import answer
 from actors.execution import Executor
-from pipeline import mini, problems
-from pipeline.calls import Watchdog, watchdog
-from pipeline.context import Context
-from pipeline.evaluation import judge, score
-from pipeline.publish import publish_checkpoint
+from pipeline.domains import mini
+from pipeline.flow.context import Context
+from pipeline.pools.publish import publish_checkpoint
+from pipeline.scoring import problems
+from pipeline.scoring.evaluation import judge, score
+from pipeline.watch.watchdog import Watchdog, watchdog
 
 _CHUNK = 40
 """Problems in one call."""

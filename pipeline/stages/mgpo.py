@@ -26,19 +26,25 @@ from typing import Any
 
 from actors.calls import answer
 from actors.reflection import ReflectionJudge
-from pipeline import accounts, metrics, probing, rewards
-from pipeline.calls import Watchdog, map_bounded, watchdog
-from pipeline.context import Context, mean, read_records, write_records
-from pipeline.curriculum import Curriculum
-from pipeline.feeds import StepFeed
-from pipeline.follower import Follower
-from pipeline.gauges import showing
-from pipeline.ledger import Key, Ledger
+from pipeline.flow.context import Context
+from pipeline.flow.stream import Stream
+from pipeline.flow.tasks import make_curriculum, make_tasks
+from pipeline.flow.training import beside, spec_for, start
+from pipeline.flow.weight_sync import Follower
+from pipeline.pools.loaders import StepFeed
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
-from pipeline.stream import Judged, Stream
-from pipeline.summary import commonest_failure, copies, ends, raise_if_all_failed, staleness, summarize
-from pipeline.tasks import make_curriculum, make_tasks
-from pipeline.training import beside, spec_for, start
+from pipeline.scoring import rewards
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.statistics import mean
+from pipeline.scoring.summary import commonest_failure, copies, ends, raise_if_all_failed, staleness, summarize
+from pipeline.skills import probing
+from pipeline.skills.curriculum import Curriculum
+from pipeline.store import accounts, metrics
+from pipeline.store.ledger import Key, Ledger
+from pipeline.store.tables import read_records, write_records
+from pipeline.watch.fanout import map_bounded
+from pipeline.watch.gauges import showing
+from pipeline.watch.watchdog import Watchdog, watchdog
 from trainers.spec import TrainSummary
 
 _FIRST_LAST = 3

@@ -11,17 +11,22 @@ import json
 from typing import Any
 
 from actors.calls import answer
-from pipeline import accounts, metrics, mini
-from pipeline.calls import map_bounded, watchdog
-from pipeline.context import Context, mean, read_records, write_records
-from pipeline.feeds import DatasetFeed
-from pipeline.gauges import showing
-from pipeline.ledger import Ledger
+from pipeline.domains import mini
+from pipeline.flow.context import Context
+from pipeline.flow.stream import Stream
+from pipeline.flow.tasks import make_curriculum, make_tasks
+from pipeline.flow.training import spec_for, train_with_progress
+from pipeline.pools.loaders import DatasetFeed
 from pipeline.records import Episode, Failure, Verdict
-from pipeline.stream import Judged, Stream
-from pipeline.summary import ends, raise_if_all_failed
-from pipeline.tasks import make_curriculum, make_tasks
-from pipeline.training import spec_for, train_with_progress
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.statistics import mean
+from pipeline.scoring.summary import ends, raise_if_all_failed
+from pipeline.store import accounts, metrics
+from pipeline.store.ledger import Ledger
+from pipeline.store.tables import read_records, write_records
+from pipeline.watch.fanout import map_bounded
+from pipeline.watch.gauges import showing
+from pipeline.watch.watchdog import watchdog
 
 WAVE = 200
 

@@ -18,16 +18,19 @@ from typing import Any
 
 from actors.calls import answer
 from actors.execution import Executor
-from pipeline import accounts, metrics, mini
-from pipeline.calls import Watchdog, map_bounded, watchdog
-from pipeline.context import Context, mean
-from pipeline.evaluation import judge
-from pipeline.feeds import StepFeed
-from pipeline.follower import Follower
-from pipeline.ledger import End, Key, Ledger
-from pipeline.problems import of_row, read
+from pipeline.domains import mini
+from pipeline.flow.context import Context
+from pipeline.flow.training import beside, spec_for, start
+from pipeline.flow.weight_sync import Follower
+from pipeline.pools.loaders import StepFeed
 from pipeline.records import Failure, Lost, Problem
-from pipeline.training import beside, spec_for, start
+from pipeline.scoring.evaluation import judge
+from pipeline.scoring.problems import of_row, read
+from pipeline.scoring.statistics import mean
+from pipeline.store import accounts, metrics
+from pipeline.store.ledger import End, Key, Ledger
+from pipeline.watch.fanout import map_bounded
+from pipeline.watch.watchdog import Watchdog, watchdog
 
 _FIRST_LAST = 5
 _AT_ONCE = 64

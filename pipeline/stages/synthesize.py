@@ -14,15 +14,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline import accounts, probing, problems
-from pipeline.calls import map_bounded, watchdog
-from pipeline.context import Context, mean, read_records, write_records
-from pipeline.gauges import showing
-from pipeline.ledger import Ledger
+from pipeline.flow.context import Context
+from pipeline.flow.stream import Stream
+from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
-from pipeline.stream import Judged, Stream
-from pipeline.summary import copies, ends, pruned, raise_if_all_failed, summarize
-from pipeline.tasks import make_curriculum, make_tasks
+from pipeline.scoring import problems
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.statistics import mean
+from pipeline.scoring.summary import copies, ends, pruned, raise_if_all_failed, summarize
+from pipeline.skills import probing
+from pipeline.store import accounts
+from pipeline.store.ledger import Ledger
+from pipeline.store.tables import read_records, write_records
+from pipeline.watch.fanout import map_bounded
+from pipeline.watch.gauges import showing
+from pipeline.watch.watchdog import watchdog
 
 
 async def run(context: Context) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from actors.committee import Committee
 from actors.execution import Executor
-from actors.verifiers.model import ModelVerifier
+from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
 from pipeline.records import Episode, Failure, Outcome, Problem, Task, ToolResult, Turn, Vote
 from sandbox.api import Request, Result

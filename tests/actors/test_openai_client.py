@@ -12,7 +12,7 @@ from actors.committee import Committee
 from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers import make
-from actors.verifiers.model import ModelVerifier
+from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
 from sandbox.api import Result

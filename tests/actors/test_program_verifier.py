@@ -6,7 +6,7 @@ import json
 import pytest
 
 from actors.execution import Executor
-from actors.verifiers.program import ProgramVerifier
+from actors.verifiers.text.program import ProgramVerifier
 from pipeline import config
 from pipeline.records import Problem
 from tests.actors.endpoint import drips, endpoint, says

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.verifiers import symbolic_program
-from actors.verifiers.compiler import DoesNotFit, compile_program
-from actors.verifiers.controlled import Clause, Reading, Unread, flags_of, leaks, read
-from pipeline.mini.generate import CATEGORIES, combinations_of, write
+from actors.verifiers.mini import symbolic_program
+from actors.verifiers.mini.compiler import DoesNotFit, compile_program
+from actors.verifiers.mini.controlled import Clause, Reading, Unread, flags_of, leaks, read
+from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
 
-PAGE = Path(__file__).parents[2] / "pipeline" / "mini" / "LANGUAGE.md"
+PAGE = Path(__file__).parents[2] / "pipeline" / "domains" / "mini" / "LANGUAGE.md"
 
 
 def rows(section):

@@ -36,9 +36,9 @@ from statistics import median
 
 import ray
 
-from pipeline import metrics
-from pipeline.config_files import load
-from pipeline.rundir import RunDir
+from pipeline.config.loading import load
+from pipeline.store import metrics
+from pipeline.store.rundir import RunDir
 from tests.pipeline.paced import Pace, run
 
 RECORDED = {"one-step-off": 445 / 458, "rollout-bound": 0.3 / 0.7}

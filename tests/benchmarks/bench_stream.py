@@ -38,17 +38,20 @@ import psutil
 
 from actors.calls import answer
 from actors.engine import PolicyEngine
-from pipeline import config_files, driver, probing
-from pipeline.calls import map_bounded
-from pipeline.cluster import Cluster
-from pipeline.context import Context, read_records
-from pipeline.ledger import Ledger
-from pipeline.metrics import Metrics
-from pipeline.progress import Progress
+from pipeline.commands import driver
+from pipeline.config import loading
+from pipeline.flow.context import Context
+from pipeline.flow.stream import Stream
+from pipeline.flow.tasks import make_curriculum, make_tasks
+from pipeline.pools.cluster import Cluster
 from pipeline.records import Episode, Probe, Problem, Rollout, Task, Verdict
-from pipeline.rundir import RunDir
-from pipeline.stream import Stream
-from pipeline.tasks import make_curriculum, make_tasks
+from pipeline.skills import probing
+from pipeline.store.ledger import Ledger
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_records
+from pipeline.watch.fanout import map_bounded
+from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, probe, verdict
 
 Request = tuple[list[int], int, int]
@@ -206,7 +209,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     base, _ = RunDir.read(args.run)
-    config = config_files.load(args.run / "config.yaml", args.set)
+    config = loading.load(args.run / "config.yaml", args.set)
     done = base.result("sft")
     assert done is not None, "the run's SFT is not done"
     with tempfile.TemporaryDirectory() as folder:

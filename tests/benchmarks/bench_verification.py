@@ -24,12 +24,13 @@ from statistics import median
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.solver import Solver
-from actors.verifiers import symbolic
-from actors.verifiers.compiler import compile_program
-from actors.verifiers.controlled import Reading, read
-from actors.verifiers.derivation import call
-from pipeline import config, mini
-from pipeline.mini.generate import CATEGORIES, combinations_of, write
+from actors.verifiers.mini import symbolic
+from actors.verifiers.mini.compiler import compile_program
+from actors.verifiers.mini.controlled import Reading, read
+from actors.verifiers.mini.derivation import call
+from pipeline import config
+from pipeline.domains import mini
+from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
 from pipeline.records import Problem
 from sandbox import Request
 from tests.actors.pools import Boxes, handle, sandbox

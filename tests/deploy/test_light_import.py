@@ -11,7 +11,7 @@ HEAVY = ("ray", "torch", "vllm", "transformers", "deepspeed", "tensorboard", "ht
 
 
 @pytest.mark.parametrize(
-    "modules", ["pipeline.records, pipeline.config", "pipeline.doctor", "pipeline.accounts", "sandbox"]
+    "modules", ["pipeline.records, pipeline.config", "pipeline.commands.doctor", "pipeline.store.accounts", "sandbox"]
 )
 def test_the_core_imports_without_the_stack(modules):
     blocked = f"import sys; sys.modules |= dict.fromkeys({HEAVY!r}); import {modules}"

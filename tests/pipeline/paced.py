@@ -17,16 +17,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.engine import Update
-from pipeline.buffer import RolloutBuffer
 from pipeline.config import Config
-from pipeline.context import Context
-from pipeline.metrics import Metrics
-from pipeline.mini.domain import SKILLS
-from pipeline.progress import Progress
+from pipeline.domains.mini.domain import SKILLS
+from pipeline.flow.context import Context
+from pipeline.pools.buffer import RolloutBuffer
 from pipeline.records import Episode, Probe, Problem, Rollout, Skill, Task, Verdict
-from pipeline.rundir import RunDir
-from pipeline.skills import SkillLibrary
+from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages import mgpo
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.watch.progress import Progress
 from tests.pipeline.judged import episode, probe, rollout, verdict
 from trainers.spec import TrainSummary
 

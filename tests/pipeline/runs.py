@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import Config
-from pipeline.metrics import Metrics
 from pipeline.records import Episode, Outcome, Probe, Problem, Skill, Task, ToolResult, Turn, Verdict, Vote
-from pipeline.rundir import RunDir
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
 
 CATEGORIES = ("code", "maths", "science")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.cli_keys import CHAOS_KEYS, DOCTOR_KEYS, LEDGER_KEYS, STAGE_KEYS, VALID_KEYS
+from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS, LEDGER_KEYS, STAGE_KEYS, VALID_KEYS
 from pipeline.config import Config
 from pipeline.records import Failure
 from pipeline.report import SUMMARY_KEYS
-from pipeline.rundir import RunDir
+from pipeline.store.rundir import RunDir
 from tests.pipeline import runs
 
 
@@ -196,7 +196,7 @@ def test_acquire_tells_what_its_help_lists_and_is_then_skipped(capsys, tmp_path)
 
 
 def test_bad_lines_of_the_corpus_can_be_skipped_and_are_counted(capsys, tmp_path):
-    bundled = Path(__file__).parents[2] / "pipeline" / "mini" / "corpus"
+    bundled = Path(__file__).parents[2] / "pipeline" / "domains" / "mini" / "corpus"
     path = corpus(tmp_path / "qa.jsonl", "{", "[]", '{"question": "q"}')
     settings = ["--set", f"acquire.corpus=['{bundled}', '{path}']", "--set", "acquire.on_bad_record=skip"]
     assert told(capsys, "acquire", "--run-dir", "r", *settings)["skipped_records"] == 3
@@ -237,7 +237,7 @@ def test_every_stage_has_a_help_that_lists_keys(capsys):
 
 
 def test_a_fault_of_ours_keeps_its_traceback_in_a_file(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.config_files.load", lambda *_: {}["secret cause"])
+    monkeypatch.setattr("pipeline.config.loading.load", lambda *_: {}["secret cause"])
     code, out, err = propose(capsys, "run")
     assert (code, out, err.count("\n")) == (1, "", 1)
     (log,) = tmp_path.glob("propose-error-*.log")
@@ -245,7 +245,7 @@ def test_a_fault_of_ours_keeps_its_traceback_in_a_file(capsys, tmp_path, monkeyp
 
 
 def test_its_traceback_goes_to_the_temporary_files_where_the_folder_takes_none(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.config_files.load", lambda *_: {}["secret cause"])
+    monkeypatch.setattr("pipeline.config.loading.load", lambda *_: {}["secret cause"])
     monkeypatch.setattr("pipeline.cli.tempfile.gettempdir", lambda: str(tmp_path))
     gone = tmp_path / "gone"
     gone.mkdir()
@@ -310,7 +310,7 @@ def test_what_lies_in_a_closed_folder_is_one_line(closed, tmp_path):
 def test_a_folder_of_the_corpus_that_is_closed_is_named_or_counted(closed, tmp_path):
     (tmp_path / "a.md").write_text("text")
     code = """
-        from pipeline import corpus
+        from pipeline.skills import corpus
         found = corpus.read(["."], "skip", 1000)
         print(found.skipped, len(found.documents))
         corpus.read(["."], "stop", 1000)
@@ -364,7 +364,7 @@ def test_a_reader_that_has_gone_is_not_our_fault(tmp_path):
 
 
 def test_a_cluster_that_does_not_answer_is_named_at_once():
-    from pipeline.cluster import Cluster
+    from pipeline.pools.cluster import Cluster
 
     with pytest.raises(Failure, match=r"ray\.address '127\.0\.0\.1:9': no Ray cluster answers"):
         Cluster(Config.model_validate({"ray": {"address": "127.0.0.1:9"}})).start()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.context import read_records
 from pipeline.records import Episode
+from pipeline.store.tables import read_records
 from tests.pipeline.test_whole import SMALL, STAGES, command, interrupt
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]

@@ -16,8 +16,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline import accounts
-from pipeline.rundir import RunDir
+from pipeline.store import accounts
+from pipeline.store.rundir import RunDir
 from tests.pipeline.test_whole import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]

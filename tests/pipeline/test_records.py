@@ -133,7 +133,7 @@ def test_the_id_is_stable_across_processes():
 
 def test_the_vocabulary_loads_without_the_heavy_stack():
     program = (
-        "import sys, pipeline.records, pipeline.config, pipeline.rundir; "
+        "import sys, pipeline.records, pipeline.config, pipeline.store.rundir; "
         "print([m for m in ('torch', 'ray', 'vllm', 'transformers', 'deepspeed') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

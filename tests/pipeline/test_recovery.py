@@ -17,16 +17,17 @@ from ray.exceptions import ActorDiedError
 from ray.serve.handle import DeploymentResponse
 
 from actors.calls import answer
-from pipeline import stages, stream
-from pipeline.beside import Watched
-from pipeline.calls import watchdog
-from pipeline.cluster import _ENVIRONMENT, Cluster
-from pipeline.config_files import load
-from pipeline.context import Context
+from pipeline import stages
+from pipeline.config.loading import load
+from pipeline.flow import stream
+from pipeline.flow.context import Context
+from pipeline.pools.cluster import _ENVIRONMENT, Cluster
+from pipeline.pools.liveness import Watched
 from pipeline.records import Failure, Lost, Stalled
-from pipeline.rundir import RunDir
+from pipeline.store.rundir import RunDir
+from pipeline.watch.watchdog import watchdog
+from tests.pipeline.flow.test_stream import World, journal
 from tests.pipeline.judged import task
-from tests.pipeline.test_stream import World, journal
 
 
 class Told:
@@ -179,7 +180,7 @@ def test_whatever_fails_because_one_died_is_its_loss():
 
 
 def test_a_serve_that_does_not_answer_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("pipeline.cluster._SERVE_S", 0.05)
+    monkeypatch.setattr("pipeline.pools.cluster._SERVE_S", 0.05)
     release = threading.Event()
 
     async def scene():
@@ -277,7 +278,7 @@ def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():
 
 
 def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
-    monkeypatch.setattr("pipeline.cluster._RENEW_S", 0.05)
+    monkeypatch.setattr("pipeline.pools.cluster._RENEW_S", 0.05)
     kept = threading.Event()
 
     async def scene():

@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline import accounts
-from pipeline.context import read_records
-from pipeline.metrics import read as read_metrics
 from pipeline.records import Episode, Probe, Rollout, Verdict
-from pipeline.rundir import RunDir
+from pipeline.store import accounts
+from pipeline.store.metrics import read as read_metrics
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_records
 
 SMALL = {
     "sft.trajectories": 140,

@@ -1,0 +1,31 @@
+"""The executing verifier: a plain Python program written from the clauses of a problem, run in the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.execution import Executor
+from actors.verifiers.mini import derivation
+from actors.verifiers.mini.compiler import DoesNotFit, compile_program
+from pipeline import config
+from pipeline.records import Problem, Vote
+
+
+class ExecutingVerifier:
+    derived = True
+
+    def __init__(self, name: str, section: config.ExecutingVerifier, executor: Executor):
+        self.name = name
+        self.timeout_s = section.timeout_s
+        self._executor = executor
+
+    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+        reading = derivation.read_or_flag(self.name, problem)
+        if isinstance(reading, Vote):
+            return reading
+        try:
+            program = compile_program(reading)
+        except DoesNotFit as e:
+            return Vote(verifier=self.name, valid=False, rationale=f"unsolvable: {e}", flags=("unsolvable",))
+        result = await self._executor.run(derivation.call(program))
+        return await derivation.conclude(self.name, problem, reading, tuple(active), result, self._executor)

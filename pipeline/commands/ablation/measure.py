@@ -1,0 +1,133 @@
+"""What an arm's proposer is worth: what it writes on held-out skill combinations, and what a solver learns from it.
+
+Both parts have a budget in episodes, the same for every arm. Tasks, prober and judges are the same too, given the seed.
+Held-out combinations measure the writer. A solver is trained on problems of the other combinations, because its own
+benchmark is made of held-out ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+from pipeline import stages
+from pipeline.flow.context import Context
+from pipeline.flow.stream import Stream
+from pipeline.flow.tasks import make_curriculum, make_heldout, make_tasks
+from pipeline.records import Episode, Probe, Verdict
+from pipeline.scoring import problems
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.statistics import mean
+from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summarize
+from pipeline.skills.curriculum import Curriculum
+from pipeline.stages.synthesize import judged_in
+from pipeline.store.ledger import Ledger
+from pipeline.store.tables import write_records
+from pipeline.watch.fanout import map_bounded
+from pipeline.watch.watchdog import watchdog
+
+METRICS = {
+    "verified_rate": "share of episodes whose problem the committee accepts",
+    "difficulty": "1 - Pass@k of the accepted, by the fixed prober",
+    "hard_yield_per_1k": "accepted, distinct problems, each weighted by 1 - Pass@k, per 1,000 generated tokens",
+    "solved_yield_per_1k": "the same of problems that the prober solves at all, which is what the reward counts",
+    "diversity": "1 - mean overlap of word pairs between two accepted problems, numbers and names put aside",
+    "solver": "Mean@k of a solver trained on what the arm wrote",
+}
+
+
+async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]:
+    """What one arm writes: every metric but the solver's."""
+    judged = await _write(context, "measure", proposer, make_heldout(context), episodes)
+    facts = summarize(judged, copies(judged, set()))
+    kept = (
+        "submitted_rate",
+        "difficulty",
+        "hard_yield_per_1k",
+        "solved_yield_per_1k",
+        "unsolved_rate",
+        "duplicate_rate",
+        "prune_rate",
+        "turns",
+        "sampled_tokens",
+        "failed",
+    )
+    figures: dict[str, Any] = {"verified_rate": facts["accepted_rate"]} | {name: facts[name] for name in kept}
+    questions = [j.episode.submitted.question for j in judged if j.accepted and j.episode.submitted]
+    if not questions:
+        figures["difficulty"] = None  # of nothing
+    figures["diversity"] = diversity(questions)
+    return figures
+
+
+async def solver(context: Context, proposer: Path, episodes: int) -> float | None:
+    """The score of a solver trained on the distinct problems of so many episodes; None if none was accepted."""
+    if context.run.result("synthesize") is None:
+        judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
+        chosen = {j.verdict.problem_id: j.episode.submitted for j in judged if j.accepted and j.verdict}
+        context.run.write_text("dataset/problems.jsonl", problems.text(p for p in chosen.values() if p))
+        context.run.finish("synthesize", {"accepted": len(chosen), "episodes": episodes}, 0.0)
+    if not context.result_of("synthesize")["accepted"]:
+        return None
+    await stages.run(context, "solve")
+    score: float = (await stages.run(context, "evaluate"))["after"]["mean"]
+    return score
+
+
+def diversity(questions: Sequence[str]) -> float | None:
+    """1 - mean Jaccard similarity of the word pairs of two questions; None of fewer than two."""
+    shapes = [_pairs(q) for q in questions]
+    alike = [len(a & b) / max(len(a | b), 1) for a, b in combinations(shapes, 2)]
+    return 1 - mean(alike) if alike else None
+
+
+def _pairs(question: str) -> frozenset[tuple[str, str]]:
+    words = re.findall(r"\w+", re.sub(r"\d+", "0", question))
+    words = ["N" if w[0].isupper() else w for w in words]
+    return frozenset(pairwise(words))
+
+
+async def _write(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
+    """Play and judge `episodes` tasks: one atomic step, so one that was interrupted, or lost a process, is played again
+    as a whole."""
+    if done := context.run.steps(name):
+        return list(judged_in(done[0]))
+    return await stages.through_losses(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
+
+
+async def _step(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
+    config, cluster = context.config, context.cluster
+    writer, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
+    ledger = Ledger(context.run, name)
+    stream = Stream(config, writer, committee, prober, cluster.buffer(), ledger)
+    ledger.begin(1)
+    fixed = config.prober.ladder[0].path
+    tasks = make_tasks(context, curriculum, name, 1, groups=episodes, size=1)
+    with context.progress.stage(name, episodes, "episode") as progress:
+        async with watchdog(name, config.watchdog_s) as dog:
+            dog.queues = stream.queues
+
+            async def one(task: Any) -> Judged:
+                judged = await stream.judged(task, fixed)
+                progress.advance(1)
+                if not judged.failed:
+                    dog.beat("episodes, verdicts and probes")
+                return judged
+
+            judged = await map_bounded(one, tasks, config.synthesize.in_flight)
+            raise_if_all_failed(name, judged)
+            await stream.clear()
+        progress.advance(0, accepted=mean([float(j.accepted) for j in judged if not j.failed]))
+    with context.run.new_step(name, 1) as folder:
+        write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
+        write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
+        write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
+        account = ledger.segment(folder, ends(judged, ()))
+        (folder / "state.json").write_text(json.dumps({"ledger": account}))
+    ledger.commit(account)
+    return judged

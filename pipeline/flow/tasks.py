@@ -1,0 +1,39 @@
+"""Tasks: what the curriculum asks of the proposer, with ids and seeds that depend on nothing but the config.
+
+Invariant: task n of step s of a stage is the same task on every run, given the curriculum's state, so a stage that is
+interrupted and run again does the same work under the same ids.
+"""
+
+from __future__ import annotations
+
+from pipeline.domains.mini.combinations import is_heldout
+from pipeline.flow.context import Context
+from pipeline.records import Task
+from pipeline.skills.curriculum import Curriculum
+from pipeline.skills.extraction import SkillLibrary
+
+
+def make_curriculum(context: Context) -> Curriculum:
+    """Over the run's skill library; the mini world's held-out skill combinations are never offered."""
+    library = SkillLibrary.load(context.run.path("skills"))
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=is_heldout)
+
+
+def make_heldout(context: Context) -> Curriculum:
+    """Over the held-out skill combinations alone, to measure with."""
+    library = SkillLibrary.load(context.run.path("skills"))
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=lambda ids: not is_heldout(ids))
+
+
+def make_tasks(context: Context, curriculum: Curriculum, stage: str, step: int, groups: int, size: int) -> list[Task]:
+    """`groups` skill prompts of `size` tasks each; the tasks of a group differ in seed only."""
+    tasks = []
+    for g in range(groups):
+        group = f"{stage}-{step:06d}-{g:04d}"
+        category, skills = curriculum.sample(context.rng(group))
+        if not context.config.episode.show_skills:
+            skills = ()
+        for i in range(size):
+            name = f"{group}-{i:02d}"
+            tasks.append(Task(id=name, group_id=group, category=category, skills=skills, seed=context.seed(name)))
+    return tasks

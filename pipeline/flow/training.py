@@ -1,0 +1,123 @@
+"""A training run beside the driver: its spec, its start in the launcher's process, and its progress.
+
+Invariant: a trainer that fails ends whatever the driver waits for, with the trainer's cause, and no thread of the
+driver waits for the trainer, so that an interrupted driver can shut Ray down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Any
+
+from actors.calls import answer
+from pipeline.config import Mgpo, Objective, Sft, SFTObjective, Solve
+from pipeline.flow.context import Context
+from pipeline.pools.cluster import Cluster
+from pipeline.records import Stalled
+from pipeline.watch.watchdog import watchdog
+from trainers.spec import TrainSpec, TrainSummary
+
+_POLL_S = 1.0
+
+
+def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None = None) -> TrainSpec:
+    """The training run of a stage: its section of the config over the common `trainer` section."""
+    config = context.config
+    sections: dict[str, Sft | Mgpo | Solve] = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}
+    section = sections[stage]
+    engine, pool = {
+        "sft": (None, None),
+        "mgpo": (config.proposer.engine, config.proposer_pool),
+        "solve": (config.solve.base.engine, config.prober.pool),
+    }[stage]
+    transport = engine.weight_transport if engine else "object_store"
+    objective: Objective | SFTObjective = SFTObjective() if isinstance(section, Sft) else section.objective
+    t = config.trainer
+    return TrainSpec(
+        base_model=base,
+        objective=objective,
+        lr=section.lr,
+        warmup_steps=section.warmup_steps,
+        decay_steps=decay_steps,
+        weight_decay=t.weight_decay,
+        grad_clip=t.grad_clip,
+        zero_stage=t.zero_stage,
+        workers=t.workers,
+        use_gpu=t.use_gpu,
+        gpus_per_worker=1.0 - pool.num_gpus if pool and transport == "ipc" else 1.0,
+        cpus_per_worker=t.num_cpus,
+        threads=t.threads if t.use_gpu else max(1, t.threads // t.workers),
+        micro_batch_tokens=t.micro_batch_tokens,
+        dtype=t.dtype,
+        storage=context.run.path("checkpoints"),
+        name=stage,
+        checkpoint_every=section.checkpoint_every,
+        keep_checkpoints=t.keep_checkpoints,
+        publish_every=None if stage == "sft" else 1,
+        transport=transport,
+        max_failures=t.max_failures,
+        step_timeout_s=t.step_timeout_s,
+        seed=context.seed(stage, "train"),
+    )
+
+
+def start(
+    cluster: Cluster, spec: TrainSpec, feed: Any, weights: Any | None, pool: Any | None = None
+) -> asyncio.Future[TrainSummary]:
+    """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to."""
+    run = answer(cluster.launcher().train.remote(spec, feed, weights, pool), f"training {spec.name}", None)
+    future = asyncio.ensure_future(run)
+    # Its failure may come when nobody awaits it any more, which asyncio would then complain of on stderr.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[None], end_s: float) -> TrainSummary:
+    """Await `work`, then the trainer, which has `end_s` to put its last checkpoint away. If it fails first, cancel
+    `work` and raise the trainer's error.
+
+    Of a group of errors, as a TaskGroup in `work` raises them, the first is the cause. Raises Stalled after `end_s`.
+    """
+    task = asyncio.ensure_future(work)
+    both: set[asyncio.Future[Any]] = {task, trainer}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if trainer.done() and trainer.exception() is not None and not task.done():
+            raise trainer.exception()  # type: ignore[misc]
+        await task
+        return await ended(trainer, end_s)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def ended(trainer: asyncio.Future[TrainSummary], end_s: float) -> TrainSummary:
+    """The summary of a trainer whose feed has ended. Raises what it raised, or Stalled after `end_s`."""
+    await asyncio.wait({trainer}, timeout=end_s)
+    if not trainer.done():
+        raise Stalled(f"the trainer has not ended {end_s:g} s after its last step (trainer.step_timeout_s)")
+    return trainer.result()
+
+
+async def train_with_progress(context: Context, stage: str, spec: TrainSpec, feed: Any, total: int) -> TrainSummary:
+    """Train over a feed that has all its data, showing and logging each step."""
+    trainer = start(context.cluster, spec, feed, None)
+    last = 0
+    with context.progress.stage(f"{stage}: train", total, "step") as progress:
+        async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
+            while True:
+                await asyncio.wait({trainer}, timeout=_POLL_S)
+                context.run.check_mirror()
+                ended = trainer.done()  # asked before its steps, so that none comes between
+                for step, metrics in sorted((await answer(feed.done_since.remote(last), "dataset feed", 60)).items()):
+                    context.metrics.log(stage, step, metrics)
+                    progress.advance(1, loss=metrics["loss"])
+                    dog.beat(f"training step {step + 1}")
+                    last = step
+                if ended:
+                    return await trainer

@@ -1,0 +1,90 @@
+"""What a set of judged episodes amounts to: rates, difficulty and yield, as the report and the metrics name them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from pipeline.records import Episode, Failure
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.statistics import mean
+from pipeline.store.ledger import End, Key
+
+
+def pruned(episode: Episode) -> bool:
+    """The agent dropped at least one of the skills it was offered."""
+    return len(episode.active) < len(episode.task.skills)
+
+
+def copies(judged: Sequence[Judged], seen: set[str]) -> set[Key]:
+    """The accepted whose problem is in `seen` (problem ids), which grows by the others: of each text, in this order,
+    only the first is none."""
+    found = set()
+    for j in judged:
+        if j.accepted and j.verdict:
+            if j.verdict.problem_id in seen:
+                found.add(j.key)
+            seen.add(j.verdict.problem_id)
+    return found
+
+
+def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[str, float]:
+    """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate; what is
+    `copied` is valid, and no yield.
+
+    `solved_yield_per_1k` is the hard yield of what the prober solves at least once, as the reward counts (1[rho > 0]);
+    `unsolved_rate` says how many of the accepted it never solves."""
+    played = [j for j in judged if not j.failed]
+    accepted = [j for j in played if j.accepted]
+    rho = [j.probe.pass_at_k for j in accepted if j.probe]
+    own = [j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied]
+    sampled = sum(j.episode.sampled_tokens for j in played)
+    execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
+    return {
+        "episodes": len(judged),
+        "failed": len(judged) - len(played),
+        "submitted_rate": mean([float(j.episode.submitted is not None) for j in played]),
+        "accepted_rate": mean([float(j.accepted) for j in played]),
+        "undecided_rate": mean([float(j.verdict is not None and j.verdict.decision == "undecided") for j in judged]),
+        "pass_at_k": mean(rho),
+        "difficulty": mean([1 - r for r in rho]),
+        "hard_yield_per_1k": 1000 * sum(1 - r for r in own) / max(sampled, 1),
+        "solved_yield_per_1k": 1000 * sum(1 - r for r in own if r > 0) / max(sampled, 1),
+        "unsolved_rate": mean([float(r == 0) for r in rho]),
+        "prune_rate": mean([float(pruned(j.episode)) for j in played]),
+        "turns": mean([float(len(j.episode.turns)) for j in played]),
+        "sampled_tokens": sampled,
+        "exec_error_rate": mean([float(t.tool.status != "ok") for t in execs if t.tool]),
+        "duplicate_rate": len(copied) / max(len(accepted), 1),
+    }
+
+
+def staleness(judged: Sequence[Judged], step: int) -> dict[str, float]:
+    """Histogram: how many rollouts have a token that is so many versions older than the policy that step `step` trains
+    (`step` - 1), by their oldest token. {"staleness/0": n, "staleness/1": n, ...}"""
+    ages = Counter(step - 1 - j.episode.policy_versions[0] for j in judged if j.episode.policy_versions)
+    return {f"staleness/{age}": float(n) for age, n in sorted(ages.items())}
+
+
+def raise_if_all_failed(stage: str, judged: Sequence[Judged]) -> None:
+    """A step of which nothing could be judged has no meaning: raises Failure with the commonest cause."""
+    if judged and all(j.failed for j in judged):
+        raise Failure(
+            f"{stage}: all {len(judged)} episodes of a step failed; {commonest_failure(judged)}", "infra_error"
+        )
+
+
+def commonest_failure(judged: Sequence[Judged]) -> str:
+    """Why most of those that failed did: "<n> of them: <reason>"."""
+    reasons = Counter(j.verdict.reason if j.verdict else j.episode.outcome.reason for j in judged if j.failed)
+    return "".join(f"{count} of them: {reason}" for reason, count in reasons.most_common(1))
+
+
+def ends(judged: Sequence[Judged], trained: Iterable[Key]) -> dict[Key, End]:
+    """The end of each episode of a step. Raises Failure if one is to be trained that failed or was not played."""
+    found: dict[Key, End] = {j.key: "failed" if j.failed else "filtered" for j in judged}
+    for key in trained:
+        if found.get(key) != "filtered":
+            raise Failure(f"ledger: {key[0]} (attempt {key[1]}) cannot be trained: it is {found.get(key, 'unknown')}")
+        found[key] = "trained"
+    return found

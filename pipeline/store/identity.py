@@ -1,0 +1,65 @@
+"""Which run a config names, and whether two configs compute the same.
+
+Invariant: fields that only say where work runs, or how long it may take, do not change a run's identity: a run may be
+resumed with others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, loading
+from pipeline.records import Failure
+
+_PLACEMENT = {
+    *("ray", "pool", "proposer_pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
+    *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
+    *("on_stall", "max_stage_restarts", "mirror"),
+}
+"""Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
+
+
+def default_root(config: Config) -> Path:
+    """runs/<name>-<digest>: the same config comes back to the same directory, another one goes elsewhere."""
+    digest = hashlib.sha256(json.dumps(_essence(config.model_dump(mode="json")), sort_keys=True).encode())
+    return Path("runs") / f"{config.name}-{digest.hexdigest()[:8]}"
+
+
+def config_in(where: str, content: bytes) -> dict[str, Any]:
+    try:
+        before = loading.parse(content.decode())
+    except (loading.NotYAML, UnicodeDecodeError):
+        before = None
+    if not isinstance(before, dict):
+        raise Failure(f"{where}: not the config that the run wrote; restore it, or take another --run-dir")
+    return before
+
+
+def refuse_another(before: dict[str, Any], config: Config, where: str, option: str) -> None:
+    """Raises Failure where the config computes something else than the one before."""
+    if changed := _differences(_essence(before), _essence(config.model_dump(mode="json"))):
+        field, was, now = changed[0]
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise Failure(
+            f"{where}: made with another config: {field} was {was!r}, is now {now!r}{more}; "
+            f"use that config, or another {option}"
+        )
+
+
+def _essence(tree: Any) -> Any:
+    """The config without what only places work."""
+    if isinstance(tree, dict):
+        return {k: _essence(v) for k, v in tree.items() if k not in _PLACEMENT}
+    if isinstance(tree, list):
+        return [_essence(v) for v in tree]
+    return tree
+
+
+def _differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = [*a, *(k for k in b if k not in a)]
+        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{where}.{k}" if where else k)]
+    return [] if a == b else [(where, a, b)]

@@ -1,0 +1,196 @@
+"""The ledger: every attempt at a task, from the moment it is issued to its one end.
+
+    issue ──► judged ──► commit: trained | filtered | failed      in steps/<stage>/NNNNNN/ledger.parquet
+      └─────────────────► fail (retried, lost, or the run ended)   in the journal
+
+A stage's step has a journal, `ledger/<stage>/NNNNNN.jsonl`: a line before an attempt is sent anywhere, a line when
+it has come back, a line when it failed. The ends of the others are the step's segment, `ledger.parquet`, which becomes
+visible together with its rollouts, because both are in the step's directory.
+
+Invariant: an attempt number of a task is issued once, whatever crashes: what an earlier process left open is closed
+as failed before anything is issued again. Each line carries a checksum over itself and all lines before it, so only a
+loss of the last lines, which is what a crash does, goes unnoticed here, and is found in the segment (`accounts`).
+
+`trained` is said when the step is written, which is before the optimizer has taken it: the rollout is one that the
+trainer will see with that step. That it counts exactly once is the trainer's part: it takes the steps in order, its
+checkpoint says which it holds, and after a crash those that follow are read from the disk again, under weights that
+have not seen them.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.records import Failure, Record
+from pipeline.store.files import writing
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_records
+
+Key = tuple[str, int]
+"""(episode id, attempt)."""
+
+End = Literal["trained", "filtered", "failed"]
+"""Released to the trainer with its step · judged, and not for the trainer · no reward can be derived."""
+ENDS: tuple[End, ...] = ("trained", "filtered", "failed")
+
+SEGMENT = "ledger.parquet"
+INTERRUPTED = "the run ended before its step did"
+
+
+class Entry(Record):
+    """How one attempt ended; the rows of a segment."""
+
+    id: str
+    attempt: int
+    end: End
+
+
+class Ledger:
+    """One stage's. `begin` a step, then issue; `segment` inside the step's directory, `commit` when that is whole.
+    Steps that are under way side by side have one each."""
+
+    def __init__(self, run: RunDir, stage: str):
+        self._run, self._stage = run, stage
+        self._file, self._path, self._chain = -1, Path(), 0
+        self._last: dict[str, int] = {}
+        self._open: set[Key] = set()
+
+    def begin(self, step: int) -> None:
+        """Open the journal of a step that is not on disk yet. What an earlier process issued for it has failed."""
+        before = self._run.path("steps", self._stage, f"{step - 1:06d}")
+        if before.is_dir() and not self._reopen(step - 1).committed:
+            self._append("commit")  # that process died between the directory's rename and this line
+        journal = self._reopen(step)
+        self._last, self._open = journal.last_attempts(), set()
+        for key in sorted(journal.open()):
+            self._append("fail", key, reason=INTERRUPTED)
+
+    @property
+    def live(self) -> int:
+        """Attempts that were issued and have no end yet."""
+        return len(self._open)
+
+    def _reopen(self, step: int) -> Journal:
+        self.close()
+        path = journal_path(self._run, self._stage, step)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            os.ftruncate(self._file, path.read_bytes().rfind(b"\n") + 1)
+        journal = Journal.read(path)
+        if journal.broken is not None:
+            raise Failure(f"{path}:{journal.broken}: does not follow from the lines before it; see `propose ledger`")
+        self._path, self._chain = path, journal.chain
+        return journal
+
+    def issue(self, name: str) -> int:
+        """The number of the next attempt at a task. It is written down before it is used."""
+        attempt = self._last.get(name, 0) + 1
+        self._append("issue", (name, attempt))
+        self._last[name] = attempt
+        self._open.add((name, attempt))
+        return attempt
+
+    def judged(self, key: Key, tokens: int) -> None:
+        """It has come back, and waits for its step; `tokens` were sampled for it."""
+        self._append("judged", key, tokens=tokens)
+
+    def fail(self, key: Key, reason: str) -> None:
+        """It has ended without a result. Another attempt may follow."""
+        self._append("fail", key, reason=reason)
+        self._open.discard(key)
+
+    def quarantine(self, key: Key, record: Mapping[str, Any]) -> None:
+        """Save what a worker died of, to be looked at: quarantine/<stage>/<id>.json."""
+        self._run.write_json(f"quarantine/{self._stage}/{key[0]}.json", {"attempt": key[1], **record})
+
+    def segment(self, folder: Path, ends: Mapping[Key, End]) -> dict[str, int]:
+        """Write the step's segment into its directory; returns the step's account.
+
+        Raises Failure unless `ends` are those of all open attempts.
+        """
+        if wrong := sorted(self._open ^ ends.keys()):
+            what = "has no end" if wrong[0] in self._open else "was not issued"
+            raise Failure(f"ledger: {wrong[0][0]} (attempt {wrong[0][1]}) {what}, and {len(wrong) - 1} more")
+        write_records(folder / SEGMENT, [Entry(id=i, attempt=a, end=end) for (i, a), end in ends.items()], Entry)
+        os.fsync(self._file)  # before the directory has its name: a step on disk has its journal
+        counts = list(ends.values())
+        return {"issued": len(counts)} | {end: counts.count(end) for end in ENDS}
+
+    def commit(self, account: Mapping[str, int]) -> None:
+        """The step's directory has its final name."""
+        self._append("commit", None, **account)
+        os.fsync(self._file)
+        self._open = set()
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _append(self, event: str, key: Key | None = None, **facts: Any) -> None:
+        named = {} if key is None else {"id": key[0], "attempt": key[1]}
+        line, self._chain = _line({"event": event, "time": round(time.time(), 3), **named, **facts}, self._chain)
+        with writing(self._path):
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, "the disk took a part of the line")
+
+
+def journal_path(run: RunDir, stage: str, step: int) -> Path:
+    return run.path("ledger", stage, f"{step:06d}.jsonl")
+
+
+def _line(facts: dict[str, Any], chain: int) -> tuple[bytes, int]:
+    body = json.dumps(facts, ensure_ascii=False)
+    chain = zlib.crc32(body.encode(), chain)
+    return f'{body[:-1]}, "crc": "{chain:08x}"}}\n'.encode(), chain
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A step's journal as read."""
+
+    events: tuple[dict[str, Any], ...]
+    chain: int
+    broken: int | None
+    """Number of the first line that does not follow from those before it; what comes after it is not read."""
+
+    @classmethod
+    def read(cls, path: Path) -> Journal:
+        """Whole lines only: a line without its newline was being written when its process died."""
+        content = path.read_bytes()
+        events: list[dict[str, Any]] = []
+        chain = 0
+        for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
+            try:
+                event = json.loads(line)
+                facts = {name: value for name, value in event.items() if name != "crc"}
+                again, chain = _line(facts, chain)
+                if again != line + b"\n":
+                    return cls(tuple(events), chain, number)
+            except (ValueError, AttributeError):
+                return cls(tuple(events), chain, number)
+            events.append(event)
+        return cls(tuple(events), chain, None)
+
+    def keys(self, event: str) -> list[Key]:
+        return [(e["id"], e["attempt"]) for e in self.events if e["event"] == event]
+
+    def open(self) -> set[Key]:
+        """Issued, and not failed."""
+        return set(self.keys("issue")) - set(self.keys("fail"))
+
+    def last_attempts(self) -> dict[str, int]:
+        return dict(self.keys("issue"))  # in the order in which they were issued
+
+    @property
+    def committed(self) -> bool:
+        return any(e["event"] == "commit" for e in self.events)

@@ -1,0 +1,409 @@
+"""The ablation: a grid whose arms differ in one part, tables against figures worked out by hand, and resuming."""
+
+import asyncio
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import config as configs
+from pipeline.cli import ABLATE_KEYS
+from pipeline.commands.ablation import measure, runs, table
+from pipeline.commands.ablation.grid import ARMS, COMPARISONS, FULL, QUICK, QUICK_COMPARISONS, arms_of
+from pipeline.commands.ablation.measure import METRICS, diversity
+from pipeline.config import loading
+from pipeline.domains.mini.combinations import is_heldout
+from pipeline.domains.mini.domain import SKILLS
+from pipeline.flow.context import Context
+from pipeline.records import Episode, Failure, Lost, Skill, Stalled
+from pipeline.skills.extraction import SkillLibrary
+from pipeline.store.ledger import Journal, journal_path
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_records
+from pipeline.watch.progress import Progress
+from tests.pipeline.judged import verdict
+from tests.pipeline.stages.test_synthesize import Pools
+from tests.pipeline.test_cli import documented, propose, refused
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# ---------------------------------------------------------------- the grid
+
+
+def leaves(tree, where=""):
+    if not isinstance(tree, dict):
+        return {where: tree}
+    return {k: v for name, sub in tree.items() for k, v in leaves(sub, f"{where}.{name}".lstrip(".")).items()}
+
+
+def changed(arm):
+    full, other = (leaves(loading.load(None, ARMS[a].overrides).model_dump(mode="json")) for a in (FULL, arm))
+    return {k for k in full.keys() | other.keys() if full.get(k) != other.get(k)}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_changes_the_objective_or_the_episode_and_nothing_else(arm):
+    """What all arms must share (budgets, judges, prober, models) is out of its reach."""
+    allowed = ("mgpo.objective.", "episode.limits.stages", "episode.limits.tools", "episode.show_skills")
+    own_rate = {"mgpo.lr"} if arm == "grpo" else set()
+    assert all(field.startswith(allowed) for field in changed(arm) - own_rate)
+    assert (changed(arm) == set()) == (arm in (FULL, "sft", "base-workflow"))
+
+
+def test_the_arms_of_a_comparison_are_there_and_lead_to_the_full_method():
+    assert {a for c in COMPARISONS.values() for a in c.arms} == set(ARMS)
+    for c in COMPARISONS.values():
+        assert c.arms[-1] == FULL and len(c.arms) == len(c.paper)
+        told = [p for p in c.paper if p is not None]
+        assert all(a < b for a, b in pairwise(told))
+    assert COMPARISONS["rl"].orderings == (("grpo", "omega-0"), ("omega-0", FULL), ("grpo", FULL))
+    assert COMPARISONS["omega"].orderings == (("omega-0", FULL), ("omega-0.25", FULL), ("omega-1", FULL))
+    assert arms_of(("rl", "omega")) == (FULL, "grpo", "omega-0", "omega-0.25", "omega-1")
+    assert set(QUICK_COMPARISONS) <= set(COMPARISONS)
+    assert loading.load(None, QUICK).mgpo.steps < configs.Config().mgpo.steps
+
+
+def test_omega_and_objective_are_what_the_arms_say():
+    objective = {arm: loading.load(None, ARMS[arm].overrides).mgpo.objective for arm in arms_of(("rl", "omega"))}
+    assert {a: o.name for a, o in objective.items()} == {
+        "full": "mgpo", "grpo": "grpo", "omega-0": "mgpo_no_stage", "omega-0.25": "mgpo", "omega-1": "mgpo",
+    }  # fmt: skip
+    assert [objective[a].omega for a in ("omega-0.25", "full", "omega-1")] == [0.25, 0.5, 1.0]
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_the_interval_is_students():
+    """Three seeds: t(0.975, 2) = 4.303; the standard deviation of 1, 2, 3 is 1."""
+    found = table.summary([1.0, 2.0, 3.0])
+    assert found["mean"] == 2.0
+    assert found["interval"] == pytest.approx([2 - 4.303 / math.sqrt(3), 2 + 4.303 / math.sqrt(3)])
+    assert table.summary([5.0])["interval"] is None
+    assert table.summary([]) is None
+
+
+def figures(**arms):
+    """Seeds' hard yields of each arm; the other metrics are not known."""
+    return {
+        arm: {s: dict.fromkeys(METRICS, None) | {"hard_yield_per_1k": v} for s, v in enumerate(values)}
+        for arm, values in arms.items()
+    }
+
+
+def verdict_of(**arms):
+    made = table.make(figures(**arms), ("rl",), {})
+    (found,) = [o for o in made["orderings"] if o["metric"] == "hard_yield_per_1k"]
+    return found
+
+
+def test_differences_are_paired_by_seed():
+    """The seeds differ by far more than the arms do, and yet every seed says the same."""
+    found = verdict_of(grpo=[1.0, 5.0, 9.0], full=[1.5, 5.6, 9.4])
+    assert found["difference"]["mean"] == pytest.approx(0.5)
+    assert found["verdict"] == "holds"
+    assert verdict_of(full=[1.0, 5.0, 9.0], grpo=[1.5, 5.6, 9.4])["verdict"] == "reversed"
+    assert verdict_of(grpo=[1.0, 5.0, 9.0], full=[2.0, 4.0, 9.0])["verdict"] == "open"
+    assert verdict_of(grpo=[1.0], full=[2.0, 4.0])["verdict"] == "one seed"
+
+
+def test_what_is_not_measured_is_null_and_said_to_be():
+    made = table.make(figures(grpo=[1.0], full=[2.0]), ("rl",), {"mgpo_steps": 3})
+    assert made["arms"]["grpo"]["solver"] is None
+    assert {o["verdict"] for o in made["orderings"] if o["metric"] == "solver"} == {"not measured"}
+    text = table.markdown(made)
+    (row,) = [line for line in text.splitlines() if line.startswith("| grpo |")]
+    assert row == "| grpo | 1 | – | – | 1.00 | – | – | – |"
+
+
+def test_the_page_is_whole_with_and_without_intervals():
+    one, two = {"grpo": [1.0], "full": [2.0]}, {"grpo": [1.0, 2.0], "omega-0": [0.0, 0.0], "full": [2.0, 4.0]}
+    for arms, plots in ((one, 1), (two, 2)):  # omega-0 is in two comparisons
+        curves = {"full": [[{"step": 1, "hard_yield_per_1k": 0.5}, {"step": 2, "hard_yield_per_1k": 0.7}]]}
+        page = table.page(table.make(figures(**arms), ("rl",), {}), curves)
+        assert page.count("<figure>") == page.count("</figure>") == plots + 1
+        assert "nan" not in page.lower() and page.endswith("</html>\n")
+
+
+# ---------------------------------------------------------------- diversity
+
+
+def test_diversity_puts_numbers_and_names_aside():
+    assert diversity(["Mia has 3 apples. How many?", "Tom has 17 apples. How many?"]) == 0
+    assert diversity(["Mia has 3 apples.", "A list holds 2 and 4."]) == 1
+    assert diversity(["one"]) is None
+
+
+@given(st.lists(st.text(alphabet="ab cd1", min_size=3), min_size=2, max_size=6))
+def test_diversity_is_a_share(questions):
+    found = diversity(questions)
+    assert 0 <= found <= 1
+    assert diversity(questions[::-1]) == pytest.approx(found)
+
+
+# ---------------------------------------------------------------- measuring an arm
+
+
+class Arm(Pools):
+    """Pools as a cluster that notes its restarts."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.restarts = []
+
+    async def guarded(self, work):
+        return await work
+
+    async def restart(self, whole):
+        self.restarts.append(whole)
+
+
+def measured(root, pools, downstream=0, sets=()):
+    config = loading.load(None, ["synthesize.in_flight=4", *sets])
+    run = RunDir.open(root, config)
+    try:
+        with Metrics(run) as metrics, Progress() as progress:
+            SkillLibrary(
+                Skill(
+                    id=s.id, category=s.category, intent=s.id, method="a\n\nb", difficulty="d", tool_hint="t",
+                    score=0.9, source="s",
+                )
+                for s in SKILLS
+            ).save(run.path("skills"))  # fmt: skip
+            context = Context(config, run, pools, metrics, progress)
+            figures = asyncio.run(measure.run(context, Path("nowhere"), 12))
+            if downstream:
+                figures["solver"] = asyncio.run(measure.solver(context, Path("nowhere"), downstream))
+            return figures
+    finally:
+        run.close()
+
+
+def test_an_arm_is_worth_what_its_episodes_say(tmp_path):
+    """Of twelve episodes of ten tokens every third is rejected; a prober solves the others at 0.25."""
+    pools = Arm(lambda n: n)
+    found = measured(tmp_path / "r", pools)
+    assert (found["verified_rate"], found["difficulty"]) == (pytest.approx(8 / 12), 0.75)
+    assert found["hard_yield_per_1k"] == pytest.approx(1000 * 8 * 0.75 / (12 * 10))
+    assert (found["solved_yield_per_1k"], found["unsolved_rate"]) == (found["hard_yield_per_1k"], 0)
+    assert found["diversity"] == 0  # "Problem 1?", "Problem 2?"
+    assert set(METRICS) - {"solver"} <= set(found)
+    assert pools.waiting == set()
+    assert measured(tmp_path / "r", Arm(break_at=0)) == found  # read back, not played again
+
+
+def test_what_an_interrupted_measurement_had_played_is_played_again(tmp_path):
+    with pytest.raises(RuntimeError, match="interrupted"):
+        measured(tmp_path / "r", Arm(lambda n: n, break_at=7))
+    assert measured(tmp_path / "r", Arm(lambda n: n))["verified_rate"] == pytest.approx(8 / 12)
+
+
+def test_a_measurement_that_loses_a_process_begins_again_with_new_pools(tmp_path):
+    """As a stage does: what dies costs what one arm had played, not the grid."""
+
+    class Forgets(Arm):
+        async def _clear(self):
+            if not self.restarts:
+                raise Lost("rollout buffer: ActorDiedError")
+            await super()._clear()
+
+    pools = Forgets(lambda n: n)
+    assert measured(tmp_path / "r", pools)["verified_rate"] == pytest.approx(8 / 12)
+    assert pools.restarts == [True]
+    events = Journal.read(journal_path(RunDir(tmp_path / "r", -1), "measure", 1)).events
+    assert [e["attempt"] for e in events if e["event"] == "issue"] == [1] * 12 + [2] * 12
+
+
+def test_a_measurement_that_hangs_says_where_and_what_failed_was_no_progress(tmp_path):
+    class Hangs(Arm):
+        async def _episode(self, task, attempt):
+            if task.id.endswith("-0001-00"):
+                raise Failure("chat format: no such token", "data_error")
+            return await super()._episode(task, attempt)
+
+        async def _judge(self, problem, played, active):
+            await asyncio.sleep(60)
+
+    line = r"^measure: no progress for 1 s; waited for the first result; committee 4; oldest measure-000001-"
+    with pytest.raises(Stalled, match=line):
+        measured(tmp_path / "r", Hangs(), sets=["watchdog_s=1", "on_stall=fail"])
+
+
+def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held_out(tmp_path, monkeypatch):
+    async def stage(context, name):
+        return {"after": {"mean": 0.4}}
+
+    monkeypatch.setattr("pipeline.stages.run", stage)
+    assert measured(tmp_path / "r", Arm(), downstream=9)["solver"] == 0.4
+    rows = [json.loads(line) for line in (tmp_path / "r/dataset/problems.jsonl").read_text().splitlines()]
+    accepted = [n for n in range(9) if n % 3]
+    assert [r["question"] for r in rows] == [f"Problem {i}?" for i in dict.fromkeys(n // 2 for n in accepted)]
+    heldout = {
+        stage: [
+            is_heldout([s.id for s in e.task.skills])
+            for e in read_records(tmp_path / "r/steps" / stage / "000001/episodes.parquet", Episode)
+        ]
+        for stage in ("measure", "synthesize")
+    }
+    assert all(heldout["measure"]) and not any(heldout["synthesize"])
+
+
+def test_an_arm_that_writes_nothing_sound_has_no_solver(tmp_path):
+    class Hopeless(Arm):
+        async def _judge(self, problem, played, active):
+            return verdict(played, "rejected")
+
+    found = measured(tmp_path / "r", Hopeless(), downstream=4)
+    assert (found["verified_rate"], found["hard_yield_per_1k"]) == (0, 0)
+    assert (found["difficulty"], found["diversity"], found["solver"]) == (None, None, None)
+
+
+# ---------------------------------------------------------------- running and resuming
+
+
+@pytest.fixture
+def stubs(monkeypatch, tmp_path):
+    """Stages and measuring that only leave a trace, in the order they were called. `stop_at` breaks one."""
+    calls = []
+
+    async def stage(context, name):
+        where = context.run.root.relative_to(tmp_path / "a")
+        if context.run.result(name) is None:
+            calls.append(f"{where}: {name}")
+            if name == "acquire":
+                for part in (("skills", "one"), ("steps", "sft", "000001"), ("ledger", "sft")):
+                    context.run.path(*part).mkdir(parents=True)
+            context.run.finish(name, {"checkpoint": f"{where}/{name}"}, 1.0)
+        return context.run.result(name)["result"]
+
+    async def solving(context, proposer, episodes):
+        calls.append(f"solver {'/'.join(context.run.root.parts[-2:])} of {proposer} with {episodes}")
+        return 0.25
+
+    async def measuring(context, proposer, episodes):
+        arm, seed = context.run.root.parts[-2:]
+        calls.append(f"measure {arm}/{seed} of {proposer} with {episodes}")
+        if calls[-1].startswith(f"measure {stop_at[0]} "):
+            raise Failure("interrupted here", "infra_error")
+        written = [name for name in METRICS if name != "solver"]
+        return dict.fromkeys(written, 0.5) | {"hard_yield_per_1k": len(arm) + float(seed)}
+
+    async def renewed(self, config):
+        self.config = config
+
+    stop_at = [""]
+    monkeypatch.setattr("pipeline.stages.run", stage)
+    monkeypatch.setattr(measure, "run", measuring)
+    monkeypatch.setattr(measure, "solver", solving)
+    monkeypatch.setattr("pipeline.pools.cluster.Cluster.renew", renewed)
+    return calls, stop_at
+
+
+def ablate(root, seeds=1, comparisons=("start", "rl"), episodes=4, sets=(), downstream=0):
+    def configure(more):
+        return loading.load(None, [*sets, *more])
+
+    return runs.ablate(configure, root, comparisons, seeds, episodes, downstream)
+
+
+def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_path, stubs):
+    calls, _ = stubs
+    ablate(tmp_path / "a")
+    assert calls == [
+        "start/full/0: acquire", "start/full/0: sft",
+        "arms/full/0: mgpo", "measure full/0 of arms/full/0/mgpo with 4",
+        "measure sft/0 of start/full/0/sft with 4",
+        "arms/grpo/0: mgpo", "measure grpo/0 of arms/grpo/0/mgpo with 4",
+        "arms/omega-0/0: mgpo", "measure omega-0/0 of arms/omega-0/0/mgpo with 4",
+    ]  # fmt: skip
+    made = loading.load(tmp_path / "a" / "arms" / "grpo" / "0" / "config.yaml")
+    assert (made.mgpo.objective.name, made.seed) == ("grpo", 0)
+    arm = tmp_path / "a" / "arms" / "grpo" / "0"
+    assert (arm / "skills" / "one").is_dir() and (arm / "steps" / "sft" / "000001").is_dir()
+
+
+def test_an_arm_without_a_part_has_a_teacher_without_it(tmp_path, stubs):
+    calls, _ = stubs
+    ablate(tmp_path / "a", comparisons=("pruning",))
+    assert calls == [
+        "start/full/0: acquire", "start/full/0: sft", "arms/full/0: mgpo", "measure full/0 of arms/full/0/mgpo with 4",
+        "start/no-pruning/0: acquire", "start/no-pruning/0: sft",
+        "arms/no-pruning/0: mgpo", "measure no-pruning/0 of arms/no-pruning/0/mgpo with 4",
+    ]  # fmt: skip
+    for kind in ("start", "arms"):
+        made = loading.load(tmp_path / "a" / kind / "no-pruning" / "0" / "config.yaml")
+        assert made.episode.limits.tools == ("exec", "skill")
+
+
+def test_an_interrupted_grid_goes_on_where_it_was_and_can_grow(tmp_path, stubs):
+    calls, stop_at = stubs
+    stop_at[0] = "grpo/0"
+    with pytest.raises(Failure, match="interrupted here"):
+        ablate(tmp_path / "a")
+    stop_at[0], calls[:] = "", []
+    ablate(tmp_path / "a")
+    assert calls == [
+        "measure grpo/0 of arms/grpo/0/mgpo with 4",
+        "arms/omega-0/0: mgpo", "measure omega-0/0 of arms/omega-0/0/mgpo with 4",
+    ]  # fmt: skip
+    calls[:] = []
+    found = ablate(tmp_path / "a", seeds=2)
+    assert calls[:2] == ["start/full/1: acquire", "start/full/1: sft"] and all("/1" in call for call in calls)
+    assert {arm: row["seeds"] for arm, row in found["arms"].items()} == {a: [0, 1] for a in arms_of(("start", "rl"))}
+    calls[:] = []
+    assert ablate(tmp_path / "a", seeds=2) == found == json.loads((tmp_path / "a" / "table.json").read_text())
+    assert calls == []
+    assert {p.name for p in (tmp_path / "a").glob("table.*")} == {"table.json", "table.md", "table.html"}
+
+
+def test_solvers_can_be_trained_by_a_later_call(tmp_path, stubs):
+    calls, _ = stubs
+    assert ablate(tmp_path / "a")["arms"]["sft"]["solver"] is None
+    calls[:] = []
+    found = ablate(tmp_path / "a", comparisons=("start",), downstream=9)
+    assert calls == ["solver full/0 of arms/full/0/mgpo with 9", "solver sft/0 of start/full/0/sft with 9"]
+    assert found["arms"]["sft"]["solver"]["values"] == [0.25]
+    calls[:] = []
+    without = ablate(tmp_path / "a")  # neither trained nor forgotten, and the other arms still have none
+    assert calls == [] and without["budget"]["downstream_episodes"] == 9
+    assert [without["arms"][arm]["solver"] is None for arm in ("sft", "grpo")] == [False, True]
+    with pytest.raises(Failure, match=r"downstream_episodes was 9, is now 5; take another --run-dir"):
+        ablate(tmp_path / "a", downstream=5)
+
+
+def test_another_budget_is_refused(tmp_path, stubs):
+    ablate(tmp_path / "a")
+    with pytest.raises(Failure, match=r"measured_episodes was 4, is now 8; take another --run-dir"):
+        ablate(tmp_path / "a", episodes=8)
+    with pytest.raises(Failure, match=r"mgpo.steps was 12, is now 3"):
+        ablate(tmp_path / "a", sets=["mgpo.steps=3"])
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_an_unknown_comparison_is_named_with_what_there_is(capsys):
+    assert "--only rll: no comparison; expected some of rl, start, loop" in refused(capsys, "ablate", "--only", "rll")
+
+
+def test_the_help_teaches_the_grid(capsys):
+    _, out, _ = propose(capsys, "ablate", "--help")
+    assert all(f"  {arm} " in out for arm in ARMS)
+    assert documented(capsys, "ablate") == list(ABLATE_KEYS)
+
+
+def test_the_command_prints_the_table(capsys, tmp_path, stubs):
+    code, out, err = propose(capsys, "ablate", "--only", "start", "--seeds", "1", "--run-dir", "a", "--json")
+    assert code == 0, err
+    assert list(json.loads(out)) == list(ABLATE_KEYS)
+    assert "sft, seed 0 · pi_ref, not trained further" in err
+    assert propose(capsys, "ablate", "--only", "start", "--seeds", "1", "--run-dir", "a")[1].startswith("| arm | seeds")

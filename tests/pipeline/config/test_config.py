@@ -1,0 +1,219 @@
+"""The config tree: what is accepted, and what a user reads when it is not."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import MGPO, Config
+from pipeline.config.loading import dump, load, validate
+from pipeline.records import Failure
+
+
+def message(*overrides):
+    with pytest.raises(Failure) as caught:
+        load(None, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("trainr.workers=2", ["trainr", "unknown field", "trainer"]),
+        ("trainer.worker=2", ["trainer.worker:", "unknown field", "workers"]),
+        ("trainer.workers=two", ["trainer.workers", "integer", "'two'"]),
+        ("trainer.workers=0", ["trainer.workers", "greater than or equal to 1", "0"]),
+        ("trainer.zero_stage=7", ["trainer.zero_stage", "0, 1, 2 or 3", "7"]),
+        ("trainer=3", ["trainer", "3"]),
+        ("mgpo.lr=.nan", ["mgpo.lr", "finite", "nan"]),
+        ("mgpo.lr=.inf", ["mgpo.lr", "finite", "inf"]),
+        ("sandbox.minimum=none", ["sandbox.minimum", "'strong+'", "'none'"]),
+        ("prober.k=8", ["prober", "k (8)", "n (8)"]),
+        ("mgpo.objective.tau_pos=2", ["mgpo.objective:", "tau_neg (1.05)", "tau_pos (2.0)"]),
+        ("mgpo.objective.name=ppo", ["mgpo.objective.name", "'mgpo'", "'grpo'", "'ppo'"]),
+        ("mgpo.objective.clip_low=1", ["mgpo.objective.clip_low: unknown field", "tau_pos"]),
+        ("teacher.kind=human", ["teacher.kind", "'openai'", "'human'"]),
+        ("committee.verifiers.2.sample=9", ["committee.verifiers.2.sample: unknown field", "samples"]),
+        ("committee.verifiers.7.samples=9", ["committee.verifiers.7.samples", "list of 3"]),
+        ("committee.required=4", ["committee", "required (4)", "(3)"]),
+        ("committee.quorum=4", ["committee", "quorum (4)", "(3)"]),
+        ("committee.verifiers.2.majority=0.5", ["committee.verifiers.2.majority", "0.5"]),
+        ("prober.ladder.0.engine.dtype=int4", ["prober.ladder.0.engine.dtype", "'float32'", "'int4'"]),
+        ("mgpo.curriculum.max_skills=1", ["mgpo.curriculum", "max_skills (1)", "min_skills (2)"]),
+        ("proposer_pool.min_replicas=3", ["proposer_pool", "max_replicas (1)", "min_replicas (3)"]),
+        ("proposer.engine.weight_transport=nccl", ["proposer.engine.weight_transport nccl", "trainer.use_gpu"]),
+        ("name.first=x", ["name", "string"]),
+        ("trainer.workers", ["trainer.workers", "dotted.field=value"]),
+        ("=2", ["dotted.field=value"]),
+        ("name=[", ["name", "YAML"]),
+    ],
+)
+def test_one_line_names_the_field_the_value_and_what_is_accepted(override, parts):
+    text = message(override)
+    for part in parts:
+        assert part in text
+
+
+IPC = ("trainer.use_gpu=true", "proposer.engine.weight_transport=ipc")
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        (("proposer_pool.num_gpus=0.5",), None),
+        (("proposer_pool.num_gpus=1",), "num_gpus 1; expected a share below 1, of the one GPU"),
+        ((), "num_gpus 0"),
+        (("proposer_pool.num_gpus=0.5", "proposer_pool.max_replicas=2"), "one replica"),
+        (("proposer_pool.num_gpus=0.5", "trainer.workers=2"), "one worker"),
+        (("proposer_pool.num_gpus=0.5", "proposer.engine.tensor_parallel_size=2"), "tensor_parallel_size 1"),
+        (("proposer.engine.weight_transport=nccl", "proposer_pool.num_gpus=2", "proposer_pool.max_replicas=8"), None),
+        (("proposer.engine.weight_transport=nccl", "proposer_pool.num_gpus=0.5"), "num_gpus 0.5; expected 1 or more"),
+        (("proposer.engine.weight_transport=sharded_rdt", "trainer.workers=4"), None),
+        (("proposer.engine.weight_transport=object_store", "solve.base.engine.weight_transport=ipc"), "solve.base"),
+    ],
+)
+def test_a_transport_that_cannot_reach_the_replicas_is_refused(given, refused):
+    if refused is None:
+        load(None, [*IPC, *given])
+    else:
+        assert refused in message(*IPC, *given)
+
+
+def test_several_errors_are_counted():
+    assert "(and 1 more)" in message("trainer.workers=0", "sft.lr=-1")
+
+
+def test_an_override_below_a_value_of_the_file_is_refused(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: x\n")
+    with pytest.raises(Failure, match="name is a value"):
+        load(path, ["name.first=y"])
+
+
+def test_part_of_a_section_of_several_kinds_keeps_the_default_kind():
+    objective = load(None, ["mgpo.objective.tau_pos=0.9"]).mgpo.objective
+    assert objective == MGPO(tau_pos=0.9)
+    assert load(None, ["mgpo.objective.name=grpo", "mgpo.objective.kl=0.1"]).mgpo.objective.name == "grpo"
+
+
+def test_a_section_given_in_part_keeps_the_default_it_has_there():
+    """The episode's sampling has another token limit than sampling in general; the temperature must not reset it."""
+    episode = load(None, ["episode.sampling.temperature=0.5"]).episode
+    assert episode == Config().episode.model_copy(update={"sampling": episode.sampling})
+    assert episode.sampling.max_tokens == Config().episode.sampling.max_tokens
+    assert load(None, ["proposer.engine.max_num_seqs=8"]).proposer.path == Config().proposer.path
+    assert load(None, ["teacher.kind=mini"]).teacher == Config().teacher
+
+
+def test_an_override_inside_a_default_list_keeps_its_other_entries():
+    before, after = Config().committee.verifiers, load(None, ["committee.verifiers.2.samples=9"]).committee.verifiers
+    assert after[2].samples == 9
+    assert after[:2] == before[:2] and after[2] == before[2].model_copy(update={"samples": 9})
+
+
+def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("trainer: {workers: 2, threads: 3}\nseed: 5\n")
+    config = load(path, ["trainer.workers=4", "trainer.workers=3"])
+    assert (config.trainer.workers, config.trainer.threads, config.seed) == (3, 3, 5)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
+def test_an_empty_file_is_the_default(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert load(path) == Config()
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(Failure, match=r"absent\.yaml: No such file"):
+        load(tmp_path / "absent.yaml")
+    with pytest.raises(Failure, match="Is a directory"):
+        load(tmp_path)
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("trainer:\n  workers: [1\nseed: 2\n")
+    with pytest.raises(Failure, match=r"broken\.yaml:3:\d+: not YAML"):
+        load(broken)
+    broken.write_text("- 1\n")
+    with pytest.raises(Failure, match="list, expected a mapping"):
+        load(broken)
+    broken.write_bytes(b"name: \xff\n")
+    with pytest.raises(Failure, match=r"broken\.yaml"):
+        load(broken)
+
+
+def test_a_file_s_error_names_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("sft: {lr: fast}\n")
+    with pytest.raises(Failure, match=r"mine\.yaml: sft\.lr: .*'fast'"):
+        load(path)
+
+
+names = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
+tree = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": names,
+        "seed": st.integers(-(2**40), 2**40),
+        "system_prompt": st.none() | names,
+        "trainer": st.fixed_dictionaries(
+            {}, optional={"workers": st.integers(1, 64), "zero_stage": st.sampled_from([0, 1, 2, 3])}
+        ),
+        "mgpo": st.fixed_dictionaries(
+            {},
+            optional={
+                "lr": st.floats(1e-12, 1),
+                "objective": st.one_of(
+                    st.fixed_dictionaries({}, optional={"omega": st.floats(0, 10), "ratio": st.just("action")}),
+                    st.fixed_dictionaries({"name": st.just("grpo")}, optional={"kl": st.floats(0, 1)}),
+                ),
+            },
+        ),
+        "acquire": st.fixed_dictionaries({"corpus": st.lists(names, max_size=3)}),
+        "prober": st.fixed_dictionaries(
+            {},
+            optional={
+                "ladder": st.lists(st.fixed_dictionaries({"path": names}), min_size=1, max_size=3, unique_by=str)
+            },
+        ),
+        "sandbox": st.fixed_dictionaries(
+            {"pool": st.fixed_dictionaries({"resources": st.dictionaries(names, st.floats(0, 4), max_size=2)})}
+        ),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree)
+def test_what_is_dumped_loads_to_the_same(tmp_path_factory, tree):
+    config = validate(tree)
+    path = tmp_path_factory.mktemp("dump") / "config.yaml"
+    path.write_text(dump(config))
+    assert load(path) == config
+
+
+def leaves(section, where=()):
+    for name, value in section.items():
+        yield from leaves(value, (*where, name)) if isinstance(value, dict) else [((*where, name), value)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_setting_a_field_to_its_own_value_changes_nothing(data):
+    """Every field can be reached by its dotted name."""
+    path, value = data.draw(st.sampled_from(list(leaves(Config().model_dump(mode="json")))))
+    text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+    assert load(None, [f"{'.'.join(path)}={text}"]) == Config()
+
+
+def test_the_field_s_meaning_is_in_the_schema():
+    """`propose config show` explains fields from here."""
+    assert "Pass@k" in Config.model_json_schema()["$defs"]["Prober"]["properties"]["k"]["description"]
+
+
+def test_the_config_of_the_mini_world_is_the_defaults():
+    assert load(Path(__file__).parents[3] / "deploy" / "configs" / "mini.yaml") == Config()

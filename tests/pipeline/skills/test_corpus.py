@@ -1,0 +1,122 @@
+"""The corpus: nothing lost, nothing taken twice, and a bad line named as an editor counts it."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.records import Failure
+from pipeline.skills import corpus
+
+GOOD = {"question": "What is 2 + 3?", "answer": "5"}
+
+
+def jsonl(path, *rows):
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r, ensure_ascii=False)) + "\n" for r in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "{broken",
+        "[1, 2]",
+        '"text"',
+        "null",
+        '{"question": "q"}',
+        '{"question": "q", "answer": null}',
+        '{"question": ["q"], "answer": "a"}',
+        '{"question": "q", "answer": true}',
+        '{"question": " ", "answer": "a"}',
+        "[" * 100_000,
+    ],
+    ids=lambda bad: bad[:30],
+)
+def test_a_bad_line_is_named_or_skipped_and_counted(tmp_path, bad):
+    path = jsonl(tmp_path / "qa.jsonl", GOOD, "", bad, GOOD)
+    with pytest.raises(Failure) as caught:
+        corpus.read([path], "stop", 1000)
+    text = str(caught.value)
+    assert f"{path}:3: " in text and "\n" not in text and "acquire.on_bad_record=skip" in text
+    found = corpus.read([path], "skip", 1000)
+    assert found.skipped == 1
+    assert [d.text.count("What is 2 + 3?") for d in found.documents] == [2]
+
+
+def test_line_separators_inside_a_text_are_no_line_ends(tmp_path):
+    odd = {"question": "a\u2028b\x85c\x0cd", "answer": "5"}
+    path = jsonl(tmp_path / "qa.jsonl", odd, "{broken")
+    with pytest.raises(Failure, match=":2: "):
+        corpus.read([path], "stop", 1000)
+    (document,) = corpus.read([path], "skip", 1000).documents
+    assert odd["question"] in document.text
+
+
+def test_pairs_go_together_with_the_lines_they_came_from(tmp_path):
+    rows = [{"question": f"question {i}?", "answer": i} for i in range(corpus.QA_PER_DOCUMENT + 2)]
+    first, second = corpus.read([jsonl(tmp_path / "qa.jsonl", "", *rows)], "stop", 1000).documents
+    assert (first.kind, first.source, second.source) == ("qa", "qa.jsonl:2-9", "qa.jsonl:10-11")
+    assert second.text == "Q: question 8?\nA: 8\n\nQ: question 9?\nA: 9"
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_a_file_that_is_no_text(tmp_path, policy):
+    (tmp_path / "a.md").write_bytes(b"caf\xe9")
+    (tmp_path / "b.txt").write_text("fine")
+    if policy == "stop":
+        with pytest.raises(Failure, match=r"a\.md: not UTF-8 at byte 3"):
+            corpus.read([str(tmp_path)], policy, 1000)
+    else:
+        found = corpus.read([str(tmp_path)], policy, 1000)
+        assert (found.skipped, [d.text for d in found.documents]) == (1, ["fine"])
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.txt").symlink_to("/proc/self/mem")  # a regular file whose reading fails, for root too
+    with pytest.raises(Failure, match=r"corpus file .*a\.txt: \w"):
+        corpus.read([str(tmp_path)], "stop", 1000)
+
+
+def test_paths_that_hold_nothing_are_named(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"")
+    (tmp_path / "blank.txt").write_text(" \n\n \n")
+    for path, said in [
+        (tmp_path / "absent", "absent: no such file or folder"),
+        (tmp_path / "picture.png", "unknown kind '.png'; expected one of .jsonl, .md, .txt"),
+        (tmp_path, "holds no document"),
+    ]:
+        with pytest.raises(Failure) as caught:
+            corpus.read([str(path)], "stop", 1000)
+        assert said in str(caught.value) and str(path) in str(caught.value)
+    with pytest.raises(Failure, match=r"mini:nothing.*mini:corpus"):
+        corpus.read(["mini:nothing"], "stop", 1000)
+
+
+def test_documents_come_in_the_order_of_the_paths_and_of_the_names(tmp_path):
+    folder = [f"b/{n}.md" for n in "jcgaibdhfe"] + ["b/k/0.md", "b/1.txt"]
+    for name in [*folder, "a.md"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = corpus.read([str(tmp_path / "b"), str(tmp_path / "a.md")], "stop", 1000)
+    assert [d.text for d in found.documents] == [*sorted(folder), "a.md"]
+
+
+paragraphs = st.lists(st.text("ab \n", max_size=30), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(paragraphs, st.integers(1, 60))
+def test_chunks_lose_nothing_and_keep_their_size(tmp_path_factory, parts, limit):
+    text = "\n\n".join(parts)
+    chunks = list(corpus._chunks(text, limit))
+    assert "".join("".join(chunks).split()) == "".join(text.split())
+    assert all(chunk.strip() for chunk in chunks)
+    assert all(len(c) <= limit or "\n\n" not in c.strip("\n") for c in chunks)
+
+
+def test_the_bundled_corpus_is_read_whole():
+    found = corpus.read(["mini:corpus"], "stop", 8000)
+    assert found.skipped == 0
+    assert {d.kind for d in found.documents} == {"qa", "text"}
+    assert found == corpus.read(["mini:corpus"], "stop", 8000)

@@ -1,0 +1,186 @@
+"""The curriculum as a state machine: probabilities, reach, held-out sets, and going on where it stopped."""
+
+import json
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import config as configs
+from pipeline.records import Failure, Skill
+from pipeline.skills.curriculum import Curriculum
+
+
+def skill(category, name):
+    return Skill(
+        id=name, category=category, intent="", method="", difficulty="", tool_hint="", score=1.0, source="test"
+    )
+
+
+def library(sizes):
+    return [skill(c, f"{c}_{i}") for c, n in sizes.items() for i in range(n)]
+
+
+SIZES = {"maths": 6, "code": 4, "science": 3}
+SKILLS = library(SIZES)
+CONFIG = configs.Curriculum(min_skills=2, max_skills=4)
+CATEGORIES = sorted(SIZES)
+
+groups = st.lists(
+    st.tuples(st.sampled_from(CATEGORIES), st.integers(0, 8), st.integers(0, 8)).map(
+        lambda t: (t[0], min(t[1:]), max(t[1:]))
+    ),
+    max_size=30,
+)
+
+
+def feed(curriculum, history):
+    for category, successes, total in history:
+        ids = [s.id for s in SKILLS if s.category == category][:2]
+        curriculum.update(category, ids, successes, total)
+
+
+@given(groups)
+def test_probabilities_sum_to_one_and_all_are_reachable(history):
+    curriculum = Curriculum(SKILLS, CONFIG)
+    feed(curriculum, history)
+    p = curriculum.probabilities()
+    assert set(p) == set(CATEGORIES)
+    assert sum(p.values()) == pytest.approx(1)
+    # m lies in [0, 1], so no category can fall below epsilon / (1 + epsilon) of another.
+    assert min(p.values()) >= max(p.values()) * CONFIG.epsilon / (1 + CONFIG.epsilon) * (1 - 1e-9)
+
+
+@given(groups)
+def test_the_weaker_category_gets_more(history):
+    curriculum = Curriculum(SKILLS, CONFIG)
+    feed(curriculum, history)
+    p, m = curriculum.probabilities(), curriculum.proficiency
+    for a in CATEGORIES:
+        for b in CATEGORIES:
+            if m[a] < m[b] - 1e-9:
+                assert p[a] > p[b]
+
+
+def test_the_average_and_the_probabilities_by_hand():
+    curriculum = Curriculum(library({"a": 2, "b": 2}), configs.Curriculum(alpha=0.5, epsilon=0.25))
+    curriculum.update("a", ["a_0"], 4, 8)  # m_a = 0.5 * 0 + 0.5 * 0.5 = 0.25
+    curriculum.update("a", ["a_0"], 8, 8)  # m_a = 0.5 * 0.25 + 0.5 * 1 = 0.625
+    assert curriculum.proficiency == {"a": 0.625, "b": 0.0}
+    weights = {"a": 1 / 0.875, "b": 1 / 0.25}
+    assert curriculum.probabilities() == pytest.approx({c: w / sum(weights.values()) for c, w in weights.items()})
+
+
+@given(groups, st.integers(0, 2**32))
+def test_a_task_is_distinct_skills_of_one_category_within_the_sizes(history, seed):
+    curriculum = Curriculum(SKILLS, CONFIG)
+    feed(curriculum, history)
+    category, chosen = curriculum.sample(random.Random(seed))
+    assert {s.category for s in chosen} == {category}
+    assert len({s.id for s in chosen}) == len(chosen)
+    assert CONFIG.min_skills <= len(chosen) <= min(CONFIG.max_skills, SIZES[category])
+
+
+@settings(max_examples=25)
+@given(groups, groups, st.integers(0, 2**32))
+def test_a_resumed_curriculum_goes_on_as_if_never_stopped(before, after, seed):
+    whole, first = Curriculum(SKILLS, CONFIG), Curriculum(SKILLS, CONFIG)
+    feed(whole, before)
+    feed(first, before)
+    saved = json.loads(json.dumps(first.state()))
+    second = Curriculum(SKILLS, CONFIG)
+    second.restore(saved)
+    feed(whole, after)
+    feed(second, after)
+    assert second.state() == whole.state()
+    assert [second.sample(random.Random(f"{seed}/{i}")) for i in range(5)] == [
+        whole.sample(random.Random(f"{seed}/{i}")) for i in range(5)
+    ]
+
+
+def test_every_category_size_and_skill_turns_up():
+    curriculum = Curriculum(SKILLS, CONFIG)
+    rng = random.Random(1)
+    tasks = [curriculum.sample(rng)[1] for _ in range(600)]
+    assert {s.id for t in tasks for s in t} == {s.id for s in SKILLS}
+    assert {(t[0].category, len(t)) for t in tasks} == {
+        (c, n) for c, size in SIZES.items() for n in range(2, min(4, size) + 1)
+    }
+
+
+def test_draws_follow_the_probabilities():
+    curriculum = Curriculum(SKILLS, CONFIG)
+    for _ in range(40):
+        curriculum.update("maths", ["maths_0"], 8, 8)
+        curriculum.update("code", ["code_0"], 2, 8)
+    rng = random.Random(2)
+    drawn = Counter(curriculum.sample(rng)[0] for _ in range(4000))
+    for category, p in curriculum.probabilities().items():
+        assert drawn[category] / 4000 == pytest.approx(p, abs=0.03)
+
+
+def test_the_bandit_prefers_skills_of_mixed_outcome_and_forgets_none():
+    skills = library({"maths": 9})
+    curriculum = Curriculum(skills, configs.Curriculum(min_skills=2, max_skills=2))
+    for _ in range(60):
+        for i in range(9):
+            curriculum.update("maths", [f"maths_{i}"], (0, 4, 8)[i % 3], 8)
+    rng = random.Random(3)
+    drawn = Counter(s.id for _ in range(2000) for s in curriculum.sample(rng)[1])
+    hopeless, mixed, mastered = (sum(drawn[f"maths_{i}"] for i in range(k, 9, 3)) for k in range(3))
+    assert mixed > 2 * hopeless and mixed > 2 * mastered
+    assert len(drawn) == 9 and min(drawn.values()) > 50
+
+
+def test_the_bandit_follows_a_policy_that_changes():
+    """A skill mastered long ago and failing half of the time now is worth training on again."""
+    skills = library({"maths": 3})
+    curriculum = Curriculum(skills, configs.Curriculum(min_skills=2, max_skills=2))
+    for _ in range(5000):
+        for i in range(3):
+            curriculum.update("maths", [f"maths_{i}"], 8, 8)
+    for _ in range(20):
+        curriculum.update("maths", ["maths_0"], 4, 8)
+    rng = random.Random(4)
+    drawn = Counter(s.id for _ in range(1000) for s in curriculum.sample(rng)[1])
+    assert drawn["maths_0"] > 1.3 * max(drawn["maths_1"], drawn["maths_2"])
+
+
+@given(st.integers(0, 2**32))
+def test_held_out_sets_are_never_offered(seed):
+    def held_out(ids):
+        return {"maths_0", "maths_1"} <= ids or len(ids) == 3
+
+    curriculum = Curriculum(SKILLS, CONFIG, held_out)
+    rng = random.Random(seed)
+    for _ in range(20):
+        assert not held_out(frozenset(s.id for s in curriculum.sample(rng)[1]))
+
+
+def test_a_category_that_is_wholly_held_out_is_named():
+    curriculum = Curriculum(library({"maths": 3}), CONFIG, lambda ids: True)
+    with pytest.raises(Failure, match="maths"):
+        curriculum.sample(random.Random(0))
+
+
+def test_small_categories_are_set_aside_and_told():
+    curriculum = Curriculum(library({"maths": 3, "code": 1}), CONFIG)
+    assert curriculum.too_small == ("code",)
+    assert set(curriculum.probabilities()) == {"maths"}
+    with pytest.raises(Failure, match="min_skills"):
+        Curriculum(library({"code": 1}), CONFIG)
+
+
+def test_a_group_nobody_could_judge_changes_nothing():
+    curriculum = Curriculum(SKILLS, CONFIG)
+    before = curriculum.state()
+    curriculum.update("maths", ["maths_0"], 0, 0)
+    assert curriculum.state() == before
+
+
+def test_the_state_of_another_library_is_refused():
+    saved = Curriculum(library({"maths": 4}), CONFIG).state()
+    with pytest.raises(Failure, match="maths_3"):
+        Curriculum(library({"maths": 3}), CONFIG).restore(saved)

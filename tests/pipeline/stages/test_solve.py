@@ -1,0 +1,118 @@
+"""A step of the solver's training: what cannot be answered costs its own group, and everything has its end."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from actors.execution import Executor
+from actors.solver import Completion
+from pipeline.config.loading import load
+from pipeline.flow.context import Context
+from pipeline.pools.buffer import RolloutBuffer
+from pipeline.records import Failure, Lost, Problem, Rollout
+from pipeline.scoring.problems import of_row, read, text
+from pipeline.stages import solve
+from pipeline.store.ledger import Entry, Ledger
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_records
+from tests.actors.pools import sandbox
+from tests.pipeline.judged import Remote, rollout
+
+PROBLEMS = [Problem.make(f"What is {n} + 0?", str(n)) for n in range(4)]
+
+
+class Student:
+    """Answers right and wrong by turns, and sends its rollouts to a real buffer; fails where `fails` says how often."""
+
+    def __init__(self, fails, right=r"\boxed{{{}}}"):
+        self.sample, self.fails, self.right, self.buffer = Remote(self._sample), fails, right, RolloutBuffer()
+        self.drop, self.write = Remote(self.buffer.drop), Remote(self.buffer.write)
+
+    async def _sample(self, group, question, n, sampling, seed, attempt):
+        number = question.split()[2]
+        for i in range(n):
+            await self.buffer.put(f"{group}/{i}", attempt, Rollout.to_arrow([rollout(f"{group}/{i}", attempt, group)]))
+        failures = self.fails.get(number, [None])
+        if failure := failures.pop(0) if len(failures) > 1 else failures[0]:
+            raise failure
+        right = self.right.format(number)
+        return [Completion(f"{group}/{i}", attempt, right if i % 2 else r"\boxed{77}", 4, False) for i in range(n)]
+
+
+async def never(_):
+    raise AssertionError("numbers are compared without a sandbox")
+
+
+def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never):
+    monkeypatch.setattr(solve, "_AGAIN_S", 0.0)
+    config = load(None, ["solve.problems=4", "solve.group_size=2", "episode.attempts=3"])
+    run = RunDir.open(root, config)
+    with Metrics(run) as metrics:
+        cluster = SimpleNamespace(buffer=lambda: student)
+        context = Context(config, run, cluster, metrics, None)
+        dog = SimpleNamespace(beat=lambda _: None)
+        work = solve._step(context, student, Executor(run_batch), problems, Ledger(run, "solve"), 1, dog)
+        asyncio.run(asyncio.wait_for(work, 20))
+    return run
+
+
+def group_of(student, number):
+    return next(group for group, question, *_ in student.sample.calls if question == PROBLEMS[number].question)
+
+
+def test_a_problem_that_cannot_be_asked_costs_its_own_group(tmp_path, monkeypatch):
+    student = Student({"1": [Failure("prompt of 999 tokens", "data_error")], "2": [Lost("gone")]})
+    run = step(tmp_path, student, monkeypatch)
+    bad, deadly = group_of(student, 1), group_of(student, 2)
+    tries = [group for group, *_ in student.sample.calls]
+    assert (tries.count(bad), tries.count(deadly), len(tries)) == (1, 3, 6)
+    (folder,) = run.steps("solve")
+    trained = read_records(folder / "rollouts.parquet", Rollout)
+    assert {r.group_id for r in trained} == set(tries) - {bad, deadly}
+    assert [r.terminal_reward for r in trained] == [0.0, 1.0] * 2
+    assert {e.end for e in read_records(folder / "ledger.parquet", Entry)} == {"trained"}
+    assert student.buffer._waiting == {}
+    saved = json.loads(run.path("quarantine", "solve", f"{deadly}/0.json").read_text())
+    assert Problem(**saved["problem"]) == PROBLEMS[2] and len(saved["deaths"]) == 3
+    assert not run.path("quarantine", "solve", f"{bad}/0.json").exists()
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_under_the_next_number(tmp_path, monkeypatch):
+    student = Student({"3": [Failure("student: no answer", "infra_error"), None]})
+    run = step(tmp_path, student, monkeypatch)
+    trained = read_records(run.steps("solve")[0] / "rollouts.parquet", Rollout)
+    assert sorted(r.attempt for r in trained) == [1] * 6 + [2] * 2
+    assert student.buffer._waiting == {}
+
+
+def test_a_step_whose_replicas_all_died_may_begin_again(tmp_path, monkeypatch):
+    student = Student({str(n): [Lost("its replica is gone")] for n in range(4)})
+    with pytest.raises(Lost, match="no answer of step 1 could be judged; its replica is gone"):
+        step(tmp_path, student, monkeypatch)
+
+
+def test_a_step_without_any_answer_ends_the_run_with_the_cause_and_is_not_written(tmp_path, monkeypatch):
+    student = Student({str(n): [Failure("prompt of 999 tokens", "data_error")] for n in range(4)})
+    with pytest.raises(Failure, match=r"^solve: no answer of step 1 could be judged; prompt of 999 tokens$"):
+        step(tmp_path, student, monkeypatch)
+    assert RunDir(tmp_path, -1).steps("solve") == []
+
+
+def test_a_program_earns_its_reward_by_the_checks_of_its_problem(tmp_path, monkeypatch):
+    """As they come out of the file of the data set."""
+    numbers = range(4)
+    checks = [[json.dumps({"entry": "f", "args": [x], "expected": x + n}) for x in (1, 5)] for n in numbers]
+    made = [Problem.make(f"Add to {n} x: f(x).", f"def f(x): return {n} + x", "code", checks[n]) for n in numbers]
+    path = tmp_path / "problems.jsonl"
+    path.write_text(text(made))
+    pool, handle = sandbox()
+    try:
+        student = Student({}, right="So:\n```python\ndef f(x):\n    return x + {}\n```")
+        run = step(tmp_path / "run", student, monkeypatch, [of_row(row) for row in read(path)], handle.run_batch.remote)
+    finally:
+        pool.close()
+    trained = read_records(run.steps("solve")[0] / "rollouts.parquet", Rollout)
+    assert [r.terminal_reward for r in trained] == [0.0, 1.0] * 4

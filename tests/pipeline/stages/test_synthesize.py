@@ -1,0 +1,173 @@
+"""Synthesis over pools that write by rule: distinct problems, the first of them, and the same after an interruption."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.commands.keys import STAGE_KEYS
+from pipeline.config.loading import load
+from pipeline.domains.mini.domain import SKILLS
+from pipeline.flow.context import Context
+from pipeline.flow.tasks import make_curriculum
+from pipeline.records import Failure, Skill
+from pipeline.skills.extraction import SkillLibrary
+from pipeline.skills.probing import Ladder
+from pipeline.stages import synthesize
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.watch.progress import Progress
+from tests.pipeline.judged import Remote, episode, probe, verdict
+
+WAVE = 8
+
+
+class Pools:
+    """Writes problem `number(n)` for the n-th task of the run; every third is rejected. Can be told to break."""
+
+    def __init__(self, number=lambda n: n // 2, break_at=None):
+        self._number, self._break_at = number, break_at
+        self.waiting, self.played = set(), []
+        self.episode, self.judge, self.judge_many, self.probe, self.drop, self.clear = (
+            Remote(f) for f in (self._episode, self._judge, self._judge_many, self._probe, self._drop, self._clear)
+        )
+
+    async def _this(self, *_):
+        return self
+
+    proposer = committee = prober = _this
+
+    def buffer(self):
+        return self
+
+    async def sandbox_stats(self):
+        return {"level": "strong"}
+
+    async def _episode(self, task, attempt):
+        _, wave, group, _ = task.id.split("-")
+        n = (int(wave) - 1) * WAVE + int(group)
+        await asyncio.sleep(0.001 * (7 - n % 7))  # they end in another order
+        if n == self._break_at:
+            raise RuntimeError("interrupted here")
+        self.waiting.add((task.id, attempt))
+        self.played.append(n)
+        return episode(
+            task, attempt, question=f"Problem {self._number(n)}?", answer=str(n), active=[s.id for s in task.skills]
+        )
+
+    async def _judge(self, problem, played, active):
+        return verdict(played, "rejected" if int(problem.answer) % 3 == 0 else "accepted")
+
+    async def _judge_many(self, cases):  # the spoiled problems of the spot check
+        return [verdict(SimpleNamespace(submitted=problem), "rejected") for problem, _, _ in cases]
+
+    async def _probe(self, problem, prober, seed):
+        return probe(SimpleNamespace(submitted=problem), pass_at_k=0.25)
+
+    async def _drop(self, keys):
+        self.waiting -= set(keys)
+
+    async def _clear(self):
+        self.waiting.clear()
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "run"
+
+
+def run(root, pools, target=10, most=400):
+    config = load(
+        None,
+        [f"synthesize.target={target}", f"synthesize.in_flight={WAVE}", f"synthesize.max_episodes={most}"],
+    )
+    directory = RunDir.open(root, config)
+    try:
+        with Metrics(directory) as metrics, Progress() as progress:
+            context = Context(config, directory, pools, metrics, progress)
+            if directory.result("mgpo") is None:
+                skills = [
+                    Skill(
+                        id=s.id, category=s.category, intent=s.id, method="a\n\nb", difficulty="d", tool_hint="t",
+                        score=0.9, source="s",
+                    )
+                    for s in SKILLS
+                ]  # fmt: skip
+                SkillLibrary(skills).save(directory.path("skills"))
+                state = {"curriculum": make_curriculum(context).state(), "ladder": Ladder().model_dump()}
+                with directory.new_step("mgpo", 1) as folder:
+                    (folder / "state.json").write_text(json.dumps(state))
+                directory.finish("mgpo", {"checkpoint": "nowhere"}, 1.0)
+            return asyncio.run(synthesize.run(context))
+    finally:
+        directory.close()
+
+
+def problems(root):
+    return [json.loads(line) for line in (root / "dataset" / "problems.jsonl").read_text().split("\n") if line]
+
+
+def by_hand(number, target):
+    """The first accepted task of each problem, in the order of the tasks."""
+    chosen, n = {}, 0
+    while len(chosen) < target:
+        if n % 3:
+            chosen.setdefault(f"Problem {number(n)}?", str(n))
+        n += 1
+    return [{"question": q, "answer": a} for q, a in chosen.items()]
+
+
+def test_the_first_distinct_problems_in_the_order_of_the_tasks(root):
+    pools = Pools(lambda n: n)
+    result = run(root, pools, target=9)
+    assert problems(root) == by_hand(lambda n: n, 9)
+    assert (result["accepted"], result["distinct"], result["episodes"]) == (9, 9, 2 * WAVE)
+    assert result["validity"] == pytest.approx(sum(n % 3 > 0 for n in range(16)) / 16)
+    assert sum(result["by_category"].values()) == 9
+    assert (result["mean_pass_at_k"], result["mean_difficulty"]) == (0.25, 0.75)
+    assert set(result) == set(STAGE_KEYS["synthesize"])
+    assert pools.waiting == set()  # no rollout is left behind
+    provenance = [json.loads(line) for line in (root / "dataset" / "provenance.jsonl").read_text().splitlines()]
+    assert [p["episode_id"].split("-")[1:3] for p in provenance[:2]] == [["000001", "0001"], ["000001", "0002"]]
+    assert len(provenance) == 9
+    assert {p["sandbox_level"] for p in provenance} == {"strong"}
+
+
+def test_a_repeated_question_counts_once(root):
+    assert run(root, Pools(lambda n: n // 8 * 2 + n % 2), target=7)["distinct"] == 7  # two questions a wave
+    assert len({p["question"] for p in problems(root)}) == len(problems(root)) == 7
+
+
+def test_the_answer_of_a_question_is_the_one_that_was_accepted(root):
+    """Two episodes of a wave ask the same; only one has the right answer."""
+    run(root, Pools(lambda n: n // 2))
+    assert problems(root) == by_hand(lambda n: n // 2, 10)
+
+
+def test_interrupted_it_ends_with_the_same_data_set_and_plays_no_wave_twice(root, tmp_path):
+    run(tmp_path / "whole", Pools(lambda n: n), target=20)
+    with pytest.raises(RuntimeError, match="interrupted here"):
+        run(root, Pools(lambda n: n, break_at=2 * WAVE + 3), target=20)
+    rest = Pools(lambda n: n)
+    run(root, rest, target=20)
+    assert min(rest.played) == 2 * WAVE
+    for name in ("problems", "provenance"):
+        assert (root / "dataset" / f"{name}.jsonl").read_text() == (
+            tmp_path / "whole" / "dataset" / f"{name}.jsonl"
+        ).read_text()
+
+
+def test_done_but_for_the_export_it_plays_nothing(root):
+    run(root, Pools(lambda n: n))
+    before = problems(root)
+    (root / "dataset" / "problems.jsonl").unlink()
+    again = Pools(lambda n: n)
+    run(root, again)
+    assert (again.played, problems(root)) == ([], before)
+
+
+def test_it_gives_up_with_its_count_and_exports_nothing(root):
+    with pytest.raises(Failure, match=r"1 of 10 problems after synthesize\.max_episodes \(24\)"):
+        run(root, Pools(lambda n: 1), most=3 * WAVE)
+    assert not (root / "dataset").exists()

@@ -1,0 +1,99 @@
+"""metrics.jsonl: what a reader gets back, what a crash may leave, and the TensorBoard mirror."""
+
+import json
+import math
+
+import pytest
+
+from pipeline.config import Config
+from pipeline.records import Failure
+from pipeline.store import metrics
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDir.open(tmp_path / "run", Config())
+    yield run
+    run.close()
+
+
+def values(rows, name):
+    return [row.get(name) for row in rows]
+
+
+def test_rows_come_back_by_stage_and_step(run):
+    with Metrics(run) as log:
+        log.log("mgpo", 2, {"reward": 0.5})
+        log.log("sft", 1, {"loss": 3})
+        log.log("mgpo", 1, {"reward": 0.25, "train/loss": -1.0})
+    rows = metrics.read(run)
+    assert set(rows) == {"sft", "mgpo"}
+    assert values(rows["mgpo"], "step") == [1, 2]
+    assert values(rows["mgpo"], "reward") == [0.25, 0.5]
+    assert rows["mgpo"][0]["train/loss"] == -1.0
+    assert rows["sft"][0]["loss"] == 3
+
+
+def test_a_step_done_again_after_a_resume_replaces_the_first(run):
+    with Metrics(run) as log:
+        for step in (1, 2, 3):
+            log.log("mgpo", step, {"reward": step})
+    with Metrics(run) as log:
+        log.log("mgpo", 3, {"reward": 30})
+        log.log("mgpo", 4, {"reward": 40})
+    assert values(metrics.read(run)["mgpo"], "reward") == [1, 2, 30, 40]
+    assert len(run.path(metrics.FILE).read_text().splitlines()) == 5, "the file only grows"
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_torn_last_line_is_passed_over_and_then_cut_off(run, cut):
+    with Metrics(run) as log:
+        log.log("mgpo", 1, {"reward": 1})
+        log.log("mgpo", 2, {"reward": 2})
+    path = run.path(metrics.FILE)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert values(metrics.read(run)["mgpo"], "reward") == [1]
+    with Metrics(run) as log:
+        log.log("mgpo", 2, {"reward": 20})
+    assert values(metrics.read(run)["mgpo"], "reward") == [1, 20]
+
+
+def test_values_that_are_not_finite_leave_the_file_json_and_the_plots_a_gap(run):
+    with Metrics(run) as log:
+        log.log("mgpo", 1, {"loss": math.nan, "kl": math.inf, "reward": 1})
+
+    def refuse(token):
+        raise AssertionError(f"{token} is not JSON")
+
+    line = json.loads(run.path(metrics.FILE).read_text(), parse_constant=refuse)
+    assert line["loss"] is None and line["kl"] is None
+    (row,) = metrics.read(run)["mgpo"]
+    assert "loss" not in row and row["reward"] == 1
+
+
+def test_a_broken_line_in_the_middle_is_named(run):
+    run.path(metrics.FILE).write_text('{"stage": "sft", "step": 1, "loss": 2}\n[3]\n{"stage": "sft", "step": 2}\n')
+    with pytest.raises(Failure, match=r"metrics\.jsonl:2: "):
+        metrics.read(run)
+
+
+def test_a_metric_cannot_pose_as_the_step(run):
+    with Metrics(run) as log, pytest.raises(ValueError, match="step"):
+        log.log("sft", 1, {"step": 7})
+
+
+def test_no_file_is_no_rows(run):
+    assert metrics.read(run) == {}
+
+
+def test_tensorboard_shows_the_same_numbers(run):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with Metrics(run) as log:
+        log.log("mgpo", 1, {"reward": 0.5, "train/loss": math.nan})
+        log.log("mgpo", 2, {"reward": 0.75})
+    board = accumulator.EventAccumulator(str(run.path("tensorboard")))
+    board.Reload()
+    assert board.Tags()["scalars"] == ["mgpo/reward"]
+    assert [(e.step, e.value) for e in board.Scalars("mgpo/reward")] == [(1, 0.5), (2, 0.75)]
