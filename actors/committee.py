@@ -28,8 +28,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers import Verifier, make
-from actors.verifiers.mini.derivation import abstention
+from actors.verifiers import make
+from actors.verifiers.base import Verifier, abstention
 from pipeline import config
 from pipeline.records import Episode, Failure, Problem, Verdict, Vote
 
@@ -40,18 +40,18 @@ TRACE_CHARS = 8_000
 class Committee:
     """A Serve replica. `sandbox` and `solver` are handles of their pools."""
 
-    def __init__(self, config: config.Committee, sandbox: Any, solver: Any | None = None):
+    def __init__(self, config: config.CommitteeConfig, sandbox: Any, solver: Any | None = None):
         executor = Executor(sandbox.run_batch.remote)
         self._setup(config, [make(section, i, executor, solver) for i, section in enumerate(config.verifiers)])
 
     @classmethod
-    def of(cls, config: config.Committee, verifiers: Sequence[Verifier]) -> Committee:
+    def of(cls, config: config.CommitteeConfig, verifiers: Sequence[Verifier]) -> Committee:
         """A committee of ready-made verifiers."""
         committee = cls.__new__(cls)
         committee._setup(config, verifiers)
         return committee
 
-    def _setup(self, config: config.Committee, verifiers: Sequence[Verifier]) -> None:
+    def _setup(self, config: config.CommitteeConfig, verifiers: Sequence[Verifier]) -> None:
         self._config = config
         self._verifiers = list(verifiers)
         self._late: set[asyncio.Task[Vote]] = set()

@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,13 @@ class Update:
 class PolicyEngine:
     """Make, then `await start()`; `stop()` at the end."""
 
-    def __init__(self, model_dir: str, engine: config.Engine, seed: int = 0):
+    def __init__(self, model_dir: str, engine: config.EngineConfig, seed: int = 0):
         self._dir, self._config, self._seed = model_dir, engine, seed
         self._tensors = checkpoint_tensors(model_dir)
         self.chat = ChatFormat(model_dir)
         self._llm: Any = None
+        self.max_model_len = 0
+        """Tokens of prompt and answer together; known once it is started."""
         self._broken: str | None = None
         self._ids = itertools.count()
         self._running: set[str] = set()
@@ -89,10 +92,11 @@ class PolicyEngine:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
         except Exception as e:
             raise Failure(f"engine for {self._dir}: did not start: {_line(e)}", "infra_error") from e
+        self.max_model_len = self._llm.model_config.max_model_len
         self._watch_tokens()
         async with self._deadline(self._config.start_timeout_s, "first request"):
             await self._llm.update_weight_version("0")
-        await self.generate(self.chat.encode_text("1"), config.Sampling(max_tokens=2), seed=0)
+        await self.generate(self.chat.encode_text("1"), config.SamplingConfig(max_tokens=2), seed=0)
 
     def _arguments(self) -> dict[str, Any]:
         from vllm.config.weight_transfer import WeightTransferConfig
@@ -122,7 +126,7 @@ class PolicyEngine:
             "max_model_len": c.max_model_len,
             "max_num_seqs": c.max_num_seqs,
             "tensor_parallel_size": c.tensor_parallel_size,
-            "enforce_eager": c.enforce_eager,
+            "enforce_eager": _eager(c),
             "seed": self._seed,
             "disable_log_stats": True,
             "weight_transfer_config": WeightTransferConfig(backend=c.weight_transport),
@@ -164,7 +168,7 @@ class PolicyEngine:
     async def generate(
         self,
         prompt_ids: Sequence[int],
-        sampling: config.Sampling,
+        sampling: config.SamplingConfig,
         seed: int,
         n: int = 1,
         timeout_s: float | None = None,
@@ -177,9 +181,9 @@ class PolicyEngine:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         await self.check_health()
-        room = self._config.max_model_len - len(prompt_ids)
+        room = self.max_model_len - len(prompt_ids)
         if room < 1:
-            raise Failure(f"prompt of {len(prompt_ids)} tokens; expected fewer than {self._config.max_model_len}")
+            raise Failure(f"prompt of {len(prompt_ids)} tokens; expected fewer than {self.max_model_len}")
         params = SamplingParams(
             n=n,
             temperature=sampling.temperature,
@@ -358,7 +362,7 @@ def checkpoint_tensors(model_dir: str | Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _environment(engine: config.Engine) -> None:
+def _environment(engine: config.EngineConfig) -> None:
     """Settings that vLLM takes from the environment of its process only."""
     os.environ |= {
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # engines share the cores of a small machine
@@ -370,8 +374,14 @@ def _environment(engine: config.Engine) -> None:
     }
     if engine.weight_transport == "ipc":
         os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # its workers unpickle the trainer's memory handles
-    if engine.enforce_eager:
+    if _eager(engine):
         os.environ["TORCHDYNAMO_DISABLE"] = "1"  # else a helper of the sampler is compiled even so, with a C++ compiler
+
+
+def _eager(engine: config.EngineConfig) -> bool:
+    """Whether the model runs as it is written; on a CPU, compiling it costs more than it saves."""
+    on_cpu = any(distribution.name == "vllm-cpu" for distribution in distributions(name="vllm-cpu"))
+    return on_cpu if engine.enforce_eager is None else engine.enforce_eager
 
 
 def _line(e: BaseException) -> str:

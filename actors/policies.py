@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.chat import ChatFormat, Message
 from actors.sample import Sample
-from pipeline.config import Sampling
+from pipeline.config import SamplingConfig
 
 if TYPE_CHECKING:
     from actors.engine import PolicyEngine
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class EnginePolicy:
     """Tokens in, tokens out."""
 
-    def __init__(self, engine: PolicyEngine, sampling: Sampling):
+    def __init__(self, engine: PolicyEngine, sampling: SamplingConfig):
         self._engine, self._sampling = engine, sampling
 
     async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:

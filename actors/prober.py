@@ -24,7 +24,7 @@ from pipeline.records import Failure, Probe, Problem
 class Prober:
     """A Serve replica. `solvers`: handle of each rung of the ladder, by model path."""
 
-    def __init__(self, config: config.Prober, solvers: dict[str, Any], sandbox: Any):
+    def __init__(self, config: config.ProberConfig, solvers: dict[str, Any], sandbox: Any):
         self._config = config
         self._solvers = solvers
         self._executor = Executor(sandbox.run_batch.remote)

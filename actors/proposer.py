@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from actors.chat import DEFAULT_SYSTEM_PROMPT, system_prompt
 from actors.episode import run_episode
 from actors.policies import EnginePolicy
 from actors.replica import PolicyReplica
@@ -22,27 +21,27 @@ class Proposer(PolicyReplica):
     async def __init__(  # type: ignore[misc]  # Serve awaits a constructor
         self,
         model_dir: str,
-        engine: config.Engine,
-        episode: config.Episode,
+        engine: config.EngineConfig,
+        episode: config.EpisodeConfig,
         seed: int,
         sandbox: Any,
+        system_prompt: str,
         weights: Any | None = None,
         sink: Any | None = None,
-        system_prompt: str | None = None,
     ):
         """`sandbox`: handle of the sandbox pool · `weights`: the weight store, None keeps the model directory's ·
-        `sink`: actor that takes rollouts · `system_prompt`: None takes the model's own."""
-        if episode.limits.max_tokens > engine.max_model_len:
-            raise Failure(
-                f"episode.limits.max_tokens ({episode.limits.max_tokens}) exceeds the proposer's "
-                f"engine.max_model_len ({engine.max_model_len}); expected at most that"
-            )
+        `sink`: actor that takes rollouts."""
         super().__init__(model_dir, engine, seed, weights, sink)
         self._episode = episode
         self._sandbox = sandbox
-        self._prompt = system_prompt or _own_prompt(model_dir)
+        self._prompt = system_prompt
         self._policy = EnginePolicy(self._engine, episode.sampling)
         await self._start()
+        if episode.limits.max_tokens > self._engine.max_model_len:
+            raise Failure(
+                f"episode.limits.max_tokens ({episode.limits.max_tokens}) exceeds the context of {model_dir}, "
+                f"{self._engine.max_model_len} tokens; expected at most that"
+            )
 
     async def episode(self, task: Task, attempt: int) -> Episode:
         """Play a task. The rollout has reached the sink when this returns, unless the outcome is an infra or data
@@ -63,7 +62,3 @@ class Proposer(PolicyReplica):
         elif played.outcome.kind == "infra_error":
             await self.check_health()
         return played
-
-
-def _own_prompt(model_dir: str) -> str:
-    return system_prompt(model_dir, DEFAULT_SYSTEM_PROMPT)

@@ -36,7 +36,7 @@ Answer with one JSON object: {"coherent": the numbers of the coherent ones among
 
 
 class ReflectionJudge:
-    def __init__(self, section: config.ReflectionJudge):
+    def __init__(self, section: config.ReflectionJudgeConfig):
         self._section = section
         self._client = ChatClient(
             section.base_url,

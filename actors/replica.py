@@ -33,7 +33,7 @@ _SHORT_S = 30.0
 
 
 class PolicyReplica:
-    def __init__(self, model_dir: str, engine: config.Engine, seed: int, weights: Any | None, sink: Any | None):
+    def __init__(self, model_dir: str, engine: config.EngineConfig, seed: int, weights: Any | None, sink: Any | None):
         self._config = engine
         self._weights = weights
         self._sink = sink

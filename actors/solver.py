@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.chat import DEFAULT_SOLVER_PROMPT, solver_messages, system_prompt
+from actors.chat import solver_messages
 from actors.episode import turn_seed
 from actors.replica import PolicyReplica
 from actors.sample import Sample
@@ -32,19 +32,25 @@ class Completion:
 
 class Solver(PolicyReplica):
     async def __init__(  # type: ignore[misc]  # Serve awaits a constructor
-        self, model_dir: str, engine: config.Engine, seed: int, weights: Any | None = None, sink: Any | None = None
+        self,
+        model_dir: str,
+        engine: config.EngineConfig,
+        seed: int,
+        system_prompt: str,
+        weights: Any | None = None,
+        sink: Any | None = None,
     ):
         super().__init__(model_dir, engine, seed, weights, sink)
-        self._prompt = system_prompt(model_dir, DEFAULT_SOLVER_PROMPT)
+        self._prompt = system_prompt
         await self._start()
 
-    async def answers(self, question: str, n: int, sampling: config.Sampling, seed: int) -> list[str]:
+    async def answers(self, question: str, n: int, sampling: config.SamplingConfig, seed: int) -> list[str]:
         """`n` independent completions."""
         await self._catch_up()
         return [s.text for s in await self._complete(self._encode(question), n, sampling, seed)]
 
     async def answers_many(
-        self, questions: Sequence[str], n: int, sampling: config.Sampling, seed: int
+        self, questions: Sequence[str], n: int, sampling: config.SamplingConfig, seed: int
     ) -> list[list[str]]:
         """`n` completions of each question, all at once in the engine. One call, however many questions."""
         await self._catch_up()
@@ -53,7 +59,7 @@ class Solver(PolicyReplica):
         return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
 
     async def sample(
-        self, group_id: str, question: str, n: int, sampling: config.Sampling, seed: int, attempt: int = 1
+        self, group_id: str, question: str, n: int, sampling: config.SamplingConfig, seed: int, attempt: int = 1
     ) -> list[Completion]:
         """A group of completions to train on: `{group_id}/{i}`, one action each. Their rollouts have reached the sink
         when this returns."""
@@ -71,7 +77,7 @@ class Solver(PolicyReplica):
     def _encode(self, question: str) -> list[int]:
         return self._engine.chat.encode_messages(solver_messages(question, self._prompt))
 
-    async def _complete(self, prompt: list[int], n: int, sampling: config.Sampling, seed: int) -> list[Sample]:
+    async def _complete(self, prompt: list[int], n: int, sampling: config.SamplingConfig, seed: int) -> list[Sample]:
         try:
             return await self._engine.generate(prompt, sampling, seed, n)
         except Failure as e:

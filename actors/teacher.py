@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from actors.calls import answer
-from actors.chat import DEFAULT_SYSTEM_PROMPT, ChatFormat, Message, system_prompt
+from actors.chat import ChatFormat, Message
 from actors.episode import run_episode
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
@@ -33,7 +33,7 @@ class Teacher(Protocol):
 class OpenAITeacher:
     """Any OpenAI-compatible chat endpoint."""
 
-    def __init__(self, settings: config.OpenAITeacher):
+    def __init__(self, settings: config.OpenAITeacherConfig):
         self._settings = settings
         self._client: ChatClient | None = None
 
@@ -53,17 +53,17 @@ class TeacherProposer:
         self,
         teacher: Teacher,
         model_dir: str,
-        episode: config.Episode,
+        episode: config.EpisodeConfig,
         sandbox: Any,
         sink: Any,
-        system_prompt: str | None = None,
+        system_prompt: str,
     ):
         self._teacher = teacher
         self._chat = ChatFormat(model_dir)
         self._limits = episode.limits
         self._sandbox = sandbox
         self._sink = sink
-        self._prompt = system_prompt or _own_prompt(model_dir)
+        self._prompt = system_prompt
 
     async def episode(self, task: Task, attempt: int) -> Episode:
         """Play a task. The rollout has reached the sink when this returns, unless there is nothing to train on."""
@@ -76,7 +76,3 @@ class TeacherProposer:
             batch: pa.RecordBatch = Rollout.to_arrow([rollout])
             await answer(self._sink.put.remote(task.id, attempt, batch), "rollout buffer", _SHIP_S)
         return played
-
-
-def _own_prompt(model_dir: str) -> str:
-    return system_prompt(model_dir, DEFAULT_SYSTEM_PROMPT)

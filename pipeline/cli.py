@@ -187,15 +187,19 @@ def _audit_verifiers(args: argparse.Namespace) -> int:
     config, _ = _config(args)
     import asyncio
 
+    from pipeline import domains
     from pipeline.commands.driver import closing
     from pipeline.pools.cluster import Cluster
-    from pipeline.scoring.audit import run_audit, sound_problems
+    from pipeline.scoring.audit import run_audit
 
     cluster = Cluster(config)
+    domain = domains.of(config.domain)
+    sound = domain.sound_problems(args.problems, config.seed)
+    planted = domain.plant(sound, config.seed)
 
     async def work() -> dict[str, Any]:
         committee = await cluster.committee()
-        return await run_audit(committee, sound_problems(args.problems, config.seed), config.seed)
+        return await run_audit(committee, sound, planted, config.seed)
 
     _print(args.json, asyncio.run(closing(cluster, work())))
     return 0
@@ -253,9 +257,12 @@ def _config_validate(args: argparse.Namespace) -> int:
 
 
 def _mini_build(args: argparse.Namespace) -> int:
-    from pipeline.domains.mini.build import build
+    from pipeline import domains
+    from pipeline.config import MiniDomainConfig
 
-    build(args.out, seed=args.seed, scale=args.scale, threads=args.threads, say=lambda t: print(t, file=sys.stderr))
+    domains.of(MiniDomainConfig()).build(
+        args.out, seed=args.seed, scale=args.scale, threads=args.threads, say=lambda t: print(t, file=sys.stderr)
+    )
     print(args.out)
     return 0
 

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 from .api import LevelName, Limits, Request, Result
 from .host import InfraError, Run
 
-
 MAX_CELLS = 64
 
 

@@ -30,10 +30,10 @@ _FULL = (os.strerror(errno.ENOSPC), "object store is full")
 """In a cause: storage that would be full again."""
 
 
-def train(spec: TrainSpec, feed: Any, weights: Any | None = None, pool: Any | None = None) -> TrainSummary:
-    """Train until the feed is empty, from the last checkpoint of `spec.name` if there is one.
+def train(spec: TrainSpec, loader: Any, weights: Any | None = None, pool: Any | None = None) -> TrainSummary:
+    """Train until the loader is empty, from the last checkpoint of `spec.name` if there is one.
 
-    `feed` and `weights` are actor handles (see trainers.feed); `pool`, the Serve handle of the replicas that a
+    `loader` and `weights` are actor handles (see trainers.loader); `pool`, the Serve handle of the replicas that a
     `spec.transport` other than object_store pushes to. Raises Failure, one line with the cause; Lost where a
     process is gone, and the same call may go better.
     """
@@ -41,8 +41,8 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None, pool: Any | No
     resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.use_gpu else {})
     trainer = TorchTrainer(
         _worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
-        train_loop_config={"spec": spec.model_dump(mode="json"), "feed": feed, "weights": weights, "pool": pool},
-        # Ranks meet after each has waited for the feed, so they must be more patient than that.
+        train_loop_config={"spec": spec.model_dump(mode="json"), "loader": loader, "weights": weights, "pool": pool},
+        # Ranks meet after each has waited for the loader, so they must be more patient than that.
         torch_config=TorchConfig(
             backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
         ),
@@ -75,8 +75,8 @@ def train(spec: TrainSpec, feed: Any, weights: Any | None = None, pool: Any | No
 class Launcher:
     """`train`, as an actor beside the driver."""
 
-    def train(self, spec: TrainSpec, feed: Any, weights: Any | None, pool: Any | None) -> TrainSummary:
-        return train(spec, feed, weights, pool)
+    def train(self, spec: TrainSpec, loader: Any, weights: Any | None, pool: Any | None) -> TrainSummary:
+        return train(spec, loader, weights, pool)
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

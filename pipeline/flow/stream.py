@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 from actors.calls import answer
 from pipeline.config import Config
+from pipeline.domains.base import Domain
 from pipeline.records import Episode, Failure, Lost, Outcome, Probe, Task, Verdict
 from pipeline.scoring import audit
 from pipeline.scoring.judged import Judged, lacks_votes
@@ -59,7 +60,7 @@ class Stream:
         self._prober = prober
         self._sink = sink
         self._ledger, self._ledgers = ledger, [ledger]
-        pool = config.proposer_pool
+        pool = config.proposer.pool
         self._room = asyncio.Semaphore(pool.max_ongoing * pool.max_replicas)
         self._suspects = asyncio.Semaphore(1)
         self._at: dict[Key, tuple[str, float]] = {}
@@ -124,7 +125,7 @@ class Stream:
 
     async def _played(self, task: Task) -> Episode:
         """The episode of a task; another one, under the next number, for each that infrastructure failed."""
-        attempts, pool = self._config.episode.attempts, self._config.proposer_pool
+        attempts, pool = self._config.episode.attempts, self._config.proposer.pool
         # A pool that could grow, and has not yet, plays what there is room for in so many rounds.
         rounds = -(-pool.max_replicas // pool.min_replicas)
         deadline_s = rounds * self._config.episode.limits.wall_s + 60
@@ -210,11 +211,13 @@ class Stream:
             _, since = self._at.pop(key)
             self.waited_s[pool] += time.monotonic() - since
 
-    async def spot_check(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
-        """The committee's false accepts on accepted problems that were spoiled on purpose; see `audit.spot_check`."""
+    async def spot_check(self, judged: Sequence[Judged], domain: Domain, seed: int) -> dict[str, float]:
+        """The committee's false accepts on accepted problems that the domain spoils; see `audit.spot_check`."""
         accepted = [(j.episode.submitted, j.episode.active) for j in judged if j.accepted and j.episode.submitted]
         try:
-            return await audit.spot_check(self._committee, accepted, self._config.committee.spot_checks, seed)
+            return await audit.spot_check(
+                self._committee, accepted, domain.plant, self._config.committee.spot_checks, seed
+            )
         except Failure:
             return {"spot_checks_failed": 1.0}  # a step is worth more than the figure that it goes without
 

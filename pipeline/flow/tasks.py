@@ -6,7 +6,6 @@ interrupted and run again does the same work under the same ids.
 
 from __future__ import annotations
 
-from pipeline.domains.mini.combinations import is_heldout
 from pipeline.flow.context import Context
 from pipeline.records import Task
 from pipeline.skills.curriculum import Curriculum
@@ -14,15 +13,15 @@ from pipeline.skills.extraction import SkillLibrary
 
 
 def make_curriculum(context: Context) -> Curriculum:
-    """Over the run's skill library; the mini world's held-out skill combinations are never offered."""
+    """Over the run's skill library; what the domain holds out is never offered."""
     library = SkillLibrary.load(context.run.path("skills"))
-    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=is_heldout)
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=context.domain.is_heldout)
 
 
 def make_heldout(context: Context) -> Curriculum:
     """Over the held-out skill combinations alone, to measure with."""
-    library = SkillLibrary.load(context.run.path("skills"))
-    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=lambda ids: not is_heldout(ids))
+    library, domain = SkillLibrary.load(context.run.path("skills")), context.domain
+    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=lambda ids: not domain.is_heldout(ids))
 
 
 def make_tasks(context: Context, curriculum: Curriculum, stage: str, step: int, groups: int, size: int) -> list[Task]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import answer
-from pipeline.config import Mgpo, Objective, Sft, SFTObjective, Solve
+from pipeline.config import MGPOStage, SFTConfig, SFTStage, SolveStage
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Stalled
@@ -25,15 +25,15 @@ _POLL_S = 1.0
 def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None = None) -> TrainSpec:
     """The training run of a stage: its section of the config over the common `trainer` section."""
     config = context.config
-    sections: dict[str, Sft | Mgpo | Solve] = {"sft": config.sft, "mgpo": config.mgpo, "solve": config.solve}
+    sections: dict[str, SFTStage | MGPOStage | SolveStage] = {
+        "sft": config.sft,
+        "mgpo": config.mgpo,
+        "solve": config.solve,
+    }
     section = sections[stage]
-    engine, pool = {
-        "sft": (None, None),
-        "mgpo": (config.proposer.engine, config.proposer_pool),
-        "solve": (config.solve.base.engine, config.prober.pool),
-    }[stage]
-    transport = engine.weight_transport if engine else "object_store"
-    objective: Objective | SFTObjective = SFTObjective() if isinstance(section, Sft) else section.objective
+    served = {"sft": None, "mgpo": config.proposer, "solve": config.solve.base}[stage]
+    transport = served.engine.weight_transport if served else "object_store"
+    objective = SFTConfig() if isinstance(section, SFTStage) else section.objective
     t = config.trainer
     return TrainSpec(
         base_model=base,
@@ -41,33 +41,37 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         lr=section.lr,
         warmup_steps=section.warmup_steps,
         decay_steps=decay_steps,
+        betas=t.betas,
         weight_decay=t.weight_decay,
         grad_clip=t.grad_clip,
         zero_stage=t.zero_stage,
         workers=t.workers,
         use_gpu=t.use_gpu,
-        gpus_per_worker=1.0 - pool.num_gpus if pool and transport == "ipc" else 1.0,
+        gpus_per_worker=1.0 - served.pool.num_gpus if served and transport == "ipc" else 1.0,
         cpus_per_worker=t.num_cpus,
         threads=t.threads if t.use_gpu else max(1, t.threads // t.workers),
         micro_batch_tokens=t.micro_batch_tokens,
+        activation_checkpointing=t.activation_checkpointing,
         dtype=t.dtype,
         storage=context.run.path("checkpoints"),
         name=stage,
         checkpoint_every=section.checkpoint_every,
         keep_checkpoints=t.keep_checkpoints,
         publish_every=None if stage == "sft" else 1,
+        publish_dtype=t.publish_dtype,
         transport=transport,
         max_failures=t.max_failures,
         step_timeout_s=t.step_timeout_s,
+        start_timeout_s=t.start_timeout_s,
         seed=context.seed(stage, "train"),
     )
 
 
 def start(
-    cluster: Cluster, spec: TrainSpec, feed: Any, weights: Any | None, pool: Any | None = None
+    cluster: Cluster, spec: TrainSpec, loader: Any, weights: Any | None, pool: Any | None = None
 ) -> asyncio.Future[TrainSummary]:
     """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to."""
-    run = answer(cluster.launcher().train.remote(spec, feed, weights, pool), f"training {spec.name}", None)
+    run = answer(cluster.launcher().train.remote(spec, loader, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)
     # Its failure may come when nobody awaits it any more, which asyncio would then complain of on stderr.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -97,16 +101,16 @@ async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[None], e
 
 
 async def ended(trainer: asyncio.Future[TrainSummary], end_s: float) -> TrainSummary:
-    """The summary of a trainer whose feed has ended. Raises what it raised, or Stalled after `end_s`."""
+    """The summary of a trainer whose loader has ended. Raises what it raised, or Stalled after `end_s`."""
     await asyncio.wait({trainer}, timeout=end_s)
     if not trainer.done():
         raise Stalled(f"the trainer has not ended {end_s:g} s after its last step (trainer.step_timeout_s)")
     return trainer.result()
 
 
-async def train_with_progress(context: Context, stage: str, spec: TrainSpec, feed: Any, total: int) -> TrainSummary:
-    """Train over a feed that has all its data, showing and logging each step."""
-    trainer = start(context.cluster, spec, feed, None)
+async def train_with_progress(context: Context, stage: str, spec: TrainSpec, loader: Any, total: int) -> TrainSummary:
+    """Train over a loader that has all its data, showing and logging each step."""
+    trainer = start(context.cluster, spec, loader, None)
     last = 0
     with context.progress.stage(f"{stage}: train", total, "step") as progress:
         async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
@@ -114,7 +118,9 @@ async def train_with_progress(context: Context, stage: str, spec: TrainSpec, fee
                 await asyncio.wait({trainer}, timeout=_POLL_S)
                 context.run.check_mirror()
                 ended = trainer.done()  # asked before its steps, so that none comes between
-                for step, metrics in sorted((await answer(feed.done_since.remote(last), "dataset feed", 60)).items()):
+                for step, metrics in sorted(
+                    (await answer(loader.done_since.remote(last), "dataset loader", 60)).items()
+                ):
                     context.metrics.log(stage, step, metrics)
                     progress.advance(1, loss=metrics["loss"])
                     dog.beat(f"training step {step + 1}")

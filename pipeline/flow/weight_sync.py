@@ -1,7 +1,7 @@
 """Follows a trainer: each step it has done is logged and pulled by the replicas.
 
-Consumes the trainer's finished steps (`StepFeed.wait_done`, which has a deadline); produces a served version, and beats
-for the watchdog. Whoever samples waits in `reached`; `follow` unblocks it.
+Consumes the trainer's finished steps (`StepLoader.wait_done`, which has a deadline); produces a served version, and
+beats for the watchdog. Whoever samples waits in `reached`; `follow` unblocks it.
 
 Invariant: the version that `reached` lets pass is in every live replica before a new request is sent.
 
@@ -28,11 +28,11 @@ _AGAIN_S = 1.0
 _SHORT_S = 30.0
 
 
-class Follower:
+class WeightSync:
     """Follows the trainer: logs each step, has the replicas pull its version."""
 
-    def __init__(self, context: Context, stage: str, feed: Any, pool: Any, dog: Watchdog):
-        self._context, self._stage, self._feed, self._pool, self._dog = context, stage, feed, pool, dog
+    def __init__(self, context: Context, stage: str, loader: Any, pool: Any, dog: Watchdog):
+        self._context, self._stage, self._feed, self._pool, self._dog = context, stage, loader, pool, dog
         config = context.config
         engine = config.proposer.engine if stage == "mgpo" else config.solve.base.engine
         # A replica whose engine hangs in an update ends itself after this long.

@@ -1,0 +1,6 @@
+"""Ray and what runs on it: the process itself, the actors beside the driver, the pools.
+
+Holds Ray's own process (`ray_process`), the actors that the driver keeps on its node (`driver_actors`, with `liveness`;
+the actors themselves are `buffer` and `loaders`), Serve deployments (`serving`), which pools there are (`catalogue`),
+and `cluster`, which has all of them. May import actors, trainers, domains and what lies below; must never know a stage.
+"""

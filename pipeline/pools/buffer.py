@@ -1,6 +1,6 @@
 """The rollout buffer: where token arrays rest between the replica that sampled them and the step they belong to.
 
-    proposer replicas ──put──► RolloutBuffer ──write──► steps/<stage>/NNNNNN/rollouts.parquet ──► feed ──► trainer
+    proposer replicas ──put──► RolloutBuffer ──write──► steps/<stage>/NNNNNN/rollouts.parquet ──► loader ──► trainer
 
 Consumes rollouts that replicas send straight to it; produces step files when the driver asks. It waits for nobody.
 

@@ -1,4 +1,4 @@
-"""Actors beside the driver: whether each is still the process that it was.
+"""Whether an actor is still the process that it was.
 
 An actor that Ray restarts keeps its handle and loses its state, so that its users would not notice; here it is noticed
 by the process that answers. Light, for the actors themselves load it.
@@ -17,7 +17,7 @@ from pipeline.records import Lost
 _POLL_S = 0.1
 
 
-class Watched:
+class Liveness:
     """`lasting`: Ray starts it again, empty, when its process has died."""
 
     def __init__(self, actor: Any, lasting: bool):

@@ -1,8 +1,8 @@
-"""Feeds: how training data reaches the trainer's workers, as object refs that the feed owns.
+"""Loaders: how training data reaches the trainer's workers, as object refs that the loader owns.
 
-`StepFeed` serves steps that come one after another (MGPO, GRPO), `DatasetFeed` data that is all there (SFT).
+`StepLoader` serves steps that come one after another (MGPO, GRPO), `DatasetLoader` data that is all there (SFT).
 
-    driver ──release(step)──► StepFeed ──next_batch──► trainer ranks ──step_done──► StepFeed ──wait_done──► driver
+    driver ──release(step)──► StepLoader ──next_batch──► trainer ranks ──step_done──► StepLoader ──wait_done──► driver
 
 `next_batch` waits for `release` or `finish`, which the driver calls: its watchdog bounds how long a step may take to be
 sampled, and with the driver this actor goes, which ends the wait. `wait_done` waits for `release` in the same way, then
@@ -24,10 +24,10 @@ import pyarrow.parquet as pq
 import ray
 
 from pipeline.records import Stalled
-from trainers.feed import StepWork
+from trainers.loader import StepWork
 
 
-class StepFeed:
+class StepLoader:
     """Ray actor. `folders` are the steps that are on disk already, from step 1; a trainer that has work shows a sign of
     life within `timeout_s`."""
 
@@ -92,8 +92,8 @@ class StepFeed:
         return self._done.get(step, {})
 
 
-class DatasetFeed:
-    """Ray actor: the same feed over rollouts that are all there already (SFT), in seeded epochs.
+class DatasetLoader:
+    """Ray actor: the same loader over rollouts that are all there already (SFT), in seeded epochs.
 
     Step s of an epoch is rows [(s-1) * batch, s * batch) of that epoch's permutation; a last short step is kept.
     """

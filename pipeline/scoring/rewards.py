@@ -39,11 +39,11 @@ import re
 
 from actors.answers import compare
 from actors.chat import ToolCall, parse_turn
-from pipeline.config import Reward
+from pipeline.config import RewardConfig
 from pipeline.records import Episode, Failure, Probe, Problem, Turn, Verdict
 
 
-def terminal(verdict: Verdict | None, probe: Probe | None, reward: Reward) -> float:
+def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig) -> float:
     """r_T of an episode; `verdict` is None where the model submitted nothing.
 
     Raises Failure where no reward can be derived: an undecided verdict, or an accepted problem without a probe.
@@ -58,7 +58,7 @@ def terminal(verdict: Verdict | None, probe: Probe | None, reward: Reward) -> fl
     return reward.base + bonus
 
 
-def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
+def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
     """r_proc, one number a turn."""
     turns = episode.turns
     rewards = [0.0] * len(turns)
@@ -103,7 +103,7 @@ def process(episode: Episode, reward: Reward) -> tuple[float, ...]:
     return tuple(rewards)
 
 
-def _pay_repair(turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: Reward) -> None:
+def _pay_repair(turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: RewardConfig) -> None:
     """Credit the one turn between a failed and a passed check that can have made the difference."""
     between = [i for i in range(passed - 1, failed, -1) if rewards[i] == 0]
     edits = [i for i in between if turns[i].action == "edit"]

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pipeline.domains import mini
 from pipeline.records import Failure
 from pipeline.skills.extraction import Document
 
@@ -29,8 +28,8 @@ class Corpus:
     """Records left out by the policy `skip`."""
 
 
-def read(paths: Sequence[str], on_bad_record: Literal["stop", "skip"], max_chars: int) -> Corpus:
-    """Read files and folders (`mini:corpus` is the bundled one).
+def read(paths: Sequence[Path], on_bad_record: Literal["stop", "skip"], max_chars: int) -> Corpus:
+    """Read files and folders.
 
     Raises Failure for a path that cannot be read, for a corpus without a document, and, unless told to skip, for a
     record that is none, with its file and line.
@@ -38,7 +37,7 @@ def read(paths: Sequence[str], on_bad_record: Literal["stop", "skip"], max_chars
     documents: list[Document] = []
     skipped = 0
     closed: list[OSError] = []
-    files = [file for name in paths for file in _files(mini.resolve(name), closed.append)]
+    files = [file for path in paths for file in _files(path, closed.append)]
     for error in closed:
         _leave_out(Path(error.filename), str(error.strerror), on_bad_record)
     skipped += len(closed)

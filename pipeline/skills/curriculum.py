@@ -32,7 +32,7 @@ class Curriculum:
     def __init__(
         self,
         skills: Sequence[Skill],
-        config: configs.Curriculum,
+        config: configs.CurriculumConfig,
         excluded: Callable[[frozenset[str]], bool] = lambda ids: False,
     ):
         grouped: dict[str, list[Skill]] = {}

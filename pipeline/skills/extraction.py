@@ -76,10 +76,9 @@ class Document:
     text: str
 
 
-def acquisition_messages(document: Document) -> list[dict[str, str]]:
+def acquisition_messages(document: Document, template: str) -> list[dict[str, str]]:
     """The conversation that asks a teacher for the skills of one document."""
-    prompt = QA_PROMPT if document.kind == "qa" else TEXT_PROMPT
-    return [{"role": "user", "content": prompt.format(form=FORM, text=document.text)}]
+    return [{"role": "user", "content": template.format(form=FORM, text=document.text)}]
 
 
 # ---------------------------------------------------------------- one text form

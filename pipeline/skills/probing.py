@@ -12,7 +12,7 @@ Probes made by another prober than the current one (in flight during a switch) s
 
 from __future__ import annotations
 
-from pipeline.config import Prober
+from pipeline.config import ProberConfig
 from pipeline.records import Probe, Record
 
 
@@ -37,12 +37,12 @@ class Switch(Record):
     average: float
 
 
-def prober(state: Ladder, config: Prober) -> str:
+def prober(state: Ladder, config: ProberConfig) -> str:
     """Name of the prober to use now."""
     return config.ladder[state.rung].path
 
 
-def observe(state: Ladder, probe: Probe, config: Prober) -> tuple[Ladder, Switch | None]:
+def observe(state: Ladder, probe: Probe, config: ProberConfig) -> tuple[Ladder, Switch | None]:
     """Count one probe; at the end of a window move the average and switch if it has settled too low."""
     if probe.prober != prober(state, config):
         return state, None

@@ -26,13 +26,13 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         return result
     start = time.monotonic()
     module = importlib.import_module(f"pipeline.stages.{name}")
-    result = await through_losses(context, name, lambda: module.run(context))
-    context.cluster.end_feeds()
+    result = await resuming(context, name, lambda: module.run(context))
+    context.cluster.end_loaders()
     context.run.finish(name, result, time.monotonic() - start)
     return result
 
 
-async def through_losses(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
+async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
     """Do the work of a stage; where a process that it cannot do without is gone, begin again from its last step on
     disk.
 

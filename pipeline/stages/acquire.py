@@ -21,13 +21,16 @@ _WAVE = 32
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
-    found = corpus.read(config.corpus, config.on_bad_record, config.max_document_chars)
-    teacher = make_teacher(context.config.teacher)
+    domain = context.domain
+    sources = [domain.resolve(name) for name in config.corpus]
+    found = corpus.read(sources, config.on_bad_record, config.max_document_chars)
+    teacher = make_teacher(context.config.teacher, domain)
     done = len(context.run.steps("acquire"))
 
     async def ask(numbered: tuple[int, extraction.Document]) -> str:
         number, document = numbered
-        return await teacher.complete(extraction.acquisition_messages(document), seed=context.seed("acquire", number))
+        messages = extraction.acquisition_messages(document, domain.prompts.extraction(document.kind))
+        return await teacher.complete(messages, seed=context.seed("acquire", number))
 
     with context.progress.stage("acquire", len(found.documents), "document", done) as progress:
         for start in range(done, len(found.documents), _WAVE):
@@ -63,4 +66,5 @@ async def run(context: Context) -> dict[str, Any]:
         "duplicates": len(candidates) - low - len(kept),
         "kept": len(kept),
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
+        "unnamed_categories": sorted({s.category for s in kept} - set(domain.categories)),
     }

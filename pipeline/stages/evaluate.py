@@ -12,7 +12,6 @@ from typing import Any
 
 from actors.calls import answer
 from actors.execution import Executor
-from pipeline.domains import mini
 from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import problems
@@ -26,10 +25,10 @@ _CHUNK = 40
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.evaluate
     models = {
-        "before": mini.resolve(context.config.solve.base.path),
+        "before": context.domain.resolve(context.config.solve.base.path),
         "after": Path(context.result_of("solve")["checkpoint"]),
     }
-    rows = problems.read(mini.resolve(config.benchmark), config.problems)
+    rows = problems.read(context.domain.resolve(config.benchmark), config.problems)
     done = len(context.run.steps("evaluate"))
     async with watchdog("evaluate", context.config.watchdog_s) as dog:
         for number, (name, model) in enumerate(models.items(), start=1):

@@ -2,10 +2,10 @@
 
     curriculum ──tasks──► Stream ──judged──► step NNNNNN on disk ──release──► trainer ──version──► proposer replicas
         ▲                                        │                              (Ray Train)                  │
-        └────────── success rates ◄──────────────┘            `Follower` waits for each version and has it pulled ┘
+        └────────── success rates ◄──────────────┘            `WeightSync` waits for each version and has it pulled ┘
 
 The driver's loop begins one step after another, each as soon as the replicas serve a version that is at most
-`max_staleness` behind it; plays the step's groups, writes the step, releases it to the trainer. `Follower` waits for
+`max_staleness` behind it; plays the step's groups, writes the step, releases it to the trainer. `WeightSync` waits for
 the trainer's steps and tells the replicas to pull. With `max_staleness` 0 the two alternate. With n they overlap, and
 up to n + 1 steps are under way: a slot in the proposer pool that a step no longer fills, while its last episodes are
 played, judged and probed, is filled by a group of the next. A step is written when it has been played and the one
@@ -30,8 +30,8 @@ from pipeline.flow.context import Context
 from pipeline.flow.stream import Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.flow.training import beside, spec_for, start
-from pipeline.flow.weight_sync import Follower
-from pipeline.pools.loaders import StepFeed
+from pipeline.flow.weight_sync import WeightSync
+from pipeline.pools.loaders import StepLoader
 from pipeline.records import Episode, Failure, Probe, Task, Verdict
 from pipeline.scoring import rewards
 from pipeline.scoring.judged import Judged
@@ -57,10 +57,10 @@ async def run(context: Context) -> dict[str, Any]:
     done = context.run.steps("mgpo")
     before = accounts.check(context.run, "mgpo")
     context.metrics.log("mgpo-ledger", len(done), before)
-    feed = cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
+    loader = cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
     spec = spec_for(context, "mgpo", base)
     pool = None if spec.transport == "object_store" else await cluster.proposer(base)
-    trainer = start(cluster, spec, feed, cluster.weights("proposer"), pool)
+    trainer = start(cluster, spec, loader, cluster.weights("proposer"), pool)
 
     async def produce() -> None:
         proposer, committee, prober = await asyncio.gather(
@@ -72,29 +72,29 @@ async def run(context: Context) -> dict[str, Any]:
         with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
             async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
                 dog.queues = stream.queues
-                follower = Follower(context, "mgpo", feed, proposer, dog)
+                sync = WeightSync(context, "mgpo", loader, proposer, dog)
                 producer = Producer(context, stream, dog)
 
                 async def released(step: int, before: asyncio.Task[None] | None) -> None:
                     """Play a step; once the one before is released, write and release it."""
                     facts = await producer.step(step, before)
                     folder = str(context.run.path("steps", "mgpo", f"{step:06d}"))
-                    await answer(feed.release.remote(step, folder), "step feed", 60)
+                    await answer(loader.release.remote(step, folder), "step loader", 60)
                     progress.advance(
                         1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
                     )
 
                 async with asyncio.TaskGroup() as group:
-                    following = group.create_task(follower.follow(config.mgpo.steps))
+                    following = group.create_task(sync.follow(config.mgpo.steps))
                     last: asyncio.Task[None] | None = None
                     for step in range(len(done) + 1, config.mgpo.steps + 1):
                         dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
-                        await follower.reached(step - 1 - config.mgpo.max_staleness)
+                        await sync.reached(step - 1 - config.mgpo.max_staleness)
                         dog.beat(f"episodes of step {step}")
                         last = group.create_task(released(step, last))
                     if last is not None:
                         await last
-                    await answer(feed.finish.remote(), "step feed", 60)
+                    await answer(loader.finish.remote(), "step loader", 60)
                     await following
 
     summary = await beside(trainer, produce(), config.trainer.step_timeout_s)
@@ -141,7 +141,7 @@ class Producer:
         ledger.begin(step)
         stream = self._stream.of(ledger)
         # As many with the judges as with the proposer: it is not kept waiting for them, and still they hold it back.
-        at_once = 2 * c.proposer_pool.max_ongoing * c.proposer_pool.max_replicas
+        at_once = 2 * c.proposer.pool.max_ongoing * c.proposer.pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(stream, task, prober), tasks, at_once)
         rollout_s = time.monotonic() - began
         if before is not None:
@@ -158,7 +158,7 @@ class Producer:
         }
         facts |= {f"depth/{pool}": s / rollout_s for pool, s in stream.waited_s.items()}
         facts |= staleness(judged, step)
-        facts |= await stream.spot_check(judged, self._context.seed("mgpo", step, "spot"))
+        facts |= await stream.spot_check(judged, self._context.domain, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / (self._played_at - since)
         self._learn(judged, copied)
         trained = [key for key, _, _ in rows]

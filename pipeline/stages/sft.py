@@ -11,12 +11,11 @@ import json
 from typing import Any
 
 from actors.calls import answer
-from pipeline.domains import mini
 from pipeline.flow.context import Context
 from pipeline.flow.stream import Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.flow.training import spec_for, train_with_progress
-from pipeline.pools.loaders import DatasetFeed
+from pipeline.pools.loaders import DatasetLoader
 from pipeline.records import Episode, Failure, Verdict
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
@@ -45,10 +44,10 @@ async def run(context: Context) -> dict[str, Any]:
 
     sft = context.config.sft
     files = [str(s / "rollouts.parquet") for s in steps]
-    feed = context.cluster.actor(DatasetFeed, files, sft.batch, sft.epochs, context.seed("sft"))
-    total = await answer(feed.steps.remote(), "dataset feed", 60)
-    spec = spec_for(context, "sft", mini.resolve(context.config.proposer.path), total)
-    summary = await train_with_progress(context, "sft", spec, feed, total)
+    loader = context.cluster.actor(DatasetLoader, files, sft.batch, sft.epochs, context.seed("sft"))
+    total = await answer(loader.steps.remote(), "dataset loader", 60)
+    spec = spec_for(context, "sft", context.domain.resolve(context.config.proposer.path), total)
+    summary = await train_with_progress(context, "sft", spec, loader, total)
     losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
     return {
         "trajectories": len(episodes),

@@ -18,11 +18,10 @@ from typing import Any
 
 from actors.calls import answer
 from actors.execution import Executor
-from pipeline.domains import mini
 from pipeline.flow.context import Context
 from pipeline.flow.training import beside, spec_for, start
-from pipeline.flow.weight_sync import Follower
-from pipeline.pools.loaders import StepFeed
+from pipeline.flow.weight_sync import WeightSync
+from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Lost, Problem
 from pipeline.scoring.evaluation import judge
 from pipeline.scoring.problems import of_row, read
@@ -44,30 +43,30 @@ async def run(context: Context) -> dict[str, Any]:
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     ledger = Ledger(context.run, "solve")
-    feed = context.cluster.actor(StepFeed, [str(folder) for folder in done], config.trainer.step_timeout_s)
-    base = mini.resolve(config.solve.base.path)
+    loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
+    base = context.domain.resolve(config.solve.base.path)
     spec = spec_for(context, "solve", base)
     await context.cluster.stop("proposer")
     pool = None if spec.transport == "object_store" else await context.cluster.student()
-    trainer = start(context.cluster, spec, feed, context.cluster.weights("student"), pool)
+    trainer = start(context.cluster, spec, loader, context.cluster.weights("student"), pool)
 
     async def produce() -> None:
         student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
         executor = Executor(sandbox.run_batch.remote)
         with context.progress.stage("solve", config.solve.steps, "step", len(done)) as progress:
             async with watchdog("solve", config.watchdog_s) as dog:
-                follower = Follower(context, "solve", feed, student, dog)
+                sync = WeightSync(context, "solve", loader, student, dog)
                 async with asyncio.TaskGroup() as group:
-                    following = group.create_task(follower.follow(config.solve.steps))
+                    following = group.create_task(sync.follow(config.solve.steps))
                     for step in range(len(done) + 1, config.solve.steps + 1):
                         dog.beat(f"the trainer's step {step - 1}")
-                        await follower.reached(step - 1)
+                        await sync.reached(step - 1)
                         dog.beat(f"answers of step {step}")
                         facts = await _step(context, student, executor, problems, ledger, step, dog)
                         folder = context.run.path("steps", "solve", f"{step:06d}")
-                        await answer(feed.release.remote(step, str(folder)), "step feed", 60)
+                        await answer(loader.release.remote(step, str(folder)), "step loader", 60)
                         progress.advance(1, accuracy=facts["reward"])
-                    await answer(feed.finish.remote(), "step feed", 60)
+                    await answer(loader.finish.remote(), "step loader", 60)
                     await following
 
     summary = await beside(trainer, produce(), config.trainer.step_timeout_s)
@@ -120,7 +119,7 @@ async def _step(
                 group, problem.question, solve.group_size, solve.sampling, context.seed(group), attempt
             )
             try:
-                completions: list[Any] = await answer(response, "student", context.config.prober.timeout_s)
+                completions: list[Any] = await answer(response, "student", solve.timeout_s)
             except Failure as e:
                 why = e
                 for key in keys:

@@ -83,7 +83,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 await stream.clear()
                 before = len(seen)
                 facts = summarize(judged, copies(judged, seen))
-                facts |= await stream.spot_check(judged, context.seed("synthesize", wave, "spot"))
+                facts |= await stream.spot_check(judged, context.domain, context.seed("synthesize", wave, "spot"))
                 with context.run.new_step("synthesize", wave) as folder:
                     write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
                     write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)

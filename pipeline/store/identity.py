@@ -15,7 +15,7 @@ from pipeline.config import Config, loading
 from pipeline.records import Failure
 
 _PLACEMENT = {
-    *("ray", "pool", "proposer_pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
+    *("ray", "pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
     *("on_stall", "max_stage_restarts", "mirror"),
 }

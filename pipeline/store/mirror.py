@@ -12,8 +12,8 @@ same command first brings everything that the last manifest names, and goes on f
 name has not happened, attempts included. That suits a spot instance: the disk is fast and goes, the bucket stays.
 
 Consumes snapshots; produces manifests. Nothing waits for it but `close`, so slow storage slows no step: one snapshot is
-under way, the next is taken when it is done, hence what a dead machine loses is at most what it did during two of
-them. Each call of the storage has a deadline (`Place`); whoever works asks `check`, which raises what the thread ran
+under way, the next is taken when it is done, hence what a dead machine loses is at most what it did during two of them.
+Each call of the storage has a deadline (`RemoteStore`); whoever works asks `check`, which raises what the thread ran
 into, and loses nothing: the run directory is whole without its mirror. A manifest has about 180 bytes a file. On S3,
 `allow_delayed_open=true` among the URI's parameters sends a small file in one request, not three.
 
@@ -49,7 +49,7 @@ from typing import Any, BinaryIO
 from pipeline.records import Failure
 from pipeline.store import snapshot
 from pipeline.store.files import replace
-from pipeline.store.remote import Place
+from pipeline.store.remote import RemoteStore
 from pipeline.store.snapshot import MIRRORED, Found, Moving
 
 BEAT_S = 5.0
@@ -88,7 +88,7 @@ NOTHING = Manifest(0, "", 0.0, "", "")
 class Mirror:
     """Of one run directory, for the process that holds it: `begin`, `start`, work, `close`."""
 
-    def __init__(self, root: Path, place: Place, beat_s: float = BEAT_S, poll_s: float = POLL_S):
+    def __init__(self, root: Path, place: RemoteStore, beat_s: float = BEAT_S, poll_s: float = POLL_S):
         self._root, self._place = root, place
         self._beat_s, self._poll_s = beat_s, poll_s
         self._session = uuid.uuid4().hex[:12]
@@ -321,7 +321,7 @@ class Mirror:
 # ---------------------------------------------------------------- reading
 
 
-def manifests(place: Place) -> tuple[Manifest, Manifest]:
+def manifests(place: RemoteStore) -> tuple[Manifest, Manifest]:
     """The last manifest and the one before; number 0 where there is none. Raises Failure where both are damaged."""
     contents = [place.read(_MANIFEST.format(i)) for i in (0, 1)]
     found = [Manifest(**(body | {"files": _entries(body)})) for c in contents if (body := _unseal(c))]
@@ -331,7 +331,7 @@ def manifests(place: Place) -> tuple[Manifest, Manifest]:
     return found[0], found[1]
 
 
-def bring(place: Place, manifest: Manifest, root: Path, wanted: Callable[[str], bool]) -> None:
+def bring(place: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[str], bool]) -> None:
     """Write the wanted files of a manifest below `root`. Those that are there already are left.
 
     Raises Failure where an object is missing or not what the manifest says.
@@ -356,7 +356,7 @@ def bring(place: Place, manifest: Manifest, root: Path, wanted: Callable[[str], 
 
 def copy_for_accounts(uri: str, root: Path) -> None:
     """What `accounts` reads of a run, from its mirror; takes nothing and writes nothing there."""
-    place = Place(uri)
+    place = RemoteStore(uri)
     last, _ = manifests(place)
     if not last.number:
         raise Failure(f"mirror {uri}: holds no manifest; expected the mirror of a run")
@@ -371,7 +371,7 @@ def _say(text: str) -> None:
     print(f"mirror · {text}", file=sys.stderr, flush=True)
 
 
-def _damaged(place: Place, manifest: Manifest, path: str, what: str) -> Failure:
+def _damaged(place: RemoteStore, manifest: Manifest, path: str, what: str) -> Failure:
     size, checksum, name = manifest.files[path]
     return Failure(
         f"mirror {place.uri}: {name} {what}; manifest {manifest.number} says {size} bytes, SHA-256 {checksum[:12]}…"
@@ -401,7 +401,7 @@ def _unseal(content: bytes | None) -> dict[str, Any] | None:
 
 
 def _digest(file: BinaryIO, size: int) -> tuple[int, str]:
-    """Of the first `size` bytes, as `Place.send` counts them."""
+    """Of the first `size` bytes, as `RemoteStore.send` counts them."""
     digest, left = hashlib.sha256(), size
     while left and (chunk := file.read(min(left, 1 << 20))):
         digest.update(chunk)

@@ -40,7 +40,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         ) from None
 
 
-class Place:
+class RemoteStore:
     """`name` below is a path in the folder, with slashes. Used by several threads at once."""
 
     def __init__(self, uri: str, patience_s: float = PATIENCE_S):

@@ -126,9 +126,9 @@ class RunDir:
 
     def _adopt_mirrored(self, config: Config, uri: str) -> None:
         from pipeline.store.mirror import Mirror  # brings pyarrow.fs, which no other run needs
-        from pipeline.store.remote import Place
+        from pipeline.store.remote import RemoteStore
 
-        self._mirror = Mirror(self.root, Place(uri))
+        self._mirror = Mirror(self.root, RemoteStore(uri))
         where = f"mirror {uri}"
         self._mirror.begin(
             lambda content: refuse_another(config_in(f"{where}: config.yaml", content), config, where, "mirror")

@@ -16,6 +16,7 @@ from pipeline import config
 from pipeline.records import Problem
 from tests.actors.endpoint import drips, endpoint, says
 from tests.actors.pools import Boxes, handle, sandbox
+from tests.mini import MINI, changed
 
 
 def fenced(program):
@@ -67,12 +68,13 @@ def judge(pool, problem, programs, literal, replies):
     async def main():
         async with AsyncExitStack() as stack:
             urls = [(await stack.enter_async_context(endpoint(b))).url for b in (programs, literal, replies)]
-            section = config.Committee(
+            section = changed(
+                MINI.committee,
                 verifiers=(
-                    config.ProgramVerifier(base_url=urls[0], timeout_s=20),
-                    config.ProgramVerifier(base_url=urls[1], timeout_s=20, style="sympy"),
-                    config.ModelVerifier(base_url=urls[2], timeout_s=20),
-                )
+                    config.ProgramVerifierConfig(base_url=urls[0], timeout_s=20),
+                    config.ProgramVerifierConfig(base_url=urls[1], timeout_s=20, style="sympy"),
+                    config.ModelVerifierConfig(base_url=urls[2], timeout_s=20),
+                ),
             )
             return await Committee(section, pool).judge(problem, None, ())
 
@@ -124,8 +126,10 @@ def test_programs_that_break_off_or_disagree_with_each_other_are_no_vote(pool):
 def test_a_hung_endpoint_costs_its_vote_and_not_the_problem(pool):
     async def main():
         async with endpoint(says(fenced(GOOD))) as good, endpoint(drips) as bad:
-            sections = [config.ProgramVerifier(base_url=u, timeout_s=t) for u, t in ((good.url, 20), (bad.url, 1))]
-            committee = config.Committee(verifiers=(sections[0], sections[0], sections[1]))
+            sections = [
+                config.ProgramVerifierConfig(base_url=u, timeout_s=t) for u, t in ((good.url, 20), (bad.url, 1))
+            ]
+            committee = changed(MINI.committee, verifiers=(sections[0], sections[0], sections[1]))
             return await Committee(committee, pool).judge(called(), None, ())
 
     verdict = asyncio.run(main())
@@ -133,7 +137,7 @@ def test_a_hung_endpoint_costs_its_vote_and_not_the_problem(pool):
 
 
 def test_the_committee_of_the_controlled_language_takes_no_programs(pool):
-    verdict = asyncio.run(Committee(config.Committee(), pool, handle(Boxes("51"), "answers")).judge(called(), None, ()))
+    verdict = asyncio.run(Committee(MINI.committee, pool, handle(Boxes("51"), "answers")).judge(called(), None, ()))
     assert verdict.decision == "rejected" and verdict.flags == ("ambiguous",)
 
 
@@ -144,7 +148,7 @@ def test_the_prober_runs_the_tests_of_either_kind(pool):
 
     def probe(problem, *texts):
         solvers = {"p": handle(Programs(*texts), "answers")}
-        prober = Prober(config.Prober(n=8, k=4, timeout_s=60), solvers, pool)
+        prober = Prober(changed(MINI.prober, n=8, k=4, timeout_s=60), solvers, pool)
         return asyncio.run(prober.probe(problem, "p", 1))
 
     found = probe(called(), fenced(GOOD), fenced(NOT_DISTINCT), fenced(BROKEN), "no code", fenced(SLOW), r"\boxed{2}")

@@ -13,9 +13,10 @@ from pipeline import config
 from pipeline.records import Episode, Failure, Outcome, Problem, Task, ToolResult, Turn, Vote
 from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
+from tests.mini import MINI, changed
 
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
-COMMITTEE = config.Committee()
+COMMITTEE = MINI.committee
 
 
 def vote(valid, answer="51", flags=()):
@@ -72,9 +73,11 @@ def test_any_disqualifying_flag_rejects_whatever_the_votes(flag):
 
 
 def test_a_flag_that_is_not_disqualifying_is_recorded_only():
-    section = config.Committee(disqualifying=("unsolvable",))
+    section = changed(MINI.committee, disqualifying=("unsolvable",))
     verdict = decide(
-        Fake("a", YES), Fake("b", vote(True, flags=("trivial",))), section=config.Committee.model_validate(section)
+        Fake("a", YES),
+        Fake("b", vote(True, flags=("trivial",))),
+        section=config.CommitteeConfig.model_validate(section),
     )
     assert verdict.accepted and verdict.flags == ("trivial",)
 
@@ -105,7 +108,7 @@ def test_a_committee_of_models_asks_the_dissenter_once_more(second, decision):
 
 
 def test_without_the_audit_differing_answers_reject():
-    section = config.Committee(audit=False)
+    section = changed(MINI.committee, audit=False)
     verdict = decide(Fake("a", YES), Fake("b", YES), Fake("m", NO, derived=False), section=section)
     assert verdict.decision == "rejected"
 
@@ -118,8 +121,11 @@ def test_below_quorum_is_undecided_even_if_every_vote_cast_is_valid():
 def test_the_quorum_counts_votes_cast_not_verifiers():
     silent = Fake("m", abstain("model_error"), derived=False)
     assert decide(Fake("a", YES), silent, silent).decision == "undecided"
-    assert decide(Fake("a", YES), Fake("b", YES), silent, section=config.Committee(quorum=3)).decision == "undecided"
-    assert decide(Fake("a", YES), Fake("b", YES), silent, section=config.Committee(quorum=2)).accepted
+    assert (
+        decide(Fake("a", YES), Fake("b", YES), silent, section=changed(MINI.committee, quorum=3)).decision
+        == "undecided"
+    )
+    assert decide(Fake("a", YES), Fake("b", YES), silent, section=changed(MINI.committee, quorum=2)).accepted
 
 
 def test_a_vote_that_failed_and_could_still_decide_leaves_it_undecided():
@@ -294,7 +300,7 @@ def test_a_dead_sandbox_leaves_problems_undecided():
     ],
 )
 def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
-    section = config.ModelVerifier(samples=5, majority=0.6)
+    section = config.ModelVerifierConfig(samples=5, majority=0.6)
     verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), handle(Boxes(*answers), "answers"))
     found = asyncio.run(verifier.vote(PROBLEM, "", (), 0))
     assert found.valid is valid
@@ -303,7 +309,9 @@ def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
 
 def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
     boxes = Boxes("51")
-    verifier = ModelVerifier("m", config.ModelVerifier(), Executor(pool.run_batch.remote), handle(boxes, "answers"))
+    verifier = ModelVerifier(
+        "m", config.ModelVerifierConfig(), Executor(pool.run_batch.remote), handle(boxes, "answers")
+    )
     asyncio.run(verifier.vote(PROBLEM, "", (), 0))
     asyncio.run(verifier.vote(PROBLEM, "", (), 1))
     (first, n1, seed1), (second, n2, seed2) = boxes.asked
@@ -312,4 +320,4 @@ def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
 
 def test_a_model_verifier_without_a_model_is_refused():
     with pytest.raises(Failure, match="neither base_url nor a solver pool"):
-        ModelVerifier("m", config.ModelVerifier(), Executor(lambda r: None), None)
+        ModelVerifier("m", config.ModelVerifierConfig(), Executor(lambda r: None), None)

@@ -19,12 +19,13 @@ from actors.engine import PolicyEngine, checkpoint_tensors
 from pipeline import config
 from pipeline.records import Failure
 from tests.actors.tiny_model import make_model, wire
+from tests.mini import MINI, changed
 
-GREEDY = config.Sampling(temperature=0, max_tokens=24)
+GREEDY = config.SamplingConfig(temperature=0, max_tokens=24)
 MEAN, CLOSE = 0.05, 1.0
 """Nats. The CPU engine's arithmetic differs from transformers' by 0.012 a token in the mean, and by 0.2 to 0.3 at the
 worst of 5,000 tokens (measured); models of two seeds differ by 5.4 in the mean."""
-ENGINE = config.Engine(max_model_len=512, dtype="float32", kv_cache_gb=0.25)
+ENGINE = changed(MINI.proposer.engine, max_model_len=512, dtype="float32", kv_cache_gb=0.25)
 
 NEAR_TIE = 0.5
 """Nats below the best token at which float32 and the engine may still disagree on which is best."""
@@ -93,7 +94,8 @@ def test_logprobs_and_greedy_choices_agree_with_transformers(running):
     async def sample():
         engine = running.engine
         many = [
-            engine.generate(p, config.Sampling(max_tokens=40), seed=i, n=2) for i, p in enumerate(prompts(engine, 6))
+            engine.generate(p, config.SamplingConfig(max_tokens=40), seed=i, n=2)
+            for i, p in enumerate(prompts(engine, 6))
         ]
         best = [engine.generate(p, GREEDY, seed=0) for p in prompts(engine, 3)]
         return await asyncio.gather(*many), await asyncio.gather(*best)
@@ -113,7 +115,9 @@ def test_logprobs_and_greedy_choices_agree_with_transformers(running):
 
 def test_a_seed_gives_the_same_sample_again(running):
     async def sample(seed):
-        (s,) = await running.engine.generate(prompts(running.engine, 1)[0], config.Sampling(max_tokens=20), seed=seed)
+        (s,) = await running.engine.generate(
+            prompts(running.engine, 1)[0], config.SamplingConfig(max_tokens=20), seed=seed
+        )
         return s.token_ids
 
     assert running.run(sample(5)) == running.run(sample(5)) != running.run(sample(6))
@@ -121,7 +125,7 @@ def test_a_seed_gives_the_same_sample_again(running):
 
 def test_a_prompt_that_leaves_no_room_is_refused_and_a_deadline_is_kept(running):
     async def ask(n, **options):
-        return await running.engine.generate([65] * n, config.Sampling(max_tokens=500), seed=0, **options)
+        return await running.engine.generate([65] * n, config.SamplingConfig(max_tokens=500), seed=0, **options)
 
     with pytest.raises(Failure, match="prompt of 512 tokens; expected fewer than 512") as caught:
         running.run(ask(512))
@@ -139,7 +143,7 @@ def test_more_prompt_tokens_at_once_than_a_step_takes(running):
 
     async def ask():
         engine = running.engine
-        jobs = [engine.generate([65 + i] * 400, config.Sampling(max_tokens=3), seed=i) for i in range(40)]
+        jobs = [engine.generate([65 + i] * 400, config.SamplingConfig(max_tokens=3), seed=i) for i in range(40)]
         return [s for (s,) in await asyncio.gather(*jobs)]
 
     samples = running.run(ask())
@@ -176,7 +180,7 @@ def test_weights_change_under_running_requests(running, tmp_path):
     async def update():
         asked = prompts(engine, 24)
         seen = [await engine.generate(p, GREEDY, seed=0) for p in asked[:2]]
-        free = config.Sampling(max_tokens=450)
+        free = config.SamplingConfig(max_tokens=450)
         tasks = [asyncio.create_task(engine.generate(p, free, seed=i)) for i, p in enumerate(asked)]
         for i, task in enumerate(tasks):
             task.add_done_callback(lambda _, i=i: ended.setdefault(i, time.time()))
@@ -250,7 +254,9 @@ def test_an_update_that_fails_half_way_ends_requests_and_health(running):
     engine = running.engine
 
     async def fail():
-        task = asyncio.create_task(engine.generate(prompts(engine, 1)[0], config.Sampling(max_tokens=450), seed=11))
+        task = asyncio.create_task(
+            engine.generate(prompts(engine, 1)[0], config.SamplingConfig(max_tokens=450), seed=11)
+        )
         while engine.stats()["running"] < 1:
             await asyncio.sleep(0.01)
         await engine.start_update()

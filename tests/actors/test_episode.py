@@ -17,9 +17,12 @@ from actors.policies import Sample, TextPolicy
 from pipeline.config import EpisodeLimits
 from pipeline.records import ACTIONS, STAGES, Episode, Failure, Rollout, Skill, Task, ToolResult
 from tests.actors.tiny_model import make_tokenizer
+from tests.mini import MINI, changed
 
 CHAT = ChatFormat(make_tokenizer(Path(tempfile.mkdtemp(prefix="episode-"))))
-ROOMY = EpisodeLimits(max_turns=10, max_tokens=5000, max_turn_tokens=1000, max_tool_calls=5, max_tool_chars=300)
+ROOMY = changed(
+    MINI.episode.limits, max_turns=10, max_tokens=5000, max_turn_tokens=1000, max_tool_calls=5, max_tool_chars=300
+)
 
 
 def skill(name: str) -> Skill:
@@ -395,7 +398,9 @@ TURNS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(TURNS, st.integers(100, 900), st.integers(1, 120), st.integers(1, 10), st.lists(st.booleans(), min_size=12))
 def test_invariants_hold_for_any_agent_under_any_limits(turns, tokens, turn_tokens, max_turns, fails):
-    limits = EpisodeLimits(max_turns=max_turns, max_tokens=tokens, max_turn_tokens=turn_tokens, max_tool_calls=2)
+    limits = changed(
+        MINI.episode.limits, max_turns=max_turns, max_tokens=tokens, max_turn_tokens=turn_tokens, max_tool_calls=2
+    )
     tools = Tools(*(error("Error: x") if f else ok("1") for f in fails))
     episode, rollout, _ = play(turns, tools, limits)  # `play` checks the record's invariants
     assert (episode.outcome.kind == "ok") == (episode.submitted is not None)

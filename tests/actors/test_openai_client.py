@@ -17,6 +17,7 @@ from pipeline import config
 from pipeline.records import Failure, Problem, Vote
 from sandbox.api import Result
 from tests.actors.endpoint import chat, drips, endpoint, floods, is_silent, response, says, sends
+from tests.mini import MINI
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 BUSY = response(b"busy", "429 Too Many Requests")
@@ -134,7 +135,7 @@ def verify(behaviour, problem=PROBLEM, trace="the work", **section):
     async def main():
         async with endpoint(behaviour) as requests:
             settings = {"base_url": requests.url, "model": "m", "samples": 3, "timeout_s": 4} | section
-            verifier = ModelVerifier("m", config.ModelVerifier(**settings), Executor(no_sandbox), None)
+            verifier = ModelVerifier("m", config.ModelVerifierConfig(**settings), Executor(no_sandbox), None)
             return await verifier.vote(problem, trace, (), 0), requests
 
     return asyncio.run(main())
@@ -205,7 +206,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("kind", [config.ModelVerifier, config.ProgramVerifier])
+@pytest.mark.parametrize("kind", [config.ModelVerifierConfig, config.ProgramVerifierConfig])
 @pytest.mark.parametrize("behaviour, cause", BAD.values(), ids=BAD)
 def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour, cause, kind):
     class Sure:
@@ -221,7 +222,7 @@ def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour, cause, kind):
         async with endpoint(behaviour) as requests:
             section = kind(base_url=requests.url, samples=2, timeout_s=1 if cause == "infra_error" else 20)
             bad = make(section, 2, Executor(no_sandbox), None)
-            return await Committee.of(config.Committee(), [Sure("a"), Sure("b"), bad]).judge(PROBLEM, None, ())
+            return await Committee.of(MINI.committee, [Sure("a"), Sure("b"), bad]).judge(PROBLEM, None, ())
 
     verdict = asyncio.run(asyncio.wait_for(main(), 60))
     assert verdict.accepted and verdict.votes[2].valid is None
@@ -244,7 +245,7 @@ def test_the_statement_stands_between_markers_it_cannot_know():
 def test_the_trace_is_shown_only_if_asked_for(shown):
     async def main():
         async with endpoint(says(reply())) as requests:
-            section = config.ModelVerifier(base_url=requests.url, samples=1, trace=shown)
+            section = config.ModelVerifierConfig(base_url=requests.url, samples=1, trace=shown)
             await ModelVerifier("m", section, Executor(no_sandbox), None).vote(PROBLEM, "the work", (), 0)
             return requests
 

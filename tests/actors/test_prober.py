@@ -6,13 +6,13 @@ import pytest
 
 from actors.passk import pass_at_k
 from actors.prober import Prober
-from pipeline import config
 from pipeline.records import Failure, Problem
 from sandbox.api import Result
 from tests.actors.pools import Boxes, handle
+from tests.mini import MINI, changed
 
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
-CONFIG = config.Prober(n=8, k=4, timeout_s=0.5)
+CONFIG = changed(MINI.prober, n=8, k=4, timeout_s=0.5)
 
 
 class Sandbox:

@@ -32,7 +32,7 @@ def pool():
 def verify(pool, behaviour, **section):
     async def main():
         async with endpoint(behaviour) as requests:
-            settings = config.ProgramVerifier(base_url=requests.url, **{"timeout_s": 20} | section)
+            settings = config.ProgramVerifierConfig(base_url=requests.url, **{"timeout_s": 20} | section)
             verifier = ProgramVerifier("p", settings, Executor(pool.run_batch.remote))
             return await verifier.vote(PROBLEM, "notes of the agent: 8", (), 0), requests
 

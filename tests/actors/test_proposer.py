@@ -23,11 +23,12 @@ from pipeline import config
 from pipeline.records import Failure, Rollout, Skill, Task
 from tests.actors.test_engine import assert_close, logprobs
 from tests.actors.tiny_model import make_model, wire
+from tests.mini import MINI, changed
 
 pytestmark = pytest.mark.engine
 
-ENGINE = config.Engine(max_model_len=1024, dtype="float32", kv_cache_gb=0.25)
-LIMITS = config.EpisodeLimits(max_turns=3, max_tokens=1000, max_turn_tokens=40, wall_s=60)
+ENGINE = changed(MINI.proposer.engine, max_model_len=1024, dtype="float32", kv_cache_gb=0.25)
+LIMITS = changed(MINI.episode.limits, max_turns=3, max_tokens=1000, max_turn_tokens=40, wall_s=60)
 
 
 def skill(name: str, script: str) -> Skill:
@@ -61,7 +62,7 @@ class World:
         self.publish(1)
         self.sandbox = self._deploy("sandbox", SandboxPool, slots=1, minimum="unsafe")
         common = {"model_dir": str(self.folder), "engine": ENGINE, "seed": 0, "weights": self.store, "sink": self.sink}
-        episode = config.Episode(limits=LIMITS, sampling=config.Sampling())
+        episode = config.EpisodeConfig(limits=LIMITS, sampling=config.SamplingConfig())
         serve.run_many(
             [
                 self._target(
@@ -131,10 +132,10 @@ def check_tokens(world: World, rollout: Rollout, version: int) -> None:
 
 
 def test_episodes_longer_than_the_engine_takes_are_refused_at_the_start():
-    limits = config.EpisodeLimits(max_tokens=2000)
+    limits = changed(MINI.episode.limits, max_tokens=2000)
     replica = Proposer.__new__(Proposer)
     with pytest.raises(Failure, match=r"max_tokens \(2000\) exceeds the proposer's engine.max_model_len \(1024\)"):
-        asyncio.run(replica.__init__("nowhere", ENGINE, config.Episode(limits=limits), 0, sandbox=None))
+        asyncio.run(replica.__init__("nowhere", ENGINE, config.EpisodeConfig(limits=limits), 0, sandbox=None))
 
 
 def test_a_replica_starts_with_the_newest_weights_and_ships_what_it_sampled(world):
@@ -167,7 +168,7 @@ def test_a_publication_is_pulled_before_the_next_episode_without_being_told(worl
 
 
 def test_the_solver_answers_and_its_samples_are_rollouts(world):
-    sampling = config.Sampling(max_tokens=30)
+    sampling = config.SamplingConfig(max_tokens=30)
     ask = {"question": "1+1?", "n": 3, "sampling": sampling, "seed": 5}
     texts = world.solver.answers.remote(**ask).result(timeout_s=60)
     samples = world.solver.sample.remote(group_id="q1", **ask).result(timeout_s=60)
@@ -203,7 +204,7 @@ def test_an_episode_in_the_real_sandbox(world):
 
     async def play():
         chat = ChatFormat(world.folder)
-        limits = config.EpisodeLimits(max_tokens=4000, max_turn_tokens=500)
+        limits = changed(MINI.episode.limits, max_tokens=4000, max_turn_tokens=500)
         tools = SandboxTools(world.sandbox)
         return await run_episode(task("s", 0), 1, TextPolicy(complete, chat), tools, chat, "", limits, time.monotonic)
 

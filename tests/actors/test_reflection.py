@@ -32,7 +32,7 @@ def credit(behaviour, *turns: Turn, weight: float = 0.2):
     async def main():
         async with endpoint(behaviour) as requests:
             judge = ReflectionJudge(
-                config.ReflectionJudge(base_url=requests.url, model="m", weight=weight, timeout_s=5)
+                config.ReflectionJudgeConfig(base_url=requests.url, model="m", weight=weight, timeout_s=5)
             )
             return await judge.credit(played), requests
 

@@ -13,6 +13,7 @@ from actors.replica import PolicyReplica
 from actors.solver import Solver
 from pipeline import config
 from pipeline.records import Failure
+from tests.mini import MINI, changed
 
 
 class Engine:
@@ -79,7 +80,7 @@ def ended(monkeypatch):
 
 def make(**engine: Any) -> tuple[PolicyReplica, Engine, Store]:
     store = Store()
-    replica = PolicyReplica("", config.Engine(weight_transport="nccl", **engine), 0, store, None)
+    replica = PolicyReplica("", changed(MINI.proposer.engine, weight_transport="nccl", **engine), 0, store, None)
     return replica, replica._engine, store  # type: ignore[return-value]
 
 
@@ -97,10 +98,10 @@ def play(scene: Any) -> None:
 def test_a_solver_whose_engine_died_leaves_and_one_that_was_asked_too_much_stays(ended, kind, leaves):
     async def scene():
         solver = Solver.__new__(Solver)
-        PolicyReplica.__init__(solver, "", config.Engine(), 0, None, None)
+        PolicyReplica.__init__(solver, "", MINI.proposer.engine, 0, None, None)
         solver._engine.failure = Failure("no more", kind)
         with pytest.raises(Failure, match="no more"):
-            await solver._complete([1], 1, config.Sampling(), 0)
+            await solver._complete([1], 1, config.SamplingConfig(), 0)
 
     play(scene)
     assert ended == [1] * leaves

@@ -12,9 +12,9 @@ from actors.calls import answer
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.sandbox_pool import SandboxPool
-from pipeline import config
 from pipeline.records import Failure, Problem
 from tests.actors.pools import Boxes
+from tests.mini import MINI
 
 pytestmark = pytest.mark.engine
 
@@ -40,8 +40,8 @@ def pools():
 
     sandbox = deploy("sandbox", SandboxPool, slots=1)
     solver = deploy("solver", Boxes, answers=("51", r"\sqrt{8}", None, "50"))
-    committee = deploy("committee", Committee, config=config.Committee(), sandbox=sandbox, solver=solver)
-    prober = deploy("prober", Prober, config=config.Prober(), solvers={"small": solver}, sandbox=sandbox)
+    committee = deploy("committee", Committee, config=MINI.committee, sandbox=sandbox, solver=solver)
+    prober = deploy("prober", Prober, config=MINI.prober, solvers={"small": solver}, sandbox=sandbox)
     yield committee, prober, deploy
     serve.shutdown()
     ray.shutdown()

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_overlap [--steps 8] [--rounds 3] [--json FILE]
     python -m tests.benchmarks.bench_overlap --real RUN [--steps 4] [--rounds 3] [--set trainer.threads=1] [--json FILE]
 
-Without `--real` it is a SIMULATION: the stage `mgpo` with its own stream, buffer, feed, follower and ledger, over an
+Without `--real` it is a SIMULATION: the stage `mgpo` with its own stream, buffer, loader, follower and ledger, over an
 engine, judges and a trainer that only sleep (tests/pipeline/paced.py). Their ratios are those that a peer measured on
 GPUs, time runs faster:
 
@@ -112,7 +112,7 @@ def main() -> None:
     if args.real:
         found = compare("this machine", real(args.steps, args.real, args.set), args.rounds)
     else:
-        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # the feed's batches
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # the loader's batches
         for name, ratio in RECORDED.items():
             found |= compare(f"simulated {name}", simulated(args.steps, ratio), args.rounds)
     for name, value in found.items():

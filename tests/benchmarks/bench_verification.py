@@ -24,16 +24,17 @@ from statistics import median
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.solver import Solver
+from actors.verifiers.base import call
 from actors.verifiers.mini import symbolic
 from actors.verifiers.mini.compiler import compile_program
 from actors.verifiers.mini.controlled import Reading, read
-from actors.verifiers.mini.derivation import call
 from pipeline import config
 from pipeline.domains import mini
 from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
 from pipeline.records import Problem
 from sandbox import Request
 from tests.actors.pools import Boxes, handle, sandbox
+from tests.mini import MINI
 
 AT_ONCE = 128
 """Requests in a bare batch, problems in a committee call."""
@@ -63,7 +64,7 @@ async def seconds(work: Callable[[], Awaitable[object]]) -> float:
 
 async def start_solver() -> Solver:
     """The bundled solver, as Serve would construct it."""
-    model = config.Prober().ladder[0]
+    model = MINI.prober.ladder[0]
     solver = Solver.__new__(Solver)
     await solver.__init__(str(mini.resolve(model.path)), model.engine, 0)  # type: ignore[misc]
     return solver
@@ -77,16 +78,16 @@ async def measure(count: int, rounds: int, with_engine: bool) -> dict[str, float
         requests = [r for problem, _ in cases for r in runs(problem)]
         instant = handle(Boxes("51", "7", None), "answers")
         engine = instant if solver is None else handle(solver, "answers")
-        section, probing, voting = config.Committee(), config.Prober(), config.ModelVerifier()
+        section, probing, voting = MINI.committee, MINI.prober, config.ModelVerifierConfig()
         committee = Committee(section, sandbox_handle, engine)
         prober, own_prober = (Prober(probing, {"p": s}, sandbox_handle) for s in (engine, instant))
-        vote_sampling = config.Sampling(temperature=voting.temperature, max_tokens=voting.max_tokens)
+        vote_sampling = config.SamplingConfig(temperature=voting.temperature, max_tokens=voting.max_tokens)
 
         async def bare() -> None:
             for i in range(0, len(requests), AT_ONCE):
                 await pool.run_batch(requests[i : i + AT_ONCE])
 
-        async def sampled(n: int, sampling: config.Sampling, seeds: Callable[[int, Problem], int]) -> None:
+        async def sampled(n: int, sampling: config.SamplingConfig, seeds: Callable[[int, Problem], int]) -> None:
             for start in range(0, count, AT_ONCE):
                 part = list(enumerate(cases))[start : start + AT_ONCE]
                 calls = (engine.answers.remote(p.question, n, sampling, seeds(i, p)) for i, (p, _) in part)

@@ -1,5 +1,5 @@
 """A cluster in which everything of MGPO is real but the models: `run` drives the stage itself with its stream, buffer,
-feed, follower, ledger and curriculum, over pools and a trainer that only take their time.
+loader, follower, ledger and curriculum, over pools and a trainer that only take their time.
 
 The engine stand-in decodes as vLLM does, many sequences at once, each a token a tick; a tick is longer the more run. An
 update holds all of them and lets them go on under the new version, as `pause_generation(mode="keep")` does.
@@ -156,15 +156,15 @@ class Paced:
 
     # The trainer.
 
-    async def _train(self, spec: Any, feed: Any, *_: Any) -> TrainSummary:
+    async def _train(self, spec: Any, loader: Any, *_: Any) -> TrainSummary:
         step = 0
-        while await feed.next_batch.remote(0, 1, step + 1) is not None:
+        while await loader.next_batch.remote(0, 1, step + 1) is not None:
             step, began = step + 1, time.time()
             await asyncio.sleep(self.pace.train_s)
             done_at = time.time()
             self.log.trained.append((began, done_at))
             await asyncio.sleep(self.pace.publish_s)
-            await feed.step_done.remote(step, {"loss": 0.0, "done_at": done_at})
+            await loader.step_done.remote(step, {"loss": 0.0, "done_at": done_at})
         return TrainSummary(checkpoint=spec.storage, step=step, metrics={})
 
 
@@ -179,7 +179,7 @@ def handle(target: Any) -> Any:
 
 
 def run(root: Path, config: Config, pace: Pace) -> tuple[RunDir, Log]:
-    """Play the stage `mgpo` in a new run directory; Ray must be up, for the feed puts its batches there."""
+    """Play the stage `mgpo` in a new run directory; Ray must be up, for the loader puts its batches there."""
     directory = RunDir.open(root, config)
     common = {"method": "a\n\nb", "difficulty": "d", "tool_hint": "t", "score": 0.9, "source": "s"}
     skills = [Skill(id=s.id, category=s.category, intent=s.id, **common) for s in SKILLS]

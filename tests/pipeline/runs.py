@@ -104,7 +104,7 @@ def step(run, stage, number, rng, size=12, hostile=""):
 def upto(root, last, hostile="", mgpo_steps=12):
     """A run in which every stage up to `last` is done ("nothing": none)."""
     rng = random.Random(7)
-    run = RunDir.open(root, Config())
+    run = RunDir.open(root, Config(domain="mini"))
     with Metrics(run) as log:
         for stage in ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate"):
             if last == "nothing":

@@ -139,7 +139,7 @@ def test_a_run_directory_of_another_config(capsys, tmp_path):
 
 
 def test_a_run_directory_in_use(capsys, tmp_path):
-    run = RunDir.open(tmp_path / "r", Config())
+    run = RunDir.open(tmp_path / "r", Config(domain="mini"))
     line = refused(capsys, "acquire", "--run-dir", "r")
     assert f"in use by process {os.getpid()}" in line
     run.close()
@@ -154,7 +154,7 @@ def test_a_run_directory_that_cannot_be(capsys, tmp_path):
 
 def test_a_run_directory_in_object_storage():
     with pytest.raises(Failure, match="expected a local path"):
-        RunDir.open(Path("s3://bucket/r"), Config())
+        RunDir.open(Path("s3://bucket/r"), Config(domain="mini"))
 
 
 def test_a_stage_whose_input_is_not_there_names_the_command_that_makes_it(capsys):
@@ -223,7 +223,7 @@ def test_evaluate_tells_what_its_help_lists(capsys, tmp_path):
 
 
 def test_the_config_can_be_told_and_read_back(capsys, tmp_path):
-    assert told(capsys, "config", "show", "--set", "seed=4") == Config(seed=4).model_dump(mode="json")
+    assert told(capsys, "config", "show", "--set", "seed=4") == Config(domain="mini", seed=4).model_dump(mode="json")
     (tmp_path / "c.yaml").write_text(propose(capsys, "config", "show", "--set", "seed=4")[1])
     assert list(told(capsys, "config", "validate", "--config", "c.yaml")) == list(VALID_KEYS)
     assert told(capsys, "config", "show", "--config", "c.yaml")["seed"] == 4

@@ -21,8 +21,10 @@ from pipeline import stages
 from pipeline.config.loading import load
 from pipeline.flow import stream
 from pipeline.flow.context import Context
-from pipeline.pools.cluster import _ENVIRONMENT, Cluster
-from pipeline.pools.liveness import Watched
+from pipeline.pools.cluster import Cluster
+from pipeline.pools.liveness import Liveness
+from pipeline.pools.ray_process import ENVIRONMENT
+from pipeline.pools.serving import Serving
 from pipeline.records import Failure, Lost, Stalled
 from pipeline.store.rundir import RunDir
 from pipeline.watch.watchdog import watchdog
@@ -51,7 +53,7 @@ class Ray:
         self.restarts += 1
         self.whole.append(whole)
 
-    def end_feeds(self):
+    def end_loaders(self):
         self.feeds_ended = True
 
 
@@ -149,7 +151,8 @@ class Actor:
 
 def guarded(actors, work):
     cluster = Cluster(load(None))
-    cluster._watched = {name: Watched(actor, lasting=True) for name, actor in actors.items()}
+    cluster.actors._all = list(actors.values())
+    cluster.actors._liveness = {name: Liveness(actor, lasting=True) for name, actor in actors.items()}
     return asyncio.run(asyncio.wait_for(cluster.guarded(work), 30))
 
 
@@ -164,29 +167,28 @@ def test_an_actor_that_dies_ends_the_work_at_once_and_is_named(how):
         finally:
             ended.append(True)
 
-    with pytest.raises(Lost, match=r"^StepFeed: its process is gone$"):
-        guarded({"RolloutBuffer": Actor("well"), "StepFeed": Actor(how)}, work())
+    with pytest.raises(Lost, match=r"^StepLoader: its process is gone$"):
+        guarded({"RolloutBuffer": Actor("well"), "StepLoader": Actor(how)}, work())
     assert ended == [True]
 
 
 def test_whatever_fails_because_one_died_is_its_loss():
     async def work():
-        raise RuntimeError("Failed to reach the feed")
+        raise RuntimeError("Failed to reach the loader")
 
-    with pytest.raises(Lost, match=r"^StepFeed: its process is gone$"):
-        guarded({"StepFeed": Actor("dead")}, work())
+    with pytest.raises(Lost, match=r"^StepLoader: its process is gone$"):
+        guarded({"StepLoader": Actor("dead")}, work())
     with pytest.raises(RuntimeError, match="Failed to reach"):
-        guarded({"StepFeed": Actor("well")}, work())
+        guarded({"StepLoader": Actor("well")}, work())
 
 
 def test_a_serve_that_does_not_answer_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr("pipeline.pools.cluster._SERVE_S", 0.05)
+    monkeypatch.setattr("pipeline.pools.serving._SERVE_S", 0.05)
     release = threading.Event()
 
     async def scene():
-        cluster = Cluster(load(None))
         with pytest.raises(Lost, match=r"^Serve's controller has not answered for 0.05 s$"):
-            await cluster._serve(release.wait, 20)
+            await Serving("run", str)._call(release.wait, 20)
         release.set()
 
     asyncio.run(scene())
@@ -197,14 +199,14 @@ def test_one_that_is_busy_is_not_dead():
         await asyncio.sleep(2.5)
         return "done"
 
-    assert guarded({"StepFeed": Actor("busy")}, work()) == "done"
+    assert guarded({"StepLoader": Actor("busy")}, work()) == "done"
 
 
 class Ends(Actor):
     """Is ended by its own side while it is looked after."""
 
     async def _call(self, _):
-        self.cluster.end_feeds()
+        self.cluster.end_loaders()
         raise ActorDiedError()
 
 
@@ -212,27 +214,28 @@ def test_a_feed_that_we_end_is_no_loss(monkeypatch):
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
     cluster = Cluster(load(None))
-    feed, buffer = Ends("well"), Actor("well")
-    feed.cluster = cluster
-    cluster._actors, cluster._named = [feed, buffer], {"buffer": buffer}
-    cluster._watched = {"StepFeed": Watched(feed, lasting=False), "RolloutBuffer": Watched(buffer, lasting=True)}
+    loader, buffer = Ends("well"), Actor("well")
+    loader.cluster = cluster
+    actors = cluster.actors
+    actors._all, actors._named = [loader, buffer], {"buffer": buffer}
+    actors._liveness = {"StepLoader": Liveness(loader, lasting=False), "RolloutBuffer": Liveness(buffer, lasting=True)}
 
     async def work():
         await asyncio.sleep(2.5)
         return "done"
 
     assert asyncio.run(asyncio.wait_for(cluster.guarded(work()), 30)) == "done"
-    assert ended == [feed] and cluster._actors == [buffer] and list(cluster._watched) == ["RolloutBuffer"]
+    assert ended == [loader] and actors._all == [buffer] and list(actors._liveness) == ["RolloutBuffer"]
 
 
 def test_a_weight_store_goes_with_the_pool_that_pulls_from_it(monkeypatch):
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
     cluster = Cluster(load(None))
-    cluster._actors = [proposer, student] = [Actor("well"), Actor("well")]
-    cluster._named = {"weights-proposer": proposer, "weights-student": student}
+    cluster.actors._all = [proposer, student] = [Actor("well"), Actor("well")]
+    cluster.actors._named = {"weights-proposer": proposer, "weights-student": student}
     asyncio.run(cluster.stop("proposer"))
-    assert ended == [proposer] and cluster._named == {"weights-student": student}
+    assert ended == [proposer] and cluster.actors._named == {"weights-student": student}
 
 
 class Response(DeploymentResponse):
@@ -270,20 +273,20 @@ def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():
     async def late():
         await asyncio.sleep(60)
 
-    with pytest.raises(Lost, match=r"^step feed: ActorDiedError"):
-        asyncio.run(answer(dies(), "step feed", 10))
+    with pytest.raises(Lost, match=r"^step loader: ActorDiedError"):
+        asyncio.run(answer(dies(), "step loader", 10))
     with pytest.raises(Failure, match="no answer") as caught:
-        asyncio.run(answer(late(), "step feed", 0.01))
+        asyncio.run(answer(late(), "step loader", 0.01))
     assert not isinstance(caught.value, Lost)
 
 
 def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
-    monkeypatch.setattr("pipeline.pools.cluster._RENEW_S", 0.05)
+    monkeypatch.setattr("pipeline.pools.cluster._IDLE_S", 0.05)
     kept = threading.Event()
 
     async def scene():
         cluster = Cluster(load(None))
-        cluster._serve_calls.submit(kept.wait)
+        cluster.serving._thread.submit(kept.wait)
         try:
             with pytest.raises(Failure, match=r"^Ray has not answered for 0.05 s$"):
                 await cluster.restart(whole=True)
@@ -336,7 +339,7 @@ print(serves.target is not None)
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(("environment", "kept"), [(_ENVIRONMENT, "True"), ({}, "False")])
+@pytest.mark.parametrize(("environment", "kept"), [(ENVIRONMENT, "True"), ({}, "False")])
 def test_replicas_keep_the_log_file_by_which_a_new_serve_controller_knows_them(environment, kept):
     """Without it Serve replaces every replica that holds an engine. The second case is the fault itself."""
     done = subprocess.run(

@@ -15,7 +15,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from pipeline.config import GRPO, MGPO
+from pipeline.config import GRPOConfig, MGPOConfig, MGPONoStageConfig
 from pipeline.records import STAGES
 from tests.trainers.worlds import alone
 from trainers.objectives import ObjectiveConfig, make
@@ -35,11 +35,11 @@ class Learner:
 
 
 LEARNERS = {
-    "GRPO": Learner(GRPO()),
-    "GRPO, process rewards summed in": Learner(GRPO(), shaped=True),
-    "MGPO without stage advantage": Learner(MGPO(name="mgpo_no_stage")),
-    "the same, beta 0": Learner(MGPO(name="mgpo_no_stage", beta=0.0)),
-    "MGPO": Learner(MGPO()),
+    "GRPO": Learner(GRPOConfig()),
+    "GRPO, process rewards summed in": Learner(GRPOConfig(), shaped=True),
+    "MGPO without stage advantage": Learner(MGPONoStageConfig()),
+    "the same, beta 0": Learner(MGPONoStageConfig(beta=0.0)),
+    "MGPO": Learner(MGPOConfig()),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import GRPO, MGPO, SFTObjective
+from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import STAGES, Rollout
 from tests.trainers.test_objectives import log_probabilities, plain_advantages
 from tests.trainers.worlds import alone, batch_of, make_rollout, some_rollouts, totals_of
@@ -38,7 +38,7 @@ def with_a_flat_group() -> list[Rollout]:
 
 def test_what_the_report_shows_of_mgpo() -> None:
     rollouts = with_a_flat_group()
-    found, batch, logp, ref = figures(rollouts, MGPO(tau_pos=1.0, tau_neg=2.0))
+    found, batch, logp, ref = figures(rollouts, MGPOConfig(tau_pos=1.0, tau_neg=2.0))
     engine = batch.tokens.engine_K
     assert found["degenerate_groups"] == 0.25
     assert found["response_tokens"] == pytest.approx(statistics.fmean(sum(r.loss_mask) for r in rollouts))
@@ -48,7 +48,7 @@ def test_what_the_report_shows_of_mgpo() -> None:
     assert found["ref_kl"] == pytest.approx(statistics.fmean(math.exp(b) - 1 - b for b in back), rel=1e-4)
     drift = [float(a - b) for a, b in zip(logp, engine, strict=True)]
     assert found["engine_kl"] == pytest.approx(statistics.fmean(math.exp(d) - 1 - d for d in drift), rel=1e-4)
-    weight = make(MGPO(tau_pos=1.0, tau_neg=2.0)).weights(batch.tokens, logp, ref, totals_of(batch), alone)
+    weight = make(MGPOConfig(tau_pos=1.0, tau_neg=2.0)).weights(batch.tokens, logp, ref, totals_of(batch), alone)
     gates = [
         math.cosh((2.0 if w < 0 else 1.0) / 2 * (math.exp(d) - 1)) ** -2
         for w, d in zip(weight.tolist(), drift, strict=True)
@@ -59,12 +59,12 @@ def test_what_the_report_shows_of_mgpo() -> None:
 
 
 def test_a_teachers_text_has_no_engine_to_differ_from() -> None:
-    found, *_ = figures(some_rollouts(3, groups=2), SFTObjective())
+    found, *_ = figures(some_rollouts(3, groups=2), SFTConfig())
     assert "nll" in found and not {"engine_kl", "engine_gap"} & set(found)
 
 
 def test_stage_statistics_are_those_of_their_stage() -> None:
-    rollouts, config = some_rollouts(4), MGPO()
+    rollouts, config = some_rollouts(4), MGPOConfig()
     found, *_ = figures(rollouts, config)
     outer, inner = plain_advantages(rollouts)
     for index, stage in enumerate(STAGES):
@@ -86,13 +86,13 @@ def root_mean_square(values: list[float]) -> float:
 
 def test_a_stage_that_nobody_entered_is_left_out() -> None:
     rng = np.random.default_rng(0)
-    found, *_ = figures([make_rollout(str(i), "g", [(0, float(i), 3)], float(i), rng) for i in range(4)], MGPO())
+    found, *_ = figures([make_rollout(str(i), "g", [(0, float(i), 3)], float(i), rng) for i in range(4)], MGPOConfig())
     assert "process_reward/draft" in found and "process_reward/refine" not in found
 
 
 def test_grpo_counts_what_it_clips() -> None:
     rollouts = with_a_flat_group()
-    found, batch, logp, _ = figures(rollouts, GRPO(clip_low=0.2, clip_high=0.2))
+    found, batch, logp, _ = figures(rollouts, GRPOConfig(clip_low=0.2, clip_high=0.2))
     groups: dict[str, list[float]] = {}
     for r in rollouts:
         groups.setdefault(r.group_id, []).append(r.terminal_reward)

@@ -1,4 +1,4 @@
-"""The real loop: Ray Train, DeepSpeed, gloo, a tiny random Qwen3, with a feed and a weight store that remember."""
+"""The real loop: Ray Train, DeepSpeed, gloo, a tiny random Qwen3, with a loader and a weight store that remember."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pipeline.config import GRPO, MGPO, SFTObjective
+from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Failure, Rollout
 from tests.trainers.worlds import make_rollout, save_tiny_qwen3, some_rollouts
-from trainers.feed import StepWork
 from trainers.launch import train
+from trainers.loader import StepWork
 from trainers.spec import TrainSpec
 
 pytestmark = pytest.mark.engine
@@ -47,7 +47,7 @@ class Deadly:
 
 
 @ray.remote(num_cpus=0)
-class MemoryFeed:
+class MemoryLoader:
     """Serves the same rollouts for a step however often it is asked; whole groups, dealt round the ranks. `kill` names
     the (rank, step) that is served a deadly batch the first time, once Ray Train has registered a checkpoint in
     `registered`, which it does when it next looks for reports."""
@@ -118,7 +118,7 @@ def mgpo_steps(count: int) -> dict[int, list[Rollout]]:
 def spec_of(base: Path, storage: Path, name: str, **changes: Any) -> TrainSpec:
     settings: dict[str, Any] = {
         "base_model": base,
-        "objective": MGPO(),
+        "objective": MGPOConfig(),
         "lr": 1e-2,
         "warmup_steps": 1,
         "cpus_per_worker": 0.5,
@@ -138,19 +138,19 @@ def tensors_of(weights: Any, version: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
-    """Two workers under ZeRO-3, all steps: (summary, feed, weights)."""
-    feed, weights = MemoryFeed.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
+    """Two workers under ZeRO-3, all steps: (summary, loader, weights)."""
+    loader, weights = MemoryLoader.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
     spec = spec_of(base, tmp_path_factory.mktemp("runs"), "whole", workers=2, zero_stage=3)
-    return train(spec, feed, weights), feed, weights
+    return train(spec, loader, weights), loader, weights
 
 
 def test_zero_3_on_two_workers_takes_the_step_of_zero_0_on_one(
     base: Path, tmp_path: Path, uninterrupted: tuple[Any, Any, Any]
 ) -> None:
     _, sharded_feed, sharded_weights = uninterrupted
-    feed, weights = MemoryFeed.remote(mgpo_steps(2)), MemoryWeights.remote()
-    train(spec_of(base, tmp_path, "single"), feed, weights)
-    one, two = (ray.get(f.history.remote())[1] for f in (feed, sharded_feed))
+    loader, weights = MemoryLoader.remote(mgpo_steps(2)), MemoryWeights.remote()
+    train(spec_of(base, tmp_path, "single"), loader, weights)
+    one, two = (ray.get(f.history.remote())[1] for f in (loader, sharded_feed))
     for step in (1, 2):
         for key in ("loss", "nll", "tokens", "trajectories", "weight_rms", "ref_kl", "degenerate_groups", "entropy"):
             assert one[step][key] == pytest.approx(two[step][key], rel=1e-3, abs=1e-5), (step, key)
@@ -171,7 +171,7 @@ def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_
 ) -> None:
     whole, _, _ = uninterrupted
     spec = spec_of(base, tmp_path, "run", workers=2, zero_stage=3, publish_every=None)
-    stalled = MemoryFeed.remote(mgpo_steps(STEPS), fail_at=4)
+    stalled = MemoryLoader.remote(mgpo_steps(STEPS), fail_at=4)
     with pytest.raises(Failure, match="training run: no progress for 1 s: waited for step 4") as caught:
         train(spec, stalled)
     assert "\n" not in str(caught.value)
@@ -185,9 +185,9 @@ def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_
     half_written.mkdir()
     (half_written / "model.safetensors").write_bytes(b"half")
 
-    feed, weights = MemoryFeed.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
-    summary = train(spec.model_copy(update={"publish_every": 1}), feed, weights)
-    asked, done = ray.get(feed.history.remote())
+    loader, weights = MemoryLoader.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
+    summary = train(spec.model_copy(update={"publish_every": 1}), loader, weights)
+    asked, done = ray.get(loader.history.remote())
     assert min(step for _, step in asked) == 3
     assert sorted(done) == [3, 4]
     assert summary.step == whole.step == STEPS
@@ -212,9 +212,9 @@ def test_a_killed_worker_comes_back_at_the_checkpoint_and_the_run_ends_as_if_not
     """Rank 1 dies when step 3 is trained and published, and step 2 is the last checkpoint."""
     whole, _, whole_weights = uninterrupted
     snapshot = tmp_path / "killed" / "checkpoint_manager_snapshot.json"
-    feed, weights = MemoryFeed.remote(mgpo_steps(STEPS), kill=(1, 4), registered=snapshot), MemoryWeights.remote()
-    summary = train(spec_of(base, tmp_path, "killed", workers=2, zero_stage=3), feed, weights)
-    asked, done = ray.get(feed.history.remote())
+    loader, weights = MemoryLoader.remote(mgpo_steps(STEPS), kill=(1, 4), registered=snapshot), MemoryWeights.remote()
+    summary = train(spec_of(base, tmp_path, "killed", workers=2, zero_stage=3), loader, weights)
+    asked, done = ray.get(loader.history.remote())
     assert [step for rank, step in asked if rank == 1] == [1, 2, 3, 4, 3, 4, 5]
     assert sorted(done) == [1, 2, 3, 4] and summary.step == whole.step
     resumed, expected = (load_file(s.checkpoint / "model.safetensors") for s in (summary, whole))
@@ -232,10 +232,10 @@ def test_a_killed_worker_comes_back_at_the_checkpoint_and_the_run_ends_as_if_not
 def test_sft_learns_its_trajectories_by_heart_and_leaves_the_tools_words_alone(base: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rollouts = [make_rollout(str(i), str(i), [(0, 0.0, 5), (1, 0.0, 4)], 0.0, rng) for i in range(4)]
-    feed = MemoryFeed.remote(dict.fromkeys(range(1, 41), rollouts))
-    spec = spec_of(base, tmp_path, "sft", objective=SFTObjective(), zero_stage=2, checkpoint_every=100)
-    summary = train(spec, feed)
-    losses = [m["loss"] for _, m in sorted(ray.get(feed.history.remote())[1].items())]
+    loader = MemoryLoader.remote(dict.fromkeys(range(1, 41), rollouts))
+    spec = spec_of(base, tmp_path, "sft", objective=SFTConfig(), zero_stage=2, checkpoint_every=100)
+    summary = train(spec, loader)
+    losses = [m["loss"] for _, m in sorted(ray.get(loader.history.remote())[1].items())]
     assert losses[0] > 3
     assert losses[-1] < 0.1
     model = AutoModelForCausalLM.from_pretrained(summary.checkpoint)
@@ -252,7 +252,7 @@ def test_sft_learns_its_trajectories_by_heart_and_leaves_the_tools_words_alone(b
 def test_bad_rollouts_on_one_rank_end_all_ranks_with_one_line(base: Path, tmp_path: Path) -> None:
     good = some_rollouts(1)
     bad = good[-1].model_copy(update={"terminal_reward": float("nan")})
-    feed = MemoryFeed.remote({1: [*good[:-1], bad]})
-    spec = spec_of(base, tmp_path, "bad", objective=GRPO(), workers=2, zero_stage=1)
+    loader = MemoryLoader.remote({1: [*good[:-1], bad]})
+    spec = spec_of(base, tmp_path, "bad", objective=GRPOConfig(), workers=2, zero_stage=1)
     with pytest.raises(Failure, match=rf"training bad: rollout {bad.episode_id}: the terminal reward is not finite"):
-        train(spec, feed)
+        train(spec, loader)

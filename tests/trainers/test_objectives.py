@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import GRPO, MGPO, SFTObjective
+from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Rollout
 from tests.trainers.worlds import alone, batch_of, make_rollout, ragged, some_rollouts, totals_of
 from trainers.batches import StepBatch
@@ -76,7 +76,7 @@ def plain_advantages(rollouts: list[Rollout]) -> tuple[dict[int, float], dict[tu
     return outer, inner
 
 
-def brute_force_mgpo(rollouts: list[Rollout], config: MGPO, logp: list[float], ref: list[float]) -> list[float]:
+def brute_force_mgpo(rollouts: list[Rollout], config: MGPOConfig, logp: list[float], ref: list[float]) -> list[float]:
     omega = config.omega if config.name == "mgpo" else 0.0
     token_of: dict[tuple[int, int], list[int]] = defaultdict(list)  # (trajectory, action) -> loss tokens
     engine: list[float] = []
@@ -111,7 +111,7 @@ def brute_force_mgpo(rollouts: list[Rollout], config: MGPO, logp: list[float], r
 
 
 MGPO_CONFIGS = st.builds(
-    MGPO,
+    MGPOConfig,
     name=st.sampled_from(["mgpo", "mgpo_no_stage"]),
     omega=st.sampled_from([0.0, 0.5, 1.0]),
     beta=st.sampled_from([0.0, 0.1]),
@@ -126,7 +126,7 @@ MGPO_CONFIGS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(ragged(), MGPO_CONFIGS, st.integers(0, 100))
-def test_mgpo_equals_the_brute_force_loop(rollouts: list[Rollout], config: MGPO, seed: int) -> None:
+def test_mgpo_equals_the_brute_force_loop(rollouts: list[Rollout], config: MGPOConfig, seed: int) -> None:
     batch = batch_of(rollouts)
     logp, ref = log_probabilities(batch, seed)
     expected = brute_force_mgpo(rollouts, config, logp.tolist(), ref.tolist())
@@ -137,7 +137,7 @@ def test_mgpo_equals_the_brute_force_loop(rollouts: list[Rollout], config: MGPO,
 
 @settings(max_examples=60, deadline=None)
 @given(ragged(), MGPO_CONFIGS)
-def test_mgpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollout], config: MGPO) -> None:
+def test_mgpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollout], config: MGPOConfig) -> None:
     batch = batch_of(rollouts)
     logp, ref = log_probabilities(batch, 0, spread=200.0)
     assert weights_of(config, batch, logp, ref).isfinite().all()
@@ -146,7 +146,7 @@ def test_mgpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollou
 def test_a_batch_scoped_mean_spans_ranks() -> None:
     """Two ranks that exchange sums get the weights that one rank with all groups gets."""
     rollouts = some_rollouts(0, groups=4)
-    config = MGPO(scope="batch")
+    config = MGPOConfig(scope="batch")
     whole = batch_of(rollouts)
     logp, ref = log_probabilities(whole, 1)
     expected = weights_of(config, whole, logp, ref)
@@ -175,13 +175,13 @@ def test_mgpo_weights_sum_to_zero_over_actions(scope: str) -> None:
     ]
     batch = batch_of(rollouts)
     _, ref = log_probabilities(batch, 2)
-    weight = weights_of(MGPO(scope=scope), batch, batch.tokens.engine_K, ref)  # type: ignore[arg-type]
+    weight = weights_of(MGPOConfig(scope=scope), batch, batch.tokens.engine_K, ref)  # type: ignore[arg-type]
     assert weight.abs().max() > 1e-3
     sums = [weight] if scope == "batch" else weight.split(12)
     assert all(abs(part.sum()) < 1e-6 for part in sums)
 
 
-GVPO_CONFIG = MGPO(implicit="sum", beta=0.2, importance_cap=None)
+GVPO_CONFIG = MGPOConfig(implicit="sum", beta=0.2, importance_cap=None)
 
 
 def gvpo_loss(batch: StepBatch, logp: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
@@ -218,14 +218,14 @@ def test_mgpo_weights_match_finite_differences_of_gvpos_squared_error() -> None:
 
 def test_the_gate_is_sapos_gradient_weight() -> None:
     """SAPO's surrogate 4/tau * sigmoid(tau (r - 1)) has sech^2(tau/2 (r - 1)) as its derivative in r."""
-    config = MGPO(tau_pos=0.7, tau_neg=2.0)
+    config = MGPOConfig(tau_pos=0.7, tau_neg=2.0)
     ratio = torch.linspace(0, 4, 41, dtype=torch.float64, requires_grad=True)
     for sign, tau in ((1.0, 0.7), (-1.0, 2.0)):
         (grad,) = torch.autograd.grad((4 / tau * torch.sigmoid(tau * (ratio - 1))).sum(), ratio)
         torch.testing.assert_close(gate(config, ratio.detach(), torch.full_like(ratio, sign)), grad)
 
 
-@pytest.mark.parametrize("config", [MGPO(), GRPO(kl=0.1), SFTObjective()], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [MGPOConfig(), GRPOConfig(kl=0.1), SFTConfig()], ids=lambda config: config.name)
 def test_weights_carry_no_gradient(config: Any) -> None:
     """Step 7: the gradient of the loss is that of log pi alone, although MGPO's and GRPO's weights are made of it."""
     batch = batch_of(some_rollouts(6))
@@ -291,7 +291,7 @@ def test_stages_are_compared_with_themselves_only() -> None:
 
 
 def textbook_grpo(
-    rollouts: list[Rollout], config: GRPO, logp: torch.Tensor, engine: torch.Tensor, ref: torch.Tensor
+    rollouts: list[Rollout], config: GRPOConfig, logp: torch.Tensor, engine: torch.Tensor, ref: torch.Tensor
 ) -> torch.Tensor:
     """The loss as GRPO trainers write it, over padded-free per-trajectory slices; differentiable in logp."""
     groups: dict[str, list[float]] = defaultdict(list)
@@ -322,7 +322,7 @@ def textbook_grpo(
 @given(
     ragged(),
     st.builds(
-        GRPO,
+        GRPOConfig,
         clip_low=st.sampled_from([0.1, 0.2]),
         clip_high=st.sampled_from([0.2, 0.4]),
         kl=st.sampled_from([0.0, 0.05]),
@@ -332,7 +332,7 @@ def textbook_grpo(
     ),
     st.integers(0, 100),
 )
-def test_grpo_weights_are_the_textbook_gradient(rollouts: list[Rollout], config: GRPO, seed: int) -> None:
+def test_grpo_weights_are_the_textbook_gradient(rollouts: list[Rollout], config: GRPOConfig, seed: int) -> None:
     batch = batch_of(rollouts)
     if not len(batch.loss_N):
         return
@@ -347,7 +347,7 @@ def test_grpo_weights_are_the_textbook_gradient(rollouts: list[Rollout], config:
 def test_grpo_weights_match_finite_differences() -> None:
     rollouts = some_rollouts(8)
     batch = batch_of(rollouts)
-    config = GRPO(kl=0.1, importance_cap=None)
+    config = GRPOConfig(kl=0.1, importance_cap=None)
     logp, ref = log_probabilities(batch, 5, spread=0.3)
     weight = weights_of(config, batch, logp, ref)
     engine = batch.tokens.engine_K.double()
@@ -363,7 +363,7 @@ def test_grpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollou
     if not len(batch.loss_N):
         return
     logp, ref = log_probabilities(batch, 0, spread=200.0)
-    assert weights_of(GRPO(kl=0.1, importance_cap=cap), batch, logp, ref).isfinite().all()
+    assert weights_of(GRPOConfig(kl=0.1, importance_cap=cap), batch, logp, ref).isfinite().all()
 
 
 def test_the_importance_cap_bounds_a_stale_token_with_a_negative_advantage() -> None:
@@ -371,15 +371,15 @@ def test_the_importance_cap_bounds_a_stale_token_with_a_negative_advantage() -> 
     rollouts = [make_rollout(str(i), "g", [(0, 0.0, 4)], float(i), rng) for i in range(2)]
     batch = batch_of(rollouts)
     logp = batch.tokens.engine_K + 3.0
-    free = weights_of(GRPO(importance_cap=None), batch, logp, logp)
-    capped = weights_of(GRPO(importance_cap=2.0), batch, logp, logp)
+    free = weights_of(GRPOConfig(importance_cap=None), batch, logp, logp)
+    capped = weights_of(GRPOConfig(importance_cap=2.0), batch, logp, logp)
     assert free[:4].mean() == pytest.approx(10.04 * float(capped[:4].mean()), rel=1e-2)
     assert (capped[4:] == 0).all()  # the positive one is clipped
 
 
 def test_sft_is_the_mean_over_the_loss_tokens_of_all_ranks() -> None:
     batch = batch_of(some_rollouts(9))
-    weight = weights_of(SFTObjective(), batch, batch.tokens.engine_K, batch.tokens.engine_K)
+    weight = weights_of(SFTConfig(), batch, batch.tokens.engine_K, batch.tokens.engine_K)
     assert float(weight.sum()) == pytest.approx(1.0)
     assert (weight == weight[0]).all()
 
@@ -388,7 +388,7 @@ def test_a_micro_batch_of_grpo_has_the_weights_of_the_whole() -> None:
     """Objectives that do not read the whole step may be asked for a part of it."""
     batch = batch_of(some_rollouts(10))
     logp, ref = log_probabilities(batch, 6)
-    config = GRPO(kl=0.1, aggregate="sequence")
+    config = GRPOConfig(kl=0.1, aggregate="sequence")
     whole = weights_of(config, batch, logp, ref)
     part = torch.arange(len(logp))[1::3]
     some = make(config).weights(batch.tokens.select(part), logp[part], ref[part], totals_of(batch), alone)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config import MGPO
+from pipeline.config import MGPOConfig
 from pipeline.records import Failure, Rollout
 from tests.trainers.worlds import alone, batch_of, save_tiny_qwen3, some_rollouts, tiny_qwen3, totals_of
 from trainers import policy as policy_module
@@ -103,7 +103,7 @@ def test_only_masked_positions_of_the_output_get_gradient(model_dir: Path) -> No
     logp, _ = policy(micro)
     at = micro.token_K
     step = batch.tokens.select(at)
-    config = MGPO(beta=0.0)
+    config = MGPOConfig(beta=0.0)
     weight = make(config).weights(step, logp.detach(), logp.detach(), totals_of(batch), alone)
     (-(weight * logp).sum()).backward()
     assert hidden[0].grad is not None

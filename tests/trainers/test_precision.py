@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pipeline.config import SFTObjective
+from pipeline.config import SFTConfig
 from tests.trainers.worlds import batch_of, save_tiny_qwen3, some_rollouts
 from trainers.batches import StepBatch
 from trainers.learner import Learner
@@ -58,7 +58,7 @@ def test_the_gradients_of_many_micro_batches_are_summed_in_float32(
 
     base, batch = save_tiny_qwen3(tmp_path / "base"), batch_of(some_rollouts(1, groups=12))
     spec = TrainSpec(
-        base_model=base, objective=SFTObjective(), lr=1e-3, grad_clip=1e9, zero_stage=zero_stage, dtype="bfloat16",
+        base_model=base, objective=SFTConfig(), lr=1e-3, grad_clip=1e9, zero_stage=zero_stage, dtype="bfloat16",
         micro_batch_tokens=MICRO_BATCH_TOKENS, storage=tmp_path, name="run",
     )  # fmt: skip
     learner = Learner(spec, alone)

@@ -18,8 +18,8 @@ from vllm.distributed.weight_transfer.base import VLLMWeightSyncClient
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory, WeightTransferTrainerFactory
 
 from actors.engine import _environment
-from pipeline import config
 from pipeline.records import Failure
+from tests.mini import MINI, changed
 from tests.trainers.worlds import tiny_qwen3
 from trainers.push import INIT, Meeting, Push, Replicas, Source
 from trainers.ranks import Ranks
@@ -150,7 +150,7 @@ def test_memory_handles_reach_the_worker_as_they_left(monkeypatch):
 
     with monkeypatch.context() as scratch:
         scratch.setattr(os, "environ", {})
-        _environment(config.Engine(weight_transport="ipc"))
+        _environment(changed(MINI.proposer.engine, weight_transport="ipc"))
         settings = dict(os.environ)
     monkeypatch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", settings["VLLM_ALLOW_INSECURE_SERIALIZATION"])
     handle = (torch.Tensor, (8,), (1,), 0, torch.UntypedStorage, torch.uint8, 0, b"memory", 8, 0, b"ref", 0, b"e", True)

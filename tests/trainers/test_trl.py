@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from trl import import_utils
 
-from pipeline.config import GRPO, MGPO
+from pipeline.config import GRPOConfig, MGPONoStageConfig
 from pipeline.records import Rollout
 from tests.trainers.worlds import PROMPT, alone, batch_of, make_rollout, totals_of
 from trainers.batches import StepBatch
@@ -140,7 +140,7 @@ def test_grpo_is_trls(
 ) -> None:
     batch = batch_of(rollouts)
     logp, ref = policies(batch, seed)
-    ours = GRPO(
+    ours = GRPOConfig(
         aggregate=form[0], clip_low=clip[0], clip_high=clip[1], kl=kl, scale_by_std=scale, constant_length=37,
         importance_cap=None,
     )  # fmt: skip
@@ -168,7 +168,7 @@ def test_mgpo_without_its_own_parts_is_trls_sapo(rollouts: list[Rollout], tau: t
     ]  # fmt: skip
     batch = batch_of(rollouts)
     logp, ref = policies(batch, seed)
-    ours = MGPO(name="mgpo_no_stage", beta=0.0, tau_pos=tau[0], tau_neg=tau[1], importance_cap=1e6)
+    ours = MGPONoStageConfig(beta=0.0, tau_pos=tau[0], tau_neg=tau[1], importance_cap=1e6)
     weight = make(ours).weights(batch.tokens, logp, ref, totals_of(batch), alone)
     theirs = trl_gradient(
         Padded(rollouts, batch), logp, batch.tokens.engine_K, ref, advantages_of(rollouts, True), "sapo",

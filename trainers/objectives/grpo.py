@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.config import GRPO as GRPOConfig
+from pipeline.config import GRPOConfig
 from trainers.objectives.base import AllReduce, Means, Objective, StepTokens, Totals, mean_of, ratio
 from trainers.objectives.segments import centre, degenerate, standardise
 

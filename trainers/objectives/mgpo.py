@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.config import MGPO as MGPOConfig
+from pipeline.config import MGPOFields
 from pipeline.records import STAGES
 from trainers.objectives.base import (
     AllReduce,
@@ -37,7 +37,7 @@ from trainers.objectives.segments import centre, degenerate, segment_mean, segme
 class MGPO(Objective):
     whole_step = True
 
-    def __init__(self, config: MGPOConfig):
+    def __init__(self, config: MGPOFields):
         self.config = config
         self.needs_reference = config.beta > 0
 
@@ -82,19 +82,19 @@ def stage_advantages(step: StepTokens) -> Tensor:
     return standardise(step.process_A, cell_A, step.groups * len(STAGES))
 
 
-def advantages(config: MGPOConfig, step: StepTokens) -> Tensor:
+def advantages(config: MGPOFields, step: StepTokens) -> Tensor:
     """Step 3, float_A."""
     return trajectory_advantages(step)[step.seq_A] + config.omega * stage_advantages(step)
 
 
-def implicit_reward(config: MGPOConfig, step: StepTokens, logp_K: Tensor, ref_K: Tensor) -> Tensor:
+def implicit_reward(config: MGPOFields, step: StepTokens, logp_K: Tensor, ref_K: Tensor) -> Tensor:
     """Step 4, float_A: the log ratio of an action is the sum over its tokens, or their mean."""
     pool = segment_sum if config.implicit == "sum" else segment_mean
     return config.beta * pool(logp_K - ref_K, step.action_K, step.seq_A.numel())
 
 
 def zero_sum(
-    config: MGPOConfig, step: StepTokens, advantage_A: Tensor, reward_A: Tensor, all_reduce: AllReduce
+    config: MGPOFields, step: StepTokens, advantage_A: Tensor, reward_A: Tensor, all_reduce: AllReduce
 ) -> Tensor:
     """Step 5, float_A: sums to zero over the actions of each group (or of the whole batch, over all ranks)."""
     difference_A = advantage_A - reward_A
@@ -104,7 +104,7 @@ def zero_sum(
     return difference_A - total / count
 
 
-def gate_ratio(config: MGPOConfig, step: StepTokens, logp_K: Tensor) -> Tensor:
+def gate_ratio(config: MGPOFields, step: StepTokens, logp_K: Tensor) -> Tensor:
     """r of step 6, float_K: per token, or the geometric mean over the tokens of the action."""
     if config.ratio == "token":
         return ratio(logp_K, step.engine_K)
@@ -112,7 +112,7 @@ def gate_ratio(config: MGPOConfig, step: StepTokens, logp_K: Tensor) -> Tensor:
     return ratio(log_ratio_A, torch.zeros_like(log_ratio_A))[step.action_K]
 
 
-def gate(config: MGPOConfig, ratio_K: Tensor, weight_K: Tensor) -> Tensor:
+def gate(config: MGPOFields, ratio_K: Tensor, weight_K: Tensor) -> Tensor:
     """Step 6's factor, float_K in [0, 1]: 1 on-policy, falling on both sides, faster where w < 0."""
     tau_K = torch.where(weight_K < 0, config.tau_neg, config.tau_pos)
     return torch.cosh(tau_K / 2 * (ratio_K - 1)) ** -2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline.config import MGPO as MGPOConfig
+from pipeline.config import MGPONoStageConfig
 from trainers.objectives.mgpo import MGPO
 
 
 class MGPONoStage(MGPO):
-    def __init__(self, config: MGPOConfig):
+    def __init__(self, config: MGPONoStageConfig):
         super().__init__(config.model_copy(update={"omega": 0.0}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pipeline.config import SFTObjective
+from pipeline.config import SFTConfig
 from trainers.objectives.base import AllReduce, Means, Objective, StepTokens, Totals
 
 
@@ -14,7 +14,7 @@ class SFT(Objective):
     needs_reference = False
     whole_step = False
 
-    def __init__(self, config: SFTObjective):
+    def __init__(self, config: SFTConfig):
         self.config = config
 
     def _weights(

@@ -1,0 +1,1 @@
+"""Verifiers of the mini world's controlled language: they read it, and derive the answer."""

@@ -11,9 +11,10 @@ from actors.answers import compare_many, is_formula
 from actors.answers.units import read_unit
 from actors.answers.values import Number, read_value
 from actors.execution import Executor
+from actors.verifiers.base import abstention
 from actors.verifiers.mini.controlled import Reading, Unread, flags_of, leaks, read
-from pipeline.records import AnswerKind, Outcome, Problem, Vote
-from sandbox.api import Request, Result
+from pipeline.records import AnswerKind, Problem, Vote
+from sandbox.api import Result
 
 
 def read_or_flag(name: str, problem: Problem) -> Reading | Vote:
@@ -73,14 +74,3 @@ def _answers(reading: Reading, kind: AnswerKind, problem: Problem) -> bool:
     unit = value.unit if isinstance(value, Number) else None
     asked = reading.question.unit
     return problem.answer_kind == kind and (unit is None or (asked is not None and unit == read_unit(asked)))
-
-
-def abstention(name: str, reason: str, kind: str) -> Vote:
-    """No vote, and why: infra_error (the tool failed), model_error (the model said nothing usable) or data_error."""
-    outcome = Outcome.model_validate({"kind": kind, "reason": reason[:300]})
-    return Vote(verifier=name, valid=None, rationale=reason[:300], outcome=outcome)
-
-
-def call(code: str, args: tuple[object, ...] = ()) -> Request:
-    """Run `solve(*args)` of a program."""
-    return Request(code, entry="solve", args=args)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from actors.execution import Executor
+from actors.verifiers.base import call
 from actors.verifiers.mini import derivation
 from actors.verifiers.mini.compiler import DoesNotFit, compile_program
 from pipeline import config
@@ -14,7 +16,7 @@ from pipeline.records import Problem, Vote
 class ExecutingVerifier:
     derived = True
 
-    def __init__(self, name: str, section: config.ExecutingVerifier, executor: Executor):
+    def __init__(self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Any | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor
@@ -27,5 +29,5 @@ class ExecutingVerifier:
             program = compile_program(reading)
         except DoesNotFit as e:
             return Vote(verifier=self.name, valid=False, rationale=f"unsolvable: {e}", flags=("unsolvable",))
-        result = await self._executor.run(derivation.call(program))
+        result = await self._executor.run(call(program))
         return await derivation.conclude(self.name, problem, reading, tuple(active), result, self._executor)

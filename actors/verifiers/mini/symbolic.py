@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from actors.execution import Executor
+from actors.verifiers.base import call
 from actors.verifiers.mini import derivation
 from pipeline import config
 from pipeline.records import Problem, Vote
@@ -16,7 +18,7 @@ _PROGRAM = (Path(__file__).parent / "symbolic_program.py").read_text()
 class SymbolicVerifier:
     derived = True
 
-    def __init__(self, name: str, section: config.SymbolicVerifier, executor: Executor):
+    def __init__(self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Any | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor
@@ -26,5 +28,5 @@ class SymbolicVerifier:
         if isinstance(reading, Vote):
             return reading
         clauses = [(c.rule, c.numbers, c.unit) for c in (reading.opening, *reading.steps, reading.question)]
-        result = await self._executor.run(derivation.call(_PROGRAM, (clauses,)))
+        result = await self._executor.run(call(_PROGRAM, (clauses,)))
         return await derivation.conclude(self.name, problem, reading, tuple(active), result, self._executor)

@@ -1,0 +1,1 @@
+"""Verifiers of free text: models that solve, review, or write programs."""

@@ -24,7 +24,7 @@ from actors.answers.code import extract_program
 from actors.calls import answer as awaited
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.mini.derivation import abstention
+from actors.verifiers.base import abstention
 from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
@@ -65,7 +65,7 @@ class _Sample:
 class ModelVerifier:
     derived = False
 
-    def __init__(self, name: str, section: config.ModelVerifier, executor: Executor, solver: Any | None):
+    def __init__(self, name: str, section: config.ModelVerifierConfig, executor: Executor, solver: Any | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._section = section
@@ -95,7 +95,7 @@ class ModelVerifier:
     # ---------------------------------------------------------------- asking
 
     async def _ask_pool(self, problem: Problem, n: int, seed: int) -> list[_Sample]:
-        sampling = config.Sampling(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
+        sampling = config.SamplingConfig(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
         assert self._solver is not None
         response = self._solver.answers.remote(problem.question, n, sampling, seed)
         texts: list[str] = await awaited(response, "solver pool", self.timeout_s)

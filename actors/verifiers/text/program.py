@@ -12,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from actors.answers import Judgement, compare_many
 from actors.answers.code import extract_program
 from actors.execution import Executor
-from actors.verifiers.mini.derivation import abstention, call
+from actors.verifiers.base import abstention, call
 from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
@@ -50,7 +51,7 @@ with one fenced code block and nothing else.
 class ProgramVerifier:
     derived = False  # the reading of the statement is a model's
 
-    def __init__(self, name: str, section: config.ProgramVerifier, executor: Executor):
+    def __init__(self, name: str, section: config.ProgramVerifierConfig, executor: Executor, solver: Any | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._section = section

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from actors.answers import Judgement
 from actors.answers.code import Report, judge_code, read_checks, weakness
 from actors.execution import Executor
-from actors.verifiers.mini.derivation import abstention
+from actors.verifiers.base import abstention
 from pipeline.records import Failure, Problem, Vote
 
 

@@ -97,7 +97,7 @@ async def _write(context: Context, name: str, proposer: Path, curriculum: Curric
     as a whole."""
     if done := context.run.steps(name):
         return list(judged_in(done[0]))
-    return await stages.through_losses(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
+    return await stages.resuming(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
 
 
 async def _step(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:

@@ -29,7 +29,6 @@ from pipeline.commands import driver
 from pipeline.commands.ablation import measure, table
 from pipeline.commands.ablation.grid import ARMS, FULL, arms_of
 from pipeline.config import Config
-from pipeline.domains import mini
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Failure
@@ -181,7 +180,7 @@ async def _proposer(context: Context, arm: str) -> Path:
     """The arm's policy, trained as far as the arm goes."""
     match ARMS[arm].trained:
         case "no":
-            return mini.resolve(context.config.proposer.path)
+            return context.domain.resolve(context.config.proposer.path)
         case "sft":
             return Path(context.result_of("sft")["checkpoint"])
         case "mgpo":

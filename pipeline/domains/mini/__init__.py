@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from pipeline.records import Failure
+from actors.teacher import Teacher
+from pipeline.domains.base import Domain, Planted, Prompts, Sound
+from pipeline.domains.mini.combinations import is_heldout
+from pipeline.domains.mini.defects import plant, sound_problems
+from pipeline.domains.mini.domain import CATEGORIES
+from pipeline.domains.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM
+from pipeline.domains.mini.teacher import ScriptedTeacher
+from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
 
 _HERE = Path(__file__).parent
-_BUNDLED = {
-    "mini:proposer": _HERE / "models" / "proposer",
-    "mini:solver": _HERE / "models" / "solver",
-    "mini:corpus": _HERE / "corpus",
-    "mini:heldout": _HERE / "heldout.jsonl",
-}
 
 
-def resolve(name: str) -> Path:
-    """`mini:...` -> where the bundled thing lies; any other name is a path. Raises Failure for an unknown `mini:` name
-    or a path that is not there."""
-    if name.startswith("mini:") and name not in _BUNDLED:
-        raise Failure(f"{name}: nothing of that name is bundled; there are {', '.join(_BUNDLED)}")
-    path = _BUNDLED.get(name, Path(name))
-    try:
-        found = path.exists()
-    except OSError as e:
-        raise Failure(f"{name}: {e.strerror}; expected a readable file or folder") from None
-    if not found:
-        raise Failure(f"{name}: no such file or folder")
-    return path
+class MiniDomain(Domain):
+    categories = CATEGORIES
+    prompts = Prompts(QA_PROMPT, TEXT_PROMPT, PROPOSER_SYSTEM, SOLVER_SYSTEM)
+    bundled: ClassVar[Mapping[str, Path]] = {
+        "mini:proposer": _HERE / "models" / "proposer",
+        "mini:solver": _HERE / "models" / "solver",
+        "mini:corpus": _HERE / "corpus",
+        "mini:heldout": _HERE / "heldout.jsonl",
+    }
+
+    def is_heldout(self, skills: Collection[str]) -> bool:
+        return is_heldout(skills)
+
+    def teacher(self) -> Teacher:
+        return ScriptedTeacher()
+
+    def sound_problems(self, n: int, seed: int) -> list[Sound]:
+        return sound_problems(n, seed)
+
+    def build(self, out: Path, seed: int, scale: float, threads: int, say: Callable[[str], None]) -> None:
+        from pipeline.domains.mini.build import build  # brings torch
+
+        build(out, seed=seed, scale=scale, threads=threads, say=say)
+
+    def plant(self, sound: Sequence[Sound], seed: int) -> list[Planted]:
+        return plant(sound, seed)

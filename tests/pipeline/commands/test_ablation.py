@@ -69,7 +69,7 @@ def test_the_arms_of_a_comparison_are_there_and_lead_to_the_full_method():
     assert COMPARISONS["omega"].orderings == (("omega-0", FULL), ("omega-0.25", FULL), ("omega-1", FULL))
     assert arms_of(("rl", "omega")) == (FULL, "grpo", "omega-0", "omega-0.25", "omega-1")
     assert set(QUICK_COMPARISONS) <= set(COMPARISONS)
-    assert loading.load(None, QUICK).mgpo.steps < configs.Config().mgpo.steps
+    assert loading.load(None, QUICK).mgpo.steps < configs.Config(domain="mini").mgpo.steps
 
 
 def test_omega_and_objective_are_what_the_arms_say():

@@ -50,7 +50,7 @@ def test_stages_run_in_order_and_their_results_come_back(tmp_path, monkeypatch, 
         return {"name": name}
 
     monkeypatch.setattr(stages, "run", run)
-    assert list(drive(Config(), tmp_path / "r", ["sft", "acquire"]).items()) == [
+    assert list(drive(Config(domain="mini"), tmp_path / "r", ["sft", "acquire"]).items()) == [
         ("sft", {"name": "sft"}), ("acquire", {"name": "acquire"}),
     ]  # fmt: skip
     assert closed == [1]
@@ -61,7 +61,7 @@ def test_the_walls_that_programs_ran_behind_are_in_the_metrics(tmp_path, monkeyp
         return {}
 
     monkeypatch.setattr(stages, "run", run)
-    drive(Config(), tmp_path / "r", ["sft"])
+    drive(Config(domain="mini"), tmp_path / "r", ["sft"])
     (row,) = read_metrics(RunDir.read(tmp_path / "r")[0])["sandbox"]
     told = {name: value for name, value in row.items() if name not in ("time", "stage", "step")}
     assert told == {"level": 1, "restarts": 2, "layer/landlock": 1, "layer/mount jail": 0}
@@ -73,7 +73,7 @@ def test_stdout_is_the_results_alone_though_ray_prints_to_it(tmp_path, monkeypat
         return {}
 
     monkeypatch.setattr(stages, "run", run)
-    drive(Config(), tmp_path / "r", ["mgpo"])
+    drive(Config(domain="mini"), tmp_path / "r", ["mgpo"])
     print("the result")
     told = capsys.readouterr()
     assert told.out == "the result\n"
@@ -89,9 +89,9 @@ def test_a_failure_ends_the_run_and_frees_the_directory(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(stages, "run", run)
     with pytest.raises(Failure, match="sft: cause"):
-        drive(Config(), tmp_path / "r", ["sft", "mgpo"])
+        drive(Config(domain="mini"), tmp_path / "r", ["sft", "mgpo"])
     assert (ran, closed) == (["sft"], [1])
-    RunDir.open(tmp_path / "r", Config()).close()
+    RunDir.open(tmp_path / "r", Config(domain="mini")).close()
 
 
 WAITING = """
@@ -144,7 +144,7 @@ def test_an_interrupt_leaves_no_process_and_the_directory_free(tmp_path, how):
     assert err.splitlines()[-1] == "propose: interrupted; the same command goes on from here"
     assert "Traceback" not in err
     assert gone(child)
-    RunDir.open(tmp_path / "r", Config()).close()
+    RunDir.open(tmp_path / "r", Config(domain="mini")).close()
 
 
 def test_closing_that_hangs_is_ended(tmp_path):
@@ -175,7 +175,7 @@ def test_a_stage_that_does_not_end_when_told_is_ended(tmp_path, wait):
     assert ours.returncode == 130
     assert err.splitlines()[-1].startswith("propose: the processes of this run did not end")
     assert gone(child)
-    RunDir.open(tmp_path / "r", Config()).close()
+    RunDir.open(tmp_path / "r", Config(domain="mini")).close()
 
 
 STUCK = """
@@ -196,7 +196,7 @@ def test_an_interrupt_does_not_wait_for_slow_storage(tmp_path):
     assert "lags behind the run directory; the same command brings it up to date" in err
     assert err.splitlines()[-1] == "propose: interrupted; the same command goes on from here"
     assert gone(child)
-    RunDir.open(tmp_path / "r", Config()).close()
+    RunDir.open(tmp_path / "r", Config(domain="mini")).close()
 
 
 def test_a_second_interrupt_does_not_leave_what_the_first_was_ending(tmp_path):

@@ -18,7 +18,7 @@ from tests.pipeline.store.test_ledger import checkpoint, play, whole
 @pytest.fixture
 def played(tmp_path):
     """Three steps, with the checkpoint of the last one only."""
-    run = RunDir.open(tmp_path / "run", Config())
+    run = RunDir.open(tmp_path / "run", Config(domain="mini"))
     play(run, whole, checkpoints=False)
     checkpoint(run, 3, 5)
     save_file(weights(), run.path("checkpoints", "mgpo", "step-000003", "model.safetensors"))

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import MGPO, Config
+from pipeline.config import Config, MGPOConfig
 from pipeline.config.loading import dump, load, validate
 from pipeline.records import Failure
 
@@ -96,21 +96,24 @@ def test_an_override_below_a_value_of_the_file_is_refused(tmp_path):
 
 def test_part_of_a_section_of_several_kinds_keeps_the_default_kind():
     objective = load(None, ["mgpo.objective.tau_pos=0.9"]).mgpo.objective
-    assert objective == MGPO(tau_pos=0.9)
+    assert objective == MGPOConfig(tau_pos=0.9)
     assert load(None, ["mgpo.objective.name=grpo", "mgpo.objective.kl=0.1"]).mgpo.objective.name == "grpo"
 
 
 def test_a_section_given_in_part_keeps_the_default_it_has_there():
     """The episode's sampling has another token limit than sampling in general; the temperature must not reset it."""
     episode = load(None, ["episode.sampling.temperature=0.5"]).episode
-    assert episode == Config().episode.model_copy(update={"sampling": episode.sampling})
-    assert episode.sampling.max_tokens == Config().episode.sampling.max_tokens
-    assert load(None, ["proposer.engine.max_num_seqs=8"]).proposer.path == Config().proposer.path
-    assert load(None, ["teacher.kind=mini"]).teacher == Config().teacher
+    assert episode == Config(domain="mini").episode.model_copy(update={"sampling": episode.sampling})
+    assert episode.sampling.max_tokens == Config(domain="mini").episode.sampling.max_tokens
+    assert load(None, ["proposer.engine.max_num_seqs=8"]).proposer.path == Config(domain="mini").proposer.path
+    assert load(None, ["teacher.kind=mini"]).teacher == Config(domain="mini").teacher
 
 
 def test_an_override_inside_a_default_list_keeps_its_other_entries():
-    before, after = Config().committee.verifiers, load(None, ["committee.verifiers.2.samples=9"]).committee.verifiers
+    before, after = (
+        Config(domain="mini").committee.verifiers,
+        load(None, ["committee.verifiers.2.samples=9"]).committee.verifiers,
+    )
     assert after[2].samples == 9
     assert after[:2] == before[:2] and after[2] == before[2].model_copy(update={"samples": 9})
 
@@ -126,7 +129,7 @@ def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path):
 def test_an_empty_file_is_the_default(tmp_path, text):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    assert load(path) == Config()
+    assert load(path) == Config(domain="mini")
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -205,9 +208,9 @@ def leaves(section, where=()):
 @given(st.data())
 def test_setting_a_field_to_its_own_value_changes_nothing(data):
     """Every field can be reached by its dotted name."""
-    path, value = data.draw(st.sampled_from(list(leaves(Config().model_dump(mode="json")))))
+    path, value = data.draw(st.sampled_from(list(leaves(Config(domain="mini").model_dump(mode="json")))))
     text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
-    assert load(None, [f"{'.'.join(path)}={text}"]) == Config()
+    assert load(None, [f"{'.'.join(path)}={text}"]) == Config(domain="mini")
 
 
 def test_the_field_s_meaning_is_in_the_schema():
@@ -216,4 +219,4 @@ def test_the_field_s_meaning_is_in_the_schema():
 
 
 def test_the_config_of_the_mini_world_is_the_defaults():
-    assert load(Path(__file__).parents[3] / "deploy" / "configs" / "mini.yaml") == Config()
+    assert load(Path(__file__).parents[3] / "deploy" / "configs" / "mini.yaml") == Config(domain="mini")

@@ -103,11 +103,11 @@ def test_a_run_that_died_with_two_steps_under_way_goes_on_with_the_same_tasks(tm
     whole, _ = play(tmp_path / "whole", 1, STRAGGLERS)
     train = Paced._train
 
-    async def dying(self, spec, feed, *rest):
+    async def dying(self, spec, loader, *rest):
         for step in range(1, dies_in):
-            await feed.next_batch.remote(0, 1, step)
-            await feed.step_done.remote(step, {"loss": 0.0, "done_at": 0.0})
-        await feed.next_batch.remote(0, 1, dies_in)
+            await loader.next_batch.remote(0, 1, step)
+            await loader.step_done.remote(step, {"loss": 0.0, "done_at": 0.0})
+        await loader.next_batch.remote(0, 1, dies_in)
         raise Failure("the trainer is gone", "infra_error")
 
     monkeypatch.setattr(Paced, "_train", dying)

@@ -22,14 +22,15 @@ from pipeline import config
 from pipeline.records import Failure
 from tests.actors.test_engine import MEAN, logprobs
 from tests.actors.tiny_model import make_model
+from tests.mini import MINI, changed
 from tests.tcp_plugin import install
-from tests.trainers.test_loop import MemoryFeed, mgpo_steps, spec_of
+from tests.trainers.test_loop import MemoryLoader, mgpo_steps, spec_of
 from trainers.launch import train
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 PROMPTS = [[i, i + 1, i + 2] for i in range(8)]
-GREEDY = config.Sampling(temperature=0, max_tokens=30)
+GREEDY = config.SamplingConfig(temperature=0, max_tokens=30)
 START_S = 180
 
 
@@ -95,7 +96,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
     base, hang = tmp_path / "base", tmp_path / "hang"
     make_model(base)
     store = ray.remote(WeightStore).options(num_cpus=0, max_concurrency=1000).remote()
-    engine = config.Engine(max_model_len=256, dtype="float32", kv_cache_gb=0.1)
+    engine = changed(MINI.proposer.engine, max_model_len=256, dtype="float32", kv_cache_gb=0.1)
     deployment = serve.deployment(Replica).options(
         num_replicas=2, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1}
     )
@@ -107,7 +108,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
         transport="tcp", keep_checkpoints=9,
     )  # fmt: skip
 
-    train(spec, MemoryFeed.remote(mgpo_steps(2)), store, pool)
+    train(spec, MemoryLoader.remote(mgpo_steps(2)), store, pool)
     handle.broadcast("sync", 2).results(timeout_s=60)
     pushed = ask(handle)
     for samples, updates in pushed.values():
@@ -122,7 +123,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
         Failure, match=r"weights version 3: tcp did not bring it to the replicas within 20 s$"
     ) as caught:
         patient = spec.model_copy(update={"step_timeout_s": 20, "max_failures": 0})
-        train(patient, MemoryFeed.remote(mgpo_steps(3)), store, pool)
+        train(patient, MemoryLoader.remote(mgpo_steps(3)), store, pool)
     assert caught.value.kind == "infra_error" and "\n" not in str(caught.value)
     assert time.monotonic() - began < 120
     assert ray.get(store.latest.remote()) == 2
@@ -140,7 +141,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
                 assert s.token_ids == t.token_ids
                 np.testing.assert_allclose(s.logprobs, t.logprobs, atol=1e-5)
 
-    train(spec, MemoryFeed.remote(mgpo_steps(4)), store, pool)
+    train(spec, MemoryLoader.remote(mgpo_steps(4)), store, pool)
     for samples, updates in ask(handle).values():
         assert [(u.version, bool(u.bytes)) for u in updates] == [(2, True), (3, False), (4, False)]
         assert apart(tmp_path / "run" / "step-000004", samples) < MEAN

@@ -33,7 +33,7 @@ class World:
         self.run = RunDir(Path(self.folder.name), -1)
         self.ledger = Ledger(self.run, "mgpo")
         self.ledger.begin(1)
-        self.stream = Stream(config or Config(), self, self, self, self, self.ledger)
+        self.stream = Stream(config or Config(domain="mini"), self, self, self, self, self.ledger)
 
     def _next(self, pool):
         script = self.script[pool]
@@ -203,7 +203,13 @@ def test_what_is_under_way_and_the_accounts_of_it():
     """The first attempt is lost, the second waits for its verdict."""
     world = World(writer=[INFRA, "ok"])
     world.stream = Stream(
-        Config(), world, world, world, world, world.ledger, {"issued": 7, "trained": 4, "filtered": 2, "failed": 1}
+        Config(domain="mini"),
+        world,
+        world,
+        world,
+        world,
+        world.ledger,
+        {"issued": 7, "trained": 4, "filtered": 2, "failed": 1},
     )
 
     async def scene():
@@ -327,6 +333,6 @@ def test_a_bug_is_not_taken_for_a_failure():
 
 def test_without_prober_and_buffer():
     world = World(writer=[INFRA, "ok"])
-    world.stream = Stream(Config(), world, world, None, None, world.ledger)
+    world.stream = Stream(Config(domain="mini"), world, world, None, None, world.ledger)
     j = asyncio.run(world.stream.judged(task()))
     assert (j.accepted, j.probe, world.probe.calls, world.drop.calls) == (True, None, [], [])

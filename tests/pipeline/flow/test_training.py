@@ -134,13 +134,13 @@ def test_the_launcher_gets_the_run_and_its_summary_or_failure_comes_back(tmp_pat
 
     async def scene():
         cluster = Launched(SUMMARY)
-        assert await start(cluster, spec, "feed", "store") == SUMMARY
-        assert await start(cluster, spec, "feed", "store", "pool") == SUMMARY
-        assert cluster.seen == [(spec, "feed", "store", None), (spec, "feed", "store", "pool")]
+        assert await start(cluster, spec, "loader", "store") == SUMMARY
+        assert await start(cluster, spec, "loader", "store", "pool") == SUMMARY
+        assert cluster.seen == [(spec, "loader", "store", None), (spec, "loader", "store", "pool")]
         with pytest.raises(Failure, match="no room"):
-            await start(Launched(Failure("training sft: no room")), spec, "feed", None)
+            await start(Launched(Failure("training sft: no room")), spec, "loader", None)
         with pytest.raises(Failure, match="training sft: ActorDiedError"):
-            await start(Launched(ActorDiedError()), spec, "feed", None)
+            await start(Launched(ActorDiedError()), spec, "loader", None)
 
     play(scene)
 
@@ -151,7 +151,7 @@ def test_a_failure_that_nobody_awaits_any_more_is_silent(tmp_path):
 
     async def scene():
         asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        future = start(Launched(Failure("Ray is gone")), spec_for(context(tmp_path), "sft", tmp_path), "feed", None)
+        future = start(Launched(Failure("Ray is gone")), spec_for(context(tmp_path), "sft", tmp_path), "loader", None)
         while not future.done():
             await asyncio.sleep(0.01)
         del future
@@ -173,7 +173,7 @@ def test_a_stage_trains_by_its_own_section(tmp_path):
 
 
 class LastMoment:
-    """A feed that is told of the last step only while it is being asked, as the trainer ends."""
+    """A loader that is told of the last step only while it is being asked, as the trainer ends."""
 
     def __init__(self):
         self.trainer, self.done = None, {1: {"loss": 3.0}}
@@ -192,9 +192,9 @@ def test_every_step_is_logged_once_the_last_one_too(monkeypatch):
     logged, shown = [], []
 
     async def scene():
-        feed = LastMoment()
-        feed.trainer = asyncio.get_running_loop().create_future()
-        monkeypatch.setattr(training, "start", lambda *_: feed.trainer)
+        loader = LastMoment()
+        loader.trainer = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(training, "start", lambda *_: loader.trainer)
         monkeypatch.setattr(training, "_POLL_S", 0.01)
         handle = SimpleNamespace(advance=lambda n, **facts: shown.append(facts["loss"]))
 
@@ -210,8 +210,8 @@ def test_every_step_is_logged_once_the_last_one_too(monkeypatch):
 
         metrics = SimpleNamespace(log=lambda stage, step, values: logged.append((stage, step)))
         run = SimpleNamespace(check_mirror=lambda: None)
-        c = Context(Config(), run, None, metrics, Progress())
-        assert await train_with_progress(c, "sft", None, feed, 2) == SUMMARY
+        c = Context(Config(domain="mini"), run, None, metrics, Progress())
+        assert await train_with_progress(c, "sft", None, loader, 2) == SUMMARY
 
     play(scene)
     assert (logged, shown) == ([("sft", 1), ("sft", 2)], [3.0, 2.0])

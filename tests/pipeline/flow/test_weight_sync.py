@@ -1,4 +1,4 @@
-"""The follower: a version may be sampled from once every replica serves it, and not before."""
+"""The sync: a version may be sampled from once every replica serves it, and not before."""
 
 import asyncio
 import time
@@ -8,7 +8,8 @@ import pytest
 
 from actors.engine import Update
 from pipeline.config import Config
-from pipeline.flow.weight_sync import Follower
+from pipeline.flow import weight_sync
+from pipeline.flow.weight_sync import WeightSync
 from pipeline.records import Failure, Lost
 from tests.pipeline.judged import Remote
 
@@ -24,8 +25,12 @@ class World:
         self.beats = []
         self.wait_done = Remote(lambda step: self.trained[step])
         log = SimpleNamespace(log=lambda stage, step, values: self.logged.append((stage, step, values)))
-        self.follower = Follower(
-            SimpleNamespace(config=Config(), metrics=log), "mgpo", self, self, SimpleNamespace(beat=self.beats.append)
+        self.sync = WeightSync(
+            SimpleNamespace(config=Config(domain="mini"), metrics=log),
+            "mgpo",
+            self,
+            self,
+            SimpleNamespace(beat=self.beats.append),
         )
 
     def broadcast(self, method, *version):
@@ -57,8 +62,8 @@ async def settle():
 
 def test_a_version_is_reached_when_trained_and_pulled():
     async def scene(world):
-        following = asyncio.create_task(world.follower.follow(2))
-        first, second = (asyncio.create_task(world.follower.reached(v)) for v in (1, 2))
+        following = asyncio.create_task(world.sync.follow(2))
+        first, second = (asyncio.create_task(world.sync.reached(v)) for v in (1, 2))
         await settle()
         assert world.asked == [] and not first.done()
         world.trained[1].set_result({"loss": 0.5, "done_at": 0.0})
@@ -78,7 +83,7 @@ def test_a_version_is_reached_when_trained_and_pulled():
 def test_what_needs_no_training_is_reached_at_once():
     async def scene(world):
         for version in (0, -3):
-            await asyncio.wait_for(world.follower.reached(version), 1)
+            await asyncio.wait_for(world.sync.reached(version), 1)
 
     play(scene)
 
@@ -88,7 +93,7 @@ def test_steps_of_this_run_are_logged_and_those_of_an_earlier_one_are_not():
         for step, metrics in ((1, {}), (2, {"loss": 0.25, "done_at": 0.0}), (3, {"loss": 0.5, "done_at": 0.0})):
             world.trained[step].set_result(metrics)
             world.pulled[step].set_result([])
-        await world.follower.follow(3)
+        await world.sync.follow(3)
         assert {step: row["train/loss"] for step, row in world.rows("mgpo-train").items()} == {2: 0.25, 3: 0.5}
         assert list(world.rows("mgpo-weights")) == [2, 3]
 
@@ -104,7 +109,7 @@ def test_what_an_update_cost_is_logged_when_the_next_one_is_there():
             [Update(1, 100, done_at - 60, 9.0, done_at - 50), Update(1, 100, done_at + 3, 0.25, done_at + 11)],
             [Update(1, 100, done_at + 4, 0.5, done_at + 7)],
         ]
-        following = asyncio.create_task(world.follower.follow(2))
+        following = asyncio.create_task(world.sync.follow(2))
         world.trained[1].set_result({"loss": 0.5, "done_at": done_at})
         world.pulled[1].set_result([])
         await settle()
@@ -129,7 +134,7 @@ def test_replicas_that_cannot_tell_what_an_update_cost_hold_nothing_up():
         for step in (1, 2):
             world.trained[step].set_result({"loss": 0.5, "done_at": time.time()})
             world.pulled[step].set_result([])
-        await world.follower.follow(2)
+        await world.sync.follow(2)
         assert [row["replicas"] for row in world.rows("mgpo-weights").values()] == [0, 0]
 
     play(scene)
@@ -149,8 +154,8 @@ def test_a_replica_that_dies_while_it_pulls_is_asked_for_again(monkeypatch):
 
         world.broadcast = lambda *_: SimpleNamespace(results_async=results)
         world.trained[1].set_result({})
-        await world.follower.follow(1)
-        await asyncio.wait_for(world.follower.reached(1), 1)
+        await world.sync.follow(1)
+        await asyncio.wait_for(world.sync.reached(1), 1)
         assert outcomes == []
 
     play(scene)
@@ -161,7 +166,7 @@ def test_weights_that_do_not_fit_are_not_tried_again():
         world.trained[1].set_result({})
         world.pulled[1].set_exception(Failure("weights: lm_head.weight is missing"))
         with pytest.raises(Failure, match="is missing"):
-            await asyncio.wait_for(world.follower.follow(1), 5)
+            await asyncio.wait_for(world.sync.follow(1), 5)
 
     play(scene)
 
@@ -170,8 +175,8 @@ def test_a_trainer_or_a_replica_that_fails_ends_it_with_its_cause():
     async def scene(world):
         world.trained[1].set_exception(Failure("the trainer's step 1: no progress", "infra_error"))
         with pytest.raises(Failure, match="the trainer's step 1"):
-            await world.follower.follow(3)
+            await world.sync.follow(3)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(world.follower.reached(1), 0.05)
+            await asyncio.wait_for(world.sync.reached(1), 0.05)
 
     play(scene)

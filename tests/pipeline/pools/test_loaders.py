@@ -1,4 +1,4 @@
-"""Feeds: whole groups, each row once, the same step again after a restart, no wait without an end."""
+"""Loaders: whole groups, each row once, the same step again after a restart, no wait without an end."""
 
 import asyncio
 from collections import Counter
@@ -10,7 +10,7 @@ import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pools.loaders import DatasetFeed, StepFeed, shard_groups
+from pipeline.pools.loaders import DatasetLoader, StepLoader, shard_groups
 from pipeline.records import Rollout, Stalled
 from tests.pipeline.judged import rollout
 
@@ -78,16 +78,16 @@ async def is_waiting(task):
 @pytest.mark.engine
 def test_a_step_is_served_once_released_and_its_end_is_told(local_ray, tmp_path):
     async def scene():
-        feed = StepFeed([], timeout_s=10)
-        asking = [asyncio.create_task(feed.next_batch(rank, 2, 1)) for rank in (0, 1)]
-        waiting = asyncio.create_task(feed.wait_done(1))
+        loader = StepLoader([], timeout_s=10)
+        asking = [asyncio.create_task(loader.next_batch(rank, 2, 1)) for rank in (0, 1)]
+        waiting = asyncio.create_task(loader.wait_done(1))
         assert all([await is_waiting(t) for t in (*asking, waiting)])
-        await feed.release(1, step_on_disk(tmp_path, 1))
+        await loader.release(1, step_on_disk(tmp_path, 1))
         parts = [await t for t in asking]
         assert [p.step for p in parts] == [1, 1]
         assert sorted(ids(parts[0]) + ids(parts[1])) == ["e0", "e1"] and ids(parts[0]) and ids(parts[1])
         assert await is_waiting(waiting)
-        await feed.step_done(1, {"loss": 0.5})
+        await loader.step_done(1, {"loss": 0.5})
         assert await waiting == {"loss": 0.5}
 
     asynchronously(scene())
@@ -96,12 +96,12 @@ def test_a_step_is_served_once_released_and_its_end_is_told(local_ray, tmp_path)
 @pytest.mark.engine
 def test_after_finish_there_is_nothing_past_the_last_released_step(local_ray, tmp_path):
     async def scene():
-        feed = StepFeed([step_on_disk(tmp_path, 1)], timeout_s=10)
-        asking = asyncio.create_task(feed.next_batch(0, 1, 2))
+        loader = StepLoader([step_on_disk(tmp_path, 1)], timeout_s=10)
+        asking = asyncio.create_task(loader.next_batch(0, 1, 2))
         assert await is_waiting(asking)
-        await feed.finish()
+        await loader.finish()
         assert await asking is None
-        assert (await feed.next_batch(0, 1, 1)).step == 1
+        assert (await loader.next_batch(0, 1, 1)).step == 1
 
     asynchronously(scene())
 
@@ -109,12 +109,12 @@ def test_after_finish_there_is_nothing_past_the_last_released_step(local_ray, tm
 @pytest.mark.engine
 def test_a_step_asked_for_again_is_the_same_whatever_the_world(local_ray, tmp_path):
     async def scene():
-        feed = StepFeed([step_on_disk(tmp_path, n, [("a", n), ("b", n)]) for n in (1, 2)], timeout_s=10)
-        first = [ray.get(b) for b in (await feed.next_batch(0, 1, 1)).batches]
-        await feed.next_batch(0, 1, 2)
-        again = [ray.get(b) for b in (await feed.next_batch(0, 1, 1)).batches]
+        loader = StepLoader([step_on_disk(tmp_path, n, [("a", n), ("b", n)]) for n in (1, 2)], timeout_s=10)
+        first = [ray.get(b) for b in (await loader.next_batch(0, 1, 1)).batches]
+        await loader.next_batch(0, 1, 2)
+        again = [ray.get(b) for b in (await loader.next_batch(0, 1, 1)).batches]
         assert first == again
-        halves = [ids(await feed.next_batch(rank, 2, 1)) for rank in (0, 1)]
+        halves = [ids(await loader.next_batch(rank, 2, 1)) for rank in (0, 1)]
         assert sorted(halves[0] + halves[1]) == ["e0", "e1"]
 
     asynchronously(scene())
@@ -122,14 +122,14 @@ def test_a_step_asked_for_again_is_the_same_whatever_the_world(local_ray, tmp_pa
 
 def test_a_trainer_that_goes_on_from_its_checkpoint_has_trained_what_was_before():
     async def scene():
-        feed = StepFeed([], timeout_s=10)
-        waiting = [asyncio.create_task(feed.wait_done(step)) for step in (1, 4, 5)]
-        asking = asyncio.create_task(feed.next_batch(0, 1, 5))
+        loader = StepLoader([], timeout_s=10)
+        waiting = [asyncio.create_task(loader.wait_done(step)) for step in (1, 4, 5)]
+        asking = asyncio.create_task(loader.next_batch(0, 1, 5))
         assert [await waiting[0], await waiting[1]] == [{}, {}]
         assert await is_waiting(waiting[2])
-        await feed.step_done(5, {"loss": 1.0})
+        await loader.step_done(5, {"loss": 1.0})
         assert await waiting[2] == {"loss": 1.0}
-        await feed.finish()
+        await loader.finish()
         assert await asking is None
 
     asynchronously(scene())
@@ -139,13 +139,13 @@ def test_a_rank_that_is_ahead_does_not_make_a_step_done():
     """Rank 1 asks for step 2 while rank 0 still publishes the weights of step 1."""
 
     async def scene():
-        feed = StepFeed([], timeout_s=10)
-        waiting = asyncio.create_task(feed.wait_done(1))
-        asking = asyncio.create_task(feed.next_batch(1, 2, 2))
+        loader = StepLoader([], timeout_s=10)
+        waiting = asyncio.create_task(loader.wait_done(1))
+        asking = asyncio.create_task(loader.next_batch(1, 2, 2))
         assert await is_waiting(waiting)
-        await feed.step_done(1, {"loss": 1.0})
+        await loader.step_done(1, {"loss": 1.0})
         assert await waiting == {"loss": 1.0}
-        await feed.finish()
+        await loader.finish()
         assert await asking is None
 
     asynchronously(scene())
@@ -154,13 +154,13 @@ def test_a_rank_that_is_ahead_does_not_make_a_step_done():
 @pytest.mark.engine
 def test_a_trainer_that_replays_steps_does_not_undo_what_was_waited_for(local_ray, tmp_path):
     async def scene():
-        feed = StepFeed([step_on_disk(tmp_path, n) for n in (1, 2)], timeout_s=10)
+        loader = StepLoader([step_on_disk(tmp_path, n) for n in (1, 2)], timeout_s=10)
         for step in (1, 2):
-            await feed.next_batch(0, 1, step)
-            await feed.step_done(step, {"loss": float(step)})
-        await feed.next_batch(0, 1, 1)
-        await feed.step_done(1, {"loss": 1.0})
-        assert await feed.wait_done(2) == {"loss": 2.0}
+            await loader.next_batch(0, 1, step)
+            await loader.step_done(step, {"loss": float(step)})
+        await loader.next_batch(0, 1, 1)
+        await loader.step_done(1, {"loss": 1.0})
+        assert await loader.wait_done(2) == {"loss": 2.0}
 
     asynchronously(scene())
 
@@ -168,16 +168,16 @@ def test_a_trainer_that_replays_steps_does_not_undo_what_was_waited_for(local_ra
 @pytest.mark.engine
 def test_a_trainer_has_its_deadline_for_each_step_and_not_for_the_sampling(local_ray, tmp_path):
     async def scene():
-        feed = StepFeed([step_on_disk(tmp_path, n) for n in (1, 2)], timeout_s=0.4)
-        third = asyncio.create_task(feed.wait_done(3))
+        loader = StepLoader([step_on_disk(tmp_path, n) for n in (1, 2)], timeout_s=0.4)
+        third = asyncio.create_task(loader.wait_done(3))
         for step in (1, 2):  # together longer than the deadline
-            await feed.next_batch(0, 1, step)
+            await loader.next_batch(0, 1, step)
             await asyncio.sleep(0.25)
-            await feed.step_done(step, {})
-        asking = asyncio.create_task(feed.next_batch(0, 1, 3))
+            await loader.step_done(step, {})
+        asking = asyncio.create_task(loader.next_batch(0, 1, 3))
         await asyncio.sleep(0.6)  # sampling takes longer too
         assert not third.done() and not asking.done()
-        await feed.release(3, step_on_disk(tmp_path, 3))
+        await loader.release(3, step_on_disk(tmp_path, 3))
         assert (await asking).step == 3
         with pytest.raises(Stalled, match=r"^no step trained for 0.4 s .* waited for the trainer's step 3$"):
             await third
@@ -198,13 +198,13 @@ def rollout_files(root, counts):
 
 def epochs(files, world=1, seed=3, batch=4, n=2):
     async def all_steps():
-        feed = DatasetFeed(files, batch, n, seed)
-        total = await feed.steps()
+        loader = DatasetLoader(files, batch, n, seed)
+        total = await loader.steps()
         steps = [
-            [name for rank in range(world) for name in ids(await feed.next_batch(rank, world, step))]
+            [name for rank in range(world) for name in ids(await loader.next_batch(rank, world, step))]
             for step in range(1, total + 1)
         ]
-        assert await feed.next_batch(0, world, total + 1) is None
+        assert await loader.next_batch(0, world, total + 1) is None
         return steps
 
     return asynchronously(all_steps())
@@ -225,9 +225,9 @@ def test_a_data_set_is_read_once_an_epoch_in_an_order_of_its_own(local_ray, tmp_
 
 def test_the_metrics_of_a_data_set_are_told_from_where_one_left_off(tmp_path):
     async def scene():
-        feed = DatasetFeed(rollout_files(tmp_path, [3]), 1, 1, 0)
+        loader = DatasetLoader(rollout_files(tmp_path, [3]), 1, 1, 0)
         for step in (1, 2, 3):
-            await feed.step_done(step, {"loss": float(step)})
-        assert await feed.done_since(1) == {2: {"loss": 2.0}, 3: {"loss": 3.0}}
+            await loader.step_done(step, {"loss": float(step)})
+        assert await loader.done_since(1) == {2: {"loss": 2.0}, 3: {"loss": 3.0}}
 
     asynchronously(scene())

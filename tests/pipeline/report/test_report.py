@@ -144,7 +144,7 @@ def test_what_models_write_stays_text(tmp_path):
 
 
 def test_names_that_a_user_or_teacher_chose_stay_text(tmp_path):
-    config = Config(name="<script>x</script>")
+    config = Config(domain="mini", name="<script>x</script>")
     run = RunDir.open(tmp_path / "<b>run", config)
     run.finish("acquire", {"skills": {"<script>y</script>": 3}, "kept<script>": 3}, 1.0)
     page = page_of(run)

@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from actors.committee import Committee
-from pipeline import config
+from pipeline.domains.mini.defects import plant, sound_problems
 from pipeline.records import Problem, Verdict, Vote
-from pipeline.scoring.audit import figures, plant, run_audit, sound_problems, spot_check
+from pipeline.scoring.audit import figures, run_audit, spot_check
 from tests.actors.pools import Boxes, handle, sandbox
+from tests.mini import MINI
 from tests.pipeline.domains.mini import oracle
 
 
@@ -62,8 +63,9 @@ def test_figures_count_what_their_names_say():
 def audit(count, seed):
     pool, sandbox_handle = sandbox()
     try:
-        committee = Committee(config.Committee(), sandbox_handle, handle(Boxes("2", "7", None), "answers"))
-        return asyncio.run(run_audit(handle(committee, "judge_many"), sound_problems(count, seed), seed))
+        committee = Committee(MINI.committee, sandbox_handle, handle(Boxes("2", "7", None), "answers"))
+        sound = sound_problems(count, seed)
+        return asyncio.run(run_audit(handle(committee, "judge_many"), sound, plant(sound, seed), seed))
     finally:
         pool.close()
 
@@ -113,6 +115,6 @@ def test_a_spot_check_counts_what_gets_through():
             return [verdict("accepted" if "vote" in p.question else "rejected") for p, _, _ in cases]
 
     committee = handle(Gullible(), "judge_many")
-    found = asyncio.run(spot_check(committee, sound_problems(330, 0), 220, 4))
+    found = asyncio.run(spot_check(committee, sound_problems(330, 0), plant, 220, 4))
     assert found["planted"] == 220 and 0 < found["planted_accepted"] <= 20
-    assert asyncio.run(spot_check(committee, [], 5, 4)) == {}
+    assert asyncio.run(spot_check(committee, [], plant, 5, 4)) == {}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import MGPO, Config, Reward
+from pipeline.config import Config, MGPOConfig, RewardConfig
 from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
@@ -83,7 +83,7 @@ def advantages_of(traces):
     """A(i,t) of each trajectory of a group whose terminal rewards are equal."""
     rollouts = [as_rollout(str(i), turns) for i, turns in enumerate(traces)]
     batch = StepBatch.from_arrow([Rollout.to_arrow(rollouts)])
-    return torch.split(advantages(MGPO(), batch.tokens), [len(t) for t in traces])
+    return torch.split(advantages(MGPOConfig(), batch.tokens), [len(t) for t in traces])
 
 
 def as_rollout(name, turns):
@@ -94,7 +94,7 @@ def as_rollout(name, turns):
         logprobs=(0.0,) * (n + 1), versions=(-1, *(0,) * n), action_index=(-1, *range(n)),
         action_stage=tuple(STAGES.index(t.stage) for t in turns),
         action_kind=tuple(ACTIONS.index(t.action) for t in turns),
-        process_rewards=process(played, Reward()), terminal_reward=1.0,
+        process_rewards=process(played, RewardConfig()), terminal_reward=1.0,
     )  # fmt: skip
 
 

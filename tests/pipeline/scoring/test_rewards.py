@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.passk import estimate
-from pipeline.config import Reward
+from pipeline.config import RewardConfig
 from pipeline.config.loading import validate
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Verdict
 from pipeline.scoring.rewards import process, terminal
 
-R = Reward()
+R = RewardConfig()
 SKILLS = tuple(
     Skill(id=i, category="maths", intent="", method="", difficulty="", tool_hint="", score=1.0, source="s")
     for i in ("add", "share", "lcm")
@@ -77,7 +77,7 @@ def verdict(decision):
 def test_terminal_pays_validity_and_for_solvable_problems_their_difficulty(correct, expected):
     """n = 8, k = 4. Pass@4 is 1 - C(8-c, 4) / C(8, 4): 0, 1, 1/2, 69/70."""
     probe = estimate("p", correct, 8 - correct, 0, 4, "m")
-    assert terminal(verdict("accepted"), probe, Reward(base=1.0, difficulty=2.0)) == pytest.approx(expected)
+    assert terminal(verdict("accepted"), probe, RewardConfig(base=1.0, difficulty=2.0)) == pytest.approx(expected)
 
 
 def test_terminal_pays_nothing_for_rejected_or_missing_problems():

@@ -25,7 +25,7 @@ def library(sizes):
 
 SIZES = {"maths": 6, "code": 4, "science": 3}
 SKILLS = library(SIZES)
-CONFIG = configs.Curriculum(min_skills=2, max_skills=4)
+CONFIG = configs.CurriculumConfig(min_skills=2, max_skills=4)
 CATEGORIES = sorted(SIZES)
 
 groups = st.lists(
@@ -65,7 +65,7 @@ def test_the_weaker_category_gets_more(history):
 
 
 def test_the_average_and_the_probabilities_by_hand():
-    curriculum = Curriculum(library({"a": 2, "b": 2}), configs.Curriculum(alpha=0.5, epsilon=0.25))
+    curriculum = Curriculum(library({"a": 2, "b": 2}), configs.CurriculumConfig(alpha=0.5, epsilon=0.25))
     curriculum.update("a", ["a_0"], 4, 8)  # m_a = 0.5 * 0 + 0.5 * 0.5 = 0.25
     curriculum.update("a", ["a_0"], 8, 8)  # m_a = 0.5 * 0.25 + 0.5 * 1 = 0.625
     assert curriculum.proficiency == {"a": 0.625, "b": 0.0}
@@ -123,7 +123,7 @@ def test_draws_follow_the_probabilities():
 
 def test_the_bandit_prefers_skills_of_mixed_outcome_and_forgets_none():
     skills = library({"maths": 9})
-    curriculum = Curriculum(skills, configs.Curriculum(min_skills=2, max_skills=2))
+    curriculum = Curriculum(skills, configs.CurriculumConfig(min_skills=2, max_skills=2))
     for _ in range(60):
         for i in range(9):
             curriculum.update("maths", [f"maths_{i}"], (0, 4, 8)[i % 3], 8)
@@ -137,7 +137,7 @@ def test_the_bandit_prefers_skills_of_mixed_outcome_and_forgets_none():
 def test_the_bandit_follows_a_policy_that_changes():
     """A skill mastered long ago and failing half of the time now is worth training on again."""
     skills = library({"maths": 3})
-    curriculum = Curriculum(skills, configs.Curriculum(min_skills=2, max_skills=2))
+    curriculum = Curriculum(skills, configs.CurriculumConfig(min_skills=2, max_skills=2))
     for _ in range(5000):
         for i in range(3):
             curriculum.update("maths", [f"maths_{i}"], 8, 8)

@@ -1,11 +1,19 @@
 import pytest
 
 from actors.passk import estimate
-from pipeline.config import Model, Prober
+from pipeline.config import ModelConfig
 from pipeline.skills.probing import Ladder, observe, prober
+from tests.mini import MINI, changed
 
-CONFIG = Prober(
-    n=4, k=2, window=3, ema=0.5, settled=0.05, threshold=0.3, ladder=(Model(path="small"), Model(path="large"))
+CONFIG = changed(
+    MINI.prober,
+    n=4,
+    k=2,
+    window=3,
+    ema=0.5,
+    settled=0.05,
+    threshold=0.3,
+    ladder=(ModelConfig(path="small"), ModelConfig(path="large")),
 )
 
 

@@ -40,7 +40,7 @@ histories = st.lists(
 @contextmanager
 def directory():
     root = Path(tempfile.mkdtemp(prefix="ledger-"))
-    run = RunDir.open(root / "run", Config())
+    run = RunDir.open(root / "run", Config(domain="mini"))
     try:
         yield run
     finally:
@@ -169,7 +169,7 @@ def test_a_journal_cut_anywhere_is_gone_on_with(length):
 
 def test_a_step_on_disk_has_its_journal_also_after_a_power_loss(tmp_path, monkeypatch):
     """Of a file, what was there when it was last synced is what is left."""
-    run, left, real = RunDir.open(tmp_path / "run", Config()), {}, os.fsync
+    run, left, real = RunDir.open(tmp_path / "run", Config(domain="mini")), {}, os.fsync
 
     def sync(descriptor):
         real(descriptor)
@@ -184,7 +184,7 @@ def test_a_step_on_disk_has_its_journal_also_after_a_power_loss(tmp_path, monkey
     run.close()
     journal = journal_path(run, "mgpo", 1)
     journal.write_bytes(left.get(journal, b""))
-    again = RunDir.open(tmp_path / "run", Config())
+    again = RunDir.open(tmp_path / "run", Config(domain="mini"))
     assert accounts.audit(again)["findings"] == []
     assert run.path("steps", "mgpo") in left  # so that the directory's name is not lost once the ledger counts on it
     again.close()

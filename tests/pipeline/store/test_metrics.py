@@ -14,7 +14,7 @@ from pipeline.store.rundir import RunDir
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir.open(tmp_path / "run", Config())
+    run = RunDir.open(tmp_path / "run", Config(domain="mini"))
     yield run
     run.close()
 

@@ -17,11 +17,11 @@ from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.config.loading import load
 from pipeline.records import Failure
-from pipeline.store import accounts, mirror, snapshot
+from pipeline.store import accounts, mirror, remote, snapshot
 from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.mirror import Mirror
-from pipeline.store.remote import Place
+from pipeline.store.remote import RemoteStore
 from pipeline.store.rundir import RunDir
 from tests.pipeline.store.test_ledger import checkpoint, directory, write_step
 from tests.pipeline.storms import Storm, seldom
@@ -49,7 +49,7 @@ def using(storm):
 
 
 def mirror_of(root, uri="m", patience_s=5.0):
-    return Mirror(root, Place(str(uri), patience_s), beat_s=0.05, poll_s=0.001)
+    return Mirror(root, RemoteStore(str(uri), patience_s), beat_s=0.05, poll_s=0.001)
 
 
 def die(follower):
@@ -192,7 +192,9 @@ def test_through_bad_weather_the_mirror_gets_everything_and_the_run_does_not_wai
             assert files(again.root) == files(run.root)
             assert accounts.audit(again)["findings"] == []
             # What no manifest names any more is gone: two manifests name at most so many checkpoints.
-            there = [name for name in Place("m").names("files") if name.endswith("state.json") and "trainer" in name]
+            there = [
+                name for name in RemoteStore("m").names("files") if name.endswith("state.json") and "trainer" in name
+            ]
             assert len(there) <= KEPT + 1
 
 
@@ -288,7 +290,7 @@ def test_storage_that_stays_away_is_one_line_and_the_run_directory_is_whole(tmp_
             raise OSError("Could not connect to server")
 
     with using(Storm(tmp_path / "storage", away)):
-        run = RunDir.open(tmp_path / "run", Config())
+        run = RunDir.open(tmp_path / "run", Config(domain="mini"))
         run._mirror = mirror_of(run.root, "s3://bucket/run", patience_s=0.05)
         run._mirror.begin(lambda content: None)
         run._mirror.start()
@@ -303,12 +305,12 @@ def test_storage_that_stays_away_is_one_line_and_the_run_directory_is_whole(tmp_
         assert caught.value.kind == "infra_error"
         with pytest.raises(Failure, match="Could not connect"):
             run.close()
-        RunDir.open(tmp_path / "run", Config()).close()  # its lock is free
+        RunDir.open(tmp_path / "run", Config(domain="mini")).close()  # its lock is free
 
 
 def test_what_ended_the_run_is_told_and_the_mirror_only_beside_it(tmp_path, capsys):
     with using(Storm(tmp_path / "storage", stops_at=9)):
-        run = RunDir.open(tmp_path / "run", Config())
+        run = RunDir.open(tmp_path / "run", Config(domain="mini"))
         run._mirror = mirror_of(run.root, patience_s=0.05)
         run._mirror.begin(lambda content: None)
         run._mirror.start()
@@ -326,7 +328,7 @@ def test_what_ended_the_run_is_told_and_the_mirror_only_beside_it(tmp_path, caps
 def test_a_call_that_never_returns_is_one_line(tmp_path):
     release = threading.Event()
     with using(Storm(tmp_path / "storage", lambda n, what: release.wait(20) if n > 12 else None)):
-        run = RunDir.open(tmp_path / "run", Config())
+        run = RunDir.open(tmp_path / "run", Config(domain="mini"))
         follower = mirror_of(run.root, patience_s=0.2)
         follower.begin(lambda content: None)
         follower.start()
@@ -407,7 +409,7 @@ def test_a_directory_that_another_one_has_overtaken_is_refused_and_kept(tmp_path
 
 
 def test_a_run_gets_a_mirror_later_and_one_that_died_catches_up(tmp_path):
-    run = RunDir.open(tmp_path / "here", Config())
+    run = RunDir.open(tmp_path / "here", Config(domain="mini"))
     work = steps_of_a_stage(run, 3)
     for _ in range(4):
         next(work)
@@ -438,8 +440,8 @@ def test_what_a_process_had_sent_that_died_is_deleted_once_others_have_gone_on(t
                     follower.sync()
                 die(follower)
             storm.stops_at = None
-            named = {entry[2] for m in mirror.manifests(Place("m")) for entry in m.files.values()}
-            unnamed = set(Place("m").names("files")) - named
+            named = {entry[2] for m in mirror.manifests(RemoteStore("m")) for entry in m.files.values()}
+            unnamed = set(RemoteStore("m").names("files")) - named
             assert unnamed == set()
 
 
@@ -457,7 +459,7 @@ def test_a_restore_that_was_interrupted_goes_on(tmp_path):
         die(cut)
     assert files(tmp_path / "there") != whole
     with pytest.raises(Failure, match="its restore was interrupted; name its mirror again"):
-        RunDir.open(tmp_path / "there", Config())
+        RunDir.open(tmp_path / "there", Config(domain="mini"))
     again = mirror_of(tmp_path / "there", tmp_path / "m")
     again.begin(lambda content: None)
     again.close()
@@ -489,7 +491,7 @@ def test_a_manifest_that_was_cut_leaves_the_one_before(tmp_path):
         follower.sync()
         states.append(files(run.root))
     follower.close()
-    last, _ = mirror.manifests(Place(str(tmp_path / "m")))
+    last, _ = mirror.manifests(RemoteStore(str(tmp_path / "m")))
     newest = tmp_path / "m" / f"manifest-{last.number % 2}.json"
     newest.write_bytes(newest.read_bytes()[:-10])
     assert files(restored(tmp_path / "m", tmp_path / "there").root) == states[-2]
@@ -531,7 +533,7 @@ def test_a_place_that_is_none_is_one_line(tmp_path, uri, said):
 
 
 def test_a_checkpoint_is_where_the_run_directory_is(tmp_path):
-    run = RunDir.open(tmp_path / "here", Config())
+    run = RunDir.open(tmp_path / "here", Config(domain="mini"))
     checkpoint(run, 3, 0)
     run.finish("mgpo", {"checkpoint": str(run.path("checkpoints", "mgpo", "step-000003"))}, 1.0)
     run.close()

@@ -24,18 +24,18 @@ def root(tmp_path):
 
 @pytest.fixture
 def run(root):
-    run = RunDir.open(root, Config())
+    run = RunDir.open(root, Config(domain="mini"))
     yield run
     run.close()
 
 
 def test_a_directory_reopens_for_the_same_config(root):
-    RunDir.open(root, Config()).close()
-    RunDir.open(root, Config()).close()
+    RunDir.open(root, Config(domain="mini")).close()
+    RunDir.open(root, Config(domain="mini")).close()
 
 
 def test_another_config_is_refused_with_the_field_named(root):
-    run = RunDir.open(root, Config())
+    run = RunDir.open(root, Config(domain="mini"))
     run.finish("acquire", {}, 1.0)
     run.close()
     before = (root / "config.yaml").read_text()
@@ -45,17 +45,17 @@ def test_another_config_is_refused_with_the_field_named(root):
     assert "\n" not in text and str(root) in text and "and 1 more" in text
     assert "seed was 0, is now 3" in text or "mgpo.objective.omega was 0.5, is now 0.7" in text
     assert (root / "config.yaml").read_text() == before
-    RunDir.open(root, Config()).close()  # and the refusal let go of the lock
+    RunDir.open(root, Config(domain="mini")).close()  # and the refusal let go of the lock
 
 
 def test_a_run_that_has_made_nothing_yet_takes_another_config(root):
     RunDir.open(root, load(None, ["acquire.corpus=[/typo]"])).close()
-    RunDir.open(root, Config()).close()
-    assert RunDir.read(root)[1] == Config()
+    RunDir.open(root, Config(domain="mini")).close()
+    assert RunDir.read(root)[1] == Config(domain="mini")
 
 
 def test_a_run_may_go_on_with_other_resources(root):
-    RunDir.open(root, Config()).close()
+    RunDir.open(root, Config(domain="mini")).close()
     elsewhere = load(None, ["ray.num_cpus=4", "sandbox.pool.max_replicas=3", "watchdog_s=5"])
     RunDir.open(root, elsewhere).close()
     _, config = RunDir.read(root)
@@ -63,38 +63,38 @@ def test_a_run_may_go_on_with_other_resources(root):
 
 
 def test_the_default_root_follows_what_is_computed_not_where():
-    base = default_root(Config())
+    base = default_root(Config(domain="mini"))
     assert default_root(load(None, ["ray.num_cpus=4"])) == base
     assert default_root(load(None, ["seed=1"])) != base
 
 
 def test_a_config_that_was_broken_by_hand_is_one_line(root):
-    run = RunDir.open(root, Config())
+    run = RunDir.open(root, Config(domain="mini"))
     run.finish("acquire", {}, 1.0)
     run.close()
     for broken in ("seed: [", "- 1\n", ""):
         (root / "config.yaml").write_text(broken)
         with pytest.raises(Failure, match=r"config\.yaml"):
-            RunDir.open(root, Config())
+            RunDir.open(root, Config(domain="mini"))
 
 
 def test_the_second_process_is_told_who_holds_it_and_gets_in_when_that_one_dies(root):
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom pipeline.config import Config\n"
         "from pipeline.store.rundir import RunDir\n"
-        "run = RunDir.open(Path(sys.argv[1]), Config())\nprint('held', flush=True)\ntime.sleep(120)\n"
+        "run = RunDir.open(Path(sys.argv[1]), Config(domain='mini'))\nprint('held', flush=True)\ntime.sleep(120)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", program, str(root)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(Failure, match=f"in use by process {holder.pid}"):
-            RunDir.open(root, Config())
+            RunDir.open(root, Config(domain="mini"))
         RunDir.read(root)  # a report needs no lock
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait(timeout=30)
         holder.stdout.close()
-    RunDir.open(root, Config()).close()
+    RunDir.open(root, Config(domain="mini")).close()
 
 
 def test_reading_what_is_no_run(tmp_path):
@@ -121,7 +121,7 @@ def test_a_process_killed_inside_a_step_leaves_no_step(root):
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom pipeline.config import Config\n"
         "from pipeline.store.rundir import RunDir\n"
-        "run = RunDir.open(Path(sys.argv[1]), Config())\n"
+        "run = RunDir.open(Path(sys.argv[1]), Config(domain='mini'))\n"
         "with run.new_step('sft', 1) as path:\n"
         "    (path / 'a').write_text('half')\n    print('inside', flush=True)\n    time.sleep(120)\n"
     )
@@ -132,7 +132,7 @@ def test_a_process_killed_inside_a_step_leaves_no_step(root):
         child.kill()
         child.wait(timeout=30)
         child.stdout.close()
-    run = RunDir.open(root, Config())
+    run = RunDir.open(root, Config(domain="mini"))
     assert run.steps("sft") == []
     with run.new_step("sft", 1):
         pass
@@ -185,7 +185,8 @@ def test_texts_are_utf8_whatever_the_locale(root):
     program = (
         "import sys\nfrom pathlib import Path\nfrom pipeline.config import Config\n"
         "from pipeline.store.rundir import RunDir\n"
-        "run = RunDir.open(Path(sys.argv[1]), Config(name=chr(969)))\nrun.write_json('a.json', {'q': chr(931)})\n"
+        "run = RunDir.open(Path(sys.argv[1]), Config(domain='mini', name=chr(969)))\n"
+        "run.write_json('a.json', {'q': chr(931)})\n"
         "RunDir.read(Path(sys.argv[1]))\n"
     )
     env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -198,14 +199,14 @@ def test_texts_are_utf8_whatever_the_locale(root):
 
 def test_object_storage_is_said_to_be_unsupported():
     with pytest.raises(Failure, match="local path"):
-        RunDir.open(Path("s3://bucket/run"), Config())
+        RunDir.open(Path("s3://bucket/run"), Config(domain="mini"))
 
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(Failure, match="expected a directory"):
-            RunDir.open(place, Config())
+            RunDir.open(place, Config(domain="mini"))
 
 
 def test_a_directory_this_user_may_not_write_to(tmp_path):
@@ -216,7 +217,7 @@ def test_a_directory_this_user_may_not_write_to(tmp_path):
         "import os, sys\nfrom pathlib import Path\nfrom pipeline.config import Config\n"
         "from pipeline.records import Failure\nfrom pipeline.store.rundir import RunDir\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
-        "try: RunDir.open(Path(sys.argv[1]) / 'run', Config())\n"
+        "try: RunDir.open(Path(sys.argv[1]) / 'run', Config(domain='mini'))\n"
         "except Failure as e: print(e)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(locked)], capture_output=True, text=True, timeout=60)
@@ -228,8 +229,8 @@ def test_a_directory_this_user_may_not_write_to(tmp_path):
 
 def test_closing_lets_the_next_one_in_at_once(root):
     for _ in range(3):
-        run = RunDir.open(root, Config())
+        run = RunDir.open(root, Config(domain="mini"))
         with pytest.raises(Failure, match="in use"):
-            RunDir.open(root, Config())
+            RunDir.open(root, Config(domain="mini"))
         run.close()
         run.close()  # twice does no harm

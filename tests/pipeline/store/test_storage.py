@@ -17,9 +17,9 @@ from ray.exceptions import RayError
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from actors.weights import WeightStore
-from pipeline.config import MGPO, Config
+from pipeline.config import Config, MGPOConfig
 from pipeline.pools.buffer import RolloutBuffer
-from pipeline.pools.loaders import StepFeed
+from pipeline.pools.loaders import StepLoader
 from pipeline.records import Episode, Failure, Lost, Rollout
 from pipeline.store import accounts
 from pipeline.store.ledger import Ledger
@@ -62,7 +62,7 @@ def small_disk(tmp_path):
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(small_disk):
     ballast = small_disk / "ballast"
-    run = RunDir.open(small_disk / "run", Config())
+    run = RunDir.open(small_disk / "run", Config(domain="mini"))
     with Metrics(run) as metrics:
         ledger, buffer = Ledger(run, "mgpo"), RolloutBuffer()
         make_step(run, ledger, buffer, metrics, 1)
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(small_di
     run.close()
 
     ballast.unlink()
-    run = RunDir.open(small_disk / "run", Config())
+    run = RunDir.open(small_disk / "run", Config(domain="mini"))
     with Metrics(run) as metrics:
         ledger = Ledger(run, "mgpo")  # as a new process: with an empty buffer
         make_step(run, ledger, RolloutBuffer(), metrics, done + 1)
@@ -95,14 +95,14 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from pipeline.pools.buffer import RolloutBuffer
-from pipeline.config import MGPO, Config
+from pipeline.config import MGPOConfig, Config
 from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.records import Failure
 from pipeline.store.rundir import RunDir
 from tests.pipeline.store.test_storage import make_step
 
-run = RunDir.open(Path(sys.argv[1]), Config())
+run = RunDir.open(Path(sys.argv[1]), Config(domain="mini"))
 metrics = Metrics(run)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -143,7 +143,7 @@ def test_slow_storage_holds_the_producer_back_and_loses_nothing(tmp_path, monkey
         real(fd)
 
     monkeypatch.setattr(os, "fsync", slow)
-    run = RunDir.open(tmp_path / "run", Config())
+    run = RunDir.open(tmp_path / "run", Config(domain="mini"))
     with Metrics(run) as metrics:
         ledger, buffer = Ledger(run, "mgpo"), RolloutBuffer()
         for step in (1, 2, 3):
@@ -158,7 +158,7 @@ def test_slow_storage_holds_the_producer_back_and_loses_nothing(tmp_path, monkey
 
 @pytest.mark.parametrize("error", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
 def test_storage_that_fails_now_and_then_is_a_line_and_the_step_can_be_made_again(tmp_path, monkeypatch, error):
-    run = RunDir.open(tmp_path / "run", Config())
+    run = RunDir.open(tmp_path / "run", Config(domain="mini"))
     with Metrics(run) as metrics:
         real, fail = os.fsync, [error]
 
@@ -197,8 +197,8 @@ def test_an_object_store_that_is_full_spills_and_loses_nothing(tmp_path):
         folder = tmp_path / "000001"
         folder.mkdir()
         write_records(folder / "rollouts.parquet", rows, Rollout)
-        feed = ray.remote(StepFeed).options(num_cpus=0).remote([str(folder)], 60)
-        work = ray.get(feed.next_batch.remote(0, 1, 1), timeout=60)
+        loader = ray.remote(StepLoader).options(num_cpus=0).remote([str(folder)], 60)
+        work = ray.get(loader.next_batch.remote(0, 1, 1), timeout=60)
         assert Rollout.from_arrow(ray.get(work.batches[0], timeout=60)) == rows
         for version in (1, 2):
             published = ray.get(store.fetch.remote(version), timeout=60)
@@ -235,7 +235,7 @@ def test_an_object_store_with_no_disk_to_spill_to_is_one_line_and_keeps_what_it_
             raise WorkerGroupError("rank 0 failed", {0: full.value})
 
         monkeypatch.setattr(launch.TorchTrainer, "fit", fit)
-        spec = TrainSpec(base_model=tmp_path, objective=MGPO(), lr=0.1, storage=tmp_path, name="mgpo")
+        spec = TrainSpec(base_model=tmp_path, objective=MGPOConfig(), lr=0.1, storage=tmp_path, name="mgpo")
         with pytest.raises(Failure, match=r"^training mgpo: worker 0: The .*object store is full") as caught:
             launch.train(spec, None)
         assert "\n" not in str(caught.value)

@@ -43,7 +43,7 @@ def until(expected: dict[tuple[str, str, str, str], float | None]) -> None:
 
 @pytest.fixture
 def run(tmp_path):
-    run = RunDir.open(tmp_path / "somerun", Config())
+    run = RunDir.open(tmp_path / "somerun", Config(domain="mini"))
     yield run
     run.close()
 

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.verifiers.mini import controlled
-from pipeline.domains.mini import resolve
+from pipeline import domains
 from pipeline.domains.mini.combinations import conflicts, feasible, heldout_pairs, is_heldout, largest_feasible, needs
 from pipeline.domains.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.domains.mini.generate import combinations_of, heldout_benchmark, read, write
 from pipeline.records import Failure
+from tests.mini import MINI
 from tests.pipeline.domains.mini.oracle import solve
+
+WORLD = domains.of(MINI.domain)
 
 combos = st.sampled_from([(c, k) for c in CATEGORIES for k in combinations_of(c, False)])
 
@@ -173,6 +176,6 @@ def test_the_benchmark_is_sound_distinct_heldout_and_as_shipped():
         answer, used = solve(row["question"])
         assert answer == row["answer"] and is_heldout(used)
         assert len(row["question"].split(". ")) - 2 == row["steps"]
-    shipped = [json.loads(line) for line in resolve("mini:heldout").read_text().splitlines()]
+    shipped = [json.loads(line) for line in WORLD.resolve("mini:heldout").read_text().splitlines()]
     assert shipped == rows
     assert heldout_benchmark(60, 1) != rows[:60]

@@ -13,24 +13,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.chat import ChatFormat, parse_turn, solver_messages, system_prompt
+from pipeline import domains
 from pipeline.domains.mini import build as mini_build
-from pipeline.domains.mini import resolve
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.lessons import proposer_lessons, solutions, solver_lessons
 from pipeline.domains.mini.tokenizer import CONTROL, MARKS
 from pipeline.records import Failure
+from tests.mini import MINI, changed
 from tests.pipeline.domains.mini.oracle import Bad, solve
 
-PROPOSER, SOLVER = resolve("mini:proposer"), resolve("mini:solver")
+WORLD = domains.of(MINI.domain)
+
+PROPOSER, SOLVER = WORLD.resolve("mini:proposer"), WORLD.resolve("mini:solver")
 CHAT = ChatFormat(PROPOSER)
 
 
 def test_names_resolve_and_others_are_named(tmp_path):
-    assert resolve(str(tmp_path)) == tmp_path
-    with pytest.raises(Failure, match="mini:teacher: nothing of that name"):
-        resolve("mini:teacher")
+    assert WORLD.resolve(str(tmp_path)) == tmp_path
+    with pytest.raises(Failure, match="mini:teacher: no such file or folder; bundled are mini:proposer"):
+        WORLD.resolve("mini:teacher")
     with pytest.raises(Failure, match="no such file"):
-        resolve(str(tmp_path / "absent"))
+        WORLD.resolve(str(tmp_path / "absent"))
 
 
 # ---------------------------------------------------------------- the tokenizer
@@ -119,7 +122,7 @@ def test_the_same_seed_builds_the_same_models(tmp_path, monkeypatch):
         assert any(not torch.equal(weights[0][k], weights[2][k]) for k in weights[0] if weights[0][k].dim() > 1)
         assert all(t.dtype == torch.bfloat16 for t in weights[0].values())
         files = {p.name for p in (tmp_path / "a" / model).iterdir()}
-        assert files == {p.name for p in resolve(f"mini:{model}").iterdir()}
+        assert files == {p.name for p in WORLD.resolve(f"mini:{model}").iterdir()}
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["proposer", "solver"]
 
 
@@ -207,10 +210,12 @@ def test_the_engine_says_what_transformers_says():
     expected = [say(model, chat, p, 60)[1] for p in prompts]
 
     async def engine_texts() -> list[str]:
-        engine = PolicyEngine(str(SOLVER), config.Engine(max_model_len=512, dtype="float32", kv_cache_gb=0.25), seed=0)
+        engine = PolicyEngine(
+            str(SOLVER), changed(MINI.proposer.engine, max_model_len=512, dtype="float32", kv_cache_gb=0.25), seed=0
+        )
         await engine.start()
         try:
-            greedy = config.Sampling(temperature=0, max_tokens=60)
+            greedy = config.SamplingConfig(temperature=0, max_tokens=60)
             samples = [await engine.generate(chat.encode_messages(p), greedy, 0) for p in prompts]
         finally:
             engine.stop()

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.records import Failure, Skill
-from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages, parse_reply, render, select
+from pipeline.skills.extraction import (
+    QA_PROMPT,
+    TEXT_PROMPT,
+    Document,
+    SkillLibrary,
+    acquisition_messages,
+    parse_reply,
+    render,
+    select,
+)
 
 words = st.text("abcdefgh ij:'#-\"éλ{}", min_size=1, max_size=30).map(lambda t: " ".join(t.split())).filter(bool)
 prose = words.filter(lambda t: not t.startswith(("#", "-")))
@@ -73,7 +82,8 @@ def test_a_malformed_reply_is_named(reply, complaint):
 
 def test_the_two_prompts_carry_the_text_and_forbid_the_problem():
     for kind, phrase in (("qa", "Never repeat the question"), ("text", "apart from this text's own wording")):
-        (message,) = acquisition_messages(Document("x", kind, "Body {not a slot}"))
+        template = {"qa": QA_PROMPT, "text": TEXT_PROMPT}[kind]
+        (message,) = acquisition_messages(Document("x", kind, "Body {not a slot}"), template)
         assert message["role"] == "user" and message["content"].endswith("Body {not a slot}")
         assert phrase in message["content"]
 

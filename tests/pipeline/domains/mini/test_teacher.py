@@ -16,24 +16,31 @@ from actors.episode import run_episode
 from actors.policies import TextPolicy
 from actors.sandbox_pool import SandboxPool
 from actors.tools import SandboxTools
+from pipeline import domains
 from pipeline.commands.ablation.grid import ARMS
 from pipeline.config import EpisodeLimits
 from pipeline.config.loading import load
-from pipeline.domains.mini import resolve
 from pipeline.domains.mini.combinations import feasible, is_heldout
 from pipeline.domains.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.domains.mini.knowledge import KNOWLEDGE
 from pipeline.domains.mini.teacher import ScriptedTeacher
 from pipeline.records import Failure, Skill, Task, ToolResult
 from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages, parse_reply, select
+from tests.mini import MINI
 from tests.pipeline.domains.mini.oracle import Bad, solve
+
+WORLD = domains.of(MINI.domain)
 
 TEACHER = ScriptedTeacher()
 
 
+def asked(document: Document) -> list[dict[str, str]]:
+    return acquisition_messages(document, WORLD.prompts.extraction(document.kind))
+
+
 def documents() -> list[Document]:
     found = []
-    for path in sorted(resolve("mini:corpus").iterdir()):
+    for path in sorted(WORLD.resolve("mini:corpus").iterdir()):
         if path.suffix == ".jsonl":
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 row = json.loads(line)
@@ -48,7 +55,7 @@ def candidates() -> list[Skill]:
     return [
         skill
         for document in documents()
-        for skill in parse_reply(asyncio.run(TEACHER.complete(acquisition_messages(document))), document.source)
+        for skill in parse_reply(asyncio.run(TEACHER.complete(asked(document))), document.source)
     ]
 
 
@@ -70,12 +77,12 @@ def test_the_filter_has_work_to_do():
     found = candidates()
     assert any(s.score < 0.5 for s in found), "noise must give candidates of low score"
     assert any(s.id not in SKILL_IDS for s in found), "the same knowledge must come under a second name"
-    assert any(not asyncio.run(TEACHER.complete(acquisition_messages(d))).startswith("---") for d in documents())
+    assert any(not asyncio.run(TEACHER.complete(asked(d))).startswith("---") for d in documents())
 
 
 def test_a_reply_holds_several_skills_and_never_the_problem_itself():
     document = next(d for d in documents() if d.kind == "qa")
-    reply = asyncio.run(TEACHER.complete(acquisition_messages(document)))
+    reply = asyncio.run(TEACHER.complete(asked(document)))
     assert len(parse_reply(reply, "x")) >= 2
     assert document.text.splitlines()[0].removeprefix("Question: ") not in reply
 
@@ -84,7 +91,7 @@ def test_replies_depend_on_messages_and_seed_alone():
     document = documents()[0]
 
     async def reply(seed: int) -> str:
-        return await ScriptedTeacher().complete(acquisition_messages(document), seed)
+        return await ScriptedTeacher().complete(asked(document), seed)
 
     assert asyncio.run(reply(3)) == asyncio.run(reply(3))
     with pytest.raises(Failure, match="asked something else"):
@@ -122,8 +129,8 @@ class Interpreter:
         pass
 
 
-CHAT = ChatFormat(resolve("mini:proposer"))
-LIMITS = EpisodeLimits()
+CHAT = ChatFormat(WORLD.resolve("mini:proposer"))
+LIMITS = MINI.episode.limits
 
 
 def tasks(n: int, seed: int, library: SkillLibrary) -> list[Task]:

@@ -1,9 +1,9 @@
 """What the train loop asks of the rest of the system: work in, weights out. Both are Ray actor handles.
 
-The loop waits for `next_batch` for as long as the feed lets it (how long a step may take to be sampled is not the
-trainer's to say), and for `put_chunk`. Who drives the feed unblocks the loop; a feed that is gone ends it. After a
-restart the loop asks again from the step that follows its last checkpoint, so a feed must be able to serve those steps
-once more.
+The loop waits for `next_batch` for as long as the loader lets it (how long a step may take to be sampled is not the
+trainer's to say), and for `put_chunk`. Who drives the loader unblocks the loop; a loader that is gone ends it. After a
+restart the loop asks again from the step that follows its last checkpoint, so a loader must be able to serve those
+steps once more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Tensors = dict[str, tuple[str, tuple[int, ...], np.ndarray]]
 """Hugging Face name -> (torch dtype name, shape, raw data); bfloat16 travels as uint16."""
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """Steps count from 1."""
 
     next_batch: Any

@@ -1,0 +1,37 @@
+"""What a verifier is, and what verifiers of every kind say alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pipeline.records import Outcome, Problem, Vote
+from sandbox.api import Request
+
+
+class Verifier(Protocol):
+    """Solves a problem from its statement in its own way, and votes. Made as
+    `cls(name, settings, executor, solver)`: runs in the sandbox, and the handle of a pool that answers questions.
+
+    It may raise or hang: the committee bounds it and records an abstention."""
+
+    name: str
+    derived: bool
+    """How it gets its answer: by a derivation that either holds or does not (True), or by sampling (False); the
+    committee's second audit turns on it."""
+    timeout_s: float
+
+    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+        """`trace` is the agent's work, for those who can read it; `attempt` 1 is the second audit."""
+        ...
+
+
+def abstention(name: str, reason: str, kind: str) -> Vote:
+    """No vote, and why: infra_error (the tool failed), model_error (the model said nothing usable) or data_error."""
+    outcome = Outcome.model_validate({"kind": kind, "reason": reason[:300]})
+    return Vote(verifier=name, valid=None, rationale=reason[:300], outcome=outcome)
+
+
+def call(code: str, args: tuple[object, ...] = ()) -> Request:
+    """Run `solve(*args)` of a program."""
+    return Request(code, entry="solve", args=args)

@@ -1,0 +1,55 @@
+"""Ray, and the size of a pool of replicas."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Section
+from pipeline.config.types import Positive, Seconds
+
+
+class PoolConfig(Section):
+    """Size and resources of one Ray Serve deployment."""
+
+    min_replicas: Positive = 1
+    max_replicas: Positive = 1
+    num_cpus: float = Field(default=0.1, ge=0)
+    """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
+    num_gpus: float = Field(default=0, ge=0)
+    resources: dict[str, float] = Field(default={})
+    """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
+    max_ongoing: Positive = 64
+    """Calls a replica works on at once."""
+    max_queued: int = Field(default=-1, ge=-1)
+    """Calls that may wait at a handle, -1 for no bound."""
+    target_ongoing: float | None = Field(default=None, gt=0)
+    """Calls under way in a replica that autoscaling aims at; None: 70 % of `max_ongoing`."""
+    upscale_delay_s: float = Field(default=30, ge=0)
+    """How long there is too much work before replicas are added."""
+    downscale_delay_s: float = Field(default=600, ge=0)
+    """How long there is too little work before replicas are taken away."""
+    start_timeout_s: Seconds = 900
+    """How long a pool may take to have all its first replicas; a model of 30B parameters loads for minutes."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> PoolConfig:
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})")
+        if self.target_ongoing is not None and self.target_ongoing > self.max_ongoing:
+            raise ValueError(
+                f"target_ongoing ({self.target_ongoing:g}) must not exceed max_ongoing ({self.max_ongoing}): a replica "
+                "never has as many calls under way, so the pool would never grow"
+            )
+        return self
+
+
+class RayConfig(Section):
+    address: str | None = None
+    """None starts a private Ray on this machine (or joins $RAY_ADDRESS); "auto" or host:port joins a cluster."""
+    num_cpus: Positive | None = None
+    """Logical CPUs of a private Ray; None takes what the process may use."""
+    object_store_mb: int | None = Field(default=None, ge=75)
+    """Of a private Ray, which refuses less than 75; None takes Ray's default, 30 % of the memory. What does not fit is
+    spilled to the disk."""
+    dashboard: bool = False
+    """Start the Ray dashboard of a private Ray."""

@@ -1,0 +1,155 @@
+"""The verifiers, the committee that they form, and the probers."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.cluster import PoolConfig
+from pipeline.config.models import ModelConfig, SamplingConfig
+from pipeline.config.section import Implemented, Registry, Section
+from pipeline.config.types import Fraction, Majority, Positive, Seconds
+
+
+class VerifierConfig(Implemented):
+    """A verifier is one file in `actors/verifiers/` and one entry in `VERIFIERS`."""
+
+    kind: str
+    timeout_s: Seconds
+    """For a vote, the wait for a free sandbox slot included."""
+
+
+class SymbolicVerifierConfig(VerifierConfig):
+    """Solves the mini world's language by sympy."""
+
+    implementation: ClassVar[str] = "actors.verifiers.mini.symbolic:SymbolicVerifier"
+    kind: Literal["symbolic"] = "symbolic"
+    timeout_s: Seconds = 30
+
+
+class ExecutingVerifierConfig(VerifierConfig):
+    """Compiles the mini world's language to a program, and runs it."""
+
+    implementation: ClassVar[str] = "actors.verifiers.mini.executing:ExecutingVerifier"
+    kind: Literal["executing"] = "executing"
+    timeout_s: Seconds = 30
+
+
+class ModelVerifierConfig(VerifierConfig):
+    """A model solves the problem, and an endpoint also reviews it."""
+
+    implementation: ClassVar[str] = "actors.verifiers.text.model:ModelVerifier"
+    kind: Literal["model"] = "model"
+    samples: Positive = 3
+    """Answers by majority of n."""
+    majority: Majority = 0.6
+    """Share of the samples that must agree, else the verifier abstains."""
+    temperature: float = Field(default=0.7, ge=0)
+    max_tokens: Positive = 8192
+    timeout_s: Seconds = 300
+    trace: bool = True
+    """Show an endpoint the agent's work beside the statement, as the paper does."""
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint; None asks `committee.judge`."""
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+
+
+class ProgramVerifierConfig(VerifierConfig):
+    """For problems in free text: a model writes programs for the statement, the sandbox runs them."""
+
+    implementation: ClassVar[str] = "actors.verifiers.text.program:ProgramVerifier"
+    kind: Literal["program"] = "program"
+    style: Literal["python", "sympy"] = "python"
+    base_url: str
+    """An OpenAI-compatible endpoint."""
+    model: str | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    samples: Positive = 3
+    majority: Majority = 0.6
+    temperature: float = Field(default=0.7, ge=0)
+    max_tokens: Positive = 4096
+    timeout_s: Seconds = 180
+
+
+VERIFIERS: Registry[VerifierConfig] = Registry(
+    "kind", [SymbolicVerifierConfig, ExecutingVerifierConfig, ModelVerifierConfig, ProgramVerifierConfig]
+)
+
+Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task"]
+
+
+class CommitteeConfig(Section):
+    verifiers: tuple[Annotated[VerifierConfig, VERIFIERS], ...]
+    """Who judges; three in the paper. Free text: `program` and `model`, each with an endpoint."""
+    quorum: Positive = 2
+    """Votes (abstentions do not count) below which a problem stays undecided."""
+    required: Positive = 2
+    """Valid votes an accepted problem needs."""
+    disqualifying: tuple[Flag, ...] = (
+        "ambiguous",
+        "underspecified",
+        "unsolvable",
+        "trivial",
+        "leaks_answer",
+        "off_task",
+    )
+    audit: bool = True
+    """Resolve differing answers by a second audit; off rejects them."""
+    spot_checks: int = Field(default=0, ge=0)
+    """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
+    what share is accepted is a live figure of the committee's quality. 0 where the domain knows no such ways."""
+    judge: ModelConfig | None = None
+    """The model that verifiers without an endpoint ask; None takes the strongest of `prober.ladder`."""
+    timeout_s: Seconds = 900
+    """For a verdict: twice a verifier's own, for the votes and for the second audit, and something to spare."""
+    pool: PoolConfig = PoolConfig(max_ongoing=256)
+
+    @model_validator(mode="after")
+    def _reachable(self) -> CommitteeConfig:
+        if self.pool.num_gpus:
+            raise ValueError(
+                f"pool.num_gpus ({self.pool.num_gpus:g}): these replicas run no model; the judge has a pool of its "
+                "own, judge.pool.num_gpus"
+            )
+        for name, needed in (("required", self.required), ("quorum", self.quorum)):
+            if needed > len(self.verifiers):
+                raise ValueError(f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})")
+        return self
+
+
+class ProberConfig(Section):
+    n: Positive = 32
+    """Samples a problem."""
+    k: Positive = 16
+    """k of Pass@k (16 in the paper)."""
+    sampling: SamplingConfig = SamplingConfig()
+    ladder: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
+    """Probers, weakest first; the next takes over when the current one's accuracy settles below `threshold`."""
+    threshold: Fraction = 0.30
+    window: Positive = 500
+    """Problems between updates of the accuracy average."""
+    ema: Fraction = 0.3
+    """Weight of a new window (open in the paper)."""
+    settled: Fraction = 0.05
+    """The average has settled when a window moves it by less (open in the paper)."""
+    timeout_s: Seconds = 1800
+    pool: PoolConfig = PoolConfig(max_ongoing=128)
+    """The replicas that ask the probers and judge their answers; each prober has a pool of its own in `ladder`."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> ProberConfig:
+        if self.pool.num_gpus:
+            raise ValueError(
+                f"pool.num_gpus ({self.pool.num_gpus:g}): these replicas run no model; each prober has a pool of its "
+                "own, ladder.N.pool.num_gpus"
+            )
+        if self.k >= self.n:
+            raise ValueError(
+                f"k ({self.k}) must be below n ({self.n}): of as many samples as it takes, the estimate of Pass@k is 0 "
+                "or 1, and no problem is both solved and hard"
+            )
+        if len({model.path for model in self.ladder}) != len(self.ladder):
+            raise ValueError("ladder must name each prober once")
+        return self

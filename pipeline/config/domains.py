@@ -1,0 +1,44 @@
+"""The domains: which corpus, language, judges and defaults a run has.
+
+A domain is one package under `pipeline/domains/` and one entry in `DOMAINS`. Its defaults for every size, rate and
+limit are data: `defaults.yaml` in its package, laid under what the user wrote.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pipeline.config.section import Implemented, Registry
+
+_PACKAGES = Path(__file__).parents[1] / "domains"
+
+
+class DomainConfig(Implemented):
+    defaults: ClassVar[Path]
+    """The YAML file of the domain's defaults."""
+
+
+class MiniDomainConfig(DomainConfig):
+    """The bundled bench: problems in a controlled language that a program can decide, models of one and two million
+    parameters."""
+
+    implementation: ClassVar[str] = "pipeline.domains.mini:MiniDomain"
+    defaults: ClassVar[Path] = _PACKAGES / "mini" / "defaults.yaml"
+    kind: Literal["mini"] = "mini"
+
+
+class TextDomainConfig(DomainConfig):
+    """Free text and real models: your documents, checkpoints and endpoints."""
+
+    implementation: ClassVar[str] = "pipeline.domains.text:TextDomain"
+    defaults: ClassVar[Path] = _PACKAGES / "text" / "defaults.yaml"
+    kind: Literal["text"] = "text"
+
+
+DOMAINS: Registry[DomainConfig] = Registry("kind", [MiniDomainConfig, TextDomainConfig])
+
+
+def domain_tree(domain: Any) -> Any:
+    """`domain: text` is short for `domain: {kind: text}`."""
+    return {"kind": domain} if isinstance(domain, str) else domain

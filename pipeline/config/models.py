@@ -1,0 +1,49 @@
+"""Models, the engines that serve them, and how they are sampled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline.config.cluster import PoolConfig
+from pipeline.config.section import Section
+from pipeline.config.types import Positive, Seconds
+
+
+class EngineConfig(Section):
+    """A vLLM engine. CPU and GPU share every field."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    max_model_len: Positive | None = None
+    """Tokens of prompt and answer together; None: the model's own context length."""
+    max_num_seqs: Positive = 256
+    kv_cache_gb: float = Field(default=4, gt=0)
+    """On a CPU: memory for the KV cache. On a GPU `gpu_memory_utilization` decides."""
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    tensor_parallel_size: Positive = 1
+    threads: Positive = 1
+    """OpenMP threads of a CPU engine. One a busy engine is fastest on two cores."""
+    enforce_eager: bool | None = None
+    """Run the model without compiling it and without CUDA graphs; None: on a CPU only."""
+    weight_transport: Literal["object_store", "ipc", "nccl", "sharded_rdt"] = "object_store"
+    """How a model in training gets its weights. ipc: within one GPU that trainer and replica share; nccl: between GPUs;
+    sharded_rdt: between GPUs, each worker its part only."""
+    start_timeout_s: Seconds = 900
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(default=1.0, ge=0)
+    """Objectives know the model's own probabilities, before temperature and top_p: at another temperature than 1 a
+    stage trains on samples of another policy than the one it corrects for."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: Positive = 8192
+
+
+class ModelConfig(Section):
+    """A model, its engine, and the pool of replicas that serve it."""
+
+    path: str
+    """A Hugging Face model directory, or `mini:proposer` / `mini:solver`, which the mini world bundles."""
+    engine: EngineConfig = EngineConfig()
+    pool: PoolConfig = PoolConfig(max_ongoing=128)

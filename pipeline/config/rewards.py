@@ -1,0 +1,54 @@
+"""Terminal and process rewards (PAPER, stage 3)."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from pipeline.config.section import Section
+from pipeline.config.types import Positive, Seconds
+
+
+class ReflectionJudgeConfig(Section):
+    """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
+
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    weight: float = Field(default=0.2, ge=0)
+    """Process reward of an episode whose reflections are all coherent, shared out among them."""
+    max_tokens: Positive = 256
+    timeout_s: Seconds = 60
+    concurrency: Positive = 16
+
+
+class RewardConfig(Section):
+    base: float = 1.0
+    """R_base (open in the paper)."""
+    difficulty: float = Field(default=2.0, ge=0)
+    """lambda, the weight of 1 - rho (open in the paper)."""
+    exec_ok: float = Field(default=0.2, ge=0)
+    """Process reward of the check that stands, once an episode (the paper leaves all process magnitudes open)."""
+    exec_error: float = Field(default=-0.2, le=0)
+    """A check that fails. With a repair it adds up to nothing, so that failing on purpose does not pay."""
+    reflection: float = Field(default=0.2, ge=0)
+    """The refine turn between a failed check and the next one, which passes."""
+    useful_edit: float = Field(default=0.2, ge=0)
+    """The edit between a failed check and the next one, which passes."""
+    needless_edit: float = Field(default=-0.2, le=0)
+    """An edit that was refused, that returns to skills held before, or after which a check that stood fails."""
+    malformed: float = Field(default=-0.3, le=0)
+    """A tool call that could not be read."""
+    repeated: float = Field(default=-0.2, le=0)
+    """The same call again."""
+    judge: ReflectionJudgeConfig | None = None
+    """Adds its credit to what the rules above give."""
+
+    @model_validator(mode="after")
+    def _not_farmable(self) -> RewardConfig:
+        for repair in ("reflection", "useful_edit"):
+            if getattr(self, repair) + self.exec_error > 0:
+                raise ValueError(
+                    f"{repair} ({getattr(self, repair)}) must not exceed what the failed check before it costs "
+                    f"(exec_error {self.exec_error}), else failing on purpose pays"
+                )
+        return self

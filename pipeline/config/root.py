@@ -1,0 +1,134 @@
+"""The configuration tree of a run.
+
+Invariant: a `Config` that exists is valid and complete. It is made by laying what the user wrote over the defaults of
+its domain, and those over the defaults of the sections, which are the paper's or the field's for models of 0.5 to 30B
+parameters. What has no right value without knowing the models is required. Where the paper leaves a value open
+(PAPER: [O]) the default is ours, and the field says so.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.config.cluster import RayConfig
+from pipeline.config.committee import CommitteeConfig, ProberConfig
+from pipeline.config.domains import DOMAINS, DomainConfig, domain_tree
+from pipeline.config.episode import EpisodeConfig, SandboxConfig
+from pipeline.config.models import ModelConfig
+from pipeline.config.rewards import RewardConfig
+from pipeline.config.section import Section, over
+from pipeline.config.skills import TEACHERS, AcquireStage, TeacherConfig
+from pipeline.config.stages import EvaluateStage, MGPOStage, SFTStage, SolveStage, SynthesizeStage, TrainerConfig
+from pipeline.config.types import Seconds
+
+
+class Config(Section):
+    """One run. `propose config show` prints it, resolved; `--set a.b=c` overrides a field."""
+
+    domain: Annotated[DomainConfig, DOMAINS]
+    """mini: the bundled bench · text: your own documents and models."""
+    name: str = "run"
+    """Of the run: its directory, applications and actors are named after it."""
+    seed: int = 0
+    mirror: str | None = None
+    """A place that outlives the machine (s3://bucket/run, gs://, hdfs://, file:/// or a path) and keeps a copy of the
+    run directory: on another machine the same command restores it and goes on. One place a run. Credentials come from
+    the environment."""
+    ray: RayConfig = RayConfig()
+    proposer: ModelConfig
+    """The agent that writes problems: the model that it starts from, its engine, its pool."""
+    system_prompt: str | None = None
+    """What the proposer is told; None takes the prompt its model was made for, else the domain's."""
+    teacher: Annotated[TeacherConfig, TEACHERS]
+    """Who proposes skills and plays the first episodes: {kind: openai, base_url: …, model: …}."""
+    acquire: AcquireStage
+    episode: EpisodeConfig = EpisodeConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    committee: CommitteeConfig
+    prober: ProberConfig
+    reward: RewardConfig = RewardConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    sft: SFTStage = SFTStage()
+    mgpo: MGPOStage = MGPOStage()
+    synthesize: SynthesizeStage = SynthesizeStage()
+    solve: SolveStage
+    evaluate: EvaluateStage
+    watchdog_s: Seconds = 3600
+    """No progress for this long ends the stage with a line that names what it waited for and what is under way."""
+    on_stall: Literal["restart", "fail"] = "restart"
+    """After that line: begin the stage again from its last step on disk, or end the run."""
+    max_stage_restarts: int = Field(default=3, ge=0)
+    """How often a stage whose processes are gone begins again without having finished a step in between."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_domain(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "domain" not in given:
+            return given
+        tree = domain_tree(given["domain"])
+        defaults = domain_defaults(tree)
+        return defaults | {k: over(defaults.get(k), v) for k, v in given.items()} | {"domain": tree}
+
+    @field_validator("mirror")
+    @classmethod
+    def _without_secrets(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in uri:
+            raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
+        return uri
+
+    @model_validator(mode="after")
+    def _episodes_fit(self) -> Config:
+        context, limit = self.proposer.engine.max_model_len, self.episode.limits.max_tokens
+        if context is not None and limit > context:
+            raise ValueError(
+                f"episode.limits.max_tokens ({limit}) exceeds proposer.engine.max_model_len ({context}); expected at "
+                "most that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pushes_where_it_can(self) -> Config:
+        for field, model in (("proposer", self.proposer), ("solve.base", self.solve.base)):
+            self._push(field, model)
+        return self
+
+    def _push(self, field: str, model: ModelConfig) -> None:
+        """Raises ValueError where weights cannot be moved as the model's engine says."""
+        engine, pool = model.engine, model.pool
+        transport, gpus = engine.weight_transport, pool.num_gpus
+        where = f"{field}.engine.weight_transport {transport}: {field}.pool has num_gpus {gpus:g}"
+        if transport == "object_store":
+            return
+        if not self.trainer.use_gpu:
+            raise ValueError(
+                f"{field}.engine.weight_transport {transport} moves weights from GPU to GPU; expected trainer.use_gpu, "
+                "or object_store"
+            )
+        if transport == "nccl" and gpus < 1:
+            raise ValueError(f"{where}; expected 1 or more, apart from the trainer's")
+        alone = pool.max_replicas == engine.tensor_parallel_size == self.trainer.workers == 1
+        if transport == "ipc" and not (0 < gpus < 1 and alone):
+            raise ValueError(
+                f"{where}; expected a share below 1, of the one GPU of the trainer's one worker and of the pool's "
+                "one replica with tensor_parallel_size 1"
+            )
+
+
+def domain_defaults(tree: Any) -> dict[str, Any]:
+    """The defaults of the domain that a section names; {} where it names none, which validation then says."""
+    try:
+        domain: DomainConfig = DOMAINS.validate(tree)
+    except ValidationError:
+        return {}
+    return _read(domain.defaults)
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    defaults: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return defaults

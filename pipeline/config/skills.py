@@ -1,0 +1,54 @@
+"""The teacher, and the corpus that it reads."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.config.cluster import PoolConfig
+from pipeline.config.section import Implemented, Registry, Section
+from pipeline.config.types import Fraction, Positive, Seconds
+
+
+class TeacherConfig(Implemented):
+    """Who proposes skills and plays the episodes that the proposer learns from."""
+
+    pool: PoolConfig = PoolConfig()
+    """The replicas in which its episodes are played."""
+
+
+class ScriptedTeacherConfig(TeacherConfig):
+    """The domain's own teacher, where it has one: same prompts, same text format, no network."""
+
+    implementation: ClassVar[str] = "pipeline.domains.teachers:scripted"
+    kind: Literal["scripted"] = "scripted"
+
+
+class OpenAITeacherConfig(TeacherConfig):
+    """Any OpenAI-compatible endpoint, vLLM's own server included."""
+
+    implementation: ClassVar[str] = "pipeline.domains.teachers:openai"
+    kind: Literal["openai"] = "openai"
+    base_url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself never enters a run directory."""
+    concurrency: Positive = 16
+    timeout_s: Seconds = 120
+    retries: int = Field(default=4, ge=0)
+    temperature: float = Field(default=0.7, ge=0)
+    max_tokens: Positive = 4096
+
+
+TEACHERS: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig])
+
+
+class AcquireStage(Section):
+    corpus: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Files or folders: .jsonl with question and answer fields (structured Q&A), .md and .txt (free text)."""
+    on_bad_record: Literal["stop", "skip"] = "stop"
+    """A line that is no valid record: stop with its file and line number, or skip and count it."""
+    min_score: Fraction = 0.5
+    """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
+    max_document_chars: Positive = 8000

@@ -1,0 +1,125 @@
+"""The trainer, and the stages that train, write and measure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config.models import ModelConfig, SamplingConfig
+from pipeline.config.objectives import OBJECTIVES, GRPOConfig, MGPOConfig, ObjectiveConfig
+from pipeline.config.section import Section
+from pipeline.config.types import Fraction, Positive, Seconds
+
+
+class TrainerConfig(Section):
+    """Ray Train and DeepSpeed."""
+
+    workers: Positive = 1
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    use_gpu: bool = False
+    num_cpus: float = Field(default=1, gt=0)
+    """Logical CPUs a worker reserves."""
+    threads: Positive = 2
+    """OpenMP threads a CPU worker uses, shared out when there are several."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the model. Master weights are float32 either way; the sum over micro-batches is with zero_stage 2 or 3."""
+    activation_checkpointing: bool = True
+    """Compute activations again in the backward pass instead of keeping them: less memory for a third more time."""
+    micro_batch_tokens: Positive = 20480
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    """Of AdamW."""
+    grad_clip: float = Field(default=1.0, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    publish_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Of the weights that the engines are sent."""
+    keep_checkpoints: Positive = 2
+    max_failures: int = Field(default=1, ge=0)
+    """Restarts of the worker group from the last checkpoint."""
+    start_timeout_s: Seconds = 900
+    """How long the workers' resources may take to come."""
+    step_timeout_s: Seconds = 3600
+    """No step for this long ends the run with the stage's name."""
+
+
+class SFTStage(Section):
+    trajectories: Positive = 1000
+    """Teacher episodes to collect, before the committee's filter."""
+    epochs: Positive = 3
+    batch: Positive = 32
+    """Trajectories a step."""
+    lr: float = Field(default=1e-5, gt=0)
+    warmup_steps: int = Field(default=10, ge=0)
+    checkpoint_every: Positive = 50
+
+
+class CurriculumConfig(Section):
+    alpha: Fraction = 0.1
+    """Step of the proficiency average m_c (open in the paper)."""
+    epsilon: float = Field(default=0.1, gt=0)
+    """p(c) is proportional to 1 / (m_c + epsilon) (open in the paper)."""
+    min_skills: Positive = 2
+    max_skills: Positive = 3
+
+    @model_validator(mode="after")
+    def _ordered(self) -> CurriculumConfig:
+        if self.max_skills < self.min_skills:
+            raise ValueError(f"max_skills ({self.max_skills}) must be at least min_skills ({self.min_skills})")
+        return self
+
+
+class MGPOStage(Section):
+    steps: Positive = 200
+    groups: Positive = 32
+    """Skill prompts a step."""
+    group_size: int = Field(default=8, ge=2)
+    """G trajectories a skill prompt."""
+    lr: float = Field(default=1e-6, gt=0)
+    warmup_steps: int = Field(default=5, ge=0)
+    objective: Annotated[ObjectiveConfig, OBJECTIVES] = MGPOConfig()
+    max_staleness: int = Field(default=0, ge=0)
+    """0: pools and trainer take turns. n: a rollout may be n versions older than the step that trains on it."""
+    checkpoint_every: Positive = 10
+    curriculum: CurriculumConfig = CurriculumConfig()
+
+    @field_validator("objective")
+    @classmethod
+    def _of_rewards(cls, objective: ObjectiveConfig) -> ObjectiveConfig:
+        if objective.name == "sft":
+            raise ValueError("sft learns from examples, not from rewards; expected another objective")
+        return objective
+
+
+class SynthesizeStage(Section):
+    target: Positive = 10_000
+    """Accepted, distinct problems."""
+    max_episodes: Positive = 200_000
+    """Give up, with the count so far, after this many."""
+    in_flight: Positive = 256
+
+
+class SolveStage(Section):
+    steps: Positive = 200
+    problems: Positive = 64
+    """Problems a step."""
+    group_size: int = Field(default=8, ge=2)
+    lr: float = Field(default=1e-6, gt=0)
+    warmup_steps: int = Field(default=5, ge=0)
+    objective: GRPOConfig = GRPOConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    timeout_s: Seconds = 1800
+    """For the answers to one problem."""
+    base: ModelConfig
+    """The solver before it is trained, and the pool that it is served and trained by."""
+    checkpoint_every: Positive = 20
+
+
+class EvaluateStage(Section):
+    benchmark: str
+    """A .jsonl of question, answer (checks where that is a program; category), or `mini:heldout`, the mini world's
+    held-out skill combinations."""
+    problems: Positive | None = None
+    """Problems used, from the front of the benchmark; None: all."""
+    samples: Positive = 64
+    """Mean@k: answers a problem (64 in the paper, for mathematics)."""
+    sampling: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=16384)

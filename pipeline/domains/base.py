@@ -1,0 +1,92 @@
+"""What a domain is: everything that the pipeline asks of one, beside the data of its `defaults.yaml`.
+
+Invariant: nothing outside a domain's package knows what is in it. Verifiers, models, corpus, benchmark, sizes, rates
+and limits of a domain are data, laid under what the user wrote (`pipeline.config`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from actors.teacher import Teacher
+from pipeline.config import DomainConfig
+from pipeline.records import Failure, Problem
+
+Sound = tuple[Problem, tuple[str, ...]]
+"""A problem and the skills that were active when it was submitted."""
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A sound problem, spoiled in a known way."""
+
+    defect: str
+    problem: Problem
+    active: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    questions: str
+    """Asks a teacher for the skills behind questions with their answers: a template of `{form}` and `{text}`."""
+    prose: str
+    """Asks a teacher for the skills that a text explains or uses: the same."""
+    proposer: str
+    """What a proposer is told whose model directory has no prompt of its own."""
+    solver: str
+    """The same for a solver."""
+
+    def extraction(self, kind: Literal["qa", "text"]) -> str:
+        """The template for a document of this kind."""
+        return self.questions if kind == "qa" else self.prose
+
+
+class Domain:
+    """A domain overrides what it has; what is here holds for one that has nothing of the kind."""
+
+    categories: tuple[str, ...]
+    """Of skills and problems."""
+    prompts: Prompts
+    bundled: ClassVar[Mapping[str, Path]] = {}
+    """Models, corpora and benchmarks that come with the domain, by the name that a config gives them."""
+
+    def __init__(self, settings: DomainConfig):
+        self.settings = settings
+
+    def resolve(self, name: str) -> Path:
+        """Where a model, corpus or benchmark of the config lies: a bundled one, or a path. Raises Failure for one that
+        is not there."""
+        path = self.bundled.get(name, Path(name))
+        try:
+            found = path.exists()
+        except OSError as e:
+            raise Failure(f"{name}: {e.strerror}; expected a readable file or folder") from None
+        if not found:
+            bundled = f"; bundled are {', '.join(self.bundled)}" if self.bundled else ""
+            raise Failure(f"{name}: no such file or folder{bundled}")
+        return path
+
+    def is_heldout(self, skills: Collection[str]) -> bool:
+        """Whether this set of skills is never offered, so that problems of it can measure what was learned."""
+        return False
+
+    def teacher(self) -> Teacher:
+        """The domain's own teacher. Raises Failure where it has none."""
+        raise Failure("teacher.kind scripted: this domain has no teacher of its own; expected openai")
+
+    def sound_problems(self, n: int, seed: int) -> list[Sound]:
+        """n distinct problems that are sound by construction. Raises Failure where the domain cannot make any."""
+        raise Failure("audit: this domain makes no problems that are known to be sound; expected domain mini")
+
+    def build(self, out: Path, seed: int, scale: float, threads: int, say: Callable[[str], None]) -> None:
+        """Train the bundled models again, from scratch, into folder `out`; `scale` shortens it. Raises Failure where
+        the domain bundles none."""
+        raise Failure("this domain bundles no models")
+
+    def plant(self, sound: Sequence[Sound], seed: int) -> list[Planted]:
+        """As many problems as `sound`, each one of them spoiled in a known way. Raises Failure where the domain knows
+        no way."""
+        raise Failure("committee.spot_checks: this domain knows no way to spoil a problem; expected 0")

@@ -1,0 +1,93 @@
+"""Which pools a run has: for each, the class of its replicas and what they are made with, as the config says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from actors.chat import system_prompt
+from actors.committee import Committee
+from actors.prober import Prober
+from actors.proposer import Proposer
+from actors.sandbox_pool import SandboxPool
+from actors.solver import Solver
+from actors.teacher import TeacherProposer
+from pipeline.config import Config, ModelConfig
+from pipeline.domains.base import Domain
+from pipeline.domains.teachers import make_teacher
+from pipeline.pools.serving import PoolSpec
+
+
+def sandbox(c: Config) -> PoolSpec:
+    s = c.sandbox
+    limits = {"wall_s": s.wall_s, "cpu_s": s.cpu_s, "memory_mb": s.memory_mb}
+    return PoolSpec(
+        "sandbox", s.pool, SandboxPool, {"slots": s.slots, "minimum": s.minimum, "limits": limits, "queue": s.queue}
+    )
+
+
+def committee(c: Config, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
+    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge}
+    return PoolSpec("committee", c.committee.pool, Committee, arguments, longest_call_s=c.committee.timeout_s)
+
+
+def prober(c: Config, sandbox: DeploymentHandle, solvers: dict[str, DeploymentHandle]) -> PoolSpec:
+    """`solvers`: the probers of the ladder, by model path."""
+    arguments = {"config": c.prober, "solvers": solvers, "sandbox": sandbox}
+    return PoolSpec("prober", c.prober.pool, Prober, arguments, longest_call_s=c.prober.timeout_s)
+
+
+def teacher(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any) -> PoolSpec:
+    model_dir = domain.resolve(c.proposer.path)
+    arguments = {
+        "teacher": make_teacher(c.teacher, domain),
+        "model_dir": str(model_dir),
+        "episode": c.episode,
+        "sandbox": sandbox,
+        "sink": sink,
+        "system_prompt": _proposer_prompt(c, domain, model_dir),
+    }
+    return PoolSpec("teacher", c.teacher.pool, TeacherProposer, arguments, longest_call_s=c.episode.limits.wall_s)
+
+
+def proposer(
+    c: Config, domain: Domain, model_dir: Path, sandbox: DeploymentHandle, weights: Any, sink: Any
+) -> PoolSpec:
+    """The policy, from `model_dir` until its weight store has a version."""
+    arguments = {
+        "model_dir": str(model_dir),
+        "engine": c.proposer.engine,
+        "episode": c.episode,
+        "seed": c.seed,
+        "sandbox": sandbox,
+        "system_prompt": _proposer_prompt(c, domain, model_dir),
+        "weights": weights,
+        "sink": sink,
+    }
+    return PoolSpec(
+        "proposer", c.proposer.pool, Proposer, arguments, c.proposer.engine.threads, c.episode.limits.wall_s
+    )
+
+
+def solver(
+    c: Config, domain: Domain, name: str, model: ModelConfig, weights: Any | None = None, sink: Any | None = None
+) -> PoolSpec:
+    """A model that answers questions: a prober, the judge, or with weights the solver in training."""
+    model_dir = domain.resolve(model.path)
+    arguments = {
+        "model_dir": str(model_dir),
+        "engine": model.engine,
+        "seed": c.seed,
+        "system_prompt": system_prompt(model_dir, domain.prompts.solver),
+        "weights": weights,
+        "sink": sink,
+    }
+    return PoolSpec(
+        name, model.pool, Solver, arguments, model.engine.threads, max(c.prober.timeout_s, c.solve.timeout_s)
+    )
+
+
+def _proposer_prompt(c: Config, domain: Domain, model_dir: Path) -> str:
+    return c.system_prompt or system_prompt(model_dir, domain.prompts.proposer)

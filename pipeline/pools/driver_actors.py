@@ -1,0 +1,96 @@
+"""The actors that the driver keeps on its own node: buffer, weight stores, loaders, launcher.
+
+Each holds what all the others wait for, so none is on a node that may be pre-empted, and the death of one is noticed
+within a second (`dead`), whoever waits.
+
+Invariant: an actor that is not known here any more has been killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from pipeline.pools.liveness import Liveness
+from pipeline.pools.ray_process import ENVIRONMENT
+
+LOOK_S = 1.0
+"""Between two looks after the actors."""
+_RENEW_S = 60.0
+"""How long an actor may take to come back."""
+
+
+class DriverActors:
+    def __init__(self) -> None:
+        self._all: list[Any] = []
+        self._liveness: dict[str, Liveness] = {}
+        self._named: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def start(self, cls: type, *args: Any, lasting: bool = False) -> Any:
+        """A Ray actor on this node: what it owns outlives any worker.
+
+        A `lasting` one comes back empty after its process died, under the same handle, which pools hold.
+        """
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        handle: Any = (
+            ray.remote(cls)
+            .options(
+                num_cpus=0,
+                max_concurrency=1000,
+                max_restarts=-1 if lasting else 0,
+                scheduling_strategy=here,
+                runtime_env={"env_vars": ENVIRONMENT},
+            )
+            .remote(*args)
+        )
+        self._all.append(handle)
+        self._liveness[cls.__name__] = Liveness(handle, lasting)
+        return handle
+
+    def once(self, name: str, cls: type, *args: Any, lasting: bool) -> Any:
+        """The actor of this name; started where there is none."""
+        if name not in self._named:
+            self._named[name] = self.start(cls, *args, lasting=lasting)
+        return self._named[name]
+
+    async def dead(self) -> str | None:
+        """The name of an actor that is gone. One that is busy is not."""
+        looks = {name: asyncio.ensure_future(actor.gone()) for name, actor in self._liveness.items()}
+        await asyncio.wait(looks.values(), timeout=LOOK_S)
+        for look in looks.values():
+            look.cancel()
+        gone = (n for n, k in looks.items() if k.done() and not k.cancelled() and k.result())
+        return next((name for name in gone if name in self._liveness), None)  # else it was ended, meanwhile, by us
+
+    def end_passing(self) -> None:
+        """End those that do not last."""
+        lasting = [live.actor for live in self._liveness.values() if live.lasting]
+        self._end([actor for actor in self._all if actor not in lasting])
+
+    async def renew(self) -> None:
+        """Have all begin anew, be they dead or alive. Raises Lost if one is not back in time."""
+        await asyncio.gather(*(actor.renew(name, _RENEW_S) for name, actor in self._liveness.items()))
+
+    def end_named(self, name: str) -> None:
+        self._end([actor for of, actor in self._named.items() if of == name])
+
+    def end_nameless(self) -> None:
+        """End those that belong to one stage."""
+        self._end([actor for actor in self._all if actor not in self._named.values()])
+
+    def end_all(self) -> None:
+        self._end(self._all)
+
+    def _end(self, actors: Sequence[Any]) -> None:
+        for actor in actors:
+            ray.kill(actor)
+        self._all = [actor for actor in self._all if actor not in actors]
+        self._liveness = {name: live for name, live in self._liveness.items() if live.actor not in actors}
+        self._named = {name: actor for name, actor in self._named.items() if actor not in actors}

@@ -1,0 +1,122 @@
+"""Ray itself: a private one that this process starts and ends, or a cluster that it joins.
+
+Invariant: what `start` starts, `close` ends, and a cluster that was joined goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from typing import Any
+
+import ray
+from ray import serve
+from ray._private import auto_init_hook
+
+from pipeline.config import RayConfig
+from pipeline.records import Failure, Lost
+
+_KNOCK_S = 10.0
+
+ENVIRONMENT = {
+    # Whatever runs on a CPU shares few cores: one thread, unless a pool or trainer says otherwise.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+    "VLLM_NO_USAGE_STATS": "1",
+    # vLLM's own would close the handlers of Serve, whose controller, when it comes back, asks each replica for its log
+    # file, and puts a new one in the place of a replica that cannot tell.
+    "VLLM_CONFIGURE_LOGGING": "0",
+}
+"""Of every process that Ray starts for us."""
+
+
+class RayProcess:
+    def __init__(self, config: RayConfig):
+        self._config = config
+        self.private = False
+        """Whether it was started here, and not joined."""
+
+    def start(self) -> None:
+        """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
+        if ray.is_initialized():
+            return
+        # Else a thread of Serve's that outlives our Ray, as it does for a moment, would have us join any other Ray.
+        auto_init_hook.enable_auto_connect = False
+        address = self._config.address or os.environ.get("RAY_ADDRESS")
+        self.private = address is None
+        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every process that a restart makes
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # pools share cores; no warnings about it
+        on_terminate = signal.getsignal(signal.SIGTERM)
+        store_mb = self._config.object_store_mb
+        try:
+            if self.private:
+                ray.init(
+                    address="local",
+                    num_cpus=self._config.num_cpus or usable_cpus(),
+                    object_store_memory=None if store_mb is None else store_mb << 20,
+                    include_dashboard=self._config.dashboard,
+                    runtime_env={"env_vars": ENVIRONMENT},
+                    **quiet,
+                )
+            else:
+                _knock(address or "")
+                ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
+        except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
+            raise KeyboardInterrupt from None
+        except (OSError, ValueError, RuntimeError) as e:
+            if "Timed out waiting for file" in str(e):  # where a process of a private Ray, being late, names its port
+                raise Lost(f"Ray did not start ({_first_line(e)})") from None
+            what = (
+                "could not start a private Ray" if self.private else f"ray.address {address!r}: no Ray cluster answers"
+            )
+            raise Failure(f"{what} ({_first_line(e)})", "infra_error") from None
+        except Exception as e:  # what Ray raises where a busy machine does not start it in time
+            raise Lost(f"Ray did not start ({_first_line(e)})") from None
+        finally:
+            signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        logging.getLogger("ray.train").setLevel(logging.ERROR)
+        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+
+    @property
+    def logs(self) -> str:
+        """Where Ray keeps the logs of its processes."""
+        node = ray._private.worker._global_node
+        return str(node.get_logs_dir_path()) if node is not None else "unknown"
+
+    def damage(self) -> str | None:
+        """A process of a private Ray that is gone, and without which nothing works any more."""
+        if not self.private:
+            return None
+        node: Any = ray._private.worker._global_node
+        if node is None:
+            return "Ray"
+        dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
+        return f"Ray's {min(dead)}" if dead else None
+
+    def close(self) -> None:
+        """End a private Ray, or leave the cluster that was joined."""
+        ray.shutdown()
+        # Serve tells its controller of this Ray from that of the next by the job's number, which is 1 in both.
+        serve.context._set_global_client(None)
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens, which Ray itself finds out after minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+
+
+def usable_cpus() -> int:
+    """Cores that this process may use: its affinity, and the container's quota, which Ray knows how to read."""
+    return min(len(os.sched_getaffinity(0)), int(ray._private.utils.get_num_cpus()))
+
+
+def _first_line(e: BaseException) -> str:
+    return next(iter(str(e).strip().splitlines()), type(e).__name__)

@@ -1,0 +1,162 @@
+"""Pools as Serve applications: deployed, waited for, taken down.
+
+Each pool is one application, so that it starts, scales and fails alone. Waiting for a pool has the pool's own
+`start_timeout_s`; Serve's status message is the cause that is reported. Serve's blocking API is called from one thread,
+one call at a time: it pickles through a global registry of modules, which two threads take away from each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.handle import DeploymentHandle
+
+from pipeline.config import PoolConfig
+from pipeline.pools.ray_process import ENVIRONMENT
+from pipeline.records import Failure, Lost
+
+T = TypeVar("T")
+_POLL_S = 0.25
+_SERVE_S = 300.0
+"""How long a call to Serve may take, with those before it."""
+_TARGET = 0.7
+"""Share of `max_ongoing` that autoscaling aims at where the config does not say."""
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """One pool: the class of its replicas and what each is made with."""
+
+    name: str
+    pool: PoolConfig
+    cls: type
+    arguments: dict[str, Any]
+    threads: int = 1
+    """OpenMP threads of a replica."""
+    longest_call_s: float = 60
+    """A pool that shrinks lets a replica's calls come to their end, for so long."""
+
+
+class Serving:
+    """The pools of one run; `prefix` is part of the name of each application."""
+
+    def __init__(self, prefix: str, logs: Callable[[], str]):
+        self._prefix, self._logs = prefix, logs
+        self._pools: dict[str, asyncio.Task[DeploymentHandle]] = {}
+        self._thread = ThreadPoolExecutor(1, "serve")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._pools
+
+    async def pool(self, spec: PoolSpec) -> DeploymentHandle:
+        """The handle of a pool, deployed on first use and waited for. Raises Failure with the cause if it does not
+        start."""
+        if spec.name not in self._pools:
+            self._pools[spec.name] = asyncio.ensure_future(self._deploy(spec))
+        return await asyncio.shield(self._pools[spec.name])
+
+    async def stop(self, name: str) -> None:
+        """Take a pool down, if there is one."""
+        task = self._pools.pop(name, None)
+        if task is not None:
+            await task
+            await self._call(serve.delete, self._app(name))
+
+    def all_up(self) -> bool:
+        return all(p.done() and not p.cancelled() and p.exception() is None for p in self._pools.values())
+
+    async def idle(self) -> None:
+        """Until no thread of ours calls Serve any more."""
+        for pool in self._pools.values():
+            pool.cancel()
+        await asyncio.gather(*self._pools.values(), return_exceptions=True)
+        await asyncio.to_thread(self._thread.shutdown)
+
+    def abandon(self) -> None:
+        """Have Serve remove all pools, without waiting for it."""
+        for name in self._pools:
+            serve.delete(self._app(name), _blocking=False)
+
+    async def _deploy(self, spec: PoolSpec) -> DeploymentHandle:
+        def run() -> None:
+            deployment = serve.deployment(name=spec.name)(spec.cls).options(**deployment_options(spec))
+            target = serve.RunTarget(
+                target=deployment.bind(**spec.arguments), name=self._app(spec.name), route_prefix=None
+            )
+            serve.run_many([target], wait_for_applications_running=False)
+
+        await self._call(run)
+        await self._until_running(spec.name, spec.pool.start_timeout_s)
+        return serve.get_deployment_handle(spec.name, app_name=self._app(spec.name))
+
+    async def _call(self, function: Callable[..., T], *args: Any) -> T:
+        """Call Serve's blocking API. Raises Lost after `_SERVE_S`."""
+        call = functools.partial(function, *args)
+        try:
+            async with asyncio.timeout(_SERVE_S):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except TimeoutError:
+            raise Lost(f"Serve's controller has not answered for {_SERVE_S:g} s") from None
+
+    async def _until_running(self, name: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            app = (await self._call(serve.status)).applications[self._app(name)]
+            if app.status == "RUNNING":
+                return
+            if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+                messages = [app.message, *(d.message for d in app.deployments.values())]
+                cause = _cause(next((m for m in reversed(messages) if m), "no message"))
+                raise Failure(f"pool {name}: did not start: {cause} (logs: {self._logs()})", "infra_error")
+            if time.monotonic() > deadline:
+                waiting = next((d.message for d in app.deployments.values() if d.message), app.status)
+                raise Failure(f"pool {name}: not running after {timeout_s:g} s: {_cause(waiting)}", "infra_error")
+            await asyncio.sleep(_POLL_S)
+
+    def _app(self, name: str) -> str:
+        return f"{self._prefix}-{name}"
+
+
+def deployment_options(spec: PoolSpec) -> dict[str, Any]:
+    """What Serve is told of a pool."""
+    pool = spec.pool
+    scale: dict[str, Any] = {"num_replicas": pool.min_replicas, "graceful_shutdown_timeout_s": 5}
+    if pool.max_replicas > pool.min_replicas:
+        scale = {
+            "autoscaling_config": AutoscalingConfig(
+                min_replicas=pool.min_replicas,
+                max_replicas=pool.max_replicas,
+                target_ongoing_requests=pool.target_ongoing or max(1.0, _TARGET * pool.max_ongoing),
+                upscale_delay_s=pool.upscale_delay_s,
+                downscale_delay_s=pool.downscale_delay_s,
+            ),
+            "graceful_shutdown_timeout_s": spec.longest_call_s,
+        }
+    return {
+        "max_ongoing_requests": pool.max_ongoing,
+        "max_queued_requests": pool.max_queued,
+        "health_check_period_s": 2,
+        "health_check_timeout_s": 30,
+        "ray_actor_options": {
+            "num_cpus": pool.num_cpus,
+            "num_gpus": pool.num_gpus,
+            "resources": pool.resources,
+            "runtime_env": {"env_vars": ENVIRONMENT | {"OMP_NUM_THREADS": str(spec.threads)}},
+        },
+        **scale,
+    }
+
+
+def _cause(message: str) -> str:
+    """The line of a Serve status message that names the exception: the last that does not belong to a traceback."""
+    lines = [line.strip() for line in message.strip().splitlines() if line.strip()]
+    named = [line for line in lines if "Failure:" in line or "Error:" in line or "Unavailable:" in line]
+    return (named or lines or ["no message"])[-1]
