@@ -29,8 +29,8 @@ from typing import Any
 import psutil
 
 from pipeline.config import Config, loading
+from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
-from pipeline.stages.synthesize import judged_in
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Journal
 from pipeline.store.rundir import RunDir

@@ -66,6 +66,8 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) 
         if loaded is not None and not isinstance(loaded, dict):
             raise Failure(f"config {path}: top level is {type(loaded).__name__}, expected a mapping of sections")
         tree = loaded or {}
+    if "domain" in tree:
+        tree["domain"] = domain_tree(tree["domain"])
     for override in sorted(overrides, key=lambda o: not o.startswith("domain")):  # its defaults are what others change
         _apply(tree, override)
     return validate(tree, source=str(path) if path else "config")
@@ -126,7 +128,7 @@ def _index(node: list[Any], part: str, override: str) -> int:
 
 def _defaults(tree: dict[str, Any]) -> dict[str, Any]:
     """What a config with this domain has where nothing is said, as plain values."""
-    domain = domain_defaults(domain_tree(tree.get("domain")))
+    domain = domain_defaults(domain_tree(tree.get("domain")))  # an override may have put a name there
     own = _own_defaults(Config)
     return own | {k: over(own.get(k), v) for k, v in domain.items()}
 

@@ -82,7 +82,9 @@ class Registry(Generic[S]):
         return dict(self._sections)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(self.validate)
+        return core_schema.no_info_plain_validator_function(
+            self.validate, json_schema_input_schema=self._adapter.core_schema
+        )
 
     def validate(self, given: Any) -> S:
         """A mapping with a known tag, or a section, as a section. Raises ValidationError."""

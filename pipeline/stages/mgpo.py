@@ -19,7 +19,6 @@ those after its checkpoint, and goes on with the next number: nothing is lost, n
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,13 @@ from typing import Any
 from actors.calls import answer
 from actors.reflection import ReflectionJudge
 from pipeline.flow.context import Context
-from pipeline.flow.stream import Stream
+from pipeline.flow.steps import Row, state_of, write_step
+from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.flow.training import beside, spec_for, start
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
-from pipeline.records import Episode, Failure, Probe, Task, Verdict
+from pipeline.records import Failure, Task, Verdict
 from pipeline.scoring import rewards
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
@@ -41,7 +41,7 @@ from pipeline.skills import probing
 from pipeline.skills.curriculum import Curriculum
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Key, Ledger
-from pipeline.store.tables import read_records, write_records
+from pipeline.store.tables import read_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import Watchdog, watchdog
@@ -61,45 +61,44 @@ async def run(context: Context) -> dict[str, Any]:
     spec = spec_for(context, "mgpo", base)
     pool = None if spec.transport == "object_store" else await cluster.proposer(base)
     trainer = start(cluster, spec, loader, cluster.weights("proposer"), pool)
-
-    async def produce() -> None:
-        proposer, committee, prober = await asyncio.gather(
-            cluster.proposer(base), cluster.committee(), cluster.prober()
-        )
-        # What an earlier process left live has failed by the time the first attempt is issued.
-        settled = before | {"failed": before["failed"] + before["live"]}
-        stream = Stream(config, proposer, committee, prober, cluster.buffer(), Ledger(context.run, "mgpo"), settled)
-        with context.progress.stage("mgpo", config.mgpo.steps, "step", len(done)) as progress:
-            async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
-                dog.queues = stream.queues
-                sync = WeightSync(context, "mgpo", loader, proposer, dog)
-                producer = Producer(context, stream, dog)
-
-                async def released(step: int, before: asyncio.Task[None] | None) -> None:
-                    """Play a step; once the one before is released, write and release it."""
-                    facts = await producer.step(step, before)
-                    folder = str(context.run.path("steps", "mgpo", f"{step:06d}"))
-                    await answer(loader.release.remote(step, folder), "step loader", 60)
-                    progress.advance(
-                        1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
-                    )
-
-                async with asyncio.TaskGroup() as group:
-                    following = group.create_task(sync.follow(config.mgpo.steps))
-                    last: asyncio.Task[None] | None = None
-                    for step in range(len(done) + 1, config.mgpo.steps + 1):
-                        dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
-                        await sync.reached(step - 1 - config.mgpo.max_staleness)
-                        dog.beat(f"episodes of step {step}")
-                        last = group.create_task(released(step, last))
-                    if last is not None:
-                        await last
-                    await answer(loader.finish.remote(), "step loader", 60)
-                    await following
-
-    summary = await beside(trainer, produce(), config.trainer.step_timeout_s)
+    # What an earlier process left live has failed by the time the first attempt is issued.
+    settled = before | {"failed": before["failed"] + before["live"]}
+    summary = await beside(trainer, _produce(context, base, loader, settled), config.trainer.step_timeout_s)
     context.metrics.log("mgpo-ledger", config.mgpo.steps, accounts.check(context.run, "mgpo"))
     return _result(context, summary)
+
+
+async def _produce(context: Context, base: Path, loader: Any, settled: dict[str, int]) -> None:
+    """Play, write and release the steps that are not on disk yet, and follow the trainer to its end."""
+    config, cluster, done = context.config, context.cluster, len(context.run.steps("mgpo"))
+    proposer, committee, prober = await asyncio.gather(cluster.proposer(base), cluster.committee(), cluster.prober())
+    stream = Stream(config, proposer, committee, prober, cluster.buffer(), settled)
+    with context.progress.stage("mgpo", config.mgpo.steps, "step", done) as progress:
+        async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
+            dog.queues = stream.queues
+            sync = WeightSync(context, "mgpo", loader, proposer, dog)
+            producer = Producer(context, stream, dog)
+
+            async def released(step: int, earlier: asyncio.Task[None] | None) -> None:
+                facts = await producer.step(step, earlier)
+                folder = str(context.run.path("steps", "mgpo", f"{step:06d}"))
+                await answer(loader.release.remote(step, folder), "step loader", 60)
+                progress.advance(
+                    1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
+                )
+
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(sync.follow(config.mgpo.steps))
+                last: asyncio.Task[None] | None = None
+                for step in range(done + 1, config.mgpo.steps + 1):
+                    dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
+                    await sync.reached(step - 1 - config.mgpo.max_staleness)
+                    dog.beat(f"episodes of step {step}")
+                    last = group.create_task(released(step, last))
+                if last is not None:
+                    await last
+                await answer(loader.finish.remote(), "step loader", 60)
+                await following
 
 
 class Producer:
@@ -125,13 +124,14 @@ class Producer:
         """Curriculum and ladder of probers as a step on disk has left them; as they begin, for 0 and less."""
         curriculum, ladder = make_curriculum(self._context), probing.Ladder()
         if step > 0:
-            state = json.loads(self._context.run.path("steps", "mgpo", f"{step:06d}", "state.json").read_text())
+            state = state_of(self._context.run.path("steps", "mgpo", f"{step:06d}"))
             curriculum.restore(state["curriculum"])
             ladder = probing.Ladder.model_validate(state["ladder"])
         return curriculum, ladder
 
-    async def step(self, step: int, before: asyncio.Task[None] | None = None) -> dict[str, float]:
-        """Play and judge one step, wait for the one `before`, then reward and write it; returns its metrics."""
+    async def step(self, step: int, earlier: asyncio.Task[None] | None = None) -> dict[str, float]:
+        """Play and judge one step, wait for the one before it (`earlier`), then reward and write it; returns its
+        metrics."""
         c = self._context.config
         began = time.monotonic()
         curriculum, ladder = self._after(step - 1 - c.mgpo.max_staleness)
@@ -139,13 +139,13 @@ class Producer:
         tasks = make_tasks(self._context, curriculum, "mgpo", step, c.mgpo.groups, c.mgpo.group_size)
         ledger = Ledger(self._context.run, "mgpo")
         ledger.begin(step)
-        stream = self._stream.of(ledger)
+        stream = self._stream.step(ledger)
         # As many with the judges as with the proposer: it is not kept waiting for them, and still they hold it back.
         at_once = 2 * c.proposer.pool.max_ongoing * c.proposer.pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(stream, task, prober), tasks, at_once)
         rollout_s = time.monotonic() - began
-        if before is not None:
-            await before
+        if earlier is not None:
+            await earlier
         since, self._played_at = max(began, self._played_at), time.monotonic()
         raise_if_all_failed("mgpo", judged)
         copied = copies(judged, self._seen)
@@ -169,34 +169,25 @@ class Producer:
                 f"{commonest_failure(judged)}",
                 "infra_error",
             )
-        with self._context.run.new_step("mgpo", step) as folder:
-            await answer(self._context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", 300)
-            write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
-            write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
-            write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
-            account = ledger.segment(folder, ends(judged, trained))
-            state = {
-                "curriculum": self._curriculum.state(),
-                "ladder": self._ladder.model_dump(),
-                "ledger": account,
-            }
-            (folder / "state.json").write_text(json.dumps(state))
-            proficiency = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
-            self._context.metrics.log("mgpo", step, facts | proficiency)
-        ledger.commit(account)
+        state = {"curriculum": self._curriculum.state(), "ladder": self._ladder.model_dump()}
+        facts_too = {f"proficiency/{c}": m for c, m in self._curriculum.proficiency.items()}
+        account = await write_step(
+            self._context, "mgpo", step, ledger, ends(judged, trained),
+            rows=rows, judged=judged, state=state, facts=facts | facts_too,
+        )  # fmt: skip
         ledger.close()
-        stream.settle(account)
-        self._context.metrics.log("mgpo-ledger", step, stream.accounts())
+        self._stream.committed(stream, account)
+        self._context.metrics.log("mgpo-ledger", step, self._stream.accounts())
         await stream.drop([j for j in judged if j.key not in trained])
         return facts
 
-    async def _judged(self, stream: Stream, task: Task, prober: str) -> Judged:
+    async def _judged(self, stream: StepStream, task: Task, prober: str) -> Judged:
         judged = await stream.judged(task, prober)
         if not judged.failed:
             self._dog.beat(f"episodes of {task.group_id.rpartition('-')[0]}")
         return judged
 
-    def _rows(self, judged: list[Judged], copied: set[Key], oldest: int) -> list[Any]:
+    def _rows(self, judged: list[Judged], copied: set[Key], oldest: int) -> list[Row]:
         """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
         `oldest`, in groups of two and more.
 
@@ -217,7 +208,7 @@ class Producer:
             if sizes[j.episode.task.group_id] >= 2
         ]
 
-    async def _credited(self, judged: list[Judged], rows: list[Any]) -> list[Any]:
+    async def _credited(self, judged: list[Judged], rows: list[Row]) -> list[Row]:
         """The rows, with what the judge of reflections adds to the process rewards: to all of them, or where it cannot
         be reached to none, because members of a group are compared."""
         if self._judge is None:
@@ -259,7 +250,7 @@ class Producer:
 def _result(context: Context, summary: TrainSummary) -> dict[str, Any]:
     rows = metrics.read(context.run)["mgpo"]
     names = ("submitted_rate", "accepted_rate", "difficulty", "hard_yield_per_1k", "reward", "prune_rate", "turns")
-    ledgers = [json.loads((s / "state.json").read_text())["ledger"] for s in context.run.steps("mgpo")]
+    ledgers = [state_of(s)["ledger"] for s in context.run.steps("mgpo")]
     return {
         "steps": len(ledgers),
         "episodes": sum(ledger["issued"] for ledger in ledgers),

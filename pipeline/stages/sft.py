@@ -7,22 +7,22 @@ the last checkpoint, is pi_ref.
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from actors.calls import answer
 from pipeline.flow.context import Context
-from pipeline.flow.stream import Stream
+from pipeline.flow.steps import write_step
+from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.flow.training import spec_for, train_with_progress
 from pipeline.pools.loaders import DatasetLoader
-from pipeline.records import Episode, Failure, Verdict
+from pipeline.records import Episode, Failure, Task, Verdict
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import ends, raise_if_all_failed
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Ledger
-from pipeline.store.tables import read_records, write_records
+from pipeline.store.tables import read_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watchdog
@@ -67,10 +67,9 @@ async def _collect(context: Context) -> None:
     context.metrics.log("sft-ledger", done, accounts.check(context.run, "sft"))
     if done == waves:
         return
-    buffer = context.cluster.buffer()
     teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
     ledger = Ledger(context.run, "sft")
-    stream = Stream(context.config, teacher, committee, None, buffer, ledger)
+    stream = Stream(context.config, teacher, committee, None, context.cluster.buffer())
     curriculum = make_curriculum(context)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
@@ -82,10 +81,11 @@ async def _collect(context: Context) -> None:
             for wave in range(done + 1, waves + 1):
                 size = min(WAVE, wanted - (wave - 1) * WAVE)
                 ledger.begin(wave)
+                step = stream.step(ledger)
                 tasks = make_tasks(context, curriculum, "sft", wave, groups=size, size=1)
 
-                async def one(task: Any) -> Judged:
-                    judged = await stream.judged(task)
+                async def one(task: Task, step: StepStream = step) -> Judged:
+                    judged = await step.judged(task)
                     progress.advance(1)
                     if not judged.failed:
                         dog.beat("teacher episodes and their verdicts")
@@ -94,15 +94,9 @@ async def _collect(context: Context) -> None:
                 judged = await map_bounded(one, tasks, context.config.synthesize.in_flight)
                 raise_if_all_failed("sft", judged)
                 kept = [j for j in judged if j.accepted]
-                with context.run.new_step("sft", wave) as folder:
-                    rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
-                    await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 120)
-                    write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
-                    write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
-                    account = ledger.segment(folder, ends(judged, [j.key for j in kept]))
-                    (folder / "state.json").write_text(json.dumps({"ledger": account}))
-                ledger.commit(account)
-                stream.settle(account)
+                rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
+                closed = ends(judged, [j.key for j in kept])
+                stream.committed(step, await write_step(context, "sft", wave, ledger, closed, rows=rows, judged=judged))
                 progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
     context.metrics.log("sft-ledger", waves, accounts.check(context.run, "sft"))
     await context.cluster.stop("teacher")

@@ -11,14 +11,17 @@ whatever the reason, costs its own group only; one whose replica died twice unde
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from actors.answers.values import Judgement
 from actors.calls import answer
 from actors.execution import Executor
+from actors.solver import Completion
 from pipeline.flow.context import Context
+from pipeline.flow.steps import Row, write_step
 from pipeline.flow.training import beside, spec_for, start
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
@@ -29,11 +32,11 @@ from pipeline.scoring.statistics import mean
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import End, Key, Ledger
 from pipeline.watch.fanout import map_bounded
+from pipeline.watch.retry import Attempts
 from pipeline.watch.watchdog import Watchdog, watchdog
 
 _FIRST_LAST = 5
 _AT_ONCE = 64
-_AGAIN_S = 1.0
 
 
 async def run(context: Context) -> dict[str, Any]:
@@ -42,7 +45,6 @@ async def run(context: Context) -> dict[str, Any]:
     problems = [of_row(row) for row in read(context.run.path("dataset", "problems.jsonl"))]
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
-    ledger = Ledger(context.run, "solve")
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = context.domain.resolve(config.solve.base.path)
     spec = spec_for(context, "solve", base)
@@ -50,26 +52,7 @@ async def run(context: Context) -> dict[str, Any]:
     pool = None if spec.transport == "object_store" else await context.cluster.student()
     trainer = start(context.cluster, spec, loader, context.cluster.weights("student"), pool)
 
-    async def produce() -> None:
-        student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
-        executor = Executor(sandbox.run_batch.remote)
-        with context.progress.stage("solve", config.solve.steps, "step", len(done)) as progress:
-            async with watchdog("solve", config.watchdog_s) as dog:
-                sync = WeightSync(context, "solve", loader, student, dog)
-                async with asyncio.TaskGroup() as group:
-                    following = group.create_task(sync.follow(config.solve.steps))
-                    for step in range(len(done) + 1, config.solve.steps + 1):
-                        dog.beat(f"the trainer's step {step - 1}")
-                        await sync.reached(step - 1)
-                        dog.beat(f"answers of step {step}")
-                        facts = await _step(context, student, executor, problems, ledger, step, dog)
-                        folder = context.run.path("steps", "solve", f"{step:06d}")
-                        await answer(loader.release.remote(step, str(folder)), "step loader", 60)
-                        progress.advance(1, accuracy=facts["reward"])
-                    await answer(loader.finish.remote(), "step loader", 60)
-                    await following
-
-    summary = await beside(trainer, produce(), config.trainer.step_timeout_s)
+    summary = await beside(trainer, _produce(context, loader, problems), config.trainer.step_timeout_s)
     context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
     rows = metrics.read(context.run)["solve"]
     return {
@@ -81,81 +64,96 @@ async def run(context: Context) -> dict[str, Any]:
     }
 
 
-async def _step(
-    context: Context,
-    student: Any,
-    executor: Executor,
-    problems: list[Problem],
-    ledger: Ledger,
-    step: int,
-    dog: Watchdog,
-) -> dict[str, float]:
-    """Sample and reward one step, and write it."""
-    solve, buffer = context.config.solve, context.cluster.buffer()
-    began = time.monotonic()
-    chosen = _choose(context, problems, step)
-    groups = [f"solve-{step:06d}-{i:04d}" for i in range(len(chosen))]
-    ledger.begin(step)
+async def _produce(context: Context, loader: Any, problems: list[Problem]) -> None:
+    """Sample, write and release the steps that are not on disk yet, and follow the trainer to its end."""
+    config, done = context.config, len(context.run.steps("solve"))
+    student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
+    executor = Executor(sandbox.run_batch.remote)
+    with context.progress.stage("solve", config.solve.steps, "step", done) as progress:
+        async with watchdog("solve", config.watchdog_s) as dog:
+            sync = WeightSync(context, "solve", loader, student, dog)
+            sampler = Sampler(context, student, dog)
+            dog.queues = sampler.queues
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(sync.follow(config.solve.steps))
+                for step in range(done + 1, config.solve.steps + 1):
+                    dog.beat(f"the trainer's step {step - 1}")
+                    await sync.reached(step - 1)
+                    dog.beat(f"answers of step {step}")
+                    facts = await _step(context, sampler, executor, problems, step)
+                    folder = context.run.path("steps", "solve", f"{step:06d}")
+                    await answer(loader.release.remote(step, str(folder)), "step loader", 60)
+                    progress.advance(1, accuracy=facts["reward"])
+                await answer(loader.finish.remote(), "step loader", 60)
+                await following
 
-    asked_at: dict[str, float] = {}
-    dog.queues = lambda: _under_way(asked_at)
 
-    async def sample(numbered: tuple[str, Problem]) -> list[Any] | Failure:
+class Sampler:
+    """Groups of completions, each attempt at one in the ledger."""
+
+    def __init__(self, context: Context, student: Any, dog: Watchdog):
+        self._context, self._student, self._dog = context, student, dog
+        self.ledger = Ledger(context.run, "solve")
+        self._asked_at: dict[str, float] = {}
+
+    async def group(self, name: str, problem: Problem) -> list[Completion] | Failure:
         """The completions of a group, or why there are none."""
-        group, problem = numbered
-        asked_at[group] = time.monotonic()
+        self._asked_at[name] = time.monotonic()
         try:
-            return await insist(group, problem)
+            return await self._insist(name, problem)
         finally:
-            del asked_at[group]
+            del self._asked_at[name]
 
-    async def insist(group: str, problem: Problem) -> list[Any] | Failure:
-        deaths: list[str] = []
-        for again in range(1, context.config.episode.attempts + 1):
+    async def _insist(self, name: str, problem: Problem) -> list[Completion] | Failure:
+        solve, buffer = self._context.config.solve, self._context.cluster.buffer()
+        attempts = Attempts(self._context.config.episode.attempts)
+        async for _ in attempts:
             # The completions of a group are issued together, so their attempt numbers are the same.
-            keys = [(name, ledger.issue(name)) for name in (f"{group}/{i}" for i in range(solve.group_size))]
-            attempt = keys[0][1]
-            response = student.sample.remote(
-                group, problem.question, solve.group_size, solve.sampling, context.seed(group), attempt
+            keys = [(f"{name}/{i}", self.ledger.issue(f"{name}/{i}")) for i in range(solve.group_size)]
+            response = self._student.sample.remote(
+                name, problem.question, solve.group_size, solve.sampling, self._context.seed(name), keys[0][1]
             )
             try:
-                completions: list[Any] = await answer(response, "student", solve.timeout_s)
+                completions: list[Completion] = await answer(response, "student", solve.timeout_s)
             except Failure as e:
                 why = e
+                attempts.note(e)
                 for key in keys:
-                    ledger.fail(key, str(e))
+                    self.ledger.fail(key, str(e))
                 await answer(buffer.drop.remote(keys), "rollout buffer", 60)  # only the answer may have been lost
-                if isinstance(e, Lost):
-                    deaths.append(str(e))
                 if e.kind != "infra_error":
                     break
-                await asyncio.sleep(_AGAIN_S * again)
             else:
                 for c in completions:
-                    ledger.judged((c.episode_id, c.attempt), c.tokens)
-                dog.beat(f"answers of step {step}")
+                    self.ledger.judged((c.episode_id, c.attempt), c.tokens)
+                self._dog.beat(f"answers of {name.rpartition('-')[0]}")
                 return completions
-        if len(deaths) > 1:
-            ledger.quarantine(keys[0], {"problem": problem.model_dump(mode="json"), "deaths": deaths})
+        if attempts.deadly:
+            self.ledger.quarantine(keys[0], {"problem": problem.model_dump(mode="json"), "deaths": attempts.deaths})
         return why
 
-    asked = await map_bounded(sample, list(zip(groups, chosen, strict=True)), _AT_ONCE)
+    def queues(self) -> str:
+        """What is under way, and the oldest of it."""
+        if not self._asked_at:
+            return ""
+        oldest = min(self._asked_at, key=lambda group: self._asked_at[group])
+        return f"student {len(self._asked_at)}; oldest {oldest}, {time.monotonic() - self._asked_at[oldest]:.0f} s"
+
+
+async def _step(
+    context: Context, sampler: Sampler, executor: Executor, problems: list[Problem], step: int
+) -> dict[str, float]:
+    """Sample and reward one step, and write it; returns its metrics."""
+    began = time.monotonic()
+    chosen = _choose(context, problems, step)
+    named = [(f"solve-{step:06d}-{i:04d}", problem) for i, problem in enumerate(chosen)]
+    sampler.ledger.begin(step)
+    asked = await map_bounded(lambda one: sampler.group(*one), named, _AT_ONCE)
     answered = [[] if isinstance(group, Failure) else group for group in asked]
     completions = [c for group in answered for c in group]
     solved = [problem for problem, group in zip(chosen, answered, strict=True) for _ in group]
     judged = await judge(solved, [c.text for c in completions], executor)
-    keys = [(c.episode_id, c.attempt) for c in completions]
-    known = Counter(key[0].rpartition("/")[0] for key, o in zip(keys, judged, strict=True) if o != "unknown")
-    rows: list[Any] = []
-    ends: dict[Key, End] = {}
-    for key, outcome in zip(keys, judged, strict=True):
-        if outcome == "unknown":
-            ends[key] = "failed"  # neither right nor wrong
-        elif known[key[0].rpartition("/")[0]] < 2:
-            ends[key] = "filtered"  # a group of one has no advantage
-        else:
-            ends[key] = "trained"
-            rows.append((key, [0.0], float(outcome == "equal")))
+    rows, ends = _rewarded(completions, judged)
     if not rows:
         whys = [group for group in asked if isinstance(group, Failure)]
         kind = Lost if any(isinstance(why, Lost) for why in whys) else Failure
@@ -168,20 +166,25 @@ async def _step(
         "truncated_rate": mean([float(c.truncated) for c in completions]),
         "rollout_s": time.monotonic() - began,
     }
-    with context.run.new_step("solve", step) as folder:
-        await answer(buffer.write.remote(str(folder), rows), "rollout buffer", 300)
-        account = ledger.segment(folder, ends)
-        (folder / "state.json").write_text(json.dumps({"ledger": account}))
-        context.metrics.log("solve", step, facts)
-    ledger.commit(account)
+    await write_step(context, "solve", step, sampler.ledger, ends, rows=rows, facts=facts)
     return facts
 
 
-def _under_way(asked_at: dict[str, float]) -> str:
-    if not asked_at:
-        return ""
-    oldest = min(asked_at, key=lambda group: asked_at[group])
-    return f"student {len(asked_at)}; oldest {oldest}, {time.monotonic() - asked_at[oldest]:.0f} s"
+def _rewarded(completions: Sequence[Completion], judged: Sequence[Judgement]) -> tuple[list[Row], dict[Key, End]]:
+    """What is trained on, and the end of each completion."""
+    keys = [(c.episode_id, c.attempt) for c in completions]
+    known = Counter(key[0].rpartition("/")[0] for key, o in zip(keys, judged, strict=True) if o != "unknown")
+    rows: list[Row] = []
+    ends: dict[Key, End] = {}
+    for key, outcome in zip(keys, judged, strict=True):
+        if outcome == "unknown":
+            ends[key] = "failed"  # neither right nor wrong
+        elif known[key[0].rpartition("/")[0]] < 2:
+            ends[key] = "filtered"  # a group of one has no advantage
+        else:
+            ends[key] = "trained"
+            rows.append((key, [0.0], float(outcome == "equal")))
+    return rows, ends
 
 
 def _choose(context: Context, problems: list[Problem], step: int) -> list[Problem]:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.flow.context import Context
-from pipeline.flow.stream import Stream
+from pipeline.flow.steps import judged_in, state_of, write_step
+from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.records import Episode, Failure, Probe, Task, Verdict
+from pipeline.records import Failure, Task
 from pipeline.scoring import problems
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
@@ -25,7 +26,6 @@ from pipeline.scoring.summary import copies, ends, pruned, raise_if_all_failed, 
 from pipeline.skills import probing
 from pipeline.store import accounts
 from pipeline.store.ledger import Ledger
-from pipeline.store.tables import read_records, write_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watchdog
@@ -33,7 +33,7 @@ from pipeline.watch.watchdog import watchdog
 
 async def run(context: Context) -> dict[str, Any]:
     checkpoint = Path(context.result_of("mgpo")["checkpoint"])
-    state = json.loads((context.run.steps("mgpo")[-1] / "state.json").read_text())
+    state = state_of(context.run.steps("mgpo")[-1])
     await _fill(context, checkpoint, state)
     return _export(context)
 
@@ -56,18 +56,11 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     isolation = await context.cluster.sandbox_stats()
     assert isolation is not None  # the committee has it
     ledger = Ledger(context.run, "synthesize")
-    stream = Stream(config, writer, committee, pool, context.cluster.buffer(), ledger)
+    stream = Stream(config, writer, committee, pool, context.cluster.buffer())
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
         async with watchdog("synthesize", config.watchdog_s) as dog, showing(context.metrics, "synthesize", stream.now):
             dog.queues = stream.queues
             wave = len(done)
-
-            async def one(task: Task) -> Judged:
-                judged = await stream.judged(task, prober)
-                if not judged.failed:
-                    dog.beat(f"wave {wave} of episodes")
-                return judged
-
             while len(seen) < target:
                 wave += 1
                 if (wave - 1) * size >= config.synthesize.max_episodes:
@@ -77,24 +70,28 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                     )
                 dog.beat(f"wave {wave} of episodes")
                 ledger.begin(wave)
+                step = stream.step(ledger)
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
+
+                async def one(
+                    task: Task, step: StepStream = step, waiting_for: str = f"wave {wave} of episodes"
+                ) -> Judged:
+                    judged = await step.judged(task, prober)
+                    if not judged.failed:
+                        dog.beat(waiting_for)
+                    return judged
+
                 judged = await map_bounded(one, tasks, size)
                 raise_if_all_failed("synthesize", judged)
-                await stream.clear()
+                await step.clear()
                 before = len(seen)
                 facts = summarize(judged, copies(judged, seen))
-                facts |= await stream.spot_check(judged, context.domain, context.seed("synthesize", wave, "spot"))
-                with context.run.new_step("synthesize", wave) as folder:
-                    write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
-                    write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
-                    write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
-                    account = ledger.segment(folder, ends(judged, ()))
-                    (folder / "state.json").write_text(
-                        json.dumps({"ledger": account, "sandbox_level": isolation["level"]})
-                    )
-                    context.metrics.log("synthesize", wave, facts | {"accepted": len(seen)})
-                ledger.commit(account)
-                stream.settle(account)
+                facts |= await step.spot_check(judged, context.domain, context.seed("synthesize", wave, "spot"))
+                account = await write_step(
+                    context, "synthesize", wave, ledger, ends(judged, ()), judged=judged,
+                    state={"sandbox_level": isolation["level"]}, facts=facts | {"accepted": len(seen)},
+                )  # fmt: skip
+                stream.committed(step, account)
                 progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
@@ -102,19 +99,9 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
 def _played(context: Context) -> Iterator[tuple[Judged, str]]:
     """Everything on disk, in the order of the tasks, and the level of the sandbox that it was judged with."""
     for folder in context.run.steps("synthesize"):
-        level = json.loads((folder / "state.json").read_text())["sandbox_level"]
+        level = state_of(folder)["sandbox_level"]
         for j in judged_in(folder):
             yield j, level
-
-
-def judged_in(folder: Path) -> Iterator[Judged]:
-    """What a step directory holds, in the order of its tasks."""
-    verdicts = iter(read_records(folder / "verdicts.parquet", Verdict))
-    probes = iter(read_records(folder / "probes.parquet", Probe))
-    for episode in read_records(folder / "episodes.parquet", Episode):
-        # In the order they were written: two episodes may have submitted one question, with different answers.
-        verdict = next(verdicts) if episode.submitted is not None and episode.outcome.kind == "ok" else None
-        yield Judged(episode, verdict, next(probes) if verdict and verdict.accepted else None)
 
 
 def _export(context: Context) -> dict[str, Any]:

@@ -163,7 +163,7 @@ async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) 
         """One step's tasks through a stream over these pools."""
         ledger, noting = Ledger(context.run, name), Noting(proposer)
         ledger.begin(step)
-        stream = Stream(config, noting, judges, probes, cluster.buffer(), ledger)
+        stream = Stream(config, noting, judges, probes, cluster.buffer()).step(ledger)
         usage, began = Usage(), time.perf_counter()
         await map_bounded(lambda task: stream.judged(task, ladder), tasks, 2 * at_once)  # as mgpo has it
         tokens, whole = sum(e.sampled_tokens for e in noting.played), time.perf_counter() - began

@@ -8,7 +8,6 @@ benchmark is made of held-out ones.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Sequence
 from itertools import combinations, pairwise
@@ -17,17 +16,15 @@ from typing import Any
 
 from pipeline import stages
 from pipeline.flow.context import Context
+from pipeline.flow.steps import judged_in, write_step
 from pipeline.flow.stream import Stream
 from pipeline.flow.tasks import make_curriculum, make_heldout, make_tasks
-from pipeline.records import Episode, Probe, Verdict
 from pipeline.scoring import problems
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.skills.curriculum import Curriculum
-from pipeline.stages.synthesize import judged_in
 from pipeline.store.ledger import Ledger
-from pipeline.store.tables import write_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.watchdog import watchdog
 
@@ -104,8 +101,9 @@ async def _step(context: Context, name: str, proposer: Path, curriculum: Curricu
     config, cluster = context.config, context.cluster
     writer, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
     ledger = Ledger(context.run, name)
-    stream = Stream(config, writer, committee, prober, cluster.buffer(), ledger)
     ledger.begin(1)
+    stream = Stream(config, writer, committee, prober, cluster.buffer())
+    step = stream.step(ledger)
     fixed = config.prober.ladder[0].path
     tasks = make_tasks(context, curriculum, name, 1, groups=episodes, size=1)
     with context.progress.stage(name, episodes, "episode") as progress:
@@ -113,7 +111,7 @@ async def _step(context: Context, name: str, proposer: Path, curriculum: Curricu
             dog.queues = stream.queues
 
             async def one(task: Any) -> Judged:
-                judged = await stream.judged(task, fixed)
+                judged = await step.judged(task, fixed)
                 progress.advance(1)
                 if not judged.failed:
                     dog.beat("episodes, verdicts and probes")
@@ -121,13 +119,8 @@ async def _step(context: Context, name: str, proposer: Path, curriculum: Curricu
 
             judged = await map_bounded(one, tasks, config.synthesize.in_flight)
             raise_if_all_failed(name, judged)
-            await stream.clear()
+            await step.clear()
         progress.advance(0, accepted=mean([float(j.accepted) for j in judged if not j.failed]))
-    with context.run.new_step(name, 1) as folder:
-        write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
-        write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
-        write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
-        account = ledger.segment(folder, ends(judged, ()))
-        (folder / "state.json").write_text(json.dumps({"ledger": account}))
-    ledger.commit(account)
+    account = await write_step(context, name, 1, ledger, ends(judged, ()), judged=judged)
+    stream.committed(step, account)
     return judged

@@ -183,7 +183,7 @@ STUCK = """
     from pipeline.store import remote, rundir
     from tests.pipeline.storms import Storm
     rundir._LAST_S = 0.5
-    place.resolve = Storm(Path("storage"), lambda n, what: time.sleep(600) if n > 12 else None).resolve
+    remote.resolve = Storm(Path("storage"), lambda n, what: time.sleep(600) if n > 12 else None).resolve
 """
 
 

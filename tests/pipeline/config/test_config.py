@@ -44,7 +44,15 @@ def message(*overrides):
         ("committee.verifiers.2.majority=0.5", ["committee.verifiers.2.majority", "0.5"]),
         ("prober.ladder.0.engine.dtype=int4", ["prober.ladder.0.engine.dtype", "'float32'", "'int4'"]),
         ("mgpo.curriculum.max_skills=1", ["mgpo.curriculum", "max_skills (1)", "min_skills (2)"]),
-        ("proposer_pool.min_replicas=3", ["proposer_pool", "max_replicas (1)", "min_replicas (3)"]),
+        ("proposer.pool.min_replicas=3", ["proposer.pool", "max_replicas (1)", "min_replicas (3)"]),
+        ("proposer.pool.target_ongoing=65", ["proposer.pool", "target_ongoing (65)", "max_ongoing (64)"]),
+        ("proposer_pool.min_replicas=3", ["proposer_pool: is called proposer.pool now"]),
+        ("teacher.kind=mini", ["teacher.kind", "'mini' is called 'scripted' now"]),
+        ("prober.pool.num_gpus=1", ["prober", "pool.num_gpus (1)", "ladder.N.pool.num_gpus"]),
+        ("mgpo.objective.name=sft", ["mgpo.objective", "another objective"]),
+        ("episode.limits.max_tokens=2000", ["episode.limits.max_tokens (2000)", "max_model_len (1024)"]),
+        ("domain=maths", ["domain.kind", "'mini', 'text'", "'maths'"]),
+        ("domain.kind=text", ["proposer: required", "(and 6 more)"]),
         ("proposer.engine.weight_transport=nccl", ["proposer.engine.weight_transport nccl", "trainer.use_gpu"]),
         ("name.first=x", ["name", "string"]),
         ("trainer.workers", ["trainer.workers", "dotted.field=value"]),
@@ -64,14 +72,14 @@ IPC = ("trainer.use_gpu=true", "proposer.engine.weight_transport=ipc")
 @pytest.mark.parametrize(
     ("given", "refused"),
     [
-        (("proposer_pool.num_gpus=0.5",), None),
-        (("proposer_pool.num_gpus=1",), "num_gpus 1; expected a share below 1, of the one GPU"),
+        (("proposer.pool.num_gpus=0.5",), None),
+        (("proposer.pool.num_gpus=1",), "num_gpus 1; expected a share below 1, of the one GPU"),
         ((), "num_gpus 0"),
-        (("proposer_pool.num_gpus=0.5", "proposer_pool.max_replicas=2"), "one replica"),
-        (("proposer_pool.num_gpus=0.5", "trainer.workers=2"), "one worker"),
-        (("proposer_pool.num_gpus=0.5", "proposer.engine.tensor_parallel_size=2"), "tensor_parallel_size 1"),
-        (("proposer.engine.weight_transport=nccl", "proposer_pool.num_gpus=2", "proposer_pool.max_replicas=8"), None),
-        (("proposer.engine.weight_transport=nccl", "proposer_pool.num_gpus=0.5"), "num_gpus 0.5; expected 1 or more"),
+        (("proposer.pool.num_gpus=0.5", "proposer.pool.max_replicas=2"), "one replica"),
+        (("proposer.pool.num_gpus=0.5", "trainer.workers=2"), "one worker"),
+        (("proposer.pool.num_gpus=0.5", "proposer.engine.tensor_parallel_size=2"), "tensor_parallel_size 1"),
+        (("proposer.engine.weight_transport=nccl", "proposer.pool.num_gpus=2", "proposer.pool.max_replicas=8"), None),
+        (("proposer.engine.weight_transport=nccl", "proposer.pool.num_gpus=0.5"), "num_gpus 0.5; expected 1 or more"),
         (("proposer.engine.weight_transport=sharded_rdt", "trainer.workers=4"), None),
         (("proposer.engine.weight_transport=object_store", "solve.base.engine.weight_transport=ipc"), "solve.base"),
     ],
@@ -89,7 +97,7 @@ def test_several_errors_are_counted():
 
 def test_an_override_below_a_value_of_the_file_is_refused(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("name: x\n")
+    path.write_text("domain: mini\nname: x\n")
     with pytest.raises(Failure, match="name is a value"):
         load(path, ["name.first=y"])
 
@@ -106,7 +114,7 @@ def test_a_section_given_in_part_keeps_the_default_it_has_there():
     assert episode == Config(domain="mini").episode.model_copy(update={"sampling": episode.sampling})
     assert episode.sampling.max_tokens == Config(domain="mini").episode.sampling.max_tokens
     assert load(None, ["proposer.engine.max_num_seqs=8"]).proposer.path == Config(domain="mini").proposer.path
-    assert load(None, ["teacher.kind=mini"]).teacher == Config(domain="mini").teacher
+    assert load(None, ["teacher.kind=scripted"]).teacher == Config(domain="mini").teacher
 
 
 def test_an_override_inside_a_default_list_keeps_its_other_entries():
@@ -120,16 +128,19 @@ def test_an_override_inside_a_default_list_keeps_its_other_entries():
 
 def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path):
     path = tmp_path / "c.yaml"
-    path.write_text("trainer: {workers: 2, threads: 3}\nseed: 5\n")
+    path.write_text("domain: mini\ntrainer: {workers: 2, threads: 3}\nseed: 5\n")
     config = load(path, ["trainer.workers=4", "trainer.workers=3"])
     assert (config.trainer.workers, config.trainer.threads, config.seed) == (3, 3, 5)
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
-def test_an_empty_file_is_the_default(tmp_path, text):
+@pytest.mark.parametrize("text", ["", "# nothing\n", "{}", "seed: 1"])
+def test_a_file_says_its_domain(tmp_path, text):
     path = tmp_path / "c.yaml"
     path.write_text(text)
-    assert load(path) == Config(domain="mini")
+    with pytest.raises(Failure, match=r"c\.yaml: domain: required\. Expected mini or text .*\)$"):
+        load(path)
+    path.write_text(f"{text.removesuffix('{}')}\ndomain: mini\n")
+    assert load(path) == Config(domain="mini", seed=load(path).seed) == load(path, ["domain.kind=mini"])
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -151,14 +162,14 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_a_file_s_error_names_the_file(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("sft: {lr: fast}\n")
+    path.write_text("domain: mini\nsft: {lr: fast}\n")
     with pytest.raises(Failure, match=r"mine\.yaml: sft\.lr: .*'fast'"):
         load(path)
 
 
 names = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=12)
 tree = st.fixed_dictionaries(
-    {},
+    {"domain": st.sampled_from(["mini", {"kind": "mini"}])},
     optional={
         "name": names,
         "seed": st.integers(-(2**40), 2**40),
@@ -176,7 +187,7 @@ tree = st.fixed_dictionaries(
                 ),
             },
         ),
-        "acquire": st.fixed_dictionaries({"corpus": st.lists(names, max_size=3)}),
+        "acquire": st.fixed_dictionaries({"corpus": st.lists(names, min_size=1, max_size=3)}),
         "prober": st.fixed_dictionaries(
             {},
             optional={
@@ -215,7 +226,7 @@ def test_setting_a_field_to_its_own_value_changes_nothing(data):
 
 def test_the_field_s_meaning_is_in_the_schema():
     """`propose config show` explains fields from here."""
-    assert "Pass@k" in Config.model_json_schema()["$defs"]["Prober"]["properties"]["k"]["description"]
+    assert "Pass@k" in Config.model_json_schema()["$defs"]["ProberConfig"]["properties"]["k"]["description"]
 
 
 def test_the_config_of_the_mini_world_is_the_defaults():

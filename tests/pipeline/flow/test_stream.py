@@ -9,12 +9,12 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.config.loading import load
-from pipeline.flow import stream
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
 from pipeline.scoring.judged import Judged
 from pipeline.store.ledger import Journal, Ledger, journal_path
 from pipeline.store.rundir import RunDir
+from pipeline.watch import retry
 from tests.pipeline.judged import Remote, episode, probe, task, verdict
 
 INFRA = Outcome(kind="infra_error", reason="replica died")
@@ -33,7 +33,8 @@ class World:
         self.run = RunDir(Path(self.folder.name), -1)
         self.ledger = Ledger(self.run, "mgpo")
         self.ledger.begin(1)
-        self.stream = Stream(config or Config(domain="mini"), self, self, self, self, self.ledger)
+        self.whole = Stream(config or Config(domain="mini"), self, self, self, self)
+        self.stream = self.whole.step(self.ledger)
 
     def _next(self, pool):
         script = self.script[pool]
@@ -66,7 +67,7 @@ class World:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch):
-    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
 
 
 def journal(world):
@@ -202,15 +203,9 @@ def test_the_same_input_is_not_tried_again(pool):
 def test_what_is_under_way_and_the_accounts_of_it():
     """The first attempt is lost, the second waits for its verdict."""
     world = World(writer=[INFRA, "ok"])
-    world.stream = Stream(
-        Config(domain="mini"),
-        world,
-        world,
-        world,
-        world,
-        world.ledger,
-        {"issued": 7, "trained": 4, "filtered": 2, "failed": 1},
-    )
+    before = {"issued": 7, "trained": 4, "filtered": 2, "failed": 1}
+    world.whole = Stream(Config(domain="mini"), world, world, world, world, before)
+    world.stream = world.whole.step(world.ledger)
 
     async def scene():
         decided = asyncio.Event()
@@ -225,7 +220,7 @@ def test_what_is_under_way_and_the_accounts_of_it():
         while not world.judge.calls:
             await asyncio.sleep(0)
         await asyncio.sleep(0.02)
-        now = world.stream.now()
+        now = world.whole.now()
         decided.set()
         return now, await judging
 
@@ -234,12 +229,12 @@ def test_what_is_under_way_and_the_accounts_of_it():
     assert now["oldest_s"] >= 0.02
     accounts = {"issued": 9, "trained": 4, "filtered": 2, "failed": 2, "live": 1}
     assert {name: now[name] for name in accounts} == accounts
-    after = world.stream.now()
+    after = world.whole.now()
     assert (after["depth/committee"], after["live"]) == (0, 1)  # judged, its step is not committed
     account = {"issued": 1, "trained": 1, "filtered": 0, "failed": 0}
     world.ledger.commit(account)
-    world.stream.settle(account)
-    assert world.stream.accounts() == {"issued": 9, "trained": 5, "filtered": 2, "failed": 2, "live": 0}
+    world.whole.committed(world.stream, account)
+    assert world.whole.accounts() == {"issued": 9, "trained": 5, "filtered": 2, "failed": 2, "live": 0}
     assert 0.02 <= world.stream.waited_s["committee"] < 10 and set(world.stream.waited_s) >= {"proposer", "prober"}
 
 
@@ -248,16 +243,16 @@ def test_a_step_that_has_begun_counts_though_nothing_of_it_was_issued_when_the_n
     ledgers = [Ledger(world.run, "mgpo") for _ in range(2)]
     for number, ledger in enumerate(ledgers):
         ledger.begin(number + 2)
-    steps = [world.stream.of(ledger) for ledger in ledgers]
+    steps = [world.whole.step(ledger) for ledger in ledgers]
     for number, step in enumerate(steps):
         asyncio.run(step.judged(task(f"g-{number}"), "mini:solver"))
-    assert world.stream.accounts() == {"issued": 2, "trained": 0, "filtered": 0, "failed": 0, "live": 2}
+    assert world.whole.accounts() == {"issued": 2, "trained": 0, "filtered": 0, "failed": 0, "live": 2}
     account = {"issued": 1, "trained": 1, "filtered": 0, "failed": 0}
     for left, (step, ledger) in zip((1, 0), zip(steps, ledgers, strict=True), strict=True):
         ledger.commit(account)
-        step.settle(account)
-        assert world.stream.accounts() == {"issued": 2, "trained": 2 - left, "filtered": 0, "failed": 0, "live": left}
-    assert world.stream._ledgers == [world.ledger]  # of steps that are done nothing is kept
+        world.whole.committed(step, account)
+        assert world.whole.accounts() == {"issued": 2, "trained": 2 - left, "filtered": 0, "failed": 0, "live": left}
+    assert world.whole._steps == [world.stream]  # of steps that are done nothing is kept
 
 
 def test_accounts_that_do_not_add_up_show():
@@ -266,11 +261,12 @@ def test_accounts_that_do_not_add_up_show():
     judged(world)
     account = {"issued": 1, "trained": 0, "filtered": 0, "failed": 0}
     world.ledger.commit(account)
-    world.stream.settle(account)
-    assert world.stream.accounts() == {"issued": 1, "trained": 0, "filtered": 0, "failed": 0, "live": 0}
+    world.whole.committed(world.stream, account)
+    assert world.whole.accounts() == {"issued": 1, "trained": 0, "filtered": 0, "failed": 0, "live": 0}
+    world.whole.step(world.ledger)
     world.ledger.issue("unseen")
     world.ledger.issue("unseen too")
-    assert world.stream.accounts()["live"] == 2
+    assert world.whole.accounts()["live"] == 2
 
 
 def test_the_proposer_has_as_many_as_it_takes_and_does_not_wait_for_the_judges():
@@ -331,8 +327,8 @@ def test_a_bug_is_not_taken_for_a_failure():
         judged(World(judge=[KeyError("oops")]))
 
 
-def test_without_prober_and_buffer():
+def test_without_prober():
     world = World(writer=[INFRA, "ok"])
-    world.stream = Stream(Config(domain="mini"), world, world, None, None, world.ledger)
+    world.stream = Stream(Config(domain="mini"), world, world, None, world).step(world.ledger)
     j = asyncio.run(world.stream.judged(task()))
-    assert (j.accepted, j.probe, world.probe.calls, world.drop.calls) == (True, None, [], [])
+    assert (j.accepted, j.probe, world.probe.calls) == (True, None, [])

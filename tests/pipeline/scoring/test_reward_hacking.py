@@ -17,7 +17,6 @@ from pipeline.records import ACTIONS, STAGES, Failure, Rollout, Skill, Verdict
 from pipeline.scoring.rewards import process
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages.mgpo import Producer
-from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_records
@@ -168,7 +167,7 @@ def played(root, steps, *sets):
                             for s in SKILLS
                         ]
                     ).save(directory.path("skills"))  # fmt: skip
-                stream = Stream(config, pools, pools, pools, pools, Ledger(directory, "mgpo"))
+                stream = Stream(config, pools, pools, pools, pools)
                 asyncio.run(Producer(context, stream, SimpleNamespace(beat=lambda _: None)).step(number))
                 found.append(pools)
         finally:

@@ -18,7 +18,6 @@ from pipeline.records import Failure, Rollout, Skill
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages.mgpo import Producer
 from pipeline.store import accounts
-from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.metrics import read as read_metrics
 from pipeline.store.rundir import RunDir
@@ -93,7 +92,7 @@ def play(root, pools, groups, step=1, size=4, *overrides):
     SkillLibrary(skills).save(run.path("skills"))
     with Metrics(run) as metrics, Progress() as progress:
         context = Context(config, run, pools, metrics, progress)
-        judging = Stream(config, pools, pools, pools, pools, Ledger(run, "mgpo"))
+        judging = Stream(config, pools, pools, pools, pools)
 
         async def scene():
             producer = Producer(context, judging, SimpleNamespace(beat=lambda _: None))

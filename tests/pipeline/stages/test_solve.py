@@ -14,10 +14,11 @@ from pipeline.pools.buffer import RolloutBuffer
 from pipeline.records import Failure, Lost, Problem, Rollout
 from pipeline.scoring.problems import of_row, read, text
 from pipeline.stages import solve
-from pipeline.store.ledger import Entry, Ledger
+from pipeline.store.ledger import Entry
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
+from pipeline.watch import retry
 from tests.actors.pools import sandbox
 from tests.pipeline.judged import Remote, rollout
 
@@ -47,14 +48,14 @@ async def never(_):
 
 
 def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never):
-    monkeypatch.setattr(solve, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
     config = load(None, ["solve.problems=4", "solve.group_size=2", "episode.attempts=3"])
     run = RunDir.open(root, config)
     with Metrics(run) as metrics:
         cluster = SimpleNamespace(buffer=lambda: student)
         context = Context(config, run, cluster, metrics, None)
         dog = SimpleNamespace(beat=lambda _: None)
-        work = solve._step(context, student, Executor(run_batch), problems, Ledger(run, "solve"), 1, dog)
+        work = solve._step(context, solve.Sampler(context, student, dog), Executor(run_batch), problems, 1)
         asyncio.run(asyncio.wait_for(work, 20))
     return run
 
