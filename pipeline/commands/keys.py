@@ -15,6 +15,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "duplicates": "the same skill again",
         "kept": "skills in the library",
         "skills": "category -> skills kept",
+        "unnamed_categories": "those of them that the domain does not name",
     },
     "sft": {
         "trajectories": "teacher episodes",

@@ -148,7 +148,7 @@ def turns_of(rollout: Rollout) -> list[Request]:
 
 async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) -> dict[str, float]:
     config, cluster = context.config, context.cluster
-    at_once = config.proposer_pool.max_ongoing * config.proposer_pool.max_replicas
+    at_once = config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas
     tasks = make_tasks(context, make_curriculum(context), "mgpo", 1, groups, config.mgpo.group_size)
     ladder = probing.prober(probing.Ladder(), config.prober)
     proposer, committee, prober = await asyncio.gather(

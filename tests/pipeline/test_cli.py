@@ -70,7 +70,7 @@ def written(root):
         ("seed=[1", ["seed", "not a YAML value"]),
         ("name=2024-13-45", ["name", "'2024-13-45' is not a YAML value"]),
         ("name=!!bool maybe", ["name", "not a YAML value"]),
-        ("proposer_pool.resources={gpu: many}", ["proposer_pool.resources.gpu", "valid number", "'many'"]),
+        ("proposer.pool.resources={gpu: many}", ["proposer.pool.resources.gpu", "valid number", "'many'"]),
         ("sandbox.pool.resources.spot=x", ["sandbox.pool.resources.spot", "valid number", "'x'"]),
     ],
 )
@@ -88,7 +88,8 @@ def test_a_wrong_field_is_named_with_what_is_accepted(capsys, tmp_path, command,
         ("mgpo: {steps: 3", "not YAML"),
         ("name: 2024-13-45", "not YAML"),
         ("- 1\n- 2", "expected a mapping"),
-        ("mgpo:\n  stepz: 3\n", "mgpo.stepz: unknown field"),
+        ("domain: mini\nmgpo:\n  stepz: 3\n", "mgpo.stepz: unknown field"),
+        ("mgpo:\n  steps: 3\n", "domain: required"),
         (b"name: caf\xe9", "not UTF-8"),
     ],
 )
@@ -303,17 +304,21 @@ def test_what_lies_in_a_closed_folder_is_one_line(closed, tmp_path):
         tmp_path, "acquire", "--run-dir", "r", "--set", "acquire.corpus=[closed/a.md]"
     )
     assert "closed/r: Permission denied" in unprivileged(tmp_path, "report", "--run-dir", "closed/r")
-    look = "from pathlib import Path; from pipeline import doctor; print(doctor._disk('run', Path('closed/r')).found)"
+    look = (
+        "from pathlib import Path; from pipeline.commands import doctor; "
+        "print(doctor._disk('run', Path('closed/r')).found)"
+    )
     assert process(code=without_privileges(look), cwd=tmp_path).stdout == f"{closed} is not writable\n"
 
 
 def test_a_folder_of_the_corpus_that_is_closed_is_named_or_counted(closed, tmp_path):
     (tmp_path / "a.md").write_text("text")
     code = """
+        from pathlib import Path
         from pipeline.skills import corpus
-        found = corpus.read(["."], "skip", 1000)
+        found = corpus.read([Path()], "skip", 1000)
         print(found.skipped, len(found.documents))
-        corpus.read(["."], "stop", 1000)
+        corpus.read([Path()], "stop", 1000)
     """
     ended = process(code=without_privileges(textwrap.dedent(code)), cwd=tmp_path)
     assert ended.stdout == "1 1\n"
@@ -367,4 +372,4 @@ def test_a_cluster_that_does_not_answer_is_named_at_once():
     from pipeline.pools.cluster import Cluster
 
     with pytest.raises(Failure, match=r"ray\.address '127\.0\.0\.1:9': no Ray cluster answers"):
-        Cluster(Config.model_validate({"ray": {"address": "127.0.0.1:9"}})).start()
+        Cluster(Config.model_validate({"domain": "mini", "ray": {"address": "127.0.0.1:9"}})).start()

@@ -19,7 +19,6 @@ from ray.serve.handle import DeploymentResponse
 from actors.calls import answer
 from pipeline import stages
 from pipeline.config.loading import load
-from pipeline.flow import stream
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
 from pipeline.pools.liveness import Liveness
@@ -27,6 +26,7 @@ from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.pools.serving import Serving
 from pipeline.records import Failure, Lost, Stalled
 from pipeline.store.rundir import RunDir
+from pipeline.watch import retry
 from pipeline.watch.watchdog import watchdog
 from tests.pipeline.flow.test_stream import World, journal
 from tests.pipeline.judged import task
@@ -352,7 +352,7 @@ def test_replicas_keep_the_log_file_by_which_a_new_serve_controller_knows_them(e
 
 
 def test_a_task_whose_worker_dies_again_and_again_is_put_aside_with_its_input(monkeypatch):
-    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
     world = World(writer=[Lost("proposer: ActorDiedError")])
     judged = asyncio.run(world.stream.judged(task(), "mini:solver"))
     assert judged.failed and judged.episode.outcome.kind == "infra_error"
@@ -368,7 +368,7 @@ def test_a_task_whose_worker_dies_again_and_again_is_put_aside_with_its_input(mo
     "writer", [[Lost("died"), "ok"], [Lost("died"), Lost("died"), "ok"], [Failure("no answer", "infra_error")]]
 )
 def test_a_bystander_or_a_slow_pool_is_not(monkeypatch, writer):
-    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
     world = World(writer=writer)
     asyncio.run(world.stream.judged(task(), "mini:solver"))
     assert world.stream.quarantined == 0
@@ -377,7 +377,7 @@ def test_a_bystander_or_a_slow_pool_is_not(monkeypatch, writer):
 
 def test_the_last_attempts_of_those_whose_worker_died_run_one_at_a_time(monkeypatch):
     """Else whoever shares a worker with the culprit would be put aside with it."""
-    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
     world = World()
     running, most = 0, {}
 
@@ -416,7 +416,7 @@ def test_the_watchdog_names_the_stage_the_queues_and_the_oldest():
 
     async def scene():
         async with watchdog("mgpo", 0.3) as dog:
-            dog.queues = world.stream.queues
+            dog.queues = world.whole.queues
             dog.beat("episodes of step 3")
             await asyncio.gather(*(world.stream.judged(task(name), "mini:solver") for name in ("a", "b")))
 
@@ -426,4 +426,4 @@ def test_the_watchdog_names_the_stage_the_queues_and_the_oldest():
         "mgpo: no progress for 0.3 s; waited for episodes of step 3; "
         "committee 2; oldest a (attempt 1), 0 s at committee"
     )
-    assert world.stream.queues() == ""
+    assert world.whole.queues() == ""

@@ -38,7 +38,7 @@ def install(folder: Path, monkeypatch, **versions: str) -> None:
 
 def test_this_machine_is_ready_and_looking_loads_no_engine():
     code = (
-        "import json, sys; from pipeline import doctor; r = doctor.inspect();"
+        "import json, sys; from pipeline.commands import doctor; r = doctor.inspect();"
         "assert not {'ray', 'torch', 'vllm', 'deepspeed'} & set(sys.modules), 'heavy'; print(json.dumps(r))"
     )
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -121,7 +121,7 @@ def test_a_driver_that_does_not_answer(tmp_path, monkeypatch, script):
     monkeypatch.setattr(doctor, "_WAIT_S", 0.5)
     nvidia_smi(tmp_path, monkeypatch, script)
     assert look("gpu")["status"] == "warn"
-    assert look("gpu", Config.model_validate({"trainer": {"use_gpu": True}}))["status"] == "fail"
+    assert look("gpu", Config.model_validate({"domain": "mini", "trainer": {"use_gpu": True}}))["status"] == "fail"
 
 
 # ---------------------------------------------------------------- control groups
@@ -181,7 +181,7 @@ def test_memory_is_what_the_control_groups_leave(monkeypatch, limit, status):
 
 
 def test_an_object_store_larger_than_shared_memory():
-    check = look("/dev/shm", Config.model_validate({"ray": {"object_store_mb": 10**9}}))
+    check = look("/dev/shm", Config.model_validate({"domain": "mini", "ray": {"object_store_mb": 10**9}}))
     assert check["status"] == "warn" and "--shm-size" in check["todo"]
 
 
@@ -208,7 +208,7 @@ def test_the_isolation_that_the_config_asks_for(monkeypatch, level, minimum, sta
     layers = (Layer("seccomp", True, "allow-list"), Layer("mounts", False, "EPERM"))
     here = Platform(level=level, layers=layers, python="x", kernel="y", missing=("strong+: mount namespaces",))
     monkeypatch.setattr(sandbox, "probe", lambda: here)
-    check = look("sandbox", Config.model_validate({"sandbox": {"minimum": minimum}}))
+    check = look("sandbox", Config.model_validate({"domain": "mini", "sandbox": {"minimum": minimum}}))
     assert check["status"] == status
     assert check["detail"]["active"] == ["seccomp"] and check["detail"]["refused"] == ["mounts (EPERM)"]
     assert ("mount namespaces" in check["todo"]) == (status == "fail")
@@ -217,12 +217,15 @@ def test_the_isolation_that_the_config_asks_for(monkeypatch, level, minimum, sta
 def test_ray_s_address_is_tried(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        assert look("ray", Config.model_validate({"ray": {"address": address}}))["status"] == "ok"
-        assert look("ray", Config.model_validate({"ray": {"address": f"ray://{address}"}}))["status"] == "ok"
+        assert look("ray", Config.model_validate({"domain": "mini", "ray": {"address": address}}))["status"] == "ok"
+        assert (
+            look("ray", Config.model_validate({"domain": "mini", "ray": {"address": f"ray://{address}"}}))["status"]
+            == "ok"
+        )
     monkeypatch.setenv("RAY_ADDRESS", address)
     check = look("ray")
     assert check["status"] == "fail" and address in check["found"]
-    assert look("ray", Config.model_validate({"ray": {"address": "nonsense"}}))["status"] == "fail"
+    assert look("ray", Config.model_validate({"domain": "mini", "ray": {"address": "nonsense"}}))["status"] == "fail"
 
 
 def test_render_says_what_to_do_and_ends_with_the_sum():

@@ -77,7 +77,7 @@ def spans(log):
 
 
 def test_while_a_step_waits_for_its_last_episodes_the_next_fills_the_pool(tmp_path):
-    found, log = play(tmp_path / "run", 1, STRAGGLERS, "proposer_pool.max_ongoing=4")
+    found, log = play(tmp_path / "run", 1, STRAGGLERS, "proposer.pool.max_ongoing=4")
     steps = spans(log)
     ahead = [sum(begin < max(end for _, end in steps[n]) for begin, _ in steps[n + 1]) for n in range(1, STEPS)]
     assert sum(n > 0 for n in ahead) >= STEPS // 2
@@ -90,7 +90,7 @@ def test_while_a_step_waits_for_its_last_episodes_the_next_fills_the_pool(tmp_pa
 
 
 def test_on_policy_nothing_of_the_next_step_is_begun(tmp_path):
-    _, log = play(tmp_path / "run", 0, STRAGGLERS, "proposer_pool.max_ongoing=4")
+    _, log = play(tmp_path / "run", 0, STRAGGLERS, "proposer.pool.max_ongoing=4")
     steps = spans(log)
     for n in range(1, STEPS):
         assert min(begin for begin, _ in steps[n + 1]) > max(end for _, end in steps[n])

@@ -271,7 +271,7 @@ def test_accounts_that_do_not_add_up_show():
 
 def test_the_proposer_has_as_many_as_it_takes_and_does_not_wait_for_the_judges():
     """Six tasks at a proposer that takes two, before a committee that decides when all are played."""
-    world = World(config=load(None, ["proposer_pool.max_ongoing=2"]))
+    world = World(config=load(None, ["proposer.pool.max_ongoing=2"]))
     most = 0
 
     async def scene():

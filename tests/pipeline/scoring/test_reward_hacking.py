@@ -148,7 +148,7 @@ def played(root, steps, *sets):
     """The pools of each step, with what was written; every step in a run that was interrupted before."""
     size = len(steps[0])
     config: Config = load(
-        None, ["mgpo.groups=1", f"mgpo.group_size={size}", "proposer_pool.max_ongoing=1", "mgpo.max_staleness=9", *sets]
+        None, ["mgpo.groups=1", f"mgpo.group_size={size}", "proposer.pool.max_ongoing=1", "mgpo.max_staleness=9", *sets]
     )
     found = []
     for number, questions in enumerate(steps, start=1):

@@ -244,4 +244,4 @@ def test_no_sequence_of_moves_earns_more_than_one_good_check(chosen):
 @pytest.mark.parametrize("field", ["reflection", "useful_edit"])
 def test_the_config_refuses_rewards_that_make_failing_pay(field):
     with pytest.raises(Failure, match=f"reward.*{field}.*failing on purpose"):
-        validate({"reward": {field: 0.5}})
+        validate({"domain": "mini", "reward": {field: 0.5}})

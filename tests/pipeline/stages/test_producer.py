@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
-from pipeline.flow import stream
 from pipeline.flow.context import Context
 from pipeline.flow.stream import Stream
 from pipeline.pools.buffer import RolloutBuffer
@@ -22,6 +21,7 @@ from pipeline.store.metrics import Metrics
 from pipeline.store.metrics import read as read_metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
+from pipeline.watch import retry
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import episode, probe, rollout, verdict
 
@@ -150,7 +150,7 @@ def test_a_rollout_older_than_allowed_is_filtered_at_the_sink(tmp_path):
 
 def test_the_accounts_that_are_logged_are_those_of_the_disk_and_depths_are_means(tmp_path, monkeypatch):
     """Four attempts are lost with their replica, and made again; one of each four rollouts is too old to be trained."""
-    monkeypatch.setattr(stream, "_BACKOFF_S", 0.0)
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
 
     class Flaky(Pools):
         async def _episode(self, task, attempt):
