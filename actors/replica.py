@@ -21,10 +21,9 @@ import os
 import uuid
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from actors.calls import answer
 from actors.engine import PolicyEngine, Update
+from actors.shipping import ship
 from pipeline import config
 from pipeline.records import Failure, Rollout
 
@@ -111,8 +110,7 @@ class PolicyReplica:
     async def _ship(self, rollout: Rollout) -> None:
         """Token arrays go straight to the sink; whoever asked for the work gets text and facts."""
         if self._sink is not None:
-            batch: pa.RecordBatch = Rollout.to_arrow([rollout])
-            await answer(self._sink.put.remote(rollout.episode_id, rollout.attempt, batch), "rollout sink", _SHORT_S)
+            await ship(self._sink, rollout)
 
     async def stats(self) -> dict[str, float]:
         return self._engine.stats()

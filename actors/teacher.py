@@ -10,18 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-import pyarrow as pa
-
-from actors.calls import answer
 from actors.chat import ChatFormat, Message
 from actors.episode import run_episode
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
+from actors.shipping import ship
 from actors.tools import SandboxTools
 from pipeline import config
-from pipeline.records import Episode, Rollout, Task
-
-_SHIP_S = 30.0
+from pipeline.records import Episode, Task
 
 
 class Teacher(Protocol):
@@ -73,6 +69,5 @@ class TeacherProposer:
             task, attempt, policy, tools, self._chat, self._prompt, self._limits, time.monotonic
         )
         if played.outcome.kind in ("ok", "model_error"):
-            batch: pa.RecordBatch = Rollout.to_arrow([rollout])
-            await answer(self._sink.put.remote(task.id, attempt, batch), "rollout buffer", _SHIP_S)
+            await ship(self._sink, rollout)
         return played

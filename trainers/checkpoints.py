@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 
 from pipeline.records import Failure
 from trainers.learner import Learner
-from trainers.weights import chunks
+from trainers.weights import gathered
+from trainers.wire import in_chunks
 
 SHARD_BYTES = 4 << 30
 OWN_FILES = ("config.json", "generation_config.json")
@@ -79,7 +80,7 @@ def _save_model(learner: Learner, root: Path) -> None:
     lm: Any = learner.engine.module.lm
     names: dict[str, str] = {}
     parts: list[Path] = []
-    for chunk in chunks(lm, learner.ranks.rank, None, SHARD_BYTES):
+    for chunk in in_chunks(gathered(lm, learner.ranks.rank, None), SHARD_BYTES):
         parts.append(root / f"part-{len(parts)}")
         save_file(chunk, parts[-1], metadata={"format": "pt"})
         names |= dict.fromkeys(chunk, parts[-1].name)
