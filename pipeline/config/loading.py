@@ -158,6 +158,11 @@ def _explain(error: Any) -> str:
         return f"{field}: expected {context['expected_tags']} (got {context['tag']!r})" + (
             f"; {context['tag']!r} is called {renamed.partition('=')[2]!r} now" if renamed else ""
         )
+    if error["type"] == "union_tag_not_found":
+        tag = error["ctx"]["discriminator"][1:-1]
+        field = next(part for part in reversed(path) if not part.isdigit())
+        kinds = [repr(section.model_fields[tag].default) for section in _sections_of(around.model_fields[field])]
+        return f"{where}.{tag}: required. Expected one of {', '.join(kinds)}"
     if error["type"] == "missing":
         return f"{where}: required. {_meaning(around, path[-1])}"
     message = error["msg"].removeprefix("Value error, ")

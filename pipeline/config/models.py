@@ -44,6 +44,6 @@ class ModelConfig(Section):
     """A model, its engine, and the pool of replicas that serve it."""
 
     path: str
-    """A Hugging Face model directory, or `mini:proposer` / `mini:solver`, which the mini world bundles."""
+    """A Hugging Face model directory, or a name that the domain bundles (mini: `mini:proposer`, `mini:solver`)."""
     engine: EngineConfig = EngineConfig()
     pool: PoolConfig = PoolConfig(max_ongoing=128)

@@ -47,17 +47,22 @@ class Config(Section):
     teacher: Annotated[TeacherConfig, TEACHERS]
     """Who proposes skills and plays the first episodes: {kind: openai, base_url: …, model: …}."""
     acquire: AcquireStage
+    """What skills are read from: {corpus: [files or folders]}."""
     episode: EpisodeConfig = EpisodeConfig()
     sandbox: SandboxConfig = SandboxConfig()
     committee: CommitteeConfig
+    """Who accepts problems: {verifiers: [{kind: program, base_url: …, model: …}, …]}."""
     prober: ProberConfig
+    """Who says how hard a problem is: {ladder: [{path: a model directory}, …]}."""
     reward: RewardConfig = RewardConfig()
     trainer: TrainerConfig = TrainerConfig()
     sft: SFTStage = SFTStage()
     mgpo: MGPOStage = MGPOStage()
     synthesize: SynthesizeStage = SynthesizeStage()
     solve: SolveStage
+    """The solver that learns from the data set: {base: {path: a model directory}}."""
     evaluate: EvaluateStage
+    """What the solver is measured on: {benchmark: a .jsonl file}."""
     watchdog_s: Seconds = 3600
     """No progress for this long ends the stage with a line that names what it waited for and what is under way."""
     on_stall: Literal["restart", "fail"] = "restart"

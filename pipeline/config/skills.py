@@ -31,7 +31,9 @@ class OpenAITeacherConfig(TeacherConfig):
     implementation: ClassVar[str] = "pipeline.domains.teachers:openai"
     kind: Literal["openai"] = "openai"
     base_url: str
+    """Of the endpoint, up to and with /v1."""
     model: str
+    """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself never enters a run directory."""
     concurrency: Positive = 16

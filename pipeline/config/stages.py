@@ -116,8 +116,8 @@ class SolveStage(Section):
 
 class EvaluateStage(Section):
     benchmark: str
-    """A .jsonl of question, answer (checks where that is a program; category), or `mini:heldout`, the mini world's
-    held-out skill combinations."""
+    """A .jsonl of question, answer (checks where that is a program; category), or a name that the domain bundles (mini:
+    `mini:heldout`, its held-out skill combinations)."""
     problems: Positive | None = None
     """Problems used, from the front of the benchmark; None: all."""
     samples: Positive = 64

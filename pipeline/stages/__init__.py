@@ -1,5 +1,9 @@
 """The stages of a run, in order. Each module has `run(context) -> result`, resumes what is half done, and leaves
-`stages/<name>.json`. A new stage is one module and one entry here."""
+`stages/<name>.json`.
+
+Holds one module a stage, and the loop that begins one again where a process is gone. May import flow and every room
+below it; must never know `cli`, a command, the report, or another stage.
+"""
 
 from __future__ import annotations
 
