@@ -20,7 +20,7 @@ import time
 from typing import Any, NoReturn
 
 from . import compiled, kernel, pages, program, seccomp
-from .languages import Stage
+from .toolchains import Stage
 from .walls import PROGRAM_FD, Walls, become
 
 MAX_ORDER = 8192
