@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from .api import CLAIMED, Limits, Result
 from .conclude import one_line
-from .languages import Toolchain
+from .toolchains import Toolchain
 
 LIMITS = Limits(wall_s=20.0, cpu_s=15.0, memory_mb=1024, file_mb=16, scratch_mb=128)
 """Of each stage, whatever the program's own limits are."""

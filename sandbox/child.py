@@ -20,7 +20,7 @@ import time
 from typing import Any, NoReturn
 
 from . import compiled, kernel, pages, program, seccomp
-from .languages import Stage
+from .toolchains import Stage
 from .walls import PROGRAM_FD, Walls, become
 
 MAX_ORDER = 8192
@@ -100,6 +100,8 @@ def _confine(
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if walls.rulesets:
         walls.rulesets[rules].restrict(home)
+    # Not before the ruleset, which is one descriptor more than those that the zygote holds for every language.
+    kernel.lower_limit(resource.RLIMIT_NOFILE, limits["files"])
     if walls.filter:
         seccomp.install(walls.filter if language == "python" else walls.starting_filter, os.getpid())
     sys.dont_write_bytecode = True
@@ -114,7 +116,6 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
     ceilings = {
         resource.RLIMIT_CPU: cpu,
         resource.RLIMIT_FSIZE: size,
-        resource.RLIMIT_NOFILE: limits["files"],
     }
     if private_uid:  # shared with others, the uid's count would say nothing of this run
         ceilings[resource.RLIMIT_NPROC] = limits["threads"]

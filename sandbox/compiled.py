@@ -14,7 +14,7 @@ import socket
 from typing import NoReturn
 
 from . import kernel
-from .languages import Stage
+from .toolchains import Stage
 
 
 def lay_out(stage: Stage, program: int, facts: int) -> None:

@@ -16,9 +16,10 @@ from .api import LEVELS, Case, Layer, LevelName, Limits, Request, Result, Sandbo
 from .builds import Builds
 from .conclude import conclude
 from .host import InfraError, Run, Zygote
-from .languages import Missing, toolchain
+from .languages import LANGUAGES, toolchain
 from .platforms import describe
 from .session import Session
+from .toolchains import Missing
 
 RECYCLE_AFTER = 1000
 
@@ -108,7 +109,7 @@ class Slot:
         """The walls around compiled programs, attacked once by each zygote's first. Raises InfraError."""
         if language in self._proved:
             return
-        made = self._compile(language, selftest.PROGRAMS[language].encode())
+        made = self._compile(language, LANGUAGES[language].attacks.encode())
         if isinstance(made, Result):
             raise InfraError(f"{language} does not work here: {made.status}: {made.reason}")
         run = Run(Limits(), language=language)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import kernel, landlock, seccomp
-from .languages import Toolchain
+from .toolchains import Toolchain
 from .warmup import Roots, below
 
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")

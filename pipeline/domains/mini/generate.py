@@ -22,12 +22,9 @@ from pipeline.domains.mini.domain import (
     NAMES,
     RULES,
     THINGS,
-    UNITS,
-    Contradiction,
-    Rule,
-    Value,
     skills_in,
 )
+from pipeline.domains.mini.rules.base import UNITS, Contradiction, Rule, Value
 from pipeline.records import AnswerKind, Failure, Problem
 
 CAP = 999_999

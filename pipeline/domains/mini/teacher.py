@@ -15,9 +15,10 @@ from random import Random
 from typing import Any
 
 from pipeline.domains.mini.combinations import feasible, largest_feasible
-from pipeline.domains.mini.domain import BY_ID, UNITS
+from pipeline.domains.mini.domain import BY_ID
 from pipeline.domains.mini.generate import PICK, Sentence, Text, evaluate, fill, read, write
 from pipeline.domains.mini.knowledge import KNOWLEDGE, Lore
+from pipeline.domains.mini.rules.base import UNITS
 from pipeline.records import Failure, Skill
 from pipeline.skills.extraction import render
 
