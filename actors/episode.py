@@ -16,9 +16,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from actors.answers import infer_kind
 from actors.chat import ChatFormat, Malformed, Message, ToolCall, env_message, parse_turn, task_messages
 from actors.sample import Sample
+from actors.verifiers.mini.controlled import Reading
+from actors.verifiers.mini.controlled import read as read_question
 from pipeline.config import EpisodeLimits
 from pipeline.records import (
     ACTIONS,
@@ -138,7 +139,7 @@ class Environment:
             if skill is None:
                 return "think", self._unknown("skill", [a["id"]], self._offered)
             return "think", self._result("skill", "ok", skill.method)
-        kind: AnswerKind = a["answer_kind"] or infer_kind(a["answer"])
+        kind: AnswerKind = a["answer_kind"] or _asked_for(a["question"])
         self.submitted = Problem.make(a["question"], a["answer"], kind, a["checks"])
         return "submit", self._result("submit", "ok", "Submitted.")
 
@@ -184,6 +185,13 @@ class Environment:
             return text
         half = max(0, limit - len(gap)) // 2
         return text[:half] + gap + text[len(text) - half :] if half else text[:limit]
+
+
+def _asked_for(question: str) -> AnswerKind:
+    """The kind of an answer where the submission does not say it: what a question in the mini world's language asks
+    for, and maths in free text."""
+    reading = read_question(question)
+    return reading.answer_kind if isinstance(reading, Reading) else "math"
 
 
 def _suggested(stage: Stage, action: Action, result: ToolResult | None) -> Stage:

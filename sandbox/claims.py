@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 _DEPTH = 64
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,300}\.[0-9]*|\.[0-9]+|[0-9]{1,300}(?:\.[0-9]*)?[eE][+-]?[0-9]{1,3})")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,300}\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 
 
 def read(data: bytes) -> Any:
@@ -59,15 +62,14 @@ def _depth(data: bytes) -> int:
 
 
 def same(value: Any, expected: Any, tolerance: float = 0.0) -> bool:
-    """Equality of plain values: True is not 1, tuples are lists, and floats may differ by `tolerance`,
-    relative or absolute."""
+    """Equality of plain values: True is not 1, tuples are lists, and where a float is expected the value may differ by
+    `tolerance`, relative or absolute. Where an integer or a text is expected, it is exact."""
     if isinstance(expected, bool) or isinstance(value, bool):
         return isinstance(expected, bool) and value is expected
     if isinstance(expected, (int, float)) and isinstance(value, (int, float)):
-        # Integers stay exact: they may be beyond a float.
         return value == expected or (
-            float in (type(value), type(expected))
-            and max(abs(value), abs(expected)) < 1e300
+            isinstance(expected, float)
+            and max(abs(value), abs(expected)) < 1e300  # an integer may be beyond a float
             and math.isclose(value, expected, rel_tol=tolerance, abs_tol=tolerance)
         )
     if isinstance(expected, (list, tuple)):
@@ -85,10 +87,26 @@ def same(value: Any, expected: Any, tolerance: float = 0.0) -> bool:
     return type(value) is type(expected) and value == expected
 
 
-def same_text(text: str, expected: str) -> bool:
-    """Equal lines; blanks at the ends of lines and of the text do not count."""
-    return _lines(text) == _lines(expected)
+def same_text(text: str, expected: str, tolerance: float = 0.0) -> bool:
+    """Equal lines; blanks at the ends of lines and of the text do not count. With a tolerance, words that are expected
+    to be decimals may differ by it, and blanks between words do not count."""
+    found, wanted = _lines(text), _lines(expected)
+    if not tolerance or len(found) != len(wanted):
+        return found == wanted
+    pairs = [(line.split(" "), other.split(" ")) for line, other in zip(found, wanted, strict=True)]
+    return all(
+        len(words) == len(others) and all(_same_word(w, o, tolerance) for w, o in zip(words, others, strict=True))
+        for words, others in ([[w for w in side if w] for side in pair] for pair in pairs)
+    )
+
+
+def _same_word(word: str, expected: str, tolerance: float) -> bool:
+    if word == expected or not _DECIMAL.fullmatch(expected) or not _NUMBER.fullmatch(word):
+        return word == expected
+    return same(float(word), float(expected), tolerance)
 
 
 def _lines(text: str) -> list[str]:
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip().split("\n")
+    """Lines end at line loaders alone, as programs print them; a form loader is part of a line."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip(" \t") for line in lines).strip(" \t\n").split("\n")

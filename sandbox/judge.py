@@ -24,8 +24,8 @@ def script_request(code: str, case: Case, limits: Limits | None, language: str =
     return Request(code, stdin=case.stdin, limits=limits, language=language)
 
 
-def script_verdict(result: Result, case: Case) -> Verdict:
-    return _verdict(result, result.ok and claims.same_text(result.stdout, case.stdout or ""))
+def script_verdict(result: Result, case: Case, tolerance: float = 0.0) -> Verdict:
+    return _verdict(result, result.ok and claims.same_text(result.stdout, case.stdout or "", tolerance))
 
 
 def _verdict(result: Result, passed: bool) -> Verdict:

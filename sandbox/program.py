@@ -63,6 +63,7 @@ def prepare() -> None:
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     atexit._clear()
+    sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
 
 
 def reseed() -> None:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from actors.answers import compare_many, extract_boxed
-from actors.answers.code import extract_program, judge_code
+from actors.answers import compare_many
+from actors.answers.code import called, judge_code
+from actors.answers.replies import extract_boxed, extract_program
 from actors.answers.values import Judgement
 from actors.execution import Executor
 from pipeline.records import Problem
@@ -19,7 +20,7 @@ async def judge_completions(answered: Sequence[tuple[Problem, str]], executor: E
     boxed, programs = {}, {}
     for i, (problem, text) in enumerate(answered):
         if problem.answer_kind == "code":
-            if (program := extract_program(text)) is not None:
+            if (program := extract_program(text, called(problem.checks))) is not None:
                 programs[i] = judge_code(program, problem.checks, executor)
         elif (given := extract_boxed(text)) is not None:
             boxed[i] = (problem.answer_kind, problem.answer, given)

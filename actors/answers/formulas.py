@@ -60,6 +60,10 @@ GREEK = frozenset({"alpha", "beta", "gamma", "delta", "theta", "phi"})
 CONVENTIONS = {"e": sp.E, "ln": sp.log, **LETTERS}
 
 
+RELATION = re.compile(r"<|>|\\(?:lt|gt|leq?|geq?|ne|neq)(?:slant)?(?![A-Za-z])")
+EMPTY = re.compile(r"emptyset|\\\{\s*\\\}|\{\s*\}|\\cap|setminus|backslash")
+
+
 class Unreadable(Exception):
     pass
 
@@ -67,7 +71,10 @@ class Unreadable(Exception):
 def parse(text):
     """The tree of an answer, or None where it is no formula."""
     try:
-        return to_tree(read(text))
+        tree = to_tree(read(text))
+        for pattern, replacement in SIGNS:
+            text = re.sub(pattern, replacement, text)
+        return None if tree == ["EmptySet"] and not EMPTY.search(text) else tree  # (3, 1) is a point, no interval
     except Exception:
         return None
 
@@ -75,6 +82,9 @@ def parse(text):
 def read(text):
     for pattern, replacement in SIGNS:
         text = re.sub(pattern, replacement, text)
+    claims = re.split(r"\s*(,|\bor\b|\band\b)\s*", text)
+    if len(claims) > 1 and all(RELATION.search(claim) for claim in claims[::2]):
+        return joined([read(claim) for claim in claims[::2]], set(claims[1::2]))
     letters = set(re.findall(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", text))
     if REFUSED.search(text) or any(c != c.lower() and c.lower() in letters for c in letters):
         raise Unreadable(text)  # N and n are one letter here, as LaTeX is read without regard to case
@@ -90,8 +100,22 @@ def read(text):
     return read_latex(text)
 
 
+def joined(claims, marks):
+    """x < -1 or x > 3. A comma says whichever of "and" and "or" says something."""
+    if marks in ({"or"}, {"and"}):
+        return {"or": sp.Or, "and": sp.And}[marks.pop()](*claims, evaluate=False)
+    sets = [solution(claim) for claim in claims]
+    if marks != {","} or None in sets or len(set().union(*(c.free_symbols for c in claims))) > 1:
+        raise Unreadable(claims)
+    both, either = sp.Intersection(*sets) == sp.EmptySet, sp.Union(*sets) == sp.Interval(-sp.oo, sp.oo)
+    if both == either:
+        raise Unreadable(claims)
+    return (sp.Or if both else sp.And)(*claims, evaluate=False)
+
+
 def read_latex(text):
     import math_verify
+    from latex2sympy2_extended import NormalizationConfig
 
     text = re.sub(r"([0-9]+(?:\.[0-9]+)?)\s*\^\s*\{?\\circ\}?", r"(\1\\frac{\\pi}{180})", text)
     text = re.sub(r"(?<!\\)\bsqrt\(([^()]*)\)", r"\\sqrt{\1}", text)
@@ -100,9 +124,10 @@ def read_latex(text):
     bare = re.sub(r"\\(?:begin|end)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
     if re.search(r"\\circ|[A-Za-z]{3,}", bare) or "\\circ" in text:
         raise Unreadable(text)  # a word would be read as a product of letters, a degree sign over
+    whole = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none")
     found = math_verify.parse(
         f"${text}$",
-        extraction_config=[math_verify.LatexExtractionConfig()],
+        extraction_config=[math_verify.LatexExtractionConfig(normalization_config=whole)],
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )
@@ -231,6 +256,10 @@ def same(a, b):
         if a.shape != b.shape:
             return "different"
         return combine(same_number(x, y) for x, y in zip(a.flat(), b.flat(), strict=True))
+    sets = [solution(v) if is_claim(v) else v for v in (a, b)]
+    alike = not (is_claim(a) and is_claim(b)) or a.free_symbols == b.free_symbols
+    if alike and all(isinstance(v, sp.Set) for v in sets) and (is_claim(a) or is_claim(b)):
+        return same_set(*sets)
     if is_claim(a) and is_claim(b):
         return same_claim(a, b)
     if isinstance(a, sp.FiniteSet) and isinstance(b, sp.FiniteSet):
@@ -345,6 +374,34 @@ def borders(relations, symbols, point):
                 yield {**others, symbol: root}
 
 
+def solution(claim):
+    """The real numbers for which inequalities of one unknown hold; None where that is not plain to see."""
+    if not is_claim(claim) or len(claim.free_symbols) != 1:
+        return None
+    if type(claim).__name__ in ("And", "Or"):
+        parts = [solution(part) for part in claim.args]
+        joint = sp.Intersection if type(claim).__name__ == "And" else sp.Union
+        return None if None in parts else joint(*parts)
+    (name,), gap = claim.free_symbols, claim.lhs - claim.rhs
+    if not isinstance(claim, (sp.Lt, sp.Le, sp.Gt, sp.Ge, sp.Ne)) or not gap.is_polynomial(name):
+        return None
+    roots = sorted({root for root in sp.solve(gap, name) if root.is_real}, key=sp.N)
+    ends = [-sp.oo, *roots, sp.oo]
+    spans = [(x, y) for x, y in itertools.pairwise(ends) if claim.subs(name, marked(x, y))]
+    return sp.Union(*(sp.Interval.open(*span) for span in spans), sp.FiniteSet(*filter(holds(claim, name), roots)))
+
+
+def holds(claim, name):
+    return lambda value: bool(claim.subs(name, value))
+
+
+def marked(low, high):
+    """A point between the two."""
+    if low.is_finite and high.is_finite:
+        return (low + high) / 2
+    return high - 1 if high.is_finite else low + 1 if low.is_finite else sp.Integer(0)
+
+
 def multiples(a, b):
     """2x > 6 and x > 3."""
     if not all(isinstance(v, sp.core.relational.Relational) for v in (a, b)):
@@ -382,7 +439,8 @@ def same_set(a, b):
     ends |= {x for v in (a, b) for members in v.atoms(sp.FiniteSet) for x in members.args}
     marks = sorted((e for e in ends if e.is_finite and e.is_real), key=sp.N) or [sp.Integer(0)]
     between = [(x + y) / 2 for x, y in itertools.pairwise(marks)]
-    for x in (*marks, *between, marks[0] - 1, marks[-1] + 1):
-        if {a.contains(x), b.contains(x)} == {sp.true, sp.false}:
-            return "different"
-    return "unknown"
+    found = [{a.contains(x), b.contains(x)} for x in (*marks, *between, marks[0] - 1, marks[-1] + 1)]
+    if {sp.true, sp.false} in found:
+        return "different"
+    told = [s.is_Union or s.is_Interval for s in (a, b)] + [f in ({sp.true}, {sp.false}) for f in found]
+    return "equal" if all(told) else "unknown"

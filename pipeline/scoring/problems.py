@@ -1,8 +1,9 @@
 """Problems as rows of a JSONL file: the data set that a solver trains on, and the benchmark that it is measured on.
 
-A row is `{question, answer}`, and where the answer is a program its tests too: `{question, answer, checks}`, each check
-an object (actors/answers/code.py). Without them nothing could tell whether a solver's program is right. A benchmark's
-rows may say `category` and `steps`, by which the score is split.
+A row is `{question, answer, answer_kind}`, and where the answer is a program its tests too: `checks`, each an object
+(actors/answers/code.py). Without them nothing could tell whether a solver's program is right. The kind (math, choice,
+text, code) says how answers are compared, and is never guessed from the text of one: a row without it is of kind code
+if it has checks, else math. A benchmark's rows may say `category` and `steps`, by which the score is split.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from actors.answers import infer_kind
 from actors.answers.code import read_checks
-from pipeline.records import Failure, Problem
+from pipeline.records import AnswerKind, Failure, Problem
 
 
 def text(problems: Iterable[Problem]) -> str:
@@ -23,7 +23,7 @@ def text(problems: Iterable[Problem]) -> str:
 
 
 def _row(problem: Problem) -> dict[str, Any]:
-    row = {"question": problem.question, "answer": problem.answer}
+    row = {"question": problem.question, "answer": problem.answer, "answer_kind": problem.answer_kind}
     if problem.answer_kind != "code":
         return row
     return {**row, "checks": [json.loads(check) for check in problem.checks]}
@@ -32,7 +32,8 @@ def _row(problem: Problem) -> dict[str, Any]:
 def of_row(row: dict[str, Any]) -> Problem:
     """The problem of a row that `read` gave."""
     checks = [json.dumps(check) for check in row.get("checks", [])]
-    return Problem.make(row["question"], row["answer"], "code" if checks else infer_kind(row["answer"]), checks)
+    kind: AnswerKind = row.get("answer_kind", "code" if checks else "math")
+    return Problem.make(row["question"], row["answer"], kind, checks)
 
 
 def read(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
@@ -55,8 +56,11 @@ def read(path: Path, limit: int | None = None) -> list[dict[str, Any]]:
             rows.append({**row, "question": _text(row["question"]), "answer": _text(row["answer"])})
         except (ValueError, KeyError, TypeError, RecursionError):
             raise Failure(f'{path}:{number}: expected {{"question": …, "answer": …}}') from None
-        if "checks" in row:
-            _try_checks(f"{path}:{number}", row["checks"])
+        if "answer_kind" in row and row["answer_kind"] not in get_args(AnswerKind):
+            kinds = ", ".join(get_args(AnswerKind))
+            raise Failure(f"{path}:{number}: answer_kind {row['answer_kind']!r}; expected one of {kinds}")
+        if "checks" in row or row.get("answer_kind") == "code":
+            _try_checks(f"{path}:{number}", row.get("checks", []))
     if not rows:
         raise Failure(f"problems {path}: holds no problem")
     return rows

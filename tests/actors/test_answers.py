@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.answers import compare, compare_many, extract_boxed, infer_kind, is_formula
+from actors.answers import compare, compare_many
+from actors.answers.notation import is_formula
+from actors.answers.replies import extract_boxed
 from actors.execution import Executor
 from sandbox.api import Result
 from tests.actors.pools import sandbox
@@ -22,7 +24,7 @@ VALUES = [
     # numbers
     ("42", "42", "equal"), ("42", "42.0", "equal"), ("42", "+42", "equal"), ("42", " 42. ", "equal"), ("7", "007", "equal"),
     ("42", "43", "different"), ("42", "-42", "different"), ("-3", "−3", "equal"),
-    ("1234", "1,234", "equal"), ("1234567", "1,234,567", "equal"), ("1000", "1{,}000", "equal"), ("12000", r"12\,000", "equal"), ("12000", "12 000", "equal"), ("1000", "1_000", "equal"), ("12", "1 2", "unknown"),
+    ("1234", "1,234", "equal"), ("1234567", "1,234,567", "equal"), ("1000", "1{,}000", "equal"), ("12000", r"12\,000", "equal"), ("12000", "12 000", "equal"), ("1000", "1_000", "equal"), ("12", "1 2", "different"),
     ("1/2", "0.5", "equal"), ("1/2", r"\frac{1}{2}", "equal"), ("1/2", r"\dfrac12", "equal"), ("-1/2", r"-\frac{1}{2}", "equal"),
     ("11/2", "5.5", "equal"), ("1/2", "2/4", "equal"), ("1/2", "1/3", "different"), ("3/2", "1 1/2", "equal"),
     ("3/2", r"1\frac{1}{2}", "equal"), ("3.5", "3½", "equal"), ("1/0", "1", "unknown"), ("two", "2", "equal"), ("Zero", "0", "equal"), ("twenty one", "21", "unknown"),
@@ -82,9 +84,9 @@ def test_choices(a, b, outcome):
         ("Paris", "London", "different"),
         ("Paris, France", "Paris", "unknown"),
         ("x", "", "unknown"),
-        ("C", "C++", "unknown"),
+        ("C", "C++", "different"),
         ("-5 degrees", "5 degrees", "different"),
-        ("5 > 3", "5 < 3", "unknown"),
+        ("5 > 3", "5 < 3", "different"),
         ("1,000", "1000", "equal"),
         ("well-known", "Well known", "equal"),
     ],
@@ -167,15 +169,6 @@ def test_the_last_balanced_box_holds_the_answer(text, found):
     assert extract_boxed(text) == found
 
 
-@pytest.mark.parametrize(
-    "answer, kind",
-    [("51", "math"), ("[3, 5]", "math"), ("even", "choice"), ("Yes", "choice"), ("B", "choice"), (r"\frac{1}{2}", "math"), ("x^2 + 1", "math"),
-     ("because the sum is always even", "text")],
-)  # fmt: skip
-def test_kinds(answer, kind):
-    assert infer_kind(answer) == kind
-
-
 # ---------------------------------------------------------------- formulas, in the sandbox
 
 FORMULAS = [
@@ -188,12 +181,12 @@ FORMULAS = [
     (r"(-\infty, 3]", "(-oo, 3]", "equal"), (r"[0, \sqrt{2})", r"[0, 2^{1/2})", "equal"), (r"[0, \sqrt{2})", r"[0, \sqrt{2}]", "different"),
     (r"\{\sqrt{2}, 1\}", r"\{1, \sqrt{2}\}", "equal"), (r"\{\sqrt{2}, 1\}", r"\{1, \sqrt{3}\}", "different"),
     (r"(-\infty,1)\cup(2,\infty)", r"(2,\infty)\cup(-\infty,1)", "equal"), ("1<x<2", "(1, 2)", "equal"),
-    (r"1 \pm \sqrt{2}", r"\{1+\sqrt{2}, 1-\sqrt{2}\}", "equal"), (r"\begin{pmatrix}\sqrt{4}&1\\0&1\end{pmatrix}", "[[2,1],[0,1]]", "unknown"),
+    (r"1 \pm \sqrt{2}", r"\{1+\sqrt{2}, 1-\sqrt{2}\}", "equal"), (r"\begin{pmatrix}\sqrt{4}&1\\0&1\end{pmatrix}", "[[2,1],[0,1]]", "equal"),
     (r"\begin{pmatrix}\sqrt{4}&1\end{pmatrix}", r"\begin{bmatrix}2&1\end{bmatrix}", "equal"),
     (r"\begin{pmatrix}\sqrt{2}&1\end{pmatrix}", r"\begin{pmatrix}2&1\end{pmatrix}", "different"), ("about sqrt(5)", "sqrt(5)", "unknown"),
     # what two readers read in two ways: letters of two kinds of case, i, products of letters, degrees, words of maths
     (r"\frac{1+i}{2}", "(1+i)/2", "equal"), (r"e^{i\pi}", "-1", "equal"), (r"\sum_{i=1}^{3} i", "6", "equal"), (r"\frac{N}{2}", "N/2", "equal"), ("E/2", "e/2", "different"), ("n + N", "2n", "unknown"),
-    ("(a+b)^2", "a^2+2ab+b^2", "equal"), ("ab", "ba", "equal"), (r"\cos 60^\circ", "1/2", "equal"), ("5 mod 3", "15", "unknown"), ("2j", "2i", "unknown"), ("0x10", "16", "unknown"), ("1.2.3", "0.36", "unknown"),
+    ("(a+b)^2", "a^2+2ab+b^2", "equal"), ("ab", "ba", "equal"), (r"\cos 60^\circ", "1/2", "equal"), ("5 mod 3", "15", "unknown"), ("2j", "2i", "unknown"), ("0x10", "16", "equal"), ("1.2.3", "0.36", "unknown"),
     ("f'(x)", "f(x)", "unknown"), ("x²", "x^2", "equal"), ("√4", "2", "equal"), ("π", "pi", "equal"), (r"[0, sqrt(2))", r"[0, \sqrt{2})", "equal"), (r"\varnothing", r"\emptyset", "equal"),
     (r"\begin{vmatrix}1&2\\3&4\end{vmatrix}", "-2", "equal"), (r"\text{none}", r"\text{no solution}", "unknown"),
     # infinite, tiny, huge, decimal
@@ -235,7 +228,7 @@ def test_formulas_both_ways(pool):
         for row, there, back in zip(FORMULAS, outcomes, backwards, strict=True)
         if (there, back) != (row[2], row[2])
     ]
-    assert not wrong
+    assert not wrong, wrong
 
 
 def test_a_sandbox_that_fails_decides_nothing():

@@ -24,7 +24,6 @@ REASONS = {
     "mixed": "it reads mixed fractions in LaTeX only",
     "units": "it drops units where it knows them and multiplies symbols where it does not; we convert, and unlike units differ",
     "labels": "two different things that are counted, or a thing against a unit: the question decides, which is not known here",
-    "time": "a time of day is not read",
     "constants": "it reads i in LaTeX as a symbol, and drops the degree sign",
     "symmetric": "its order matters, an inequality may not be the answer to an interval; we are symmetric",
     "signs": "it does not read these signs",
@@ -35,6 +34,7 @@ REASONS = {
     "malformed": "what cannot be read as a whole decides nothing; it answers with the part that it could read, or with no",
     "too large": "numbers too large to write out end at the deadline of a run: nothing is concluded",
     "digits": "other scripts' digits and Python's literals have two readings or none",
+    "literals": "it does not read Python's and C's writing of a base",
     "grouping": "it reads only commas as marks of thousands",
     "false equation": "an equation without an unknown is no answer; it takes the right-hand side",
     "prime": "it drops primes, so that a derivative would be the function and three feet the number",
@@ -57,7 +57,7 @@ PAIRS: list[tuple[str, ...]] = [
     ("3 cm", "3", "equal"), ("3 cm", "30 mm", "equal", "units"), ("3 cm", "3 m", "different", "units"), (r"15\text{ km}", "15 km", "equal"), (r"15\,\mathrm{km}", "15000 m", "equal", "units"),
     ("60 km/h", r"60\ \text{km per hour}", "equal", "units"), ("8 m^2", r"8\text{ m}^2", "equal", "units"), ("8 m^2", "8 m", "different"), ("2 hours", "120 min", "equal", "units"),
     ("2 hours", "2", "equal"), (r"45^\circ", "45", "equal"), (r"45^{\circ}", "45 degrees", "equal"), ("$7.50", "7.5", "equal"), (r"\$7.50", "7.50 dollars", "equal", "units"),
-    ("7 apples", "7", "equal"), ("7 apples", "7 oranges", "unknown", "labels"), ("12:00", "1:00", "unknown", "time"), ("1:2", "2:4", "equal"), ("5 kg", "5 km", "different", "units"),
+    ("7 apples", "7", "equal"), ("7 apples", "7 oranges", "unknown", "labels"), ("12:00", "1:00", "different"), ("1:2", "2:4", "equal"), ("5 kg", "5 km", "different", "units"),
     ("x+1", "1+x", "equal"), (r"\frac{x}{5}+\frac{3}{5}", r"\frac{x+3}{5}", "equal"), ("(a+b)^2", "a^2+2ab+b^2", "equal"), ("(a+b)^2", "a^2+b^2", "different"), (r"\sec^2(y)", r"\tan^2(y)+1", "equal"),
     (r"\sqrt{18}", r"3\sqrt{2}", "equal"), (r"\sqrt{18}", r"2\sqrt{3}", "different"), ("4", r"4\sqrt{2}", "different"), (r"\frac{\sqrt3}{3}", r"\frac{1}{\sqrt{3}}", "equal"),
     (r"\sqrt[3]{16}", r"2\sqrt[3]{2}", "equal"), (r"1-\frac{1}{e}", r"1+\frac{1}{e}", "different"), ("2^{10}", "1024", "equal"), (r"\log_2 8", "3", "equal"), (r"\ln e^2", "2", "equal"),
@@ -85,7 +85,7 @@ PAIRS: list[tuple[str, ...]] = [
     ("(A)", "A", "equal"), (r"\text{(A)}", "A", "equal"), ("none", "0", "unknown", "prose"), (r"\frac{1}{", "1", "unknown", "malformed"), ("((3", "3", "unknown", "malformed"),
     ("", "3", "unknown", "malformed"), ("nan", "nan", "equal"), ("nan", "3", "different"), ("inf", "3", "different"), ("3 or 4", "3", "different"), ("about 3", "3", "unknown", "hedged"),
     ("3 approx", "3", "unknown", "hedged"), ("10**10**10", "3", "unknown", "too large"), ("10**10**10", "10**10**10+1", "unknown", "too large"), ("٣", "3", "unknown", "digits"),
-    ("３", "3", "unknown", "digits"), ("1_000", "1000", "equal", "grouping"), ("0x10", "16", "unknown", "digits"), ("1,2,3", "123", "different"), ("1 2", "12", "different"),
+    ("３", "3", "unknown", "digits"), ("1_000", "1000", "equal", "grouping"), ("0x10", "16", "equal", "literals"), ("1,2,3", "123", "different"), ("1 2", "12", "different"),
     ("3;", "3", "unknown", "malformed"), ("print(3)", "3", "unknown", "malformed"), ("lambda: 3", "3", "unknown", "malformed"), ("3 # 4", "3", "unknown", "malformed"),
     ("'3'", "3", "unknown", "malformed"), ("[3]", "3", "different", "brackets"), ("3==3", "3", "unknown", "malformed"), ("true", "1", "different"),
     ("333333333333333333333333333333333333333333333333333333333333", "333333333333333333333333333333333333333333333333333333333334", "different"), ("5 5 5", "5", "different"),
@@ -106,7 +106,7 @@ PAIRS: list[tuple[str, ...]] = [
     ("N", "n", "equal"), (r"\frac{3}{5}x", "0.6x", "equal"), ("100", "1e2", "equal", "scientific"), ("1e400", "1", "different"), ("5.", "5", "equal"), ("+5", "5", "equal"), ("5/1", "5", "equal"),
     ("((5))", "5", "equal"), ("(5)", "5", "equal"), ("{5}", "5", "equal"), (r"\frac{10}{4}", "2.5", "equal"), ("sqrt(16)", "4", "equal"), ("16^(1/2)", "4", "equal"), ("|-4|", "4", "equal"),
     ("4!", "24", "equal"), ("C(5,2)", "10", "unknown", "functions"), ("5 mod 3", "2", "unknown", "functions"), ("[1, 2, 3", "[1,2,3]", "unknown", "malformed"), ("True", "true", "equal", "words"),
-    ("yes", "true", "equal", "words"), ("2**100000", "3", "unknown", "too large"), ("exp(1000)", "exp(1001)", "different"), ("²", "2", "unknown", "signs"), ("x²", "x^2", "equal", "signs"),
+    ("yes", "true", "equal", "words"), ("2**100000", "3", "different", "too large"), ("exp(1000)", "exp(1001)", "different"), ("²", "2", "unknown", "signs"), ("x²", "x^2", "equal", "signs"),
     ("3×4", "12", "equal"), ("6÷2", "3", "equal"), ("√4", "2", "equal", "signs"), ("π", "pi", "equal", "signs"), ("½", "0.5", "equal", "mixed"), ("1 ½", "1.5", "equal", "mixed"),
     ("−5", "-5", "equal"), ("5​", "5", "equal"), ("5 km", "5 km", "equal"),
 
@@ -138,7 +138,7 @@ def theirs(a: str, b: str) -> tuple[bool, bool]:
 
 def test_we_judge_as_the_table_says_either_way_round(ours):
     wrong = [(row, found) for row, found in zip(PAIRS, ours, strict=True) if set(found) != {row[2]}]
-    assert not wrong
+    assert not wrong, wrong
 
 
 def test_where_no_reason_is_given_we_agree_and_where_one_is_we_do_not():

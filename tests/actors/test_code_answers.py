@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from actors.answers.code import extract_program, judge_code, read_checks
+from actors.answers.code import judge_code, read_checks
 from actors.answers.completions import judge_completions
+from actors.answers.replies import extract_program
 from actors.execution import Executor
 from pipeline.records import Failure, Problem
 from sandbox import Limits, Result

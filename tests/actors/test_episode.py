@@ -272,11 +272,15 @@ def test_a_long_result_keeps_its_beginning_and_its_end():
     assert shown in seen[3]["content"]
 
 
-@pytest.mark.parametrize(("answer", "kind"), [("3", "math"), ("even", "choice"), ("B", "choice")])
-def test_the_answers_kind_is_inferred(answer, kind):
-    episode, _, _ = play([call("submit", question="Q?", answer=answer)])
+PARITY = "Ben has 148 apples. The amount grows 9 times. Is the number now even or odd?"
+
+
+@pytest.mark.parametrize(("question", "kind"), [("Q?", "math"), ("Is it e or i?", "math"), (PARITY, "choice")])
+@pytest.mark.parametrize("answer", ["3", "even", "B"])
+def test_a_kind_that_was_not_said_is_what_the_question_asks_for(question, kind, answer):
+    episode, _, _ = play([call("submit", question=question, answer=answer)])
     assert episode.submitted.answer_kind == kind
-    episode, _, _ = play([call("submit", question="Q?", answer=answer, answer_kind="text")])
+    episode, _, _ = play([call("submit", question=question, answer=answer, answer_kind="text")])
     assert episode.submitted.answer_kind == "text"
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.records import AnswerKind
+
 NUMBER = "(0|[1-9][0-9]{0,5})"
 NAME = "([A-Z][a-z]+)"
 THINGS = "([a-z]+)"
@@ -104,6 +106,11 @@ class Reading:
         """The skills the problem uses."""
         ends = {self.opening.rule} & set(SKILL_OPENINGS) | {self.question.rule} & set(SKILL_QUESTIONS)
         return frozenset(ends | {step.rule for step in self.steps})
+
+    @property
+    def answer_kind(self) -> AnswerKind:
+        """The kind of answer that the question asks for."""
+        return "choice" if self.question.rule in ("parity", "multiple") else "math"
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ computes, so an error in one derivation shows as a disagreement.
 
 from __future__ import annotations
 
-from actors.answers import compare_many, is_formula
+from actors.answers import compare_many
+from actors.answers.notation import is_formula
+from actors.answers.reading import read_value
 from actors.answers.units import read_unit
-from actors.answers.values import Number, read_value
+from actors.answers.values import Number
 from actors.execution import Executor
 from actors.verifiers.base import abstention
 from actors.verifiers.mini.controlled import Reading, Unread, flags_of, leaks, read
@@ -47,7 +49,7 @@ async def conclude(
         reason = str(found.get("unsolvable", "no answer"))
         return Vote(verifier=name, valid=False, rationale=f"unsolvable: {reason}", flags=("unsolvable",))
     answer = str(found["answer"])
-    kind: AnswerKind = "choice" if reading.question.rule in ("parity", "multiple") else "math"
+    kind = reading.answer_kind
     (judgement,) = await compare_many([(kind, answer, problem.answer)], executor)
     if judgement == "equal" and not _answers(reading, kind, problem):
         judgement = "different"

@@ -19,8 +19,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from actors.answers import Judgement, compare_many, extract_boxed
-from actors.answers.code import extract_program
+from actors.answers import Judgement, compare_many
+from actors.answers.code import called
+from actors.answers.replies import extract_boxed, extract_program
 from actors.calls import answer as awaited
 from actors.execution import Executor
 from actors.openai_client import ChatClient
@@ -99,8 +100,10 @@ class ModelVerifier:
         assert self._solver is not None
         response = self._solver.answers.remote(problem.question, n, sampling, seed)
         texts: list[str] = await awaited(response, "solver pool", self.timeout_s)
-        extract = extract_program if problem.answer_kind == "code" else extract_boxed
-        return [_Sample(extract(text)) for text in texts]
+        if problem.answer_kind != "code":
+            return [_Sample(extract_boxed(text)) for text in texts]
+        entries = called(problem.checks)
+        return [_Sample(extract_program(text, entries)) for text in texts]
 
     async def _ask_endpoint(self, problem: Problem, trace: str, n: int, seed: int) -> list[_Sample]:
         """n replies side by side. Raises the Failure where every one failed."""
@@ -156,7 +159,9 @@ class ModelVerifier:
     async def _judged(self, problem: Problem, given: Sequence[str]) -> tuple[list[str], list[Judgement]]:
         """Answers and what they are worth; of programs, what they did, and only of those that ran through."""
         if problem.answer_kind == "code":
-            outcomes = await tried(problem, [extract_program(text) or text for text in given], self._executor)
+            outcomes = await tried(
+                problem, [extract_program(text, called(problem.checks)) or text for text in given], self._executor
+            )
             return [a for a, _ in outcomes], [j for _, j in outcomes]
         pairs = [(problem.answer_kind, problem.answer, text) for text in given]
         return list(given), await compare_many(pairs, self._executor)

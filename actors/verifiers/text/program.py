@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.answers import Judgement, compare_many
-from actors.answers.code import extract_program
+from actors.answers.code import called
+from actors.answers.replies import extract_program
 from actors.execution import Executor
 from actors.verifiers.base import abstention, call
 from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
@@ -105,7 +106,7 @@ class ProgramVerifier:
         text = await self._client.complete(
             messages, temperature=self._section.temperature, max_tokens=self._section.max_tokens, seed=seed
         )
-        return extract_program(text)
+        return extract_program(text, called(problem.checks) if code else ("solve",))
 
 
 def _answer_of(result: Result) -> str | None:

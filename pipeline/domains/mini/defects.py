@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import get_args
 
-from actors.answers import infer_kind
 from pipeline.domains.base import Planted, Sound
 from pipeline.domains.mini.domain import CATEGORIES
 from pipeline.domains.mini.generate import combinations_of, write
@@ -38,8 +37,7 @@ def sound_problems(n: int, seed: int) -> list[Sound]:
     found: dict[str, Sound] = {}
     while len(found) < n:
         text = write(rng.choice(pool), rng, level=rng.choice((0, 1, 2)), extra=rng.randrange(2))
-        problem = Problem.make(text.question, text.answer, infer_kind(text.answer))
-        found[problem.id] = (problem, tuple(sorted(text.skills)))
+        found[text.problem.id] = (text.problem, tuple(sorted(text.skills)))
     return list(found.values())
 
 

@@ -400,7 +400,8 @@ def heldout_benchmark(n: int, seed: int) -> list[dict[str, Any]]:
             text = write(rng.choice(pool), rng, level=rng.choice((0, 1, 1, 2)), extra=rng.randrange(2))
             if text.steps == steps and text.question not in rows:
                 rows[text.question] = {
-                    "question": text.question, "answer": text.answer, "category": category, "steps": steps,
+                    "question": text.question, "answer": text.answer, "answer_kind": text.answer_kind,
+                    "category": category, "steps": steps,
                 }  # fmt: skip
                 break
     return list(rows.values())

@@ -17,26 +17,30 @@ def file(path, *lines):
     return path
 
 
+kinds = st.sampled_from(["math", "choice", "text"])
 words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
-@given(st.lists(st.tuples(words, words, st.lists(st.sampled_from(CHECKS))), min_size=1))
+@given(st.lists(st.tuples(words, words, st.lists(st.sampled_from(CHECKS)), kinds), min_size=1))
 def test_what_was_written_is_read(tmp_path_factory, given):
-    problems = [Problem.make(q, a, "code" if c else "math", [json.dumps(x) for x in c]) for q, a, c in given]
+    problems = [Problem.make(q, a, "code" if c else kind, [json.dumps(x) for x in c]) for q, a, c, kind in given]
     path = tmp_path_factory.getbasetemp() / "problems.jsonl"
     path.write_text(text(problems), encoding="utf-8")
     found = [of_row(row) for row in read(path)]
-    assert [(p.id, p.question, p.answer, p.checks) for p in found] == [
-        (p.id, p.question, p.answer, p.checks) for p in problems
-    ]
-    assert [p.answer_kind == "code" for p in found] == [p.answer_kind == "code" for p in problems]
+    assert found == problems
 
 
-def test_only_a_program_has_more_than_question_and_answer():
+def test_a_kind_is_said_and_not_guessed():
+    for answer in ("e", "B", "yes", "because it is so"):
+        assert of_row({"question": "q", "answer": answer}).answer_kind == "math"
+    assert of_row({"question": "q", "answer": "B", "answer_kind": "choice"}).answer_kind == "choice"
+
+
+def test_only_a_program_has_tests_beside_its_kind():
     plain, program = Problem.make("q", "2"), Problem.make("q", "f", "code", [json.dumps(c) for c in CHECKS])
     first, second = map(json.loads, text([plain, program]).strip().split("\n"))
-    assert first == {"question": "q", "answer": "2"}
-    assert second == {"question": "q", "answer": "f", "checks": CHECKS}
+    assert first == {"question": "q", "answer": "2", "answer_kind": "math"}
+    assert second == {"question": "q", "answer": "f", "answer_kind": "code", "checks": CHECKS}
 
 
 def test_the_front_of_a_benchmark_with_what_it_knows(tmp_path):
@@ -59,7 +63,10 @@ def row(checks):
         *((row(checks), "checks .*expected a list") for checks in (None, [], {}, "f")),
         (row([CHECKS[0], {"entry": "f"}]), "check 2: .*expected a JSON object"),
         (row([3]), "check 1: .*expected a JSON object"),
-        (row(CHECKS * 26), "checks: 52; expected at most 50"),
+        (row(CHECKS * 501), "checks: 1002; expected at most 1000"),
+        (row([CHECKS[1] | {"tolerance": 2}]), "check 1: tolerance 2; expected a number from 0"),
+        ('{"question": "q", "answer": "a", "answer_kind": "essay"}', "answer_kind 'essay'; expected one of math, "),
+        ('{"question": "q", "answer": "a", "answer_kind": "code"}', "checks .*expected a list"),
     ],
 )
 def test_a_row_that_is_none_is_named(tmp_path, bad, why):
