@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Tokenizer
 
+from actors.tool_calls import OPEN, Malformed, ToolCall, split, visible
 from pipeline.records import STAGES, Failure, Skill, Stage
 
 Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}."""
-
-ToolName = Literal["exec", "edit", "skill", "submit"]
 
 TOOL_SCHEMAS: tuple[dict[str, Any], ...] = (
     {
@@ -72,7 +70,8 @@ DEFAULT_SYSTEM_PROMPT = f"""You write problems that test reasoning. You are give
 each with what it asks of a solver. Combine the skills that fit together into one problem that is well posed, has \
 exactly one correct answer, and is hard because the skills depend on each other, not because it is long or unclear.
 
-You work in turns. Begin every turn with a line that names its stage, then think aloud, then make at most one tool call.
+You work in turns. Begin every turn with a line that names its stage, written as below ("Stage: check" asks for a turn \
+that begins with "## Check"), then think aloud, then make at most one tool call.
 ## Draft: compose the problem. Decide how the skills depend on each other.
 ## Check: verify it. Solve it by running code; look for conflicts, missing facts and a second answer.
 ## Refine: mend what the check found, or drop skills that do not fit. You may return to this stage at any time.
@@ -82,7 +81,12 @@ A tool call is written as
 <tool_call>
 {{"name": "exec", "arguments": {{"code": "print(2 + 2)"}}}}
 </tool_call>
-and its result comes back between <tool_response> and </tool_response>. The tools, as JSON schemas:
+and its result comes back between <tool_response> and </tool_response>. A call is JSON, \
+in which a backslash is written twice and a line break as \\n:
+<tool_call>
+{{"name": "submit", "arguments": {{"question": "Simplify $\\\\frac{{6}}{{4}} \\\\times 5$.", "answer": "7.5"}}}}
+</tool_call>
+The tools, as JSON schemas:
 {chr(10).join(json.dumps(schema) for schema in TOOL_SCHEMAS)}
 
 The question must not contain its answer or mention skills, tools or these instructions. Calls are limited; submit \
@@ -166,103 +170,26 @@ class ChatFormat:
 
 # ---------------------------------------------------------------- reading a turn
 
-
-@dataclass(frozen=True)
-class ToolCall:
-    name: ToolName
-    arguments: dict[str, Any]
-    """Validated against the tool's schema."""
-
-
-@dataclass(frozen=True)
-class Malformed:
-    """A tool call that could not be read."""
-
-    message: str
-    """What was wrong and what a good call looks like; shown to the agent."""
-
-
-EXAMPLE: dict[str, str] = {
-    "exec": '{"name": "exec", "arguments": {"code": "print(1 + 1)"}}',
-    "edit": '{"name": "edit", "arguments": {"drop": ["skill_id"], "add": []}}',
-    "skill": '{"name": "skill", "arguments": {"id": "skill_id"}}',
-    "submit": '{"name": "submit", "arguments": {"question": "...", "answer": "..."}}',
-}
-
-_HEADER = re.compile(r"##\s*(draft|check|refine|finalize)\b[ \t:.]*(?:\n|$)", re.IGNORECASE)
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
-ANSWER_KINDS = ("math", "choice", "text", "code")
+_STAGE = r"(?P<{}>draft|check|refine|finali[sz]e)\b"
+_NAMES_STAGE = r"(?:stage[:\-–*_ \t]*)"
+_HEADER = re.compile(
+    # "## Check: …", "**Check**", "Stage: check": marked, so that the stage's name may stand before anything
+    rf"(?:[#>*_][#>*_ \t]*{_NAMES_STAGE}?|{_NAMES_STAGE}){_STAGE.format('marked')}[*_ \t:.]*"
+    # "Check: …", "Check": plain, so that a sentence may begin with the same word
+    rf"|{_STAGE.format('plain')}(?:[ \t]*:+[ \t.]*|[ \t.]*(?:\n|\Z))",
+    re.IGNORECASE,
+)
+_LATER_HEADER = re.compile(
+    rf"^[ \t]*#+[ \t]*{_NAMES_STAGE}?{_STAGE.format('marked')}[*_ \t:.]*", re.IGNORECASE | re.MULTILINE
+)
 
 
 def parse_turn(text: str) -> tuple[Stage | None, str, ToolCall | Malformed | None]:
     """(stage named in the header, free text, tool call) of an assistant turn. Never raises: text is data."""
-    if "</think>" in text:  # a reasoning model's private part says nothing to the environment
-        text = text.rpartition("</think>")[2]
-    text = text.strip()
-    stage = None
-    if header := _HEADER.match(text):
-        stage = next(s for s in STAGES if s == header[1].lower())
-        text = text[header.end() :]
-    before, opened, rest = text.partition(_OPEN)
-    if not opened:
-        return stage, text.strip(), None
-    inside, closed, after = rest.partition(_CLOSE)
-    body = f"{before.strip()}\n{after.strip()}".strip()
-    if not closed:
-        return stage, before.strip(), _bad(f"{_OPEN} without {_CLOSE}", "exec")
-    if _OPEN in after:
-        return stage, before.strip(), _bad("more than one tool call in a turn", "exec")
-    return stage, body, _read_call(inside)
-
-
-def _read_call(text: str) -> ToolCall | Malformed:
-    try:
-        call = json.loads(text)
-        json.dumps(call, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-    except UnicodeEncodeError:
-        return _bad("not text (half of a surrogate pair)", "exec")
-    except (ValueError, RecursionError) as e:
-        return _bad(f"not JSON ({e.msg if isinstance(e, json.JSONDecodeError) else 'nested too deep'})", "exec")
-    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-        return _bad('no object with "name" and "arguments"', "exec")
-    name, arguments = call["name"], call.get("arguments")
-    if name not in EXAMPLE:
-        return _bad(f"no tool {name[:40]!r}; tools are {', '.join(EXAMPLE)}", "exec")
-    if not isinstance(arguments, dict):
-        return _bad('"arguments" is no object', name)
-    read = {"exec": _exec, "edit": _edit, "skill": _skill, "submit": _submit}[name](arguments)
-    return _bad(read, name) if isinstance(read, str) else ToolCall(name, read)
-
-
-def _bad(what: str, example: str) -> Malformed:
-    return Malformed(f"Malformed call: {what}. Example: {_OPEN}\n{EXAMPLE[example]}\n{_CLOSE}")
-
-
-def _exec(a: dict[str, Any]) -> dict[str, Any] | str:
-    code = a.get("code")
-    return {"code": code} if isinstance(code, str) and code.strip() else '"code" must be Python text'
-
-
-def _edit(a: dict[str, Any]) -> dict[str, Any] | str:
-    drop, add = a.get("drop", []), a.get("add", [])
-    lists = all(isinstance(ids, list) and all(isinstance(i, str) for i in ids) for ids in (drop, add))
-    if not lists or not (drop or add):
-        return '"drop" and "add" must be lists of skill ids, not both empty'
-    return {"drop": drop, "add": add}
-
-
-def _skill(a: dict[str, Any]) -> dict[str, Any] | str:
-    return {"id": a["id"]} if isinstance(a.get("id"), str) else '"id" must be a skill id'
-
-
-def _submit(a: dict[str, Any]) -> dict[str, Any] | str:
-    question, answer, kind, checks = a.get("question"), a.get("answer"), a.get("answer_kind"), a.get("checks", [])
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = json.dumps(answer)
-    if not (isinstance(question, str) and question.strip() and isinstance(answer, str) and answer.strip()):
-        return '"question" and "answer" must be text'
-    if kind is not None and kind not in ANSWER_KINDS:
-        return f'"answer_kind" must be one of {", ".join(ANSWER_KINDS)}'
-    if not isinstance(checks, list) or not all(isinstance(check, dict) for check in checks):
-        return '"checks" must be a list of objects'
-    return {"question": question, "answer": answer, "answer_kind": kind, "checks": [json.dumps(c) for c in checks]}
+    text = visible(text).strip()
+    stage: Stage | None = None
+    if header := _HEADER.match(text) or _LATER_HEADER.search(text.partition(OPEN)[0]):
+        name = next(filter(None, header.groups())).lower().replace("finalise", "finalize")
+        stage = next(s for s in STAGES if s == name)
+        text = f"{text[: header.start()]}{text[header.end() :]}"
+    return (stage, *split(text))

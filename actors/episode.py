@@ -16,10 +16,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from actors.chat import ChatFormat, Malformed, Message, ToolCall, env_message, parse_turn, task_messages
+from actors.chat import ChatFormat, Message, env_message, parse_turn, task_messages
 from actors.sample import Sample
-from actors.verifiers.mini.controlled import Reading
-from actors.verifiers.mini.controlled import read as read_question
+from actors.tool_calls import Malformed, ToolCall
 from pipeline.config import EpisodeLimits
 from pipeline.records import (
     ACTIONS,
@@ -92,11 +91,15 @@ class Conversation:
         return True
 
 
+KindOf = Callable[[str], AnswerKind]
+"""The kind of answer that a question asks for, where the submission does not say it."""
+
+
 class Environment:
     """The agent's surroundings: active skills, stage, calls left. Answers one turn at a time."""
 
-    def __init__(self, task: Task, tools: Tools, limits: EpisodeLimits):
-        self._tools, self._limits = tools, limits
+    def __init__(self, task: Task, tools: Tools, limits: EpisodeLimits, kind_of: KindOf):
+        self._tools, self._limits, self._kind_of = tools, limits, kind_of
         self._offered = {s.id: s for s in task.skills}
         self.active = dict(self._offered)
         self.stage: Stage = "draft"
@@ -105,8 +108,8 @@ class Environment:
         self._opened = False
         self._calls = 0
 
-    async def answer(self, text: str) -> tuple[Stage, Action, ToolResult | None]:
-        """(stage, action, tool result) of a turn; afterwards `stage` holds the next suggestion."""
+    async def answer(self, text: str) -> tuple[Stage, Action, ToolResult | None, tuple[str, ...]]:
+        """(stage, action, tool result, what was mended) of a turn; afterwards `stage` holds the next suggestion."""
         named, _, call = parse_turn(text)
         stage: Stage = named or self.stage
         action: Action = "think"
@@ -119,7 +122,7 @@ class Environment:
         elif isinstance(call, ToolCall):
             action, result = await self._call(call)
         self.stage = self._next(stage, action, result)
-        return stage, action, result
+        return stage, action, result, call.repairs if isinstance(call, ToolCall) else ()
 
     async def close(self) -> None:
         if self._opened:
@@ -139,7 +142,7 @@ class Environment:
             if skill is None:
                 return "think", self._unknown("skill", [a["id"]], self._offered)
             return "think", self._result("skill", "ok", skill.method)
-        kind: AnswerKind = a["answer_kind"] or _asked_for(a["question"])
+        kind: AnswerKind = a["answer_kind"] or self._kind_of(a["question"])
         self.submitted = Problem.make(a["question"], a["answer"], kind, a["checks"])
         return "submit", self._result("submit", "ok", "Submitted.")
 
@@ -187,13 +190,6 @@ class Environment:
         return text[:half] + gap + text[len(text) - half :] if half else text[:limit]
 
 
-def _asked_for(question: str) -> AnswerKind:
-    """The kind of an answer where the submission does not say it: what a question in the mini world's language asks
-    for, and maths in free text."""
-    reading = read_question(question)
-    return reading.answer_kind if isinstance(reading, Reading) else "math"
-
-
 def _suggested(stage: Stage, action: Action, result: ToolResult | None) -> Stage:
     """Where the agent should go next; it may go elsewhere."""
     if result is not None and (result.status == "malformed" or (action == "edit" and result.status == "error")):
@@ -216,11 +212,12 @@ async def run_episode(
     system_prompt: str,
     limits: EpisodeLimits,
     clock: Callable[[], float],
+    kind_of: KindOf = lambda _: "math",
 ) -> tuple[Episode, Rollout]:
     """Play one episode to its end. The rollout's rewards are 0 here; whoever judges the episode fills them in."""
     begun = clock()
     talk = Conversation(chat, task_messages(task.category, task.skills, system_prompt))
-    environment = Environment(task, tools, limits)
+    environment = Environment(task, tools, limits, kind_of)
     turns: list[Turn] = []
     try:
         outcome = await _play(task, attempt, policy, talk, environment, limits, turns, lambda: clock() - begun)
@@ -283,10 +280,10 @@ async def _play(
         turns.append(turn.model_copy(update={"truncated": sample.truncated}))  # stands if the answer to it fails
         try:
             async with asyncio.timeout(limits.wall_s - elapsed()):
-                stage, action, result = await environment.answer(sample.text)
+                stage, action, result, repairs = await environment.answer(sample.text)
         except TimeoutError:
             return _out_of_time(turns, limits)
-        turns[-1] = turns[-1].model_copy(update={"stage": stage, "action": action, "tool": result})
+        turns[-1] = turns[-1].model_copy(update={"stage": stage, "action": action, "tool": result, "repairs": repairs})
         if environment.submitted is not None:
             return Outcome(kind="ok")
         reply = env_message(environment.stage, None if result is None else result.content)

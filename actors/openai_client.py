@@ -19,6 +19,7 @@ from typing import Any
 
 import httpx
 
+from actors.tool_calls import render
 from pipeline.records import Failure
 
 _FIRST_PAUSE_S = 0.5
@@ -124,11 +125,15 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _text_of(body: bytes) -> str:
-    """The first choice's text. Raises _TryAgain for a body that is no chat completion."""
+    """The first choice's text, half surrogate pairs replaced; a call that the server took out of it is put back.
+    Raises _TryAgain for a body that is no chat completion."""
     try:
-        content = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        message = json.loads(body)["choices"][0]["message"]
+        calls = [(c["function"]["name"], c["function"]["arguments"]) for c in message.get("tool_calls") or []]
+        content = message.get("content") if calls else message["content"]
+        text = "\n".join([content if isinstance(content, str) else "", *(render(*call) for call in calls)])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _TryAgain("the reply is no chat completion") from None
-    if not isinstance(content, str) or not content.strip():
+    if not text.strip():
         raise Failure("the reply holds no text", "model_error")
-    return content
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

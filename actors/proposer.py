@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from actors.episode import run_episode
+from actors.episode import KindOf, run_episode
 from actors.policies import EnginePolicy
 from actors.replica import PolicyReplica
 from actors.tools import SandboxTools
@@ -26,6 +26,7 @@ class Proposer(PolicyReplica):
         seed: int,
         sandbox: Any,
         system_prompt: str,
+        kind_of: KindOf,
         weights: Any | None = None,
         sink: Any | None = None,
     ):
@@ -34,7 +35,7 @@ class Proposer(PolicyReplica):
         super().__init__(model_dir, engine, seed, weights, sink)
         self._episode = episode
         self._sandbox = sandbox
-        self._prompt = system_prompt
+        self._prompt, self._kind_of = system_prompt, kind_of
         self._policy = EnginePolicy(self._engine, episode.sampling)
         await self._start()
         if episode.limits.max_tokens > self._engine.max_model_len:
@@ -56,6 +57,7 @@ class Proposer(PolicyReplica):
             self._prompt,
             self._episode.limits,
             time.monotonic,
+            self._kind_of,
         )
         if played.outcome.kind in ("ok", "model_error"):
             await self._ship(rollout)

@@ -11,7 +11,7 @@ import time
 from typing import Any, Protocol
 
 from actors.chat import ChatFormat, Message
-from actors.episode import run_episode
+from actors.episode import KindOf, run_episode
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
 from actors.shipping import ship
@@ -53,20 +53,21 @@ class TeacherProposer:
         sandbox: Any,
         sink: Any,
         system_prompt: str,
+        kind_of: KindOf,
     ):
         self._teacher = teacher
         self._chat = ChatFormat(model_dir)
         self._limits = episode.limits
         self._sandbox = sandbox
         self._sink = sink
-        self._prompt = system_prompt
+        self._prompt, self._kind_of = system_prompt, kind_of
 
     async def episode(self, task: Task, attempt: int) -> Episode:
         """Play a task. The rollout has reached the sink when this returns, unless there is nothing to train on."""
         policy = TextPolicy(lambda messages: self._teacher.complete(messages, seed=task.seed), self._chat)
         tools = SandboxTools(self._sandbox)
         played, rollout = await run_episode(
-            task, attempt, policy, tools, self._chat, self._prompt, self._limits, time.monotonic
+            task, attempt, policy, tools, self._chat, self._prompt, self._limits, time.monotonic, self._kind_of
         )
         if played.outcome.kind in ("ok", "model_error"):
             await ship(self._sink, rollout)

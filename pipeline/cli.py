@@ -29,6 +29,7 @@ from pipeline.commands.keys import (
     STAGE_KEYS,
     VALID_KEYS,
 )
+from pipeline.commands.options import Parser, at_least, more_than_none
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 
@@ -43,11 +44,11 @@ STAGES = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
     # Ray ends, without a word, a process whose raylet is gone and whose parent is process 1: an orphaned worker, but
     # also a driver in many containers. Told of another process to look at, before it is imported, it leaves us alone.
     os.environ["RAY_RAYLET_PID"] = str(os.getpid())
     try:
+        args = _parser().parse_args(argv)
         code = args.command(args)
     except Failure as e:
         print(f"propose: {e}", file=sys.stderr)
@@ -310,10 +311,10 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from pipeline.report import SUMMARY_KEYS
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="propose",
         description="Train an agent that writes hard, verified problems; make data sets and better solvers with it.",
         epilog="A run is resumed by giving the same command again. Start with `propose doctor`, then `propose run`.",
@@ -350,15 +351,17 @@ def _parser() -> argparse.ArgumentParser:
     replay = add("replay", _replay, "train recorded steps again and compare the weights bit for bit", REPLAY_KEYS)
     replay.add_argument("--of", choices=("mgpo", "solve"), default="mgpo", help="the stage (mgpo)")
     replay.add_argument(
-        "--step", type=int, metavar="N", help="with those since the checkpoint before it (the last one)"
+        "--step", type=at_least(1), metavar="N", help="with those since the checkpoint before it (the last one)"
     )
     chaos = add("chaos", _chaos, "kill processes of a small MGPO run and measure what it costs", CHAOS_KEYS)
-    chaos.add_argument("--kills", type=int, default=30, metavar="N", help="of every kind in turn (30)")
-    chaos.add_argument("--driver-kills", type=int, default=5, metavar="N", help="of the whole driver, with resume (5)")
+    chaos.add_argument("--kills", type=at_least(0), default=30, metavar="N", help="of every kind in turn (30)")
+    chaos.add_argument(
+        "--driver-kills", type=at_least(0), default=5, metavar="N", help="of the whole driver, with resume (5)"
+    )
     chaos.add_argument("--kinds", metavar="KIND,...", help="only these; default: every kind but the driver")
     chaos.add_argument("--seed", type=int, default=0, help="of the order and the moments")
     chaos.add_argument(
-        "--patience", type=float, default=300.0, metavar="S", help="seconds to wait for a recovery (300)"
+        "--patience", type=more_than_none, default=300.0, metavar="S", help="seconds to wait for a recovery (300)"
     )
     add(
         "doctor",
@@ -368,18 +371,20 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     audit = add("audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS)
-    audit.add_argument("--problems", type=int, default=1000, metavar="N", help="sound ones, and as many planted (1000)")
+    audit.add_argument(
+        "--problems", type=at_least(1), default=1000, metavar="N", help="sound ones, and as many planted (1000)"
+    )
 
     ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
     ablate.description = _ablation_help()
     ablate.add_argument("--only", metavar="NAMES", help="comparisons, e.g. rl,pruning; default: all")
-    ablate.add_argument("--seeds", type=int, metavar="N", help="trainings of every arm (3; quick 2)")
+    ablate.add_argument("--seeds", type=at_least(1), metavar="N", help="trainings of every arm (3; quick 2)")
     ablate.add_argument(
-        "--episodes", type=int, metavar="N", help="measured of each arm, on held-out skills (160; quick 40)"
+        "--episodes", type=at_least(1), metavar="N", help="measured of each arm, on held-out skills (160; quick 40)"
     )
     ablate.add_argument(
         "--downstream",
-        type=int,
+        type=at_least(0),
         metavar="N",
         help="written by each arm for its solver; 0: no solver, a later call can add it (240; quick 0)",
     )
@@ -403,8 +408,8 @@ def _parser() -> argparse.ArgumentParser:
     build.set_defaults(command=_mini_build)
     build.add_argument("--out", type=Path, required=True, help="folder for proposer/ and solver/")
     build.add_argument("--seed", type=int, default=0)
-    build.add_argument("--scale", type=float, default=1.0, help="share of the training steps, to try it out")
-    build.add_argument("--threads", type=int, default=2)
+    build.add_argument("--scale", type=more_than_none, default=1.0, help="share of the training steps, to try it out")
+    build.add_argument("--threads", type=at_least(1), default=2)
     return parser
 
 

@@ -142,6 +142,8 @@ class Turn(Record):
     tool: ToolResult | None = None
     truncated: bool = False
     """The turn hit the token limit before it ended."""
+    repairs: tuple[str, ...] = ()
+    """What its call did not write as it should, and was read all the same (actors/loose_json.py)."""
 
 
 class Problem(Record):

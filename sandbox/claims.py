@@ -107,6 +107,6 @@ def _same_word(word: str, expected: str, tolerance: float) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines end at line loaders alone, as programs print them; a form loader is part of a line."""
+    """Lines end at line feeds alone, as programs print them; a form feed is part of a line."""
     lines = text.replace("\r\n", "\n").split("\n")
     return "\n".join(line.rstrip(" \t") for line in lines).strip(" \t\n").split("\n")

@@ -1,7 +1,8 @@
 """What this machine can do: `inspect` looks, `render` says it in lines.
 
 Invariant: looking changes nothing. No engine, Ray or import of torch is started; installed packages are read from
-their metadata, everything else from the kernel, and each wait has a deadline, so that the whole takes seconds.
+their metadata, what the config names is tried (`doctor_config`), everything else is read from the kernel, and each wait
+has a deadline, so that the whole takes seconds.
 A check fails only if the run that the config describes would not get through on this machine; what merely makes it
 slow or unlike what we tried is a warning.
 """
@@ -16,32 +17,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from pipeline.commands.doctor_config import Check, Status, named
 from pipeline.config import Config, loading
 
 _DISTRIBUTION = "agentic-proposing"
 _SETUP = "./deploy/run.sh doctor"
 _GB = 2**30
 _WAIT_S = 5.0
-Status = Literal["ok", "warn", "fail"]
-
-
-@dataclass(frozen=True)
-class Check:
-    name: str
-    status: Status
-    found: str
-    todo: str = ""
-    """What to do about it; empty if ok."""
-    detail: dict[str, Any] = field(default_factory=dict)
-    """The same as values, for programs."""
 
 
 def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[str, Any]:
@@ -64,6 +54,7 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
         _disk("Ray's files", Path(os.environ.get("RAY_TMPDIR", "/tmp"))),
         _sandbox(config.sandbox.minimum),
         _ray(address),
+        *named(config, elsewhere=address not in (None, "local")),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 

@@ -9,7 +9,9 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "acquire": {
         "documents": "documents read",
         "skipped_records": "corpus records left out",
-        "malformed_replies": "teacher replies that could not be read",
+        "left_out": "reason -> files, folders and records of the corpus that were not read",
+        "failed_replies": "documents that the teacher did not answer",
+        "malformed_replies": "teacher replies of which something could not be read",
         "candidates": "skills proposed by the teacher",
         "dropped_low_score": "below acquire.min_score",
         "duplicates": "the same skill again",

@@ -35,10 +35,24 @@ class NotYAML(ValueError):
         self.where = where
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML would keep the last."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
 def parse(text: str) -> Any:
     """YAML -> plain values. Raises NotYAML."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # a safe one
     except yaml.YAMLError as e:
         mark = getattr(e, "problem_mark", None)
         where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
@@ -95,8 +109,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise Failure(f"--set {override!r}: expected dotted.field=value, for example trainer.workers=2")
     try:
         value = parse(text)
-    except NotYAML:
-        raise Failure(f"--set {key}: {text!r} is not a YAML value") from None
+    except NotYAML as e:
+        raise Failure(f"--set {key}: {text!r} is not a YAML value ({e})") from None
     *parents, leaf = key.strip().split(".")
     node: Any = tree
     default: Any = _defaults(tree)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import core_schema
@@ -22,7 +22,30 @@ class Section(BaseModel):
     def _over_the_defaults(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {k: over(cls.model_fields[k].default, v) if k in cls.model_fields else v for k, v in given.items()}
+        fields = cls.model_fields
+        return {
+            k: over(fields[k].default, _no_truth(fields[k].annotation, v)) if k in fields else v
+            for k, v in given.items()
+        }
+
+
+def _no_truth(annotation: Any, given: Any) -> Any:
+    """Truth values, which YAML also makes of "yes" and "on", as text where a number is wanted: Python takes
+    true for 1."""
+    kinds = _kinds(annotation)
+    if bool in kinds or not any(kind in (int, float) or type(kind) is int for kind in kinds):
+        return given
+    if isinstance(given, dict):
+        return {name: _no_truth(annotation, value) for name, value in given.items()}
+    if isinstance(given, list | tuple):
+        return [_no_truth(annotation, value) for value in given]
+    return str(given).lower() if isinstance(given, bool) else given
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types, and the values of literals, that an annotation is made of."""
+    inner = get_args(annotation)
+    return set().union(*map(_kinds, inner)) if inner else {annotation}
 
 
 TAGS = ("kind", "name")

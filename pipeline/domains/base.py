@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from actors.teacher import Teacher
 from pipeline.config import DomainConfig
-from pipeline.records import Failure, Problem
+from pipeline.records import AnswerKind, Failure, Problem
 
 Sound = tuple[Problem, tuple[str, ...]]
 """A problem and the skills that were active when it was submitted."""
@@ -59,6 +59,8 @@ class Domain:
     def resolve(self, name: str) -> Path:
         """Where a model, corpus or benchmark of the config lies: a bundled one, or a path. Raises Failure for one that
         is not there."""
+        if not name.strip():
+            raise Failure(f"{name!r}: no path; expected a file or folder, or one of {', '.join(self.bundled)}")
         path = self.bundled.get(name, Path(name))
         try:
             found = path.exists()
@@ -68,6 +70,10 @@ class Domain:
             bundled = f"; bundled are {', '.join(self.bundled)}" if self.bundled else ""
             raise Failure(f"{name}: no such file or folder{bundled}")
         return path
+
+    def answer_kind(self, question: str) -> AnswerKind:
+        """The kind of answer that a question asks for, where its writer does not say it."""
+        return "math"
 
     def is_heldout(self, skills: Collection[str]) -> bool:
         """Whether this set of skills is never offered, so that problems of it can measure what was learned."""

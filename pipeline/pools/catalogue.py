@@ -48,6 +48,7 @@ def teacher(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any) -> 
         "sandbox": sandbox,
         "sink": sink,
         "system_prompt": _proposer_prompt(c, domain, model_dir),
+        "kind_of": domain.answer_kind,
     }
     return PoolSpec("teacher", c.teacher.pool, TeacherProposer, arguments, longest_call_s=c.episode.limits.wall_s)
 
@@ -63,6 +64,7 @@ def proposer(
         "seed": c.seed,
         "sandbox": sandbox,
         "system_prompt": _proposer_prompt(c, domain, model_dir),
+        "kind_of": domain.answer_kind,
         "weights": weights,
         "sink": sink,
     }

@@ -38,7 +38,8 @@ import json
 import re
 
 from actors.answers import compare
-from actors.chat import ToolCall, parse_turn
+from actors.chat import parse_turn
+from actors.tool_calls import ToolCall
 from pipeline.config import RewardConfig
 from pipeline.records import Episode, Failure, Probe, Problem, Turn, Verdict
 

@@ -55,6 +55,10 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "turns": mean([float(len(j.episode.turns)) for j in played]),
         "sampled_tokens": sampled,
         "exec_error_rate": mean([float(t.tool.status != "ok") for t in execs if t.tool]),
+        "repaired_calls": sum(bool(t.repairs) for j in played for t in j.episode.turns),
+        "malformed_calls": sum(
+            t.tool is not None and t.tool.status == "malformed" for j in played for t in j.episode.turns
+        ),
         "duplicate_rate": len(copied) / max(len(accepted), 1),
     }
 

@@ -1,51 +1,22 @@
-"""Skill documents: the prompts that ask a teacher for them, the parser of its replies, and the library on disk.
+"""Skills: the prompts that ask a teacher for them, their text form, and the library on disk.
 
-Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<id>/SKILL.md` alike: YAML front matter
-for discovery, a body in four sections, optionally a script. What cannot be read ends in a `Failure` that names what
-was wrong; nothing of a reply is ever executed here.
+Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<id>/SKILL.md` alike, which
+`skill_documents` reads.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
-from pydantic import ValidationError
 
-from pipeline.config import loading
 from pipeline.records import Failure, Skill
+from pipeline.skills.replies import FORM, SECTIONS, read
 from pipeline.store.files import replace, writing
-
-SECTIONS = ("Structure", "Action", "Effect", "Tool hint")
-
-FORM = """Reply with one document per skill, nothing before, between or after them, in exactly this form:
-
----
-name: snake_case_name
-category: one lower-case word
-intent: one line, what the skill asks of a solver
-score: 0.0 to 1.0, how useful and how well supported by the text
----
-## Structure
-What such a problem holds.
-## Action
-What the solver does.
-## Effect
-How the skill makes a problem harder.
-## Tool hint
-How code can check it.
-## Script
-```python
-def snake_case_name(x): ...
-```
-
-The script is optional: definitions only, no calls, and an error raised wherever the skill does not fit.
-If the text shows no skill, reply NONE."""
 
 QA_PROMPT = """You take apart worked examples. Below is a question with its answer. Work backwards: which atomic \
 skills does one need to get from the question to the answer? Describe the knowledge behind it so that someone could \
@@ -81,6 +52,17 @@ def acquisition_messages(document: Document, template: str) -> list[dict[str, st
     return [{"role": "user", "content": template.format(form=FORM, text=document.text)}]
 
 
+def repair_messages(asked: list[dict[str, str]], reply: str, faults: Sequence[str]) -> list[dict[str, str]]:
+    """The conversation `asked`, which goes on to ask once more for what could not be read of its reply."""
+    listed = "\n".join(f"- {fault}" for fault in faults)
+    again = f"This could not be read:\n{listed}\nWrite these skills again, corrected, and only these.\n\n{FORM}"
+    return [
+        *asked,
+        {"role": "assistant", "content": reply},
+        {"role": "user", "content": again},
+    ]
+
+
 # ---------------------------------------------------------------- one text form
 
 
@@ -98,80 +80,6 @@ def render(skill: Skill, with_script: bool = True) -> str:
     if with_script and skill.script:
         text += f"## Script\n```python\n{skill.script.rstrip()}\n```\n"
     return text
-
-
-_DOCUMENT = re.compile(r"^---[ \t]*\n(?P<front>(?:(?!---).*\n)*?)---[ \t]*\n", re.MULTILINE)
-_SCRIPT = re.compile(r"^##\s*Script\s*$", re.MULTILINE)
-_HEADING = re.compile(r"^##\s*(.+?)\s*$", re.MULTILINE)
-_FENCE = re.compile(r"```(?:python)?[ \t]*\n(.*?)```", re.DOTALL)
-
-
-def parse_reply(reply: str, source: str) -> list[Skill]:
-    """A teacher's reply -> its skills, [] for NONE. Raises Failure where the reply or a document in it is malformed."""
-    if reply.strip().strip(".").upper() == "NONE":
-        return []
-    heads = list(_DOCUMENT.finditer(reply.strip() + "\n"))
-    if not heads:
-        raise Failure(f"{source}: the teacher's reply holds no skill document (front matter between --- lines)")
-    text = reply.strip() + "\n"
-    if text[: heads[0].start()].strip():
-        raise Failure(f"{source}: text before the first skill document: {text.strip()[:60]!r}")
-    ends = [h.start() for h in heads[1:]] + [len(text)]
-    return [_read(h["front"], text[h.end() : end], source) for h, end in zip(heads, ends, strict=True)]
-
-
-def _read(front: str, body: str, source: str) -> Skill:
-    head = _front(front, source)
-    where = f"{source}: skill {head.get('name', '?')!r}"
-    for key in ("name", "category", "intent", "score"):
-        if head.get(key) in (None, ""):
-            raise Failure(f"{where}: front matter lacks {key!r}")
-    name, score = head["name"], head["score"]
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
-        raise Failure(f"{where}: name must be snake_case, at most 64 characters")
-    if not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1:
-        raise Failure(f"{where}: score is {score!r}, expected a number from 0 to 1")
-    prose, *code = _SCRIPT.split(body, maxsplit=1)
-    parts = _sections(prose)
-    for section in SECTIONS:
-        if not parts.get(section.lower()):
-            raise Failure(f"{where}: section '## {section}' is missing or empty")
-    script = None
-    if code:
-        fence = _FENCE.search(code[0])
-        if fence is None:
-            raise Failure(f"{where}: '## Script' holds no ```python block")
-        script = fence[1]
-    try:
-        return Skill(
-            id=name,
-            category=str(head["category"]).strip().lower(),
-            intent=" ".join(str(head["intent"]).split()),
-            method=f"{parts['structure']}\n\n{parts['action']}",
-            difficulty=parts["effect"],
-            tool_hint=parts["tool hint"],
-            script=script,
-            score=float(score),
-            source=str(head.get("source", source)),
-        )
-    except ValidationError as e:
-        raise Failure(f"{where}: {e.errors()[0]['msg']}") from None
-
-
-def _front(text: str, source: str) -> dict[str, Any]:
-    try:
-        head = loading.parse(text)
-    except loading.NotYAML as e:
-        raise Failure(f"{source}: front matter is not YAML ({e})") from None
-    if not isinstance(head, dict):
-        raise Failure(f"{source}: front matter is {type(head).__name__}, expected name, category, intent, score")
-    return head
-
-
-def _sections(body: str) -> dict[str, str]:
-    heads = list(_HEADING.finditer(body))
-    ends = [h.start() for h in heads[1:]] + [len(body)]
-    return {h[1].lower(): body[h.end() : end].strip() for h, end in zip(heads, ends, strict=True)}
 
 
 # ---------------------------------------------------------------- the library
@@ -228,10 +136,12 @@ class SkillLibrary:
                 script = (place / "script.py").read_text(encoding="utf-8") if (place / "script.py").exists() else None
             except (OSError, UnicodeDecodeError) as e:
                 raise Failure(f"skill library: {place / 'SKILL.md'}: {e}") from None
-            found = parse_reply(text, source=str(place / "SKILL.md"))
-            if len(found) != 1 or found[0].id != place.name:
+            found = read(text, source=str(place / "SKILL.md"))
+            if found.faults:
+                raise Failure(f"skill library: {found.faults[0]}")
+            if [skill.id for skill in found.skills] != [place.name]:
                 raise Failure(f"skill library: {place / 'SKILL.md'} must hold one skill called {place.name!r}")
-            skills.append(found[0].model_copy(update={"script": script}))
+            skills.append(found.skills[0].model_copy(update={"script": script}))
         if not skills:
             raise Failure(f"skill library {folder}: holds no skill")
         return cls(skills)

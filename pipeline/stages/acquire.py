@@ -1,54 +1,68 @@
 """Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills; those it scores high are kept.
 
-A document is one step: its reply is on disk before the next is counted, so a teacher is never asked twice.
+Step n is the first try at document n, whatever came of it; steps beyond the documents are second tries at those whose
+teacher gave no answer. Each is on disk before the next wave begins, so a teacher is never asked twice for what it
+answered, and a document that brings nothing costs itself only. Where the endpoint is not there, the stage ends, and
+goes on from that wave when it is started again.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from actors.teacher import Teacher
 from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
-from pipeline.records import Failure
-from pipeline.skills import corpus, extraction
+from pipeline.records import Failure, Skill
+from pipeline.skills import corpus, extraction, replies
 from pipeline.watch.fanout import map_bounded
 
 _WAVE = 32
 """Documents asked side by side; a wave is on disk before the next begins."""
+_TRIES = 3
+"""Of a reply without text, each with a seed of its own. What else can go wrong, the client tries again itself."""
+_NAMED = 3
+"""Examples named of what was left out."""
 
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
-    domain = context.domain
-    sources = [domain.resolve(name) for name in config.corpus]
+    sources = [context.domain.resolve(name) for name in config.corpus]
     found = corpus.read(sources, config.on_bad_record, config.max_document_chars)
-    teacher = make_teacher(context.config.teacher, domain)
+    for reason, names in found.left_out.items():
+        more = ", …" if len(names) > _NAMED else ""
+        context.progress.say("acquire", f"{len(names)} left out, {reason}: {', '.join(names[:_NAMED])}{more}")
+    documents = found.documents
+    teacher = make_teacher(context.config.teacher, context.domain)
     done = len(context.run.steps("acquire"))
-
-    async def ask(numbered: tuple[int, extraction.Document]) -> str:
-        number, document = numbered
-        messages = extraction.acquisition_messages(document, domain.prompts.extraction(document.kind))
-        return await teacher.complete(messages, seed=context.seed("acquire", number))
-
-    with context.progress.stage("acquire", len(found.documents), "document", done) as progress:
-        for start in range(done, len(found.documents), _WAVE):
-            wave = found.documents[start : start + _WAVE]
-            replies = await map_bounded(ask, list(enumerate(wave, start=start)), _WAVE)
-            for number, (document, reply) in enumerate(zip(wave, replies, strict=True), start=start + 1):
-                with context.run.new_step("acquire", number) as folder:
-                    (folder / "reply.json").write_text(json.dumps({"source": document.source, "reply": reply}))
+    with context.progress.stage("acquire", len(documents), "document", min(done, len(documents))) as progress:
+        for start in range(done, len(documents), _WAVE):
+            wave = range(start, min(start + _WAVE, len(documents)))
+            answers = await _ask(context, teacher, documents, wave)
+            _raise_if_gone(context, documents, answers)
+            _write(context, answers)
             progress.advance(len(wave))
+    if unanswered := [n for n, saved in _saved(context, documents).items() if "failure" in saved]:
+        _write(context, await _ask(context, teacher, documents, unanswered))
 
-    candidates, malformed = [], 0
-    for step in context.run.steps("acquire"):
-        saved = json.loads((step / "reply.json").read_text())
-        try:
-            candidates += extraction.parse_reply(saved["reply"], saved["source"])
-        except Failure as e:
-            malformed += 1
-            context.progress.say("acquire", f"{saved['source']}: reply left out: {e}")
+    readings = {n: saved for n, saved in _saved(context, documents).items() if "failure" not in saved}
+    failed = len(documents) - len(readings)
+    candidates: list[Skill] = []
+    malformed = 0
+    for saved in readings.values():
+        read = _read(saved)
+        candidates += read.skills
+        malformed += bool(read.faults)
+        for fault in read.faults:
+            context.progress.say("acquire", f"left out: {fault}")
+    if not candidates:
+        raise Failure(
+            f"acquire: no skill in the replies to {len(documents)} documents: {malformed} could not be read, "
+            f"{failed} did not come; give another teacher, or a richer corpus"
+        )
     kept = extraction.select(candidates, config.min_score)
     low = sum(c.score < config.min_score for c in candidates)
     if not len(kept):
@@ -58,13 +72,100 @@ async def run(context: Context) -> dict[str, Any]:
         )
     kept.save(context.run.path("skills"))
     return {
-        "documents": len(found.documents),
+        "documents": len(documents),
         "skipped_records": found.skipped,
+        "left_out": {reason: len(names) for reason, names in found.left_out.items()},
+        "failed_replies": failed,
         "malformed_replies": malformed,
         "candidates": len(candidates),
         "dropped_low_score": low,
         "duplicates": len(candidates) - low - len(kept),
         "kept": len(kept),
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
-        "unnamed_categories": sorted({s.category for s in kept} - set(domain.categories)),
+        "unnamed_categories": sorted({s.category for s in kept} - set(context.domain.categories)),
     }
+
+
+async def _ask(
+    context: Context, teacher: Teacher, documents: Sequence[extraction.Document], numbers: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Ask for some documents side by side: of each the reply, or why none came."""
+
+    async def one(number: int) -> dict[str, Any]:
+        document = documents[number]
+        asked = {"document": number, "source": document.source}
+        try:
+            return asked | await _reply(context, teacher, number, document)
+        except Failure as e:
+            return asked | {"failure": str(e), "kind": e.kind}
+
+    return await map_bounded(one, numbers, _WAVE)
+
+
+def _raise_if_gone(
+    context: Context, documents: Sequence[extraction.Document], answers: Sequence[dict[str, Any]]
+) -> None:
+    """A whole wave that the endpoint did not answer says something about the endpoint, a single document may be what it
+    does not take."""
+    kinds = {a.get("kind") for a in answers}
+    if not kinds <= {"infra_error", "data_error"}:
+        return
+    never = all("failure" in saved for saved in _saved(context, documents).values())
+    if never or (kinds == {"infra_error"} and len(answers) > 1):
+        raise Failure(f"acquire: the teacher answered for none of {len(answers)} documents: {answers[0]['failure']}")
+
+
+def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
+    for saved in answers:
+        if "failure" in saved:
+            context.progress.say("acquire", f"{saved['source']}: no reply: {saved['failure']}")
+        with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
+            (folder / "reply.json").write_text(json.dumps(saved))
+
+
+async def _reply(context: Context, teacher: Teacher, number: int, document: extraction.Document) -> dict[str, Any]:
+    """The teacher's reply and, where something of it cannot be read, its repair. Raises Failure if no reply came."""
+    template = context.domain.prompts.extraction(document.kind)
+    messages = extraction.acquisition_messages(document, template)
+    for again in range(_TRIES):
+        seed = context.seed("acquire", number, *([again] if again else []))
+        try:
+            reply = await teacher.complete(messages, seed=seed)
+        except Failure as e:
+            if e.kind != "model_error" or again + 1 == _TRIES:
+                raise
+        else:
+            break
+    faults = replies.read(reply, document.source).faults
+    if not faults:
+        return {"reply": reply}
+    kept = {"reply": reply, "faults": list(faults)}
+    try:
+        repair = await teacher.complete(
+            extraction.repair_messages(messages, reply, faults), seed=context.seed("acquire", number, "repair")
+        )
+    except Failure as e:
+        return kept | {"unrepaired": str(e)}
+    return kept | {"repair": repair}
+
+
+def _saved(context: Context, documents: Sequence[extraction.Document]) -> dict[int, dict[str, Any]]:
+    """What is on disk of each document: the last of its tries."""
+    last: dict[int, dict[str, Any]] = {}
+    for step, folder in enumerate(context.run.steps("acquire")):
+        saved = json.loads((folder / "reply.json").read_text())
+        last[saved.get("document", step)] = saved
+    return {n: saved for n, saved in sorted(last.items()) if n < len(documents)}
+
+
+def _read(saved: dict[str, Any]) -> replies.Reading:
+    """The skills of a reply and of its repair; what the repair mended is no fault any more."""
+    first = replies.read(saved["reply"], saved["source"])
+    if "repair" not in saved:
+        return first
+    second = replies.read(saved["repair"], f"{saved['source']} (repair)")
+    names = {skill.id for skill in first.skills}
+    mended = [skill for skill in second.skills if skill.id not in names]
+    if len(mended) >= len(first.faults):
+        return replies.Reading((*first.skills, *mended), ())
+    return replies.Reading((*first.skills, *mended), (*first.faults, *second.faults))

@@ -28,7 +28,7 @@ async def run(context: Context) -> dict[str, Any]:
         "before": context.domain.resolve(context.config.solve.base.path),
         "after": Path(context.result_of("solve")["checkpoint"]),
     }
-    rows = problems.read(context.domain.resolve(config.benchmark), config.problems)
+    rows = problems.read(context.domain.resolve(config.benchmark), config.problems, context.config.seed)
     done = len(context.run.steps("evaluate"))
     async with watchdog("evaluate", context.config.watchdog_s) as dog:
         for number, (name, model) in enumerate(models.items(), start=1):

@@ -12,13 +12,12 @@ from actors.chat import (
     DEFAULT_SOLVER_PROMPT,
     DEFAULT_SYSTEM_PROMPT,
     ChatFormat,
-    Malformed,
-    ToolCall,
     parse_turn,
     solver_messages,
     system_prompt,
     task_messages,
 )
+from actors.tool_calls import Malformed, ToolCall
 from pipeline.records import Failure, Skill
 from tests.actors.tiny_model import make_tokenizer
 

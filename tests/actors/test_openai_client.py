@@ -8,9 +8,11 @@ import json
 import pytest
 
 from actors import openai_client
+from actors.chat import parse_turn
 from actors.committee import Committee
 from actors.execution import Executor
-from actors.openai_client import ChatClient
+from actors.openai_client import ChatClient, _text_of
+from actors.tool_calls import ToolCall
 from actors.verifiers import make
 from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
@@ -89,6 +91,13 @@ def test_a_refusal_is_not_repeated(status):
     failure, requests = ask(sends(response(b'{"error": "no such\nmodel"}', status)))
     assert failure.kind == "data_error" and len(requests) == 1
     assert status[:3] in str(failure) and "some-model" in str(failure) and "\n" not in str(failure)
+
+
+def test_a_call_that_the_server_took_out_of_the_text_is_put_back_and_half_pairs_are_replaced():
+    tool = {"type": "function", "function": {"name": "exec", "arguments": '{"code": "print(1)"}'}}
+    body = {"choices": [{"message": {"content": None, "tool_calls": [tool]}}]}
+    assert parse_turn(_text_of(json.dumps(body).encode()))[2] == ToolCall("exec", {"code": "print(1)"})
+    assert _text_of(b'{"choices": [{"message": {"content": "a\\ud800b"}}]}') == "a\ufffdb"
 
 
 @pytest.mark.parametrize("content", [None, "", "  ", 5, ["x"]])

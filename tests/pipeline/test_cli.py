@@ -101,6 +101,53 @@ def test_a_config_file_is_named(capsys, tmp_path, content, said):
     assert said in line and str(path) in line
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("seed: 1\nname: x\nseed: 2\n", "c.yaml:3:1: not YAML (key 'seed' twice)"),
+        ("trainer: {workers: 1, workers: 2}", "key 'workers' twice"),
+        ("trainer: {workers: true}", "trainer.workers"),
+        ("trainer: {workers: yes}", "trainer.workers"),
+        ("trainer: {zero_stage: true}", "trainer.zero_stage"),
+        ("mgpo: {lr: on}", "mgpo.lr"),
+        ("ray: {num_cpus: true}", "ray.num_cpus"),
+        ("sandbox: {pool: {resources: {spot: true}}}", "sandbox.pool.resources.spot"),
+    ],
+)
+def test_a_key_twice_and_truth_for_a_number_are_refused(capsys, tmp_path, content, said):
+    (tmp_path / "c.yaml").write_text(content)
+    assert said in refused(capsys, "run", "--config", "c.yaml")
+    (tmp_path / "c.yaml").write_text("trainer: {use_gpu: true, workers: 1}\nmgpo: {objective: {importance_cap: null}}")
+    assert told(capsys, "config", "show", "--config", "c.yaml")["trainer"]["use_gpu"] is True
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("audit-verifiers", "--problems", n) for n in ("0", "-1", "1.5", "true", "many", "", "9" * 400)),
+        ("chaos", "--kills=-1"),
+        ("chaos", "--driver-kills=-1"),
+        *(("chaos", "--patience", s) for s in ("0", "nan", "inf", "-3")),
+        ("ablate", "--seeds", "0"),
+        ("ablate", "--episodes", "0"),
+        ("ablate", "--downstream=-1"),
+        ("replay", "--step", "0"),
+        ("mini", "build", "--out", "x", "--scale", "0"),
+        ("mini", "build", "--out", "x", "--threads", "0"),
+    ],
+)
+def test_a_count_out_of_range_is_one_line_before_anything_starts(capsys, tmp_path, arguments):
+    line = refused(capsys, *arguments)
+    option = next(a.partition("=")[0] for a in reversed(arguments) if a.startswith("--"))
+    assert option in line and "expected" in line
+    assert written(tmp_path) == []
+
+
+def test_an_option_that_is_none_is_one_line(capsys):
+    assert "--bogus" in refused(capsys, "run", "--bogus")
+    assert "COMMAND" in refused(capsys)
+
+
 # ---------------------------------------------------------------- the corpus
 
 

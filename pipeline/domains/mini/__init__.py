@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from actors.teacher import Teacher
+from actors.verifiers.mini.controlled import Reading, read
 from pipeline.domains.base import Domain, Planted, Prompts, Sound
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.defects import plant, sound_problems
 from pipeline.domains.mini.domain import CATEGORIES
 from pipeline.domains.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM
 from pipeline.domains.mini.teacher import ScriptedTeacher
+from pipeline.records import AnswerKind
 from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
 
 _HERE = Path(__file__).parent
@@ -27,6 +29,10 @@ class MiniDomain(Domain):
         "mini:corpus": _HERE / "corpus",
         "mini:heldout": _HERE / "heldout.jsonl",
     }
+
+    def answer_kind(self, question: str) -> AnswerKind:
+        reading = read(question)
+        return reading.answer_kind if isinstance(reading, Reading) else "math"
 
     def is_heldout(self, skills: Collection[str]) -> bool:
         return is_heldout(skills)

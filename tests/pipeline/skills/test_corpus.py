@@ -1,6 +1,7 @@
 """The corpus: nothing lost, nothing taken twice, and a bad line named as an editor counts it."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -103,6 +104,69 @@ def test_documents_come_in_the_order_of_the_paths_and_of_the_names(tmp_path):
         (tmp_path / name).write_text(name)
     found = corpus.read([tmp_path / "b", tmp_path / "a.md"], "stop", 1000)
     assert [d.text for d in found.documents] == [*sorted(folder), "a.md"]
+
+
+def test_what_is_left_out_is_named_by_its_reason(tmp_path):
+    (tmp_path / "a.TXT").write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo")
+    (tmp_path / "b.md").write_bytes("drei".encode("utf-16"))
+    jsonl(tmp_path / "c.JSONL", "\ufeff" + json.dumps(GOOD))
+    for name in (
+        "._a.txt",
+        ".hidden.md",
+        ".git/x.md",
+        "__MACOSX/y.md",
+        "paper.pdf",
+        "notes.docx",
+        "LICENSE",
+        "blank.txt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(" ")
+    (tmp_path / "gone.md").symlink_to(tmp_path / "nowhere")
+    (tmp_path.parent / f"{tmp_path.name}-other").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path.parent / f"{tmp_path.name}-other")
+    for policy in ("stop", "skip"):
+        found = corpus.read([str(tmp_path)], policy, 1000)
+        assert [d.text for d in found.documents] == ["one\n\ntwo", "drei", "Q: What is 2 + 3?\nA: 5"]
+        assert found.skipped == 0
+        counts = {re.split(r"[;(]", reason)[0].strip(): len(names) for reason, names in found.left_out.items()}
+        assert counts == {
+            "an AppleDouble file": 1, "a hidden file": 1, "a hidden folder": 2, "a link to a folder": 1, "empty": 1,
+            ".pdf is no format that is read": 1, ".docx is no format that is read": 1,
+            "a name without suffix is no format that is read": 1, "no regular file": 1,
+        }  # fmt: skip
+
+
+def test_half_a_surrogate_pair_is_a_bad_record_and_no_crash(tmp_path):
+    path = jsonl(tmp_path / "qa.jsonl", GOOD, '{"question": "a\\ud800", "answer": "b"}')
+    with pytest.raises(Failure, match=r"qa\.jsonl:2: .*half of a surrogate pair"):
+        corpus.read([path], "stop", 1000)
+    found = corpus.read([path], "skip", 1000)
+    assert (found.skipped, len(found.documents)) == (1, 1)
+    assert list(found.left_out.values()) == [[f"{path}:2"]]
+
+
+def test_an_empty_path_is_none():
+    for path in ("", " "):
+        with pytest.raises(Failure, match="no path"):
+            corpus.read([path], "stop", 1000)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.binary(max_size=60) | st.text(max_size=60).map(lambda t: t.encode("utf-8", "surrogatepass")),
+    st.sampled_from(["jsonl", "md"]),
+)
+def test_any_file_has_an_outcome(tmp_path_factory, content, suffix):
+    path = tmp_path_factory.getbasetemp() / f"any.{suffix}"
+    path.write_bytes(content)
+    for policy in ("stop", "skip"):
+        try:
+            found = corpus.read([str(path)], policy, 1000)
+        except Failure as e:
+            assert "\n" not in str(e)
+        else:
+            json.dumps([d.text for d in found.documents], ensure_ascii=False).encode()
 
 
 paragraphs = st.lists(st.text("ab \n", max_size=30), max_size=12)

@@ -13,10 +13,11 @@ from pipeline.skills.extraction import (
     Document,
     SkillLibrary,
     acquisition_messages,
-    parse_reply,
     render,
+    repair_messages,
     select,
 )
+from pipeline.skills.replies import FORM, read
 
 words = st.text("abcdefgh ij:'#-\"éλ{}", min_size=1, max_size=30).map(lambda t: " ".join(t.split())).filter(bool)
 prose = words.filter(lambda t: not t.startswith(("#", "-")))
@@ -48,36 +49,145 @@ def skill(id: str = "gcd", intent: str = "the greatest common divisor", score: f
 @settings(deadline=None)
 def test_what_is_rendered_reads_back(skills):
     text = "\n".join(render(s) for s in skills)
-    assert parse_reply(text, "a.md") == skills
-
-
-def test_none_means_no_skill():
-    assert parse_reply(" NONE\n", "x") == []
+    found = read(text, "a.md")
+    assert (list(found.skills), found.faults) == (skills, ())
 
 
 GOOD = render(skill())
+OTHER = render(skill(id="lcm", intent="the least common multiple"))
+BARE = GOOD.partition("## Script")[0]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [" NONE\n", "None.", "**NONE**", "```\nNONE\n```", "NONE, because it is a notice.", "NONE: hours\nand prices.",
+     "It teaches nothing.\n\nNONE", "<think>a skill? no</think>NONE"],
+)  # fmt: skip
+def test_none_means_no_skill(reply):
+    found = read(reply, "x")
+    assert (found.skills, found.faults) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("reply", "names"),
+    {
+        "preamble": ("Here you are:\n\n" + GOOD, ["gcd"]),
+        "fence": ("```markdown\n" + GOOD + "```", ["gcd"]),
+        "long fence": ("````md\n" + GOOD + "````\nI hope that this helps.", ["gcd"]),
+        "fence around each": ("```markdown\n" + GOOD + "```\n\n```markdown\n" + OTHER + "```\n", ["gcd", "lcm"]),
+        "tildes": (GOOD.replace("```python", "~~~python").replace("```", "~~~"), ["gcd"]),
+        "fenced front matter": ("```yaml\n" + GOOD.replace("0.9\n---", "0.9\n---\n```"), ["gcd"]),
+        "front matter in a fence": ("```yaml\n" + GOOD.removeprefix("---\n").replace("0.9\n---", "0.9\n```"), ["gcd"]),
+        "rule between": (GOOD + "\n---\n\n" + OTHER, ["gcd", "lcm"]),
+        "rule against rule": (GOOD + "---\n" + OTHER, ["gcd", "lcm"]),
+        "titles between": ("### Skill 1\n" + GOOD + "\n### Skill 2: lcm\n\n" + OTHER, ["gcd", "lcm"]),
+        "titles between without scripts": (BARE + "\n### Skill 2\n" + OTHER, ["gcd", "lcm"]),
+        "deeper headings": ((GOOD + OTHER).replace("\n## ", "\n### "), ["gcd", "lcm"]),
+        "bold headings": (GOOD.replace("## Action", "**Action**").replace("## Effect\n", "**Effect:** "), ["gcd"]),
+        "one-line sections": (GOOD.replace("## Effect\n", "## Effect: "), ["gcd"]),
+        "py": (GOOD.replace("```python", "```py"), ["gcd"]),
+        "titled fence": (GOOD.replace("```python", '```python title="a.py"'), ["gcd"]),
+        "unfenced script": (GOOD.replace("```python\n", "").replace("```", ""), ["gcd"]),
+        "thought": ("<think>\n---\nname: x\n---\n</think>\n" + GOOD, ["gcd"]),
+        "colons": (GOOD.replace("intent: the", "intent: gcd: the: "), ["gcd"]),
+        "CRLF": (GOOD.replace("\n", "\r\n"), ["gcd"]),
+        "no opening rule": (GOOD.removeprefix("---\n"), ["gcd"]),
+        "no closing rule": (GOOD.replace("0.9\n---", "0.9"), ["gcd"]),
+        "bold keys in a list": (GOOD.replace("name: ", "- **name**: ").replace("score: ", "- **score:** "), ["gcd"]),
+        "a key more": (GOOD.replace("score: ", "difficulty: hard\nscore: "), ["gcd"]),
+        "a name in words": (GOOD.replace("name: gcd", "name: Common Divisor-2"), ["common_divisor_2"]),
+        "one bad among good": (GOOD + OTHER.replace("name: lcm", "name: 9") + OTHER, ["gcd", "lcm"]),
+    }.values(),
+)  # fmt: skip
+def test_what_stands_around_a_document_is_passed_over(reply, names):
+    found = read(reply, "a.md")
+    assert [s.id for s in found.skills] == names
+    assert len(found.faults) == ("name: 9" in reply)
+    for one in found.skills:  # the body is the document's own, whatever stands around it
+        assert (one.method, one.difficulty, one.tool_hint) == (skill().method, "Needs factors.", "Run it.")
+        assert one.script in (None, skill().script)
+        assert one.intent.endswith(("divisor", "multiple"))
+
+
+@pytest.mark.parametrize(
+    ("written", "score"),
+    [('"0.9"', 0.9), ("'0.9'", 0.9), ("90%", 0.9), ("9/10", 0.9), ("0.9 (well supported)", 0.9), ("1", 1.0), ("0", 0.0),
+     (".5", 0.5)],
+)  # fmt: skip
+def test_a_score_is_read_as_it_is_meant(written, score):
+    (one,) = read(GOOD.replace("score: 0.9", f"score: {written}"), "x").skills
+    assert one.score == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("written", "intent"),
+    [("a: b", "a: b"), ("'a: b'", "a: b"), ('"uses $\\frac{1}{2}$"', "uses $\\frac{1}{2}$"),
+     ("count # of x", "count # of x"), (">\n  over two\n  lines", "over two lines"), ("[a] list", "[a] list"),
+     ("**bold**", "bold"), ("`f` of x", "`f` of x"), ('"quoted" and more', '"quoted" and more')],
+)  # fmt: skip
+def test_an_intent_is_the_line_as_it_stands(written, intent):
+    (one,) = read(GOOD.replace("intent: the greatest common divisor", f"intent: {written}"), "x").skills
+    assert one.intent == intent
+
+
+@pytest.mark.parametrize("said", ["None", "N/A", "(none)", "None needed.", "No script", "-", "```python\n```"])
+def test_a_script_that_is_said_not_to_be_is_none(said):
+    (one,) = read(f"{BARE}## Script\n{said}\n", "x").skills
+    assert one.script is None
 
 
 @pytest.mark.parametrize(
     ("reply", "complaint"),
     [
         ("I could not find anything.", "no skill document"),
-        ("", "no skill document"),
-        ("Here you are:\n" + GOOD, "text before the first"),
+        ("None of it is clear:\n```python\nx\n```", "no skill document"),
+        ("", "reply is empty"),
+        (" \n", "reply is empty"),
+        ("<think>There is " + GOOD, "a thought that did not end"),
         (GOOD.replace("score: 0.9", "score: high"), "score is 'high'"),
-        (GOOD.replace("score: 0.9", "score: 1.5"), "score is 1.5"),
+        (GOOD.replace("score: 0.9", "score: 1.5"), "score is '1.5'"),
+        (GOOD.replace("score: 0.9", "score: 0.0 to 1.0"), "score is '0.0 to 1.0'"),
         (GOOD.replace("score: 0.9\n", ""), "lacks 'score'"),
         (GOOD.replace("name: gcd", "name: ../gcd"), "snake_case"),
-        (GOOD.replace("name: gcd", "name: [gcd"), "not YAML"),
-        (GOOD.replace("name: gcd", "name: 2024-13-45"), "not YAML"),
+        (GOOD.replace("name: gcd", "name: [gcd"), "snake_case"),
+        (GOOD.replace("name: gcd", "name: " + "g" * 65), "snake_case"),
         (GOOD.replace("## Effect\nNeeds factors.\n", ""), "'## Effect' is missing"),
-        (GOOD.replace("```python\n", "").replace("```", ""), "no ```python block"),
+        (GOOD.partition("## Structure")[0] + "Two numbers.", "'## Structure' is missing"),
+        (BARE + "## Script\nIt adds them.\n", "'## Script' holds no code"),
+        (FORM.partition("form:\n\n")[2], "name repeats the form"),
+        (GOOD.replace("name: gcd", "name: snake_case_name"), "name repeats the form"),
+        (GOOD.replace("category: maths", "category: one lower-case word"), "category repeats the form"),
+        (GOOD.replace("category: maths", "category: two lower-case words"), "category repeats the form"),
+        (GOOD.replace("category: maths", "category: whatever one may think of"), "expected one lower-case word"),
+        (GOOD.replace("Needs factors.", "How the skill makes a problem harder."), "Effect repeats the form"),
     ],
 )
-def test_a_malformed_reply_is_named(reply, complaint):
-    with pytest.raises(Failure, match=complaint.replace("(", r"\(")) as failure:
-        parse_reply(reply, "notes.md:3")
-    assert str(failure.value).startswith("notes.md:3") and "\n" not in str(failure.value)
+def test_a_document_that_is_none_is_named(reply, complaint):
+    found = read(reply, "notes.md:3")
+    (fault,) = found.faults
+    assert not found.skills and complaint in fault
+    assert fault.startswith("notes.md:3") and "\n" not in fault
+
+
+def test_a_skill_about_lower_case_words_is_one():
+    assert read(GOOD.replace("the greatest common divisor", "count the lower-case words"), "x").skills
+
+
+@given(
+    st.text(max_size=200)
+    | st.lists(st.sampled_from([*GOOD.splitlines(), "", "---", "```", "##", "name:"])).map("\n".join)
+)
+@settings(deadline=None)
+def test_any_reply_has_an_outcome(reply):
+    found = read(reply, "x")
+    assert all("\n" not in fault for fault in found.faults)
+
+
+def test_a_repair_says_what_was_wrong_and_shows_the_form_again():
+    messages = repair_messages([{"role": "user", "content": "Body"}], "reply", ["x: score is 'high'"])
+    assert [m["role"] for m in messages] == ["user", "assistant", "user"]
+    assert messages[1]["content"] == "reply" and "score is 'high'" in messages[2]["content"]
+    assert FORM in messages[2]["content"]
 
 
 def test_the_two_prompts_carry_the_text_and_forbid_the_problem():

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.chat import ChatFormat, ToolCall, parse_turn
+from actors.chat import ChatFormat, parse_turn
 from actors.episode import run_episode
 from actors.policies import TextPolicy
 from actors.sandbox_pool import SandboxPool
+from actors.tool_calls import ToolCall
 from actors.tools import SandboxTools
 from pipeline import domains
 from pipeline.commands.ablation.grid import ARMS
@@ -25,7 +26,8 @@ from pipeline.domains.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.domains.mini.knowledge import KNOWLEDGE
 from pipeline.domains.mini.teacher import ScriptedTeacher
 from pipeline.records import Failure, Skill, Task, ToolResult
-from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages, parse_reply, select
+from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages, select
+from pipeline.skills.replies import read
 from tests.mini import MINI
 from tests.pipeline.domains.mini.oracle import Bad, solve
 
@@ -55,7 +57,7 @@ def candidates() -> list[Skill]:
     return [
         skill
         for document in documents()
-        for skill in parse_reply(asyncio.run(TEACHER.complete(asked(document))), document.source)
+        for skill in read(asyncio.run(TEACHER.complete(asked(document))), document.source).skills
     ]
 
 
@@ -83,7 +85,7 @@ def test_the_filter_has_work_to_do():
 def test_a_reply_holds_several_skills_and_never_the_problem_itself():
     document = next(d for d in documents() if d.kind == "qa")
     reply = asyncio.run(TEACHER.complete(asked(document)))
-    assert len(parse_reply(reply, "x")) >= 2
+    assert len(read(reply, "x").skills) >= 2
     assert document.text.splitlines()[0].removeprefix("Question: ") not in reply
 
 

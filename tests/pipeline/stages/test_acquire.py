@@ -1,0 +1,139 @@
+"""Acquisition with a teacher that fails: a reply that is none costs its own document, and no other's reply is lost."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.records import Failure
+from pipeline.skills.extraction import SkillLibrary, render
+from tests.pipeline.domains.mini.test_skills import skill
+
+
+class Teacher:
+    """Says what is listed for a document, one thing an asking; a Failure is raised. Keeps what it was asked."""
+
+    def __init__(self, replies: dict[str, list[str | Failure]]):
+        self.replies = {name: list(said) for name, said in replies.items()}
+        self.asked: list[tuple[str, int, int]] = []
+
+    async def complete(self, messages, seed=0):
+        name = messages[0]["content"].split()[-1]
+        self.asked.append((name, len(messages), seed))
+        said = self.replies[name].pop(0)
+        if isinstance(said, Failure):
+            raise said
+        return said
+
+
+def good(name: str, **more) -> str:
+    return render(skill(id=name, intent=f"find {name}", **more))
+
+
+def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
+    """(result or None, stderr) of `propose acquire` over one document of each name."""
+    monkeypatch.chdir(tmp_path)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir(exist_ok=True)
+    for name in teacher.replies:
+        (corpus / f"{name}.txt").write_text(name)
+    monkeypatch.setattr("pipeline.stages.acquire.make_teacher", lambda settings: teacher)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["acquire", "--run-dir", "r", "--json", "--set", "acquire.corpus=[corpus]"])
+    out, err = capsys.readouterr()
+    assert ended.value.code == code, err
+    return json.loads(out) if out else None, err
+
+
+def kept(tmp_path):
+    return [s.id for s in SkillLibrary.load(tmp_path / "r" / "skills")]
+
+
+EMPTY, DOWN, REFUSED = (
+    Failure("the reply holds no text", "model_error"),
+    Failure("http://x: no whole reply (5 tries)", "infra_error"),
+    Failure("http://x: HTTP 400: too long", "data_error"),
+)
+
+
+def test_an_empty_reply_is_asked_for_again_with_another_seed(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"a": [EMPTY, good("one")], "b": [good("two")]})
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["kept"], result["failed_replies"]) == (2, 0)
+    seeds = [seed for name, _, seed in teacher.asked if name == "a"]
+    assert len(set(seeds)) == len(seeds) == 2
+
+
+@pytest.mark.parametrize("failure", [EMPTY, DOWN, REFUSED])
+def test_a_failed_reply_costs_its_own_document(capsys, monkeypatch, tmp_path, failure):
+    teacher = Teacher({"a": [failure] * 9, "b": [good("two")], "c": ["NONE"]})
+    result, err = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["documents"], result["kept"], result["failed_replies"]) == (3, 1, 1)
+    assert kept(tmp_path) == ["two"] and str(failure) in err
+    assert [name for name, _, _ in teacher.asked].count("b") == 1
+
+
+def test_a_document_is_tried_again_after_the_others(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"a": [DOWN, good("one")], "b": [good("two")]})
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["kept"], result["failed_replies"]) == (2, 0)
+    assert [name for name, _, _ in teacher.asked] == ["a", "b", "a"]
+
+
+def test_where_no_document_is_answered_nothing_is_recorded_and_the_same_command_goes_on(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"a": [DOWN, good("one")], "b": [DOWN, good("two")]})
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    assert "answered for none of 2 documents: http://x: no whole reply" in err.splitlines()[-1]
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["kept"], result["failed_replies"]) == (2, 0)
+
+
+def test_an_endpoint_that_goes_away_between_waves_loses_no_reply(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.stages.acquire._WAVE", 2)
+    teacher = Teacher({"a": [good("one")], "b": [DOWN, good("two")], "c": [DOWN, good("three")], "d": [DOWN, "NONE"]})
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["kept"], result["failed_replies"]) == (3, 0)
+    assert [name for name, _, _ in teacher.asked].count("a") == 1
+
+
+def test_a_reply_that_nobody_can_read_is_not_said_to_score_low(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"a": ["no form at all", "again none"], "b": [EMPTY] * 9})
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    last = err.splitlines()[-1]
+    assert "no skill in the replies to 2 documents: 1 could not be read, 1 did not come" in last
+    assert "min_score" not in last
+
+
+def test_skills_that_score_low_are_said_to(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"c": [good("low", score=0.1)]})
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    assert "none of 1 candidate skills reaches acquire.min_score" in err.splitlines()[-1]
+
+
+def test_what_is_wrong_with_a_document_is_told_to_the_teacher_once(capsys, monkeypatch, tmp_path):
+    bad = good("lcm").replace("score: 0.9", "score: high")
+    teacher = Teacher({"a": [good("gcd") + bad, good("lcm")], "b": [bad.replace("lcm", "odd"), "NONE"]})
+    result, err = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert kept(tmp_path) == ["gcd", "lcm"]
+    assert result["malformed_replies"] == 1 and "score is 'high'" in err
+    assert sorted(length for _, length, _ in teacher.asked) == [1, 1, 3, 3]
+    saved = [json.loads(p.read_text()) for p in sorted((tmp_path / "r" / "steps" / "acquire").glob("*/reply.json"))]
+    assert all("score is 'high'" in one["faults"][0] for one in saved)
+
+
+def test_a_repair_that_fails_leaves_what_was_read(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"a": [good("gcd") + good("lcm").replace("## Effect", "## X"), DOWN]})
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert kept(tmp_path) == ["gcd"] and (result["malformed_replies"], result["failed_replies"]) == (1, 0)
+
+
+def test_front_matter_over_a_body_without_headings_is_no_crash_on_resume_either(capsys, monkeypatch, tmp_path):
+    headless = good("gcd").partition("## Structure")[0] + "Just text."
+    teacher = Teacher({"a": [headless, headless], "b": [good("lcm", score=0.1)]})
+    for _ in range(2):
+        _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+        assert "'## Structure' is missing" in err and "min_score" in err.splitlines()[-1]
