@@ -46,7 +46,7 @@ less fewer more least most than only if but then else except
 hundreds thousands millions billions dozens score
 """
 _NO_LABELS = (MATH_WORDS | set(_SAY_MORE.split()) | set(_SCALES) | set(_NUMBER_WORDS)) - {"cup"}
-"""Words that change what a number before them says, or doubt it: whoever reads them over reads another number."""
+"""Words that change or doubt the number before them: a reader that skips one of them reads another number."""
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from actors.verifiers.base import call
 from actors.verifiers.mini import symbolic
 from actors.verifiers.mini.compiler import compile_program
 from actors.verifiers.mini.controlled import Reading, read
-from pipeline import config
-from pipeline.domains import mini
+from pipeline import config, domains
 from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
 from pipeline.records import Problem
 from sandbox import Request
@@ -66,7 +65,7 @@ async def start_solver() -> Solver:
     """The bundled solver, as Serve would construct it."""
     model = MINI.prober.ladder[0]
     solver = Solver.__new__(Solver)
-    await solver.__init__(str(mini.resolve(model.path)), model.engine, 0)  # type: ignore[misc]
+    await solver.__init__(str(domains.of(MINI.domain).resolve(model.path)), model.engine, 0)  # type: ignore[misc]
     return solver
 
 
