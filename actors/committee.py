@@ -14,10 +14,10 @@ The decision (PAPER, the committee), in this order:
 The second audit, where `required` votes are valid but some answer differs. Answers come in two kinds. A *derived* one
 (symbolic, executing) follows from the statement: if one differs, the statement can be read otherwise or the answer is
 wrong, and nothing overrules it. A *sampled* one (a model's majority) also differs where the model is too weak, and
-weak is what it is on just the problems that are worth having. So dissent among samples is resolved in favour of the
+on just the problems that are worth having it is. So dissent among samples is resolved in favour of the
 submission if `required` derivations confirm it independently. Where there are fewer (a committee of models), the
-dissenters solve the problem once more, with new seeds and twice the samples: it is resolved if each comes round, and
-not if one of them abstains or dissents again.
+dissenters solve the problem once more, with new seeds and twice the samples: it is resolved if each of them
+then agrees, and not if one of them abstains or dissents again.
 """
 
 from __future__ import annotations

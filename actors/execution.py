@@ -27,14 +27,14 @@ class Executor:
         self._waiting: list[tuple[Request, asyncio.Future[Result]]] = []
         self._senders: set[asyncio.Task[None]] = set()
         self.failed = 0
-        """Requests so far of which nothing can be concluded."""
+        """Requests so far from whose result nothing can be concluded."""
 
     async def run(self, request: Request) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if len(self._waiting) == 1:
-            # In a context of its own, or Serve would take the batch for a part of the request that happened to be its
-            # first, and cancel it with that.
+            # In a context of its own: else Serve would count the batch as part of the request that happened to start
+            # it, and cancel the two together.
             sender = asyncio.create_task(self._send_soon(), context=contextvars.Context())
             self._senders.add(sender)
             sender.add_done_callback(self._senders.discard)

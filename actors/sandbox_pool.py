@@ -143,7 +143,7 @@ class SandboxPool:
                 return Result("infra", f"no free slot for {self._wait_s:g} s")
             return await done
         finally:
-            future.cancel()  # does nothing to a run that began; of a caller that gave up, none should
+            future.cancel()  # a run of a caller that gave up must not begin; one that began goes on
             self._room.release()
 
     # ---------------------------------------------------------------- sessions
@@ -230,7 +230,7 @@ class SandboxPool:
                     raise RuntimeError(f"a slot does not work: {result.status}: {result.reason}")
 
     def _take_if_free(self, slot: Slot) -> bool:
-        """This one, wherever in the queue: the queue itself would give the one put back last again and again."""
+        """Take this slot, wherever it is in the queue: `get` would return the one that was put back last, each time."""
         with self._free.mutex:
             if slot not in self._free.queue:
                 return False

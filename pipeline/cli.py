@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
             code = 1
     sys.stdout.flush()
     if code == 130:
-        os._exit(code)  # threads that wait for slow storage are waited for otherwise
+        os._exit(code)  # sys.exit would wait for threads that wait for slow storage
     sys.exit(code)
 
 

@@ -57,8 +57,8 @@ def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end:
     publish = _publisher(learner, store, pool)
     step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
     saved = end["step"] = step
-    # A version that the store still has is not published again: replicas that serve it need not go back to the
-    # checkpoint's while its steps, which are on disk, are replayed.
+    # A version that the store still has is not published again: so replicas that serve it need not go back to the
+    # checkpoint's version while the trainer replays the steps, which are on disk.
     newest = 0
     if store is not None:
         newest = ranks.largest(_newest(store, spec.step_timeout_s) if ranks.rank == 0 else 0)

@@ -137,7 +137,8 @@ class Replicas:
     def _call(self, step: str, argument: Any) -> None:
         response = self._pool.broadcast("transport", step, argument)
         answers = response.results(timeout_s=self._timeout_s, return_exceptions=True)
-        errors = [answer for answer in answers if isinstance(answer, BaseException)]  # a stranger's is none of ours
+        # Only where a replica that takes part is missing: an error of any other does not matter to this update.
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
         if missing := self.roster.keys() - {answer for answer in answers if isinstance(answer, str)}:
             if errors:
                 raise errors[0]

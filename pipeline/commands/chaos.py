@@ -58,10 +58,10 @@ KINDS = {
 ENGINES = {"engine": "proposer", "solver-engine": "solver"}
 """An engine's kind -> that of the replica whose child it is, and which gives itself up without it."""
 TRAINING = ("weights", "loader", "launcher", "train-controller", "train-worker")
-"""Those without which samples may still come back: after them, full rate is when a step has been trained."""
+"""Kinds without which samples may still come back: after such a death, full rate is when a step has been trained."""
 HOLDING = ("buffer", "weights", "loader", "launcher", "train-controller", "gcs", "raylet")
-"""Those with which the stage's state is gone. The run has noticed when it says that it begins again: Ray may have put a
-new process there before, while the stage goes on without knowing."""
+"""Kinds that hold a stage's state. The run has noticed such a death when it says that the stage begins again. A new
+process proves nothing: Ray may have started it while the stage goes on without knowing."""
 _LOOK_S = 0.1
 _MOMENT_S = 3.0
 """A kill comes at a random moment within so long after the run is at full rate."""
@@ -78,7 +78,7 @@ class Kill:
     full_rate_s: float
     """Until all kinds of process are there again and a rollout (of the trainer's: a trained step) has come since."""
     tokens_wasted: int
-    """Sampled for attempts that ended by it; of those that never came back, what an attempt takes on average."""
+    """Sampled for attempts that the kill ended; one that never came back is taken for an average attempt."""
     how: str
     """replaced: the one process · restarted: the stage, by itself · resumed: by the same command again."""
 

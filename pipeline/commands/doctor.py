@@ -77,7 +77,7 @@ def render(report: dict[str, Any]) -> str:
 
 
 def _elsewhere() -> Check:
-    """Where there is no /proc and no namespaces, most of what is looked at is not there to be."""
+    """On another system than Linux: most of what the other checks look at (/proc, namespaces) does not exist there."""
     return Check("platform", "fail", f"{sys.platform}; the sandbox needs Linux", "use the container, deploy/Dockerfile")
 
 

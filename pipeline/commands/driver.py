@@ -80,10 +80,10 @@ async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
 
     def interrupt(*_: Any) -> None:
         interrupted.set()
-        ending.set()  # here, and not once the stage has come to its end, which it may never do
+        ending.set()  # at once, because the stage may never come to its end
         loop.call_soon_threadsafe(task.cancel)
 
-    # Not the loop's own kind of handler, which waits for the loop.
+    # Not a handler of the loop's: that would run only when the loop is free.
     before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
     try:
         return await work
@@ -96,7 +96,8 @@ async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
         ending.set()
         await cluster.idle()
         await loop.shutdown_default_executor()  # threads of `to_thread` call Ray too
-        family = psutil.Process().children(recursive=True)  # without Ray's own, its workers are nobody's children
+        # Asked before Ray ends: without Ray's own processes, its workers are nobody's children.
+        family = psutil.Process().children(recursive=True)
         cluster.close()
         _reap(family)
         ended.set()

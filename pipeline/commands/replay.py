@@ -42,7 +42,7 @@ from pipeline.watch.progress import Progress
 
 
 def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[str, Any]:
-    """Train `step` (None: the last one) again; the keys are `cli_keys.REPLAY_KEYS`. Blocks.
+    """Train `step` (None: the last one) again; the keys are `keys.REPLAY_KEYS`. Blocks.
 
     Raises Failure where the run has no such step, or its ledger does not add up.
     """

@@ -111,8 +111,8 @@ class Stream:
     def accounts(self) -> dict[str, int]:
         """Attempts of the stage by state. `pipeline.store.accounts` has the same from the disk.
 
-        What is live the ledgers say, which do not know these counts: issued = trained + filtered + failed + live is
-        a check on both.
+        `live` comes from the ledgers, the others are counted here: so issued = trained + filtered + failed + live
+        checks one against the other.
         """
         return dict(self.counts) | {"live": sum(step.ledger.live for step in self._steps)}
 
@@ -147,7 +147,7 @@ class StepStream:
     async def _played(self, task: Task) -> Episode:
         """The episode of a task; another one, under the next number, for each that infrastructure failed."""
         stream, pool = self._stream, self._config.proposer.pool
-        # A pool that could grow, and has not yet, plays what there is room for in so many rounds.
+        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
         rounds = -(-pool.max_replicas // pool.min_replicas)
         deadline_s = rounds * self._config.episode.limits.wall_s + 60
         attempts = Attempts(self._config.episode.attempts)
@@ -234,7 +234,7 @@ class StepStream:
         try:
             return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)
         except Failure:
-            return {"spot_checks_failed": 1.0}  # a step is worth more than the figure that it goes without
+            return {"spot_checks_failed": 1.0}  # the step goes on without this figure
 
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""
@@ -242,7 +242,7 @@ class StepStream:
             await answer(self._stream.sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
 
     async def clear(self) -> None:
-        """Forget all rollouts, of a step that keeps none."""
+        """Forget all rollouts: this step keeps none of them."""
         await answer(self._stream.sink.clear.remote(), "rollout buffer", 60)
 
 

@@ -73,7 +73,7 @@ def start(
     """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to."""
     run = answer(cluster.launcher().train.remote(spec, loader, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)
-    # Its failure may come when nobody awaits it any more, which asyncio would then complain of on stderr.
+    # The failure may come when nobody awaits the future any more; asyncio would complain of that on stderr.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
 
@@ -117,7 +117,7 @@ async def train_with_progress(context: Context, stage: str, spec: TrainSpec, loa
             while True:
                 await asyncio.wait({trainer}, timeout=_POLL_S)
                 context.run.check_mirror()
-                ended = trainer.done()  # asked before its steps, so that none comes between
+                ended = trainer.done()  # asked before the steps, so that no step can come after the last look
                 for step, metrics in sorted(
                     (await answer(loader.done_since.remote(last), "dataset loader", 60)).items()
                 ):

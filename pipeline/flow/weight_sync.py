@@ -81,8 +81,8 @@ class WeightSync:
         try:
             told = await answer(self._pool.broadcast("updates").results_async(), "weight updates", _SHORT_S)
         except Failure:
-            told = []  # a replica is being replaced; the figures of an update are not worth the stage
-        # One from before the step was done is of a trainer that has since gone back and published the number anew.
+            told = []  # a replica is being replaced; the stage goes on without these figures
+        # An earlier update is of an earlier trainer, which went back to a checkpoint and published the number again.
         of_it = [u for updates in told for u in updates if u.version == version and u.served_at >= done_at]
         self._context.metrics.log(f"{self._stage}-weights", version, times | update_facts(of_it, done_at))
 

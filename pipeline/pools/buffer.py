@@ -4,9 +4,9 @@
 
 Consumes rollouts that replicas send straight to it; produces step files when the driver asks. It waits for nobody.
 
-Invariant: a rollout is in memory from `put` until `write` or `drop`, or for so many steps as may be under way side by
-side: what an attempt that was given up sends after it was dropped is of no use to anybody, and goes with the steps that
-end. A retried call changes nothing.
+Invariant: a rollout is in memory from `put` until `write` or `drop`, and at most until as many steps have ended as may
+be under way side by side: an attempt that was given up may send its rollout after `drop`, and nobody will ask for that
+one. A retried call changes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RolloutBuffer:
         self._ahead = ahead
         self._waiting: dict[Key, pa.RecordBatch] = {}
         self._came: dict[Key, int] = {}
-        """How many steps had ended when a rollout came."""
+        """How many steps had ended when each rollout arrived."""
         self._ended = 0
 
     async def put(self, episode_id: str, attempt: int, batch: pa.RecordBatch) -> None:
@@ -46,7 +46,7 @@ class RolloutBuffer:
             self._came.pop(key, None)
 
     async def clear(self) -> None:
-        """Forget all: what was under way has ended, and nothing of it is kept."""
+        """Forget all rollouts: a step has ended that keeps none of them, and no other step is under way."""
         await self.drop(list(self._waiting))
 
     async def write(self, folder: str, rows: Sequence[tuple[Key, Sequence[float], float]]) -> int:

@@ -79,15 +79,15 @@ class Cluster:
             try:
                 async with asyncio.timeout(_IDLE_S):
                     await self.idle()
-            except TimeoutError:  # a Ray that lost its raylet while pools started keeps a thread of ours for ever
+            except TimeoutError:  # if Ray loses its raylet while pools start, a call of ours never returns
                 raise Failure(f"Ray has not answered for {_IDLE_S:g} s", "infra_error") from None
             self.close()
             self._forget()
             return
         self.actors.end_passing()
         if self.ray.private:
-            # Those of the killed trainer: Ray keeps them until the driver ends, and what Ray Train has to remove them
-            # asks a dashboard. Nothing else here makes any.
+            # The placement groups of the killed trainer: Ray keeps them until the driver ends, and Ray Train's own
+            # clean-up needs a dashboard. Nothing else here makes placement groups.
             for name in ray.util.placement_group_table():
                 ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
         await self.actors.renew()
@@ -146,7 +146,7 @@ class Cluster:
         return self.actors.once("launcher", Launcher, lasting=False)
 
     def end_loaders(self) -> None:
-        """End what belongs to one stage: what it holds is of a stage that is done."""
+        """End the actors that belong to one stage, because the stage is done."""
         self.actors.end_nameless()
 
     # ------------------------------------------------------------ pools

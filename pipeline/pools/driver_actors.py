@@ -19,7 +19,7 @@ from pipeline.pools.liveness import Liveness
 from pipeline.pools.ray_process import ENVIRONMENT
 
 LOOK_S = 1.0
-"""Between two looks after the actors."""
+"""Time between two checks whether the actors live."""
 _RENEW_S = 60.0
 """How long an actor may take to come back."""
 
@@ -61,28 +61,28 @@ class DriverActors:
         return self._named[name]
 
     async def dead(self) -> str | None:
-        """The name of an actor that is gone. One that is busy is not."""
+        """The name of an actor whose process is gone; None while all live. A busy actor lives."""
         looks = {name: asyncio.ensure_future(actor.gone()) for name, actor in self._liveness.items()}
         await asyncio.wait(looks.values(), timeout=LOOK_S)
         for look in looks.values():
             look.cancel()
         gone = (n for n, k in looks.items() if k.done() and not k.cancelled() and k.result())
-        return next((name for name in gone if name in self._liveness), None)  # else it was ended, meanwhile, by us
+        return next((name for name in gone if name in self._liveness), None)  # we ended the others meanwhile
 
     def end_passing(self) -> None:
-        """End those that do not last."""
+        """End the actors that are not lasting."""
         lasting = [live.actor for live in self._liveness.values() if live.lasting]
         self._end([actor for actor in self._all if actor not in lasting])
 
     async def renew(self) -> None:
-        """Have all begin anew, be they dead or alive. Raises Lost if one is not back in time."""
+        """Restart all actors, dead or alive, so that they begin empty. Raises Lost if one is not back in time."""
         await asyncio.gather(*(actor.renew(name, _RENEW_S) for name, actor in self._liveness.items()))
 
     def end_named(self, name: str) -> None:
         self._end([actor for of, actor in self._named.items() if of == name])
 
     def end_nameless(self) -> None:
-        """End those that belong to one stage."""
+        """End the actors that belong to one stage."""
         self._end([actor for actor in self._all if actor not in self._named.values()])
 
     def end_all(self) -> None:

@@ -1,7 +1,7 @@
 """Whether an actor is still the process that it was.
 
-An actor that Ray restarts keeps its handle and loses its state, so that its users would not notice; here it is noticed
-by the process that answers. Light, for the actors themselves load it.
+When Ray restarts an actor, its handle goes on working and its state is lost, so its users would not notice. Here the id
+of the process that answers tells. This module imports little, because every actor that is asked loads it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Liveness:
         self._process: int | None = None
 
     async def gone(self) -> bool:
-        """Whether it does not answer for ever, or from another process than last time. Waits as long as it is busy."""
+        """Whether the actor is dead, or answers from another process than last time. Waits while the actor is busy."""
         try:
             process: int = await self.actor.__ray_call__.remote(_process)
         except ray.exceptions.RayActorError:
@@ -34,7 +34,7 @@ class Liveness:
         return process != before
 
     async def renew(self, name: str, timeout_s: float) -> None:
-        """Have a lasting one begin anew, be it dead or alive. Raises Lost if it is not back in time."""
+        """Restart a lasting actor, dead or alive, so that it begins empty. Raises Lost if it is not back in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 while await self.gone():

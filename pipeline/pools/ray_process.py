@@ -27,8 +27,8 @@ ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
     "VLLM_NO_USAGE_STATS": "1",
-    # vLLM's own would close the handlers of Serve, whose controller, when it comes back, asks each replica for its log
-    # file, and puts a new one in the place of a replica that cannot tell.
+    # vLLM's logging set-up would close Serve's log handlers. A Serve controller that was restarted asks each replica
+    # for its log file, and replaces a replica that has none.
     "VLLM_CONFIGURE_LOGGING": "0",
 }
 """Of every process that Ray starts for us."""
@@ -44,7 +44,7 @@ class RayProcess:
         """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
         if ray.is_initialized():
             return
-        # Else a thread of Serve's that outlives our Ray, as it does for a moment, would have us join any other Ray.
+        # A thread of Serve's outlives our Ray for a moment; without this line it would connect us to any other Ray.
         auto_init_hook.enable_auto_connect = False
         address = self._config.address or os.environ.get("RAY_ADDRESS")
         self.private = address is None
@@ -102,7 +102,7 @@ class RayProcess:
     def close(self) -> None:
         """End a private Ray, or leave the cluster that was joined."""
         ray.shutdown()
-        # Serve tells its controller of this Ray from that of the next by the job's number, which is 1 in both.
+        # Serve tells controllers apart by the job's number, which is 1 in this Ray and in the next one.
         serve.context._set_global_client(None)
 
 

@@ -17,8 +17,8 @@ def pruned(episode: Episode) -> bool:
 
 
 def copies(judged: Sequence[Judged], seen: set[str]) -> set[Key]:
-    """The accepted whose problem is in `seen` (problem ids), which grows by the others: of each text, in this order,
-    only the first is none."""
+    """The accepted episodes whose problem was seen before. `seen` holds problem ids, and grows by the new ones: of
+    several episodes with one problem, the first in this order is no copy."""
     found = set()
     for j in judged:
         if j.accepted and j.verdict:
@@ -29,8 +29,8 @@ def copies(judged: Sequence[Judged], seen: set[str]) -> set[Key]:
 
 
 def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[str, float]:
-    """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate; what is
-    `copied` is valid, and no yield.
+    """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate. An
+    episode in `copied` counts as valid and adds nothing to the yield.
 
     `solved_yield_per_1k` is the hard yield of what the prober solves at least once, as the reward counts (1[rho > 0]);
     `unsolved_rate` says how many of the accepted it never solves."""

@@ -54,8 +54,8 @@ async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]
                 left, before = config.max_stage_restarts, reached
             if left == 0 or (isinstance(e, Stalled) and config.on_stall == "fail"):
                 raise
-            # Pools may go on where a trainer brings the weights again, unless sparing them has not helped, or nothing
-            # moves any more: what hangs is one of them as likely as not.
+            # Pools go on where a trainer publishes the weights again. They are restarted too after a stall, because one
+            # of them may be what hangs, and where the last restart left them alone and did not help.
             whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
             left -= 1
             context.progress.say(name, f"{e}; begins again from what is on disk")

@@ -108,8 +108,8 @@ class Producer:
         self._context, self._stream, self._dog = context, stream, dog
         self._curriculum, self._ladder = self._after(len(context.run.steps("mgpo")))
         self._played_at = 0.0
-        """When the last step was played, and it was its turn: steps that overlap share the time between."""
-        # What a teacher wrote is known too: reciting it is no new problem.
+        """When the last step had been played. A step's rate counts from then at the earliest, for steps overlap."""
+        # Problems that the teacher wrote count as seen: to recite one is no new problem.
         self._seen = {
             v.problem_id
             for stage in ("sft", "mgpo")
@@ -140,7 +140,8 @@ class Producer:
         ledger = Ledger(self._context.run, "mgpo")
         ledger.begin(step)
         stream = self._stream.step(ledger)
-        # As many with the judges as with the proposer: it is not kept waiting for them, and still they hold it back.
+        # As many tasks may be with the judges as with the proposer: so judges that are slow for a moment do not keep
+        # the proposer waiting, and judges that stay slow hold it back.
         at_once = 2 * c.proposer.pool.max_ongoing * c.proposer.pool.max_replicas
         judged = await map_bounded(lambda task: self._judged(stream, task, prober), tasks, at_once)
         rollout_s = time.monotonic() - began
@@ -162,7 +163,7 @@ class Producer:
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / (self._played_at - since)
         self._learn(judged, copied)
         trained = [key for key, _, _ in rows]
-        if not rows:  # before the step is written: it would be read again, and there would be nothing in it to train
+        if not rows:  # raised before the step is written: a restart would read it, and find nothing to train on
             failed = sum(j.failed for j in judged)
             raise Failure(
                 f"mgpo: no group of step {step} has two episodes to train on; of {len(judged)} {failed} failed, "

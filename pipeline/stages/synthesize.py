@@ -1,8 +1,8 @@
 """Synthesis: the trained proposer writes until the data set has its size.
 
 Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it. The data set is
-the first `target` accepted, distinct problems in the order of the tasks, so an interrupted run ends with the same one
-counts, and nothing twice. `problems.jsonl` is what a solver gets; where each problem came from stands beside it.
+the first `target` accepted, distinct problems in the order of the tasks, so an interrupted run ends with the same data
+set and counts nothing twice. `problems.jsonl` is what a solver gets; where each problem came from stands beside it.
 """
 
 from __future__ import annotations

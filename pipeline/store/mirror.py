@@ -281,7 +281,7 @@ class Mirror:
             list(pool.map(self._place.delete, names))
 
     def _sweep(self) -> None:
-        """Delete what a process that died had sent and no manifest names, nor one that is on its way ever will."""
+        """Delete the objects that a dead process sent, that no manifest names, and that none to come will name."""
         unnamed = set(self._place.names("files")) - _objects(self._last) - _objects(self._before)
         self._delete({name for name in unnamed if int(name.rpartition(".")[2][:_DIGITS]) <= self._last.number})
 
@@ -392,7 +392,7 @@ def _seal(body: dict[str, Any]) -> bytes:
 
 
 def _unseal(content: bytes | None) -> dict[str, Any] | None:
-    """None where there is nothing, or what a process left that died writing it."""
+    """None where there is nothing, or a file that its process died writing."""
     checksum, _, text = (content or b"").partition(b"\n")
     if hashlib.sha256(text.removesuffix(b"\n")).hexdigest().encode() != checksum:
         return None
@@ -411,7 +411,7 @@ def _digest(file: BinaryIO, size: int) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def _opened(root: Path, files: dict[str, Found]) -> Iterator[dict[str, BinaryIO]]:
-    """Those that may be gone, or another state, when their turn comes: checkpoints, which Ray Train deletes."""
+    """The files that may be gone or changed when their turn to be sent comes: checkpoints, which Ray Train deletes."""
     with contextlib.ExitStack() as stack:
         held: dict[str, BinaryIO] = {}
         for path, file in files.items():

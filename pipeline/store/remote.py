@@ -52,7 +52,7 @@ class RemoteStore:
         self._moved: dict[int, float] = {}
 
     def silent(self) -> str | None:
-        """What to say of a call that has not returned for longer than anybody waits; None if there is none."""
+        """One line about a call that has not returned for `patience_s`; None where there is no such call."""
         longest = time.monotonic() - min(self._moved.copy().values(), default=time.monotonic())
         return f"mirror {self.uri}: no answer for {longest:.0f} s" if longest > self._patience_s else None
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.bench_overlap [--steps 8] [--rounds 3] [--json FILE]
     python -m tests.benchmarks.bench_overlap --real RUN [--steps 4] [--rounds 3] [--set trainer.threads=1] [--json FILE]
 
-Without `--real` it is a SIMULATION: the stage `mgpo` with its own stream, buffer, loader, follower and ledger, over an
+Without `--real` it is a SIMULATION: the stage `mgpo` with its own stream, buffer, loader, weight sync, ledger, over an
 engine, judges and a trainer that only sleep (tests/pipeline/paced.py). Their ratios are those that a peer measured on
 GPUs, time runs faster:
 

@@ -1,4 +1,4 @@
-"""Every row of the table in pipeline/rewards.py, and the ways to earn a reward without deserving it."""
+"""Every row of the table in pipeline/scoring/rewards.py, and the ways to earn a reward without deserving it."""
 
 import json
 
