@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
+from pipeline.store import events
 
 T = TypeVar("T")
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
@@ -54,5 +55,7 @@ async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]
             # moves any more: what hangs is one of them as likely as not.
             whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
             left -= 1
+            pools = "new" if whole else "kept"
+            events.append(context.run, "stage_restarted", stage=name, steps=reached, cause=str(e), pools=pools)
             context.progress.say(name, f"{e}; begins again from what is on disk")
             await context.cluster.restart(whole)
