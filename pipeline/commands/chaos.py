@@ -3,7 +3,7 @@
     propose mgpo (a child) ──► processes and files ──► watched from outside ──► SIGKILL ──► table, audit
 
 Consumes what any operator sees: the process table, the ledger's journals, `metrics.jsonl`, `events.jsonl`, the exit
-code. Produces a table: kind, detection time, time back to full rate, tokens thrown away; then the audit of the ledger and the last
+    propose mgpo (a child) ──► processes and files ──► watched from outside ──► SIGKILL ──► table, audit
 checkpoint against the config. It waits for the run, each time at most `patience_s`.
 
 Invariant: only descendants of the child are killed, one at a time, each once the run is at full rate: every kind of
