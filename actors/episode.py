@@ -165,7 +165,8 @@ class Environment:
         self.active = {i: s for i, s in self._offered.items() if i in kept}
         if self._opened:
             await self._tools.set_skills(list(self.active.values()))
-        return self._result("edit", "ok", f"Skills: {', '.join(self.active) or 'none'}")
+        result = self._result("edit", "ok", f"Skills: {', '.join(self.active) or 'none'}")
+        return result.model_copy(update={"active": tuple(self.active)})
 
     def _next(self, stage: Stage, action: Action, result: ToolResult | None) -> Stage:
         """The stage to suggest: the usual one, or where that is withheld a later one than this turn's."""

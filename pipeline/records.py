@@ -127,6 +127,9 @@ class ToolResult(Record):
     content: str
     """Exactly what the model was shown."""
     wall_s: float = 0.0
+    active: tuple[str, ...] | None = None
+    """Of an edit that was carried out: ids of the skills active from here on. None of anything else, and of episodes
+    that were written before this field was."""
 
 
 class Turn(Record):

@@ -1,9 +1,9 @@
 """`propose chaos`: kill every kind of process of a real MGPO run at seeded moments, and measure what that costs.
 
-    propose mgpo (a child) ──► processes, journal, metrics ──► watched from outside ──► SIGKILL ──► table, audit
+    propose mgpo (a child) ──► processes and files ──► watched from outside ──► SIGKILL ──► table, audit
 
-Consumes what any operator sees: the process table, the ledger's journals, `metrics.jsonl`, the exit code. Produces a
-table: kind, detection time, time back to full rate, tokens thrown away; then the audit of the ledger and the last
+Consumes what any operator sees: the process table, the ledger's journals, `metrics.jsonl`, `events.jsonl`, the exit
+    propose mgpo (a child) ──► processes and files ──► watched from outside ──► SIGKILL ──► table, audit
 checkpoint against the config. It waits for the run, each time at most `patience_s`.
 
 Invariant: only descendants of the child are killed, one at a time, each once the run is at full rate: every kind of
@@ -31,7 +31,7 @@ import psutil
 from pipeline.config import Config, loading
 from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
-from pipeline.store import accounts, metrics
+from pipeline.store import accounts, events, metrics
 from pipeline.store.ledger import Journal
 from pipeline.store.rundir import RunDir
 
@@ -60,8 +60,8 @@ ENGINES = {"engine": "proposer", "solver-engine": "solver"}
 TRAINING = ("weights", "loader", "launcher", "train-controller", "train-worker")
 """Kinds without which samples may still come back: after such a death, full rate is when a step has been trained."""
 HOLDING = ("buffer", "weights", "loader", "launcher", "train-controller", "gcs", "raylet")
-"""Kinds that hold a stage's state. The run has noticed such a death when it says that the stage begins again. A new
-process proves nothing: Ray may have started it while the stage goes on without knowing."""
+"""Kinds that hold a stage's state. The run has noticed such a death when its events say that the stage was restarted. A
+new process proves nothing: Ray may have started it while the stage goes on without knowing."""
 _LOOK_S = 0.1
 _MOMENT_S = 3.0
 """A kill comes at a random moment within so long after the run is at full rate."""
@@ -144,6 +144,7 @@ class Victim:
 
     def __init__(self, root: Path, folder: Path, patience_s: float):
         self._root, self._folder, self._patience_s = root, folder, patience_s
+        self._run = RunDir(root, -1)
         self._journals = root / "ledger" / "mgpo"
         self._family: dict[int, float] = {}
         self._child: subprocess.Popen[bytes] | None = None
@@ -192,14 +193,14 @@ class Victim:
             time.sleep(moment_s)
             found = self._found()
         victim = found[kind][0]
-        step, log = self.step(), self._log()
+        step = self.step()
         known = {p.pid for p in found[kind]}
         if kind in ENGINES:
             known |= {p.pid for p in found[ENGINES[kind]]}
         killed, moment = time.time(), time.monotonic()
         resumed = self.resumed
         victim.send_signal(signal.SIGKILL)
-        while not self._noticed(kind, known, killed, log):
+        while not self._noticed(kind, known, killed):
             if time.monotonic() - moment > self._patience_s:
                 raise Failure(f"chaos: nobody noticed in {self._patience_s:g} s that {kind} was killed")
             time.sleep(_LOOK_S)
@@ -209,7 +210,7 @@ class Victim:
         how = "replaced"
         if self.resumed > resumed:
             how = "resumed"
-        elif b"begins again" in self._log()[len(log) :]:
+        elif self._restarted(killed):
             how = "restarted"
         return Kill(kind, step, round(detected, 2), round(back, 2), self._wasted(killed), how)
 
@@ -286,19 +287,18 @@ class Victim:
             except psutil.Error:
                 pass
 
-    def _log(self) -> bytes:
-        return (self._folder / "driver.log").read_bytes()
+    def _restarted(self, since: float) -> bool:
+        """Whether the stage has begun again, by itself, after a moment."""
+        return bool(events.read(self._run, "stage_restarted", since))
 
-    def _events(self, since: float) -> list[dict[str, Any]]:
+    def _attempts(self, since: float) -> list[dict[str, Any]]:
         """Journal lines after a moment, of the last two steps."""
         paths = sorted(self._journals.glob("*.jsonl"))[-2:]
         return [e for p in paths for e in Journal.read(p).events if e["time"] > since]
 
-    def _noticed(self, kind: str, known: set[int], killed: float, log: bytes) -> bool:
+    def _noticed(self, kind: str, known: set[int], killed: float) -> bool:
         assert self._child is not None
-        if self._child.poll() is not None:
-            return True
-        if b"begins again" in self._log()[len(log) :]:
+        if self._child.poll() is not None or self._restarted(killed):
             return True
         if kind == "driver" or kind in HOLDING:
             return False
@@ -306,14 +306,14 @@ class Victim:
         kinds = (kind, ENGINES[kind]) if kind in ENGINES else (kind,)
         there = {p.pid for k in kinds for p in found.get(k, [])}
         given_up = kind in ENGINES and not there & known
-        failed = any(e["event"] == "fail" for e in self._events(killed))
+        failed = any(e["event"] == "fail" for e in self._attempts(killed))
         return bool(there - known) or given_up or failed
 
     def _came_back(self, since: float, trained: bool) -> bool:
         if trained:
-            rows = metrics.read(RunDir(self._root, -1)).get("mgpo-train", [])
+            rows = metrics.read(self._run).get("mgpo-train", [])
             return any(row["time"] > since for row in rows)
-        return any(e["event"] in ("judged", "commit") for e in self._events(since))
+        return any(e["event"] in ("judged", "commit") for e in self._attempts(since))
 
     def _wasted(self, since: float) -> int:
         """Tokens of the attempts that failed after a moment."""
@@ -350,10 +350,8 @@ def _result(
 ) -> dict[str, Any]:
     found = accounts.audit(run)
     stage = found["stages"]["mgpo"]
-    totals, checkpoint = (
-        stage["totals"],
-        max(stage["checkpoints"], key=lambda c: c["step"], default={"step": 0, "rollouts": 0}),
-    )
+    totals = stage["totals"]
+    checkpoint = max(stage["checkpoints"], key=lambda c: c["step"], default={"step": 0, "rollouts": 0})
     wanted = config.mgpo.steps * config.mgpo.groups * config.mgpo.group_size
     ended = sum(row["tasks"] for row in stage["steps"] if row["on_disk"])
     ends = {end: totals[end] for end in ("trained", "filtered")}
@@ -361,8 +359,7 @@ def _result(
         "kills": len(kills),
         "lost": wanted - ended,
         "failed_by_infra": sum(j.failed_by_infra for folder in run.steps("mgpo") for j in judged_in(folder)),
-        "trained_twice": max(0, checkpoint["rollouts"] - totals["trained"])
-        + sum(" twice" in f for f in found["findings"]),
+        "trained_twice": max(0, checkpoint["rollouts"] - totals["trained"]) + stage["trained_twice"],
         "findings": found["findings"],
         "orphans": orphans,
         "resumed": resumed,

@@ -72,8 +72,9 @@ AUDIT_KEYS = {
     "by_defect": "defect -> {n, accepted}",
 }
 LEDGER_KEYS = {
-    "stages": "stage -> {steps, totals, checkpoints}; each step: tasks, attempts issued, trained, filtered, failed, "
-    "live, interrupted (failed because the run ended), attempts {number: issued}, checkpointed",
+    "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "
+    "trained, filtered, failed, live, interrupted (failed because the run ended), attempts {number: issued}, "
+    "checkpointed",
     "findings": "what does not add up, a line each; empty, else exit code 2",
 }
 REPLAY_KEYS = {

@@ -60,7 +60,7 @@ def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig)
 
 
 def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
-    """r_proc, one number a turn."""
+    """r_proc, one number a turn. Raises Failure for an edit whose result does not say what it left active."""
     turns = episode.turns
     rewards = [0.0] * len(turns)
     selection = frozenset(skill.id for skill in episode.task.skills)
@@ -92,7 +92,13 @@ def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
                 if standing is None:
                     standing = i
         elif turn.action == "edit":
-            selection = _selection(turn.tool.content) if turn.tool.status == "ok" else selection
+            if turn.tool.status == "ok":
+                if turn.tool.active is None:
+                    raise Failure(
+                        f"episode {episode.id}: turn {i} is an edit without `tool.active`, as earlier versions wrote "
+                        "it; expected the ids of the skills it left active"
+                    )
+                selection = frozenset(turn.tool.active)
             if selection in selections:
                 rewards[i] = reward.needless_edit
             selections.add(selection)
@@ -113,11 +119,6 @@ def _pay_repair(turns: tuple[Turn, ...], rewards: list[float], failed: int, pass
         rewards[edits[0]] = reward.useful_edit
     elif thoughts:
         rewards[thoughts[0]] = reward.reflection
-
-
-def _selection(content: str) -> frozenset[str]:
-    """The skills active after an edit, from the answer the agent was shown: "Skills: a, b"."""
-    return frozenset(part.strip() for part in content.removeprefix("Skills:").split(","))
 
 
 def _parsed(code: str) -> ast.Module | None:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
+from pipeline.store import events
 
 T = TypeVar("T")
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
@@ -58,5 +59,7 @@ async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]
             # of them may be what hangs, and where the last restart left them alone and did not help.
             whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
             left -= 1
+            pools = "new" if whole else "kept"
+            events.append(context.run, "stage_restarted", stage=name, steps=reached, cause=str(e), pools=pools)
             context.progress.say(name, f"{e}; begins again from what is on disk")
             await context.cluster.restart(whole)

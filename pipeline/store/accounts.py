@@ -34,7 +34,8 @@ _SHOWN = 20
 
 
 def audit(run: RunDir) -> dict[str, Any]:
-    """{"stages": {stage: {"steps": [...], "totals": {...}, "checkpoints": [...]}}, "findings": [line, ...]}.
+    """{"stages": {stage: {"steps": [...], "totals": {...}, "checkpoints": [...], "trained_twice": tasks}},
+    "findings": [line, ...]}.
 
     A step's row: step, on_disk, checkpointed (in some checkpoint), tasks, issued, trained, filtered, failed, live,
     interrupted (failed because the run ended), attempts ({attempt: issued}). Issued, its ends and live count attempts.
@@ -72,6 +73,7 @@ def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
     checkpoints = list(_checkpoints(run, stage, found)) if stage in ON_POLICY else []
     steps: list[dict[str, Any]] = []
     trained_in: dict[str, int] = {}
+    trained_twice: set[str] = set()
     for step in sorted(folders.keys() | journals.keys()):
         row, trained = _step(run, stage, step, folders.get(step), last, found)
         row["checkpointed"] = any(step <= c["step"] for c in checkpoints)
@@ -79,13 +81,14 @@ def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
         for name in trained:
             if name in trained_in:
                 found.append(f"{stage}: {name} is trained twice, in steps {trained_in[name]} and {step}")
+                trained_twice.add(name)
             trained_in[name] = step
     for step in sorted(journals):
         if step > last + 1 and step - 1 not in journals:
             found.append(f"{stage}: step {step} was begun although step {step - 1} was not")
     _compare_with_trainer(run, stage, steps, checkpoints, found)
     totals = {k: sum(row[k] for row in steps) for k in ("tasks", "issued", *ENDS, "live", "interrupted")}
-    return {"steps": steps, "totals": totals, "checkpoints": checkpoints}
+    return {"steps": steps, "totals": totals, "checkpoints": checkpoints, "trained_twice": len(trained_twice)}
 
 
 def _step(

@@ -3,7 +3,7 @@
     config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
     skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
     checkpoints/<stage>/   Hugging Face directories       dataset/              problems.jsonl, provenance.jsonl
-    metrics.jsonl, tensorboard/, report.html
+    metrics.jsonl, tensorboard/, report.html              events.jsonl          what befell the run, for who watches
 
 Invariant: a file or step directory that exists under its final name is whole; it was written under another name,
 synced and renamed. One process at a time holds a run directory. It is local, and may have a mirror elsewhere

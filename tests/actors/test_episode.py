@@ -224,6 +224,7 @@ def test_pruning_takes_skills_out_of_the_session_too():
     episode, _, seen = play(turns, tools)
     assert facts(episode)[1] == ("refine", "edit", "ok")
     assert episode.active == ("add", "lcm")
+    assert [t.tool.active for t in episode.turns] == [None, ("add", "lcm"), None, None]
     assert seen[5]["content"] == "<tool_response>\nSkills: add, lcm\n</tool_response>\nStage: check"
     assert tools.log[2] == ("skills", ["add", "lcm"])
 
@@ -238,8 +239,17 @@ def test_an_edit_before_the_first_exec_is_there_when_the_session_opens():
 def test_an_edit_of_an_unknown_skill_changes_nothing(arguments):
     episode, _, seen = play(["## Refine\n" + call("edit", **arguments), SUBMIT])
     assert facts(episode)[0] == ("refine", "edit", "error")
-    assert episode.active == ("add", "gcd", "lcm")
+    assert episode.active == ("add", "gcd", "lcm") and episode.turns[0].tool.active is None
     assert seen[3]["content"].endswith("Stage: refine") and "no skill" in seen[3]["content"]
+
+
+def test_what_is_active_after_an_edit_is_a_field_whatever_fits_into_the_words_shown():
+    limits = ROOMY.model_copy(update={"max_tool_chars": 12})
+    episode, _, seen = play(["## Refine\n" + call("edit", drop=["add"]), SUBMIT], limits=limits)
+    assert "Skills: gcd, lcm" not in seen[3]["content"] and episode.turns[0].tool.active == ("gcd", "lcm")
+    dropped = "## Refine\n" + call("edit", drop=["add", "gcd", "lcm"])
+    episode, _, seen = play([dropped, SUBMIT])
+    assert "Skills: none" in seen[3]["content"] and episode.turns[0].tool.active == ()
 
 
 def test_a_skill_can_be_dropped_once():

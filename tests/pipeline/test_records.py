@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from pipeline import records
-from pipeline.records import Episode, Problem, Rollout, Skill, Verdict
+from pipeline.records import Episode, Problem, Rollout, Skill, ToolResult, Turn, Verdict
 
 RECORDS = sorted(
     (
@@ -113,6 +113,15 @@ def test_records_are_frozen_and_strict():
         Problem(id="x", question="q", answer="a", answer_kind="math", note="?")
     with pytest.raises(ValidationError):
         Problem(id="x", question="q", answer="a", answer_kind="essay")
+
+
+def test_episodes_of_a_run_from_before_tool_results_had_active_are_read(tmp_path):
+    result = ToolResult(tool="edit", status="ok", content="Skills: add")
+    turn = Turn(stage="refine", action="edit", start=0, end=1, text="drop", tool=result)
+    row = turn.model_dump()
+    del row["tool"]["active"]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "turns.parquet")
+    assert Turn.from_arrow(pq.read_table(tmp_path / "turns.parquet")) == [turn]
 
 
 def test_rows_that_are_no_such_record_are_refused():

@@ -25,6 +25,7 @@ from pipeline.pools.liveness import Liveness
 from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.pools.serving import Serving
 from pipeline.records import Failure, Lost, Stalled
+from pipeline.store import events
 from pipeline.store.rundir import RunDir
 from pipeline.watch import retry
 from pipeline.watch.watchdog import watchdog
@@ -89,6 +90,10 @@ def test_a_stage_that_lost_a_process_begins_again_from_its_last_step(stage):
     assert stage.play([2, Lost("RolloutBuffer: its process is gone"), 1]) == {"steps": 3}
     assert stage.ray.restarts == 1
     assert stage.told.lines == ["mgpo · RolloutBuffer: its process is gone; begins again from what is on disk"]
+    (event,) = events.read(stage.run, "stage_restarted")
+    cause = "RolloutBuffer: its process is gone"
+    assert event.pop("time") > 0
+    assert event == {"event": "stage_restarted", "stage": "mgpo", "steps": 2, "cause": cause, "pools": "kept"}
     assert stage.run.result("mgpo")["result"] == {"steps": 3} and stage.ray.feeds_ended
 
 
@@ -96,6 +101,8 @@ def test_it_gives_up_when_it_gets_no_further_with_the_last_cause(stage):
     with pytest.raises(Lost, match=r"^third$"):
         stage.play([Lost("first"), Lost("second"), Lost("third"), 1], "max_stage_restarts=2")
     assert stage.ray.whole == [False, True]  # the pools are spared once
+    told = [(event["cause"], event["pools"]) for event in events.read(stage.run, "stage_restarted")]
+    assert told == [("first", "kept"), ("second", "new")], "a loss that ends the run restarts nothing"
     assert stage.run.result("mgpo") is None
 
 
@@ -115,7 +122,7 @@ def test_pools_are_not_spared_where_nobody_brings_the_weights_again(stage):
 def test_what_would_fail_again_is_not_tried_again(stage, kind):
     with pytest.raises(Failure, match="no space left"):
         stage.play([Failure("no space left", kind)])
-    assert stage.ray.restarts == 0
+    assert stage.ray.restarts == 0 and not events.read(stage.run, "stage_restarted")
 
 
 def test_a_stall_begins_the_stage_again_with_new_pools_the_first_time(stage):

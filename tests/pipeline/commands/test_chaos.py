@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from pipeline.commands import chaos
 from pipeline.commands.keys import CHAOS_KEYS
 from pipeline.config.loading import load
 from pipeline.records import Episode, Outcome, Probe, Rollout, Verdict, Vote
+from pipeline.store import events
 from pipeline.store.ledger import Ledger
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_records
@@ -108,6 +110,29 @@ def test_what_infrastructure_failed_is_told_from_what_could_not_be_decided(tmp_p
     assert set(result) == set(CHAOS_KEYS)
 
 
+def test_what_was_trained_twice_is_counted_beyond_what_the_audit_lists(tmp_path):
+    """The audit names twenty findings of a stage; the count is a figure of its own."""
+    config = load(None, ["mgpo.steps=2", "mgpo.groups=5", "mgpo.group_size=5"])
+    run = RunDir.open(tmp_path / "run", config)
+    names = [f"task-{i}" for i in range(25)]
+    played = [episode(task(name)) for name in names]
+    for step in (1, 2):
+        ledger = Ledger(run, "mgpo")
+        ledger.begin(step)
+        with run.new_step("mgpo", step) as folder:
+            account = ledger.segment(folder, {(name, ledger.issue(name)): "trained" for name in names})
+            (folder / "state.json").write_text(json.dumps({"ledger": account}))
+            write_records(folder / "episodes.parquet", played, Episode)
+            write_records(folder / "verdicts.parquet", [verdict(e) for e in played], Verdict)
+            write_records(folder / "probes.parquet", [], Probe)
+            write_records(folder / "rollouts.parquet", [rollout(name, tokens=2) for name in names], Rollout)
+        ledger.commit(account)
+    checkpoint(run, 2, rollouts=50)
+    result = chaos._result(config, run, [], 0, 1.0, 0)
+    run.close()
+    assert result["trained_twice"] == 25 and len(result["findings"]) < 25
+
+
 class Process:
     """One of the process table; its children are below it."""
 
@@ -148,14 +173,14 @@ def test_an_engine_is_known_by_its_replica(tmp_path, monkeypatch):
 
 def test_what_holds_the_stages_state_is_noticed_by_the_stage_not_by_ray(tmp_path, monkeypatch):
     """Ray starts a weight store again at once, and the stage may train a step before it knows."""
-    victim, log = chaos.Victim(tmp_path, tmp_path, 1.0), tmp_path / "driver.log"
-    log.write_bytes(b"")
+    victim, run = chaos.Victim(tmp_path, tmp_path, 1.0), RunDir(tmp_path, -1)
     victim._child = SimpleNamespace(poll=lambda: None)
     monkeypatch.setattr(victim, "_found", lambda: {kind: [SimpleNamespace(pid=2)] for kind in chaos.KINDS})
-    assert victim._noticed("sandbox", {1}, 0.0, b"")
-    assert not victim._noticed("weights", {1}, 0.0, b"")
-    log.write_bytes(b"mgpo \xc2\xb7 WeightStore: its process is gone; begins again from what is on disk\n")
-    assert victim._noticed("weights", {1}, 0.0, b"")
+    assert victim._noticed("sandbox", {1}, 0.0)
+    assert not victim._noticed("weights", {1}, 0.0)
+    events.append(run, "stage_restarted", stage="mgpo", steps=2, cause="WeightStore: gone", pools="kept")
+    assert victim._noticed("weights", {1}, 0.0)
+    assert not victim._noticed("weights", {1}, time.time() + 1), "that was before the kill"
 
 
 def test_an_unknown_kind_is_one_line(tmp_path):

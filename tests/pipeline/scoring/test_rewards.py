@@ -40,10 +40,9 @@ def think(stage="refine"):
 
 
 def edit(drop, now, status="ok"):
-    content = f"Skills: {', '.join(now)}" if status == "ok" else "no such skill"
-    return turn(
-        "edit", "refine", call("edit", drop=[drop], add=[]), ToolResult(tool="edit", status=status, content=content)
-    )
+    """What the agent was shown is left to the environment: no reward depends on its wording."""
+    result = ToolResult(tool="edit", status=status, content="shown", active=now if status == "ok" else None)
+    return turn("edit", "refine", call("edit", drop=[drop], add=[]), result)
 
 
 SUBMIT = turn(
@@ -143,6 +142,19 @@ def test_malformed_calls_cost():
 def test_refused_edits_and_going_back_cost():
     there, back = edit("lcm", ["add", "share"]), edit("x", ["lcm", "share", "add"])
     assert rewards(edit("nope", [], "error"), there, back) == (R.needless_edit, 0, R.needless_edit)
+
+
+def test_the_selection_is_what_the_edit_left_active_not_what_the_agent_was_shown():
+    none = edit("all", [])
+    assert rewards(none, edit("x", ["add"]), none) == (0, 0, R.needless_edit)
+    assert rewards(edit("x", ["add", "share", "lcm"])) == (R.needless_edit,)
+
+
+def test_an_edit_of_which_nobody_wrote_down_what_it_left_active_is_one_line():
+    old = edit("lcm", ["add"]).model_copy(update={"tool": ToolResult(tool="edit", status="ok", content="Skills: add")})
+    with pytest.raises(Failure, match=r"^episode e: turn 1 is an edit without `tool.active`") as caught:
+        rewards(check(), old)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_edit_after_which_a_check_that_stood_fails_costs():

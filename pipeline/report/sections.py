@@ -1,0 +1,307 @@
+"""What the report tells, section by section. A new section is one function here and one entry in `SECTIONS`.
+
+Invariant: every figure comes from the run directory; what is not there is said to be missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report import charts, trajectories
+from pipeline.report.charts import Pair, Series, number, text
+from pipeline.report.facts import PLAYED, STAGES, Facts, Played
+from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
+
+
+def headline(facts: Facts) -> str:
+    played = facts.played.get("synthesize")
+    rho = facts.pass_at_k()
+    before, after = facts.solver("before"), facts.solver("after")
+    first, last = facts.trend("mgpo", "hard_yield_per_1k")
+    cards = [
+        ("problems", number(len(facts.provenance)) if facts.provenance else None, "accepted and distinct"),
+        ("validity", _percent(played.validity() if played else None), "accepted of judged, in synthesis"),
+        ("difficulty", _percent(1 - sum(rho) / len(rho) if rho else None), "1 − Pass@k, mean of the data set"),
+        (
+            "hard yield",
+            f"{number(first)} → {number(last)}" if first is not None and last is not None else None,
+            "per 1,000 tokens, first to last steps of MGPO",
+        ),
+        (
+            "solver",
+            f"{100 * before:.1f} → {100 * after:.1f} %" if before is not None and after is not None else None,
+            _solver_note(facts),
+        ),
+        ("time", _duration(facts.wall_s()) if facts.results else None, "all finished stages"),
+    ]
+    return '<div class="cards">' + "".join(_card(*c) for c in cards) + "</div>"
+
+
+def _card(title: str, value: str | None, note: str) -> str:
+    shown = f"<b>{text(value)}</b>" if value is not None else '<b class="none">not yet</b>'
+    return f'<div class="card"><span class="soft">{title}</span>{shown}<span class="soft">{text(note)}</span></div>'
+
+
+def _solver_note(facts: Facts) -> str:
+    before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
+    if not before or not after:
+        return "on the held-out benchmark"
+    a, b = _interval(before), _interval(after)
+    if a and b:
+        return f"on the held-out benchmark; the intervals {'are apart' if _apart(a, b) else 'overlap'}"
+    return "on the held-out benchmark; no intervals recorded"
+
+
+def stages(facts: Facts) -> str:
+    rows = "".join(
+        f"<tr><td>{s}</td><td>{facts.status(s)}</td><td class=n>{facts.steps[s] or '–'}</td>"
+        f"<td class=n>{_duration(facts.results[s]['wall_s']) if s in facts.results else '–'}</td>"
+        f"<td>{text(_told(facts, s))}</td></tr>"
+        for s in STAGES
+    )
+    return (
+        "<table><tr><th>stage</th><th>status</th><th class=n>steps on disk</th><th class=n>time</th>"
+        f"<th>result</th></tr>{rows}</table>"
+    )
+
+
+def _told(facts: Facts, stage: str) -> str:
+    """The plain numbers of a stage's result, in its own words."""
+    result: dict[str, Any] = facts.results.get(stage, {}).get("result", {})
+    plain = {k: v for k, v in result.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in plain.items())
+
+
+def dataset(facts: Facts) -> str:
+    if not facts.provenance:
+        return _missing(facts, "synthesize")
+    rho = facts.pass_at_k()
+    bins = [("0", float(sum(r == 0 for r in rho)))]
+    bins += [(f"{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
+    categories = Counter(p["category"] for p in facts.provenance)
+    by_skill = Counter(s for p in facts.provenance for s in p["active"])
+    k = facts.config.prober.k
+    figures = [
+        _figure(f"Pass@{k}", charts.columns(bins), f"Problems by the prober's Pass@{k}, each column up to its label; "
+                "0: it never did, so nothing tells hard from unsolvable but the committee."),
+        _figure("Categories", charts.bars([
+            (c, float(n), _difficulty(facts, c))
+            for c, n in categories.most_common()
+        ]), "Problems in the data set."),
+        _figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
+                f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
+    ]  # fmt: skip
+    return _partly(facts, "synthesize") + _plots(figures)
+
+
+def proposer_training(facts: Facts) -> str:
+    return _stage_plots(facts, "mgpo", MGPO, _proficiency(facts))
+
+
+def solver_training(facts: Facts) -> str:
+    return _stage_plots(facts, "solve", SOLVE)
+
+
+def cloning(facts: Facts) -> str:
+    return _stage_plots(facts, "sft", SFT)
+
+
+def _stage_plots(facts: Facts, stage: str, plots: Sequence[Plot], more: str = "") -> str:
+    rows = facts.rows.get(stage, [])
+    figures = []
+    for plot in plots:
+        series = [
+            Series(label, [(row["step"], row.get(metric)) for row in rows])
+            for metric, label in plot.series
+            if any(metric in row for row in rows)
+        ]
+        if series:
+            figures.append(_figure(plot.title, charts.lines(series, plot.percent, plot.zero), plot.caption))
+    if more:
+        figures.append(more)
+    return _partly(facts, stage) + _plots(figures) if figures else _missing(facts, stage)
+
+
+def _proficiency(facts: Facts) -> str:
+    """The curriculum's m_c, where the stage logs it."""
+    rows = facts.rows.get("mgpo", [])
+    names = sorted({name for row in rows for name in row if name.startswith("proficiency/")})[:5]
+    if not names:
+        return ""
+    series = [Series(n.removeprefix("proficiency/"), [(row["step"], row.get(n)) for row in rows]) for n in names]
+    return _figure(
+        "Curriculum", charts.lines(series, percent=True), "Proficiency of each category; the weaker is drawn more."
+    )
+
+
+def pruning(facts: Facts) -> str:
+    rows = []
+    for stage in PLAYED:
+        played = facts.played.get(stage)
+        if not played or not played.judged:
+            continue
+        yes, no = played.validity(pruned=True), played.validity(pruned=False)
+        rows.append(
+            f"<tr><td>{stage}</td><td class=n>{number(played.judged)}</td>"
+            f"<td class=n>{_percent(played.validity())}</td>"
+            f"<td class=n>{_percent(played.pruned / played.judged)}</td>"
+            f"<td class=n>{_percent(yes) or '–'}</td>"
+            f"<td class=n>{_percent(no) or '–'}</td><td class=n>{number(played.undecided)}</td>"
+            f"<td class=n>{number(played.failed)}</td></tr>"
+        )
+    if not rows:
+        return ""
+    return (
+        "<table><tr><th>stage</th>"
+        "<th class=n>judged episodes</th><th class=n>accepted</th>"
+        "<th class=n>dropped a skill</th><th class=n>accepted, of those</th><th class=n>accepted, of the others</th>"
+        f"<th class=n>undecided</th><th class=n>failed</th></tr>{''.join(rows)}</table>"
+        '<p class="soft">An observation, not an experiment: the writer chooses when to drop a skill. In sft the '
+        "teacher writes. Undecided (no quorum) and failed (infrastructure) episodes are in no rate.</p>"
+    )
+
+
+def solver(facts: Facts) -> str:
+    before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
+    if not before or not after:
+        return _missing(facts, "evaluate")
+    overall = Pair("overall", before["mean"], after["mean"], _interval(before), _interval(after))
+    figures = [_figure("Overall", charts.pairs([overall]), _solver_caption(facts, overall))]
+    for title, name in (("By category", "by_category"), ("By number of steps", "by_steps")):
+        a, b = before.get(name) or {}, after.get(name) or {}
+        if rows := [Pair(c, a[c], b[c]) for c in a if c in b]:
+            figures.append(_figure(title, charts.pairs(rows), "Change in percentage points at the right."))
+    return _plots(figures)
+
+
+def _solver_caption(facts: Facts, overall: Pair) -> str:
+    problems, samples = (facts.result("evaluate", name) for name in ("problems", "samples"))
+    size = f"{problems} problems, {samples} answers each"
+    a, b = overall.before_interval, overall.after_interval
+    if not a or not b:
+        return f"{size}; no intervals were recorded."
+    verdict = "The intervals are apart." if _apart(a, b) else "The intervals overlap: the change may be chance."
+    return f"{size}; lines are 95 % intervals. {verdict}"
+
+
+def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
+    low_high = figures.get("interval")
+    return (low_high[0], low_high[1]) if low_high else None
+
+
+def _apart(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return b[0] > a[1] or b[1] < a[0]
+
+
+def skills(facts: Facts) -> str:
+    skills = facts.result("acquire", "skills")
+    if not skills:
+        return _missing(facts, "acquire")
+    rows = [(c, float(n), "") for c, n in sorted(skills.items(), key=lambda item: -item[1])]
+    return _plots([_figure("Skills by category", charts.bars(rows), "Kept of what the teacher proposed.")])
+
+
+def sample_problems(facts: Facts) -> str:
+    if not facts.samples:
+        return _missing(facts, "synthesize")
+    shown = "".join(trajectories.render(s, opened=i == 0) for i, s in enumerate(facts.samples))
+    return (
+        '<p class="soft">Picked by rule, not by hand; the rule is each one\'s heading. Open one to read every turn.</p>'
+        + shown
+    )
+
+
+def failures(facts: Facts) -> str:
+    return "".join(_causes(stage, facts.played[stage]) for stage in PLAYED if stage in facts.played)
+
+
+def _causes(stage: str, played: Played, top: int = 8) -> str:
+    if not played.causes:
+        return ""
+    common = played.causes.most_common(top)
+    rest = sum(played.causes.values()) - sum(n for _, n in common)
+    rows = [*common, *([("other causes", rest)] if rest else [])]
+    cells = "".join(
+        f"<tr><td>{text(cause[:200])}</td><td class=n>{number(n)}</td>"
+        f"<td class=n>{_percent(n / played.episodes)}</td></tr>"
+        for cause, n in rows
+    )
+    return (
+        f"<h3>{stage}: {number(sum(played.causes.values()))} of {number(played.episodes)} episodes</h3>"
+        f"<table><tr><th>cause</th><th class=n>episodes</th><th class=n>of all</th></tr>{cells}</table><br>"
+    )
+
+
+def configuration(facts: Facts) -> str:
+    return f"<details><summary>config.yaml</summary><pre>{text(facts.config_text)}</pre></details>"
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    """Its heading; empty: none."""
+    body: Callable[[Facts], str]
+    """HTML, of which every text of the run is escaped; empty: the section is left out."""
+
+    def html(self, facts: Facts) -> str:
+        body = self.body(facts)
+        return f"<h2>{text(self.title)}</h2>{body}" if self.title and body else body
+
+
+SECTIONS = [
+    Section("", headline),
+    Section("Stages", stages),
+    Section("The data set", dataset),
+    Section("Training the proposer (MGPO)", proposer_training),
+    Section("Validity and pruning", pruning),
+    Section("The solver, before and after", solver),
+    Section("Training the solver", solver_training),
+    Section("Learning the loop (SFT)", cloning),
+    Section("The skill library", skills),
+    Section("Sample problems and how they were written", sample_problems),
+    Section("What did not become a problem, and why", failures),
+    Section("Configuration", configuration),
+]
+"""In the order of the page."""
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _figure(title: str, chart: str, caption: str) -> str:
+    return f"<figure><h3>{text(title)}</h3>{chart}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def _plots(figures: Sequence[str]) -> str:
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _missing(facts: Facts, stage: str) -> str:
+    how = {
+        "not run": f"Stage {stage} has not run",
+        "part done": f"Stage {stage} is part done and has left nothing to show here yet",
+        "done": f"Stage {stage} is done and left nothing to show here",
+    }[facts.status(stage)]
+    return f'<p class="missing">{how}.</p>'
+
+
+def _partly(facts: Facts, stage: str) -> str:
+    return f'<p class="missing">Stage {stage} is part done.</p>' if facts.status(stage) == "part done" else ""
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else number(value, percent=True)
+
+
+def _difficulty(facts: Facts, category: str) -> str:
+    values = [1 - p["pass_at_k"] for p in facts.provenance if p["category"] == category]
+    return f"mean difficulty {number(sum(values) / len(values), True)}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,66 @@
+"""The registry of report sections: each is on the page, at its place, at any point of a run; none is forgotten."""
+
+import inspect
+
+import pytest
+
+from pipeline import report
+from pipeline.report import sections
+from pipeline.report.charts import text
+from pipeline.report.facts import gather
+from pipeline.report.sections import SECTIONS, Section
+from tests.pipeline import runs
+
+
+def page(run):
+    return report.write(run).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = runs.upto(tmp_path_factory.mktemp("whole") / "run", "evaluate")
+    yield run
+    run.close()
+
+
+def test_every_section_function_has_its_entry():
+    written = [
+        function
+        for name, function in vars(sections).items()
+        if inspect.isfunction(function) and function.__module__ == sections.__name__ and not name.startswith("_")
+    ]
+    assert {f.__name__ for f in written} == {section.body.__name__ for section in SECTIONS}
+    assert len(written) == len(SECTIONS)
+
+
+def test_titles_tell_sections_apart():
+    titles = [section.title for section in SECTIONS]
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_whole_run_has_every_section_in_order(whole):
+    found, at, written = gather(whole), 0, page(whole)
+    for section in SECTIONS:
+        html = section.html(found)
+        assert html.startswith(f"<h2>{text(section.title)}</h2>" if section.title else "<div"), section.title
+        at = written.index(html, at) + len(html)
+
+
+@pytest.mark.parametrize("last", ["nothing", "acquire", "sft", "mgpo", "synthesize", "solve"])
+def test_a_section_is_left_out_or_says_what_is_missing(tmp_path, last):
+    run = runs.upto(tmp_path / "run", last, mgpo_steps=2)
+    found, written = gather(run), page(run)
+    run.close()
+    for section in SECTIONS:
+        body = section.body(found)
+        heading = f"<h2>{text(section.title)}</h2>"
+        assert (heading + body in written) if body and section.title else body in written
+        assert body or heading not in written
+
+
+def test_a_new_section_is_one_function_and_one_entry(whole, monkeypatch):
+    def episodes_of_sft(facts):
+        return f"<p>{facts.played['sft'].episodes} episodes</p>"
+
+    monkeypatch.setattr("pipeline.report.page.SECTIONS", [*SECTIONS, Section("Episodes & teachers", episodes_of_sft)])
+    assert page(whole).endswith("<h2>Episodes &amp; teachers</h2><p>48 episodes</p></body></html>\n")
