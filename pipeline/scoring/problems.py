@@ -58,14 +58,16 @@ def read(path: Path, limit: int | None = None, seed: int = 0) -> list[dict[str, 
             raise Failure(f"{where}: {e}") from None
         except (ValueError, RecursionError):
             raise Failure(f'{where}: not JSON; expected {{"question": …, "answer": …}}') from None
-        if "checks" in rows[-1]:
-            _try_checks(where, rows[-1]["checks"])
+        if "checks" in rows[-1] or rows[-1].get("answer_kind") == "code":
+            _try_checks(where, rows[-1].get("checks"))
     if not rows:
         raise Failure(f"problems {path}: holds no problem")
     return rows
 
 
-def _try_checks(where: str, checks: list[Any]) -> None:
+def _try_checks(where: str, checks: Any) -> None:
+    if not isinstance(checks, list) or not checks:
+        raise Failure(f"{where}: checks {json.dumps(checks)[:80]}; expected a list of objects, the tests of a program")
     try:
         read_checks([json.dumps(check) for check in checks])
     except Failure as e:

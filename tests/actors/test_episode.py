@@ -74,7 +74,7 @@ def error(content: str) -> ToolResult:
     return ToolResult(tool="exec", status="error", content=content)
 
 
-def play(turns, tools=None, limits=ROOMY, clock=lambda: 0.0, task=TASK) -> tuple[Episode, Rollout, list]:
+def play(turns, tools=None, limits=ROOMY, clock=lambda: 0.0, task=TASK, **options) -> tuple[Episode, Rollout, list]:
     """Play with a policy that says `turns` in order; returns also the messages it saw last."""
     seen: list = []
     left = list(turns)
@@ -88,7 +88,9 @@ def play(turns, tools=None, limits=ROOMY, clock=lambda: 0.0, task=TASK) -> tuple
 
     policy = TextPolicy(complete, CHAT)
     tools = tools or Tools()
-    episode, rollout = asyncio.run(run_episode(task, 2, policy, tools, CHAT, "You write problems.", limits, clock))
+    episode, rollout = asyncio.run(
+        run_episode(task, 2, policy, tools, CHAT, "You write problems.", limits, clock, **options)
+    )
     check_rollout(episode, rollout, limits)
     return episode, rollout, seen
 
@@ -282,15 +284,13 @@ def test_a_long_result_keeps_its_beginning_and_its_end():
     assert shown in seen[3]["content"]
 
 
-PARITY = "Ben has 148 apples. The amount grows 9 times. Is the number now even or odd?"
-
-
-@pytest.mark.parametrize(("question", "kind"), [("Q?", "math"), ("Is it e or i?", "math"), (PARITY, "choice")])
+@pytest.mark.parametrize("kind", ["math", "choice"])
 @pytest.mark.parametrize("answer", ["3", "even", "B"])
-def test_a_kind_that_was_not_said_is_what_the_question_asks_for(question, kind, answer):
-    episode, _, _ = play([call("submit", question=question, answer=answer)])
+def test_a_kind_that_was_not_said_is_what_the_question_asks_for(kind, answer):
+    asked = {"Q?": kind}
+    episode, _, _ = play([call("submit", question="Q?", answer=answer)], kind_of=asked.__getitem__)
     assert episode.submitted.answer_kind == kind
-    episode, _, _ = play([call("submit", question=question, answer=answer, answer_kind="text")])
+    episode, _, _ = play([call("submit", question="Q?", answer=answer, answer_kind="text")], kind_of=asked.__getitem__)
     assert episode.submitted.answer_kind == "text"
 
 

@@ -200,7 +200,7 @@ def test_what_only_speaks_of_calls_is_none(turn):
         (wrap('{"name": "exec", "arguments": {"code": "print("a")"}}'), "not JSON"),
         (wrap('{"name": "exec", "arguments": {"code": "print(1)"}} and so'), "more text behind the object"),
         (wrap('{"name": "submit", "arguments": {"question": "q", "answer": NaN}}'), "NaN is no number"),
-        (wrap('{"name": "submit", "arguments": {"question": "q", "answer": %s}}' % ("9" * 5000)), "too many digits"),
+        (wrap('{"name": "submit", "arguments": {"question": "q", "answer": %s}}' % ("9" * 200_000)), "too many digits"),
         ('Finalize:\n```json\n{"question": "q", "answer": "a"}\n```', 'no object with "name"'),
         ('{"name": "percent_change", "arguments": {"code": "1"}}', "no tool 'percent_change'"),
         ('## Check\n<tool_call>\n{"name": "exec", "arguments": {"code": "print(1)"', "without </tool_call>"),

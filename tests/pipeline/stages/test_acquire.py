@@ -39,7 +39,7 @@ def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
     corpus.mkdir(exist_ok=True)
     for name in teacher.replies:
         (corpus / f"{name}.txt").write_text(name)
-    monkeypatch.setattr("pipeline.stages.acquire.make_teacher", lambda settings: teacher)
+    monkeypatch.setattr("pipeline.stages.acquire.make_teacher", lambda *_: teacher)
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["acquire", "--run-dir", "r", "--json", "--set", "acquire.corpus=[corpus]"])

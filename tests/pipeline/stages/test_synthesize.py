@@ -115,7 +115,7 @@ def by_hand(number, target):
         if n % 3:
             chosen.setdefault(f"Problem {number(n)}?", str(n))
         n += 1
-    return [{"question": q, "answer": a} for q, a in chosen.items()]
+    return [{"question": q, "answer": a, "answer_kind": "math"} for q, a in chosen.items()]
 
 
 def test_the_first_distinct_problems_in_the_order_of_the_tasks(root):

@@ -32,8 +32,23 @@ def test_names_resolve_and_others_are_named(tmp_path):
     assert WORLD.resolve(str(tmp_path)) == tmp_path
     with pytest.raises(Failure, match="mini:teacher: no such file or folder; bundled are mini:proposer"):
         WORLD.resolve("mini:teacher")
+    for name in ("", " "):
+        with pytest.raises(Failure, match="no path"):
+            WORLD.resolve(name)
     with pytest.raises(Failure, match="no such file"):
         WORLD.resolve(str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ("Q?", "math"),
+        ("Is it e or i?", "math"),
+        ("Ben has 148 apples. The amount grows 9 times. Is the number now even or odd?", "choice"),
+    ],
+)
+def test_the_kind_of_an_answer_is_what_the_question_asks_for(question, kind):
+    assert WORLD.answer_kind(question) == kind
 
 
 # ---------------------------------------------------------------- the tokenizer
