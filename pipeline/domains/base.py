@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from actors.teacher import Teacher
 from pipeline.config import DomainConfig
 from pipeline.records import AnswerKind, Failure, Problem
+
+if TYPE_CHECKING:
+    from actors.teacher import Teacher  # brings Ray, which looking at a domain does not need
 
 Sound = tuple[Problem, tuple[str, ...]]
 """A problem and the skills that were active when it was submitted."""

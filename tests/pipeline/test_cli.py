@@ -104,7 +104,7 @@ def test_a_config_file_is_named(capsys, tmp_path, content, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("seed: 1\nname: x\nseed: 2\n", "c.yaml:3:1: not YAML (key 'seed' twice)"),
+        ("seed: 1\nname: x\nseed: 2\n", "c.yaml:4:1: not YAML (key 'seed' twice)"),
         ("trainer: {workers: 1, workers: 2}", "key 'workers' twice"),
         ("trainer: {workers: true}", "trainer.workers"),
         ("trainer: {workers: yes}", "trainer.workers"),
@@ -115,9 +115,10 @@ def test_a_config_file_is_named(capsys, tmp_path, content, said):
     ],
 )
 def test_a_key_twice_and_truth_for_a_number_are_refused(capsys, tmp_path, content, said):
-    (tmp_path / "c.yaml").write_text(content)
+    (tmp_path / "c.yaml").write_text(f"domain: mini\n{content}")
     assert said in refused(capsys, "run", "--config", "c.yaml")
-    (tmp_path / "c.yaml").write_text("trainer: {use_gpu: true, workers: 1}\nmgpo: {objective: {importance_cap: null}}")
+    sound = "domain: mini\ntrainer: {use_gpu: true, workers: 1}\nmgpo: {objective: {importance_cap: null}}"
+    (tmp_path / "c.yaml").write_text(sound)
     assert told(capsys, "config", "show", "--config", "c.yaml")["trainer"]["use_gpu"] is True
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from actors.teacher import Teacher
 from actors.verifiers.mini.controlled import Reading, read
 from pipeline.domains.base import Domain, Planted, Prompts, Sound
 from pipeline.domains.mini.combinations import is_heldout
@@ -16,6 +15,9 @@ from pipeline.domains.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM
 from pipeline.domains.mini.teacher import ScriptedTeacher
 from pipeline.records import AnswerKind
 from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
+
+if TYPE_CHECKING:
+    from actors.teacher import Teacher  # brings Ray, which looking at a domain does not need
 
 _HERE = Path(__file__).parent
 
