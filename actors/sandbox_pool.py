@@ -5,7 +5,8 @@ sandbox could not say. Nothing waits without bound.
 
 Consumes requests (from any number of callers), produces results. A run waits for room in the queue, then for a free
 slot; it is unblocked by the end of another run, which a slot guarantees at its wall limit plus a grace, or by its own
-deadline. A slot whose zygote died makes a new one for the next run, so a failed run is tried once more elsewhere.
+deadline. A slot whose zygote died makes a new one for the next run, so a failed run is tried once more elsewhere. What
+a slot raises, which none should, is the `infra` of one run too: its batch and its neighbours never hear of it.
 
 Sessions are sticky by content, not by address: a call brings the cells that make up the session's state, so any replica
 can serve it; one that holds the session live runs the new cell alone, another replays first. Losing a replica, or
@@ -22,7 +23,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 from typing import Any
 
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
@@ -108,13 +109,20 @@ class SandboxPool:
     def _on_a_slot(self, request: Request, known: Builds) -> Result:
         result = Result("infra", "no slot")
         for _ in range(2):
-            slot = self._free.get(timeout=self._wait_s)  # there is one, but for the moment of a health check
+            try:
+                slot = self._free.get(timeout=self._wait_s)  # there is one, but for the moment of a health check
+            except Empty:
+                break
             try:
                 result = slot.run(request, known)
-            finally:
-                self._free.put(slot)
+            except Exception as e:
+                result = _raised(e)
             if result.status != "infra":
+                self._free.put(slot)
                 break
+            with self._free.not_empty:  # below the others: if one of them is free, it is to be tried
+                self._free.queue.insert(0, slot)
+                self._free.not_empty.notify()
         self._statuses[result.status] += 1
         return result
 
@@ -161,8 +169,9 @@ class SandboxPool:
 
         def work() -> Result:
             nonlocal kept
-            result, session = self._in_session(session_id, kept, code, value)
-            kept = session.cells
+            result, kept = self._in_session(session_id, kept, code, value)
+            if result.status == "infra":  # its time was up just now, or its fork server died
+                result, kept = self._in_session(session_id, kept, code, value)
             self._statuses[result.status] += 1
             return result
 
@@ -179,12 +188,14 @@ class SandboxPool:
 
     def _in_session(
         self, session_id: str, cells: tuple[str, ...], code: str, value: str | None
-    ) -> tuple[Result, Session]:
+    ) -> tuple[Result, tuple[str, ...]]:
         live, unwanted = self._take(session_id, cells)
-        for old in unwanted:
-            old.close()
         try:
-            return live.session.run(code, value), live.session
+            for old in unwanted:
+                old.close()
+            return live.session.run(code, value), live.session.cells
+        except Exception as e:
+            return _raised(e), cells
         finally:
             with self._guard:
                 live.used, live.busy = time.monotonic(), False
@@ -248,6 +259,7 @@ class SandboxPool:
             "waiting": self._waiting,
             "sessions": len(self._sessions),
             "restarts": sum(slot.restarts for slot in self._slots),
+            "left": sum(slot.left for slot in self._slots),
             "statuses": dict(self._statuses),
         }
 
@@ -262,3 +274,7 @@ class SandboxPool:
         """Serve calls this when it stops a replica."""
         if hasattr(self, "_workers"):
             self.close()
+
+
+def _raised(e: Exception) -> Result:
+    return Result("infra", f"the slot raised {type(e).__name__}: {e}")

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from . import compiled, kernel, pages, program, seccomp
 from .toolchains import Stage
-from .walls import PROGRAM_FD, Walls, become
+from .walls import PROGRAM_FD, Walls, become, hide_user
 
 MAX_ORDER = 8192
 IDLE = b"idle"
@@ -29,11 +29,13 @@ _AT_ONCE = 3 * 16
 STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
 
 
-def await_order(walls: Walls, ahead: pages.Spans, orders: socket.socket, lifeline: tuple[int, int]) -> NoReturn:
+def await_order(
+    walls: Walls, ahead: pages.Spans, generators: list[Any], orders: socket.socket, lifeline: tuple[int, int]
+) -> NoReturn:
     """A child forked ahead of its order, which comes once; it ends if the zygote does. Told that the slot is idle, it
     touches the memory that lies `ahead` of it until the order comes."""
     os.setsid()
-    program.reseed()
+    program.reseed(generators)
     done = 0
     while True:
         data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
@@ -70,7 +72,7 @@ def _confine(
     limits, scratch, language = order["limits"], order["scratch"], order["language"]
     stage = None if order["stage"] is None else walls.toolchains[language].stages[order["stage"]]
     rules = "binary" if language != "python" and stage is None else language
-    uid = None if walls.first_uid is None else walls.first_uid + order["turn"] % 32
+    uid = order["uid"]
     if walls.run_namespaces:
         kernel.unshare(walls.run_namespaces)
         owner = os.geteuid() if uid is None else uid, os.getegid() if uid is None else uid
@@ -83,10 +85,12 @@ def _confine(
 
     for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
         os.dup2(source, target)
-    _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))
-
     if uid is not None:
         become(uid)
+    if walls.proc is not None:
+        hide_user(walls.proc)
+    # A user namespace bounds what its makers may use by what they were bound to: limits come after it.
+    _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -127,7 +131,8 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
 
 def prepare() -> None:
     """In the zygote, so that no run has to: what is the same for all, and which it can live with."""
-    for name in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+    for name in (resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
         kernel.lower_limit(name, 0)
+    kernel.lower_limit(resource.RLIMIT_CORE, 1)  # with 0, a host that pipes core dumps to a program would start it
     kernel.lower_limit(resource.RLIMIT_SIGPENDING, 256)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started us may have had it ignored

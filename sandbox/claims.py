@@ -107,6 +107,9 @@ def _same_word(word: str, expected: str, tolerance: float) -> bool:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines end at line feeds alone, as programs print them; a form feed is part of a line."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip(" \t") for line in lines).strip(" \t\n").split("\n")
+    """Only the newline ends a line, and only spaces, tabs and carriage returns are blank: other characters that Unicode
+    takes for either are text, and differ."""
+    return "\n".join(line.rstrip(_BLANK) for line in text.split("\n")).strip(_BLANK + "\n").split("\n")
+
+
+_BLANK = " \t\r"

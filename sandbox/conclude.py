@@ -40,7 +40,7 @@ def conclude(run: Run, level: str, wants_value: bool, facts: dict[str, Any] | No
 
 def _ending(run: Run, code: int, cpu_s: float, peak_mb: float) -> tuple[Status, str, None]:
     killed = code == -signal.SIGKILL
-    if run.verdict is not None and (killed or run.verdict[0] == "output_limit"):
+    if run.verdict is not None and (killed or run.verdict[0] in ("output_limit", "disk_limit")):
         return *run.verdict, None
     if code >= 0:
         return ("ok", "", None) if code == 0 else ("error", f"exit code {code}", None)

@@ -1,8 +1,8 @@
-"""The supervisor's side: start a zygote, hand it orders, watch one run to its end.
+"""The supervisor's side of one run: order it from a zygote, watch it to its end.
 
 Invariant: what a run did is told by the kernel (through the zygote) and by what this side measured; a run's own words
-are only carried. When `Run.finish` returns, the run's process is dead and its scratch is gone, or its zygote has been
-killed too and the answer is `infra`.
+are only carried. When `Run.finish` returns, the run's process is dead and its scratch about to go, or its zygote has
+been killed too and the answer is `infra`.
 
 Each `Run` waits on its own descriptors: its output pipes, and the facts socket on which its zygote speaks of it alone.
 Every wait ends at a deadline: the run's wall limit, then `GRACE_S` for the zygote to say how it ended.
@@ -18,122 +18,27 @@ import resource
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from . import kernel, languages, scratch
-from .api import Layer, Limits, SandboxUnavailable, Status
+from . import kernel, scratch
+from .api import Limits, Status
+from .server import GRACE_S, InfraError, Zygote
 
-GRACE_S = 2.0
-START_S = 90.0
 _TICK_S = 0.05
-_MOST_ENTRIES = 1024
+_LOOKING, _BLIND_S = 10, 0.25
+"""How many times the CPU time of a look at scratch passes before the next, so that it stays a tenth; and how long at
+most, because what a run writes meanwhile is not seen."""
+_SIP, _REST_S = 4096, 0.005
+"""A pipe that gave less than so much is left alone for so long: else each byte of a run would wake us up."""
+_FREEZE_S = 1.0
+_DYING_S = 10.0
+"""What was killed ends when the kernel has done with it: it may be writing to a disk that is slow."""
+MAX_CELLS = 64
+"""Of a session."""
 _CORES = os.cpu_count() or 1
-_BOOT = "import sys; sys.path.insert(0, sys.argv[2]); from sandbox.zygote import main; sys.path.pop(0); main()"
-
-
-class InfraError(Exception):
-    """The sandbox, not the program, failed."""
-
-
-class Zygote:
-    """One fork server process. Safe for several threads: an order is one message, answers come on each run's own
-    socket."""
-
-    def __init__(self, packages: tuple[str, ...]):
-        if sys.platform != "linux":
-            raise SandboxUnavailable(
-                f"the sandbox needs Linux; on {sys.platform} run the project in its container (deploy/Dockerfile)"
-            )
-        kernel.arch()
-        self.folder, self._lock = scratch.new_folder()
-        self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        log = os.memfd_create("sandbox-zygote-log")
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-I", "-X", "utf8", "-c", _BOOT, str(theirs.fileno()), _package_root()],
-                env=_clean_environment(),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                pass_fds=(theirs.fileno(), self._lock),
-                start_new_session=True,
-            )
-            theirs.close()
-            hello = self._greet(packages, log)
-        except BaseException:
-            self.kill()
-            raise
-        finally:
-            theirs.close()
-            os.close(log)
-        self.layers = tuple(Layer(name, *said) for name, said in hello["layers"].items())
-        if self.layer("mount jail"):
-            scratch.remove(self.folder)  # it was but the place to mount on
-
-    def layer(self, name: str) -> bool:
-        return any(layer.active for layer in self.layers if layer.name == name)
-
-    def _greet(self, packages: tuple[str, ...], log: int) -> dict[str, Any]:
-        said = b""
-        with contextlib.suppress(OSError):
-            self.orders.settimeout(START_S)
-            tools = {name: asdict(chain) for name, chain in languages.found().items()}
-            self.orders.send(json.dumps({"packages": packages, "folder": self.folder, "languages": tools}).encode())
-            said = self.orders.recv(1 << 16)
-            self.orders.settimeout(None)
-        if not said:
-            last = os.pread(log, 1 << 16, 0).decode(errors="replace").strip().splitlines()
-            raise InfraError(f"the fork server did not start: {last[-1] if last else 'no answer'}")
-        return dict(json.loads(said))
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def retire(self) -> None:
-        """No more orders; it ends with its last run."""
-        self.orders.close()
-
-    def reaped(self) -> bool:
-        """Whether a retired one has ended; if so, nothing of it is left."""
-        if self.alive:
-            return False
-        self.kill()
-        return True
-
-    def close(self) -> None:
-        """End it, and with it every run it still has."""
-        self.orders.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(GRACE_S)
-        self.kill()
-
-    def kill(self) -> None:
-        self.orders.close()
-        if hasattr(self, "process"):
-            self.process.kill()
-            self.process.wait()
-        if self._lock >= 0:
-            with contextlib.suppress(FileNotFoundError):
-                scratch.remove(self.folder)
-            os.close(self._lock)
-            self._lock = -1
-
-
-def _package_root() -> str:
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-def _clean_environment() -> dict[str, str]:
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    # One arena: else each thread reserves 64 MB of the address space that the memory limit counts.
-    fixed = {"LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "MALLOC_ARENA_MAX": "1"}
-    return dict.fromkeys(threads, "1") | fixed
 
 
 class Run:
@@ -162,11 +67,15 @@ class Run:
         """Why this side ended the run, if it did."""
         self.pid, self._pidfd, self._scratch, self._ready = 0, -1, None, False
         self._fds: dict[int, tuple[bytearray, int, str]] = {}
+        self._resting: dict[int, float] = {}
+        """Pipes that are not looked at before that time."""
+        self._next_look = 0.0
         self._poll = select.poll()
         self._session, self._session_s = session_s is not None, session_s
         self._stdin = stdin
         self._job: int = -1
         self._to_write = memoryview(b"")
+        self._token = b""
         self.cpu_before = 0.0
         """CPU seconds that its process had used before: to wall itself in, for the cells before."""
         self._facts: socket.socket | None = None
@@ -177,7 +86,10 @@ class Run:
         """Ask for the child; does not wait. Raises InfraError."""
         self._zygote = zygote
         self._count_threads = not zygote.layer("throw-away uid")
-        self._facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as e:
+            raise InfraError(f"no descriptors for a run: {e}") from None
         given = [theirs.fileno()]
         try:
             if self._session:
@@ -185,7 +97,7 @@ class Run:
                 os.set_blocking(self._job, False)
                 given.insert(0, reading)
             else:
-                given.insert(0, _memfd(job))
+                given.insert(0, _memfd(job, program=self.language != "python" and self.stage is None))
             for kept, most, name in (
                 (self.report, (self.limits.value_kb << 10) + 4096, "value"),
                 (self.stderr, self.limits.stderr_kb << 10, "stderr"),
@@ -198,8 +110,8 @@ class Run:
             given.insert(0, _memfd(self._stdin))
             limits = asdict(self.limits)
             if self._session_s is not None:  # the kernel's CPU limit adds up over the cells, ours is for each
-                limits["cpu_s"] = self._session_s
-            lifetime_s = (self._session_s or self.limits.wall_s) + 2 * GRACE_S
+                limits["cpu_s"] = 2 * MAX_CELLS * (self.limits.cpu_s + GRACE_S)
+            lifetime_s = (self._session_s or 0) + 2 * (self.limits.wall_s + GRACE_S)
             what = {"session": self._session, "language": self.language, "stage": self.stage}
             order = json.dumps({"limits": limits, "lifetime_s": lifetime_s, **what}).encode()
             zygote.orders.settimeout(GRACE_S)
@@ -225,9 +137,13 @@ class Run:
 
     # ------------------------------------------------------------ watch
 
-    def send_cell(self, line: bytes) -> None:
-        """Give a session its next cell; `watch` then writes it as the session reads."""
+    def send_cell(self, job: dict[str, Any]) -> None:
+        """Give a session its next cell; `watch` then writes it as the session reads. The answer is to begin with a word
+        that nobody has heard before: what was said on the pipe ahead of the cell is none."""
         self.drain()
+        token = os.urandom(16).hex()
+        self._token = b"\n" + token.encode()
+        line = json.dumps(job | {"token": token}).encode() + b"\n"
         for kept in (self.stdout, self.stderr, self.report):
             kept.clear()
         self.truncated = False
@@ -235,14 +151,18 @@ class Run:
         self.started = time.monotonic()
         self._to_write = memoryview(line)
         self._poll.register(self._job, select.POLLOUT)
+        for fd in self._resting:
+            self._poll.register(fd, select.POLLIN)
+        self._resting.clear()
 
     def watch(self) -> None:
         """Until the run's exit, or a session's report. Enforces wall, CPU, output and, without tmpfs, disk."""
         wall_end = self.started + self.limits.wall_s
-        while self.exit is None and not (self._session and self.verdict is None and self.report.endswith(b"\n")):
+        self._next_look = self.started + _TICK_S
+        while self.exit is None and not (self._session and self.verdict is None and self._answered()):
             now = time.monotonic()
             if self.verdict is not None:
-                if not self._step(now + GRACE_S):
+                if not self._step(now + _DYING_S):
                     raise InfraError("a killed run did not end")
                 continue
             cpu_left = self.limits.cpu_s - (self.cpu_s() - self.cpu_before)
@@ -254,8 +174,19 @@ class Run:
                 # The soonest that all cores together could use up what CPU time is left.
                 soonest = now + max(cpu_left / _CORES, 0.005)
                 watched = self._scratch is not None or self._count_threads
-                self._step(min(wall_end, soonest, now + (_TICK_S if watched else 3600)))
-                self._look()
+                self._step(min(wall_end, soonest, self._next_look if watched else wall_end))
+                if watched and time.monotonic() >= self._next_look:
+                    self._look()
+
+    def _answered(self) -> bool:
+        """Whether the session's cell has ended, by its own word; `report` then is that word alone."""
+        said = b"\n" + self.report
+        at = said.find(self._token)
+        end = said.find(b"\n", at + 1)
+        if at < 0 or end < 0:
+            return False
+        self.report[:] = said[at + len(self._token) : end]
+        return True
 
     def finish(self) -> None:
         """Take what is left in the pipes and let go of every descriptor. The run is dead when this returns."""
@@ -312,7 +243,12 @@ class Run:
     def _step(self, until: float) -> bool:
         """Wait for the next event and take it in; False if there was none by `until`."""
         assert self._facts is not None
-        events = self._poll.poll(max(0.0, (until - time.monotonic()) * 1000))
+        now = time.monotonic()
+        for fd in [fd for fd, end in self._resting.items() if end <= now]:
+            del self._resting[fd]
+            self._poll.register(fd, select.POLLIN)
+        wake = min([until, *self._resting.values()])
+        events = self._poll.poll(max(0.0, (wake - now) * 1000))
         for fd, _ in events:
             if fd == self._facts.fileno():
                 self._hear()
@@ -320,7 +256,7 @@ class Run:
                 self._write()
             elif fd in self._fds:
                 self._read(fd)
-        return bool(events)
+        return bool(events) or wake < until
 
     def _hear(self) -> None:
         assert self._facts is not None
@@ -334,6 +270,8 @@ class Run:
             raise InfraError("the fork server died during the run")
         said = json.loads(data)
         if "started" in said:
+            if not fds:
+                raise InfraError("no descriptors for a run")
             self._scratch, self._pidfd = said["scratch"], fds[0]
             self.pid = _pid_of(self._pidfd)
         elif "output" in said:
@@ -344,6 +282,10 @@ class Run:
             raise InfraError(said["infra"])
         else:
             self.exit = said | {"cpu_s": said["cpu_s"] - self.cpu_before}
+            assert self._zygote is not None
+            self._zygote.left = said["left"]
+            if said.get("used") is not None and not self._within(said["used"]):
+                self.verdict = self.verdict or self._too_much()
             if not self._ready:
                 raise InfraError(f"the run died before its walls stood ({said['exit']})")
 
@@ -355,11 +297,14 @@ class Run:
         except BlockingIOError:
             return 0
         if not data:
-            with contextlib.suppress(KeyError):  # a run that never started was not watched
-                self._poll.unregister(fd)
+            self._leave_alone(fd)
             del self._fds[fd]
             os.close(fd)
-        elif len(kept) + len(data) > most:
+            return 0
+        if len(data) < _SIP:
+            self._leave_alone(fd)
+            self._resting[fd] = time.monotonic() + _REST_S
+        if len(kept) + len(data) > most:
             kept += data[: most - len(kept)]
             self.truncated = True
             if self.exit is None:
@@ -369,6 +314,11 @@ class Run:
         else:
             kept += data
         return len(data)
+
+    def _leave_alone(self, fd: int) -> None:
+        self._resting.pop(fd, None)
+        with contextlib.suppress(KeyError):  # a run that never started was not watched
+            self._poll.unregister(fd)
 
     def _write(self) -> None:
         try:
@@ -381,15 +331,52 @@ class Run:
 
     def _look(self) -> None:
         """What the kernel does not bound: total disk where there is no tmpfs, threads where the uid is shared."""
+        began = time.thread_time()
         if self._scratch is not None:
-            size, entries = scratch.usage(self._scratch, _MOST_ENTRIES)
-            if size > self.limits.scratch_mb << 20 or entries > _MOST_ENTRIES:
-                self.kill("disk_limit", f"more than {self.limits.scratch_mb} MB or {_MOST_ENTRIES} files of scratch")
+            try:
+                *used, sure = scratch.usage(self._scratch, still=False)
+                if not sure and self._within(used):
+                    used = self._count_frozen(self._scratch)
+            except FileNotFoundError:
+                return  # it has ended: the zygote counts before it cleans
+            except OSError as e:
+                raise InfraError(f"scratch cannot be counted: {e}") from None
+            if not self._within(used):
+                self.kill(*self._too_much())
         if self._count_threads:
             with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat") as file:
                 threads = int(file.read().rpartition(")")[2].split()[17])
                 if threads > self.limits.threads:
                     self.kill("process_limit", f"more than {self.limits.threads} threads")
+        spent = time.thread_time() - began
+        self._next_look = time.monotonic() + min(max(_TICK_S, _LOOKING * spent), _BLIND_S)
+
+    def _within(self, used: Sequence[int]) -> bool:
+        return used[0] <= self.limits.scratch_mb << 20 and used[1] <= scratch.MOST_ENTRIES
+
+    def _too_much(self) -> tuple[Status, str]:
+        return "disk_limit", f"more than {self.limits.scratch_mb} MB or {scratch.MOST_ENTRIES} files of scratch"
+
+    def _count_frozen(self, path: str) -> list[int]:
+        """Count while nothing can move: the run stops, all its threads, for as long as that takes."""
+        self.pause(True)
+        try:
+            pause_s, end = 0.0002, time.monotonic() + _FREEZE_S
+            while self._moves() and time.monotonic() < end:  # a thread may sit in the kernel, writing
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, 0.02)
+            return list(scratch.usage(path, still=True)[:2])
+        finally:
+            self.pause(False)
+
+    def _moves(self) -> bool:
+        """Whether a thread of the run has not stopped yet."""
+        with contextlib.suppress(OSError):  # it has ended
+            for task in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{task}/stat") as file:
+                    if file.read().rpartition(")")[2].split()[0] not in "TtZX":
+                        return True
+        return False
 
     def _make_sure_it_is_dead(self) -> None:
         """The zygote cannot be asked any more: kill it (its children follow), and the run by its own handle."""
@@ -409,9 +396,15 @@ def _pid_of(pidfd: int) -> int:
         return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
 
 
-def _memfd(data: bytes) -> int:
-    """An anonymous file with `data`, at its start."""
-    fd = os.memfd_create("run", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _memfd(data: bytes, program: bool = False) -> int:
+    """An anonymous file with `data`, at its start. It can be executed if it is a `program`, and then not be read, so
+    that nothing of it is ever dumped; else it cannot be executed."""
+    how = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create("run", how | (kernel.MFD_EXEC if program else kernel.MFD_NOEXEC_SEAL))
+    except OSError:  # an older kernel, which asks for the mode only
+        fd = os.memfd_create("run", how)
+    os.fchmod(fd, 0o111 if program else 0o400)
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -12,6 +12,7 @@ import gc
 import json
 import linecache
 import os
+import random
 import sys
 import threading
 import traceback
@@ -49,9 +50,10 @@ def run_cells(job_fd: int, report_fd: int) -> NoReturn:
     namespace = _fresh_main()
     with open(job_fd, "rb") as cells:
         for line in cells:
-            report = _run(namespace, json.loads(line))
+            job = json.loads(line)
+            report = _run(namespace, job)
             _flush(report)
-            _send(report_fd, report)
+            _send(report_fd, report, job["token"])
     os._exit(0)
 
 
@@ -66,8 +68,15 @@ def prepare() -> None:
     sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
 
 
-def reseed() -> None:
-    """In each run: numpy's own generator would else be the same in all."""
+def generators() -> list[Any]:
+    """The sources of random numbers that exist, in whatever module."""
+    return [one for one in gc.get_objects() if isinstance(one, random.Random)]
+
+
+def reseed(generators: list[Any]) -> None:
+    """In each run: forked, their states would be the same in all. numpy's own is not among them."""
+    for one in generators:
+        one.seed()
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
 
@@ -151,16 +160,19 @@ def _flush(report: dict[str, Any]) -> None:
             report.setdefault("reason", f"{type(e).__name__}: {e}"[:500])
 
 
-def _send(report_fd: int, report: dict[str, Any]) -> None:
+def _send(report_fd: int, report: dict[str, Any], token: str = "") -> None:
     try:
         text = json.dumps(report, allow_nan=False)
     except (ValueError, RecursionError, MemoryError) as e:
         report.pop("value", None)
         report["reason"] = f"{type(e).__name__}: {e}"[:500]
         text = json.dumps(report)
-    data = memoryview(text.encode() + b"\n")
-    while data:
-        data = data[os.write(report_fd, data) :]
+    data = memoryview(f"{token}{text}\n".encode())
+    try:
+        while data:
+            data = data[os.write(report_fd, data) :]
+    except OSError:  # the program closed it: how the process ends still tells
+        os._exit(1 if "reason" in report else 0)
 
 
 def _read_all(fd: int) -> bytes:

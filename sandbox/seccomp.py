@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from . import kernel
 
-ALLOW, KILL, EPERM, EAGAIN, ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 11, 0x00050000 | 38
+ALLOW, KILL = 0x7FFF0000, 0x80000000
+EPERM, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP = (0x00050000 | number for number in (1, 11, 22, 38, 95))
 
 
 def _names(text: str) -> list[str]:
@@ -22,18 +23,16 @@ def _names(text: str) -> list[str]:
 
 # Free of arguments worth checking. Paths are the file wall's business; memory and time are the rlimits'.
 _PLAIN = _names("""
-read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn futex pread64 pwrite64
-readv writev preadv pwritev preadv2 pwritev2 sched_yield mremap msync mincore madvise dup dup2 dup3 nanosleep
-getitimer setitimer alarm pause getpid sendfile exit exit_group wait4 waitid uname fsync fdatasync ftruncate fallocate
-getdents getdents64 getcwd chdir fchdir mkdir mkdirat unlink unlinkat rmdir rename renameat renameat2 link linkat
-symlink symlinkat readlink readlinkat access faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time
-getrlimit getrusage sysinfo times getuid getgid geteuid getegid getresuid getresgid getgroups getppid
-getpgid getpgrp getsid rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack statfs fstatfs getpriority
-sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
-sched_rr_get_interval gettid futex_waitv set_tid_address clock_gettime clock_getres clock_nanosleep epoll_create
-epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6 set_robust_list get_robust_list
-eventfd eventfd2 pipe pipe2 getcpu getrandom membarrier copy_file_range rseq close_range recvfrom shutdown getsockopt
-getsockname getpeername restart_syscall capget arch_prctl
+read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 pwrite64 readv
+writev preadv pwritev sched_yield mremap msync dup dup2 dup3 nanosleep getitimer setitimer alarm pause getpid sendfile
+exit exit_group wait4 waitid uname fsync fdatasync ftruncate getdents getdents64 getcwd chdir fchdir mkdir
+mkdirat unlink unlinkat rmdir rename renameat renameat2 link linkat symlink symlinkat readlink readlinkat access
+faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time getrlimit getrusage times getuid getgid
+geteuid getegid getresuid getresgid getgroups getppid getpgrp rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack
+statfs fstatfs sched_get_priority_max sched_get_priority_min gettid set_tid_address epoll_create epoll_create1
+epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6 set_robust_list eventfd eventfd2 pipe pipe2
+getcpu getrandom membarrier copy_file_range rseq close_range recvfrom shutdown getsockopt getsockname getpeername
+restart_syscall arch_prctl
 """)
 _HOSTILE = _names("""
 ptrace process_vm_readv process_vm_writev bpf perf_event_open userfaultfd kexec_load kexec_file_load init_module
@@ -46,7 +45,11 @@ _O_ACCMODE, _O_TRUNC = 3, 0o1000
 _THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
-_RLIMIT_CPU = 0
+_RLIMIT_CPU, _RLIMIT_CORE = 0, 4
+_SIGKILL, _SIGCONT = 9, 18
+_MADVISE = (*range(5), 8, 10, 11, *range(14, 20))
+"""What allocators ask for. Not: to merge equal pages, to throw out or to fetch those that other runs share."""
+_FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_PRIVATE, _FUTEX_COMMANDS = 0, 9, 0x80, 14
 _PRCTL = (15, 16)  # a thread's name
 
 
@@ -66,25 +69,51 @@ _SELF = 0x7FFFFFF1
 """Stands for the run's process number, which is known only to the run."""
 
 
-def checks() -> dict[str, tuple[Check, ...]]:
-    """The calls whose arguments decide; a run may signal itself and nobody else."""
+def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
+    """The calls whose arguments decide; a run may signal itself and nobody else, and ask about itself alone: what it
+    could learn of other processes, or of pages that it shares with them, would be a word between runs."""
     opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
     flags = _O_ACCMODE | _O_TRUNC
     nowhere = (Check(4, (0,)), Check(4, (0,), high=True))
+    of_itself = Check(0, (0, _SELF))
+    own_clock = Check(0, (0,), 0x80000000, refusal=EINVAL)  # the others are the CPU clocks of processes
+    # The CPU limit is not the program's: the kernel enforces it by SIGKILL, see `kill`. Nor is the refusal of core
+    # dumps, which keeps a handler of the host's from being started; an interpreter is refused one in any case.
+    kept = (_RLIMIT_CPU,) if starter is None else (_RLIMIT_CPU, _RLIMIT_CORE)
+    # A futex on a page of a file is the same for all who map it. Waiting for a thread's end is not private either, in
+    # compiled programs; nobody can wake those who wait so but the kernel.
+    shared_waits = (_FUTEX_WAIT, _FUTEX_WAIT_BITSET)
+    futexes: tuple[Check, ...] = (
+        Check(1, shared_waits, 0xFF, refuse=True, refusal=EAGAIN),
+        Check(1, (_FUTEX_PRIVATE,), _FUTEX_PRIVATE, refusal=EINVAL),
+    )
+    if starter is not None:
+        private = (_FUTEX_PRIVATE | command for command in range(_FUTEX_COMMANDS))
+        futexes = (Check(1, (*shared_waits, *private), 0xFF, refusal=EINVAL),)
     return {
+        "futex": futexes,
+        "madvise": (Check(2, _MADVISE, refusal=EINVAL),),
+        # Without flags: one of them asks whether a page lies in memory.
+        "preadv2": (Check(5, (0,), refusal=EOPNOTSUPP),),
+        "pwritev2": (Check(5, (0,), refusal=EOPNOTSUPP),),
+        "getpriority": (Check(0, (0,)), Check(1, (0, _SELF))),
+        "sched_getaffinity": (Check(0, (0, _SELF), refusal=ENOSYS),),
+        **dict.fromkeys(("sched_getparam", "sched_getscheduler", "sched_rr_get_interval"), (of_itself,)),
+        **dict.fromkeys(("getpgid", "getsid", "get_robust_list"), (of_itself,)),
+        **dict.fromkeys(("clock_gettime", "clock_getres", "clock_nanosleep"), (own_clock,)),
         # O_RDONLY|O_TRUNC empties a file that Landlock, before its ABI 3, lets be read.
         "open": (Check(1, opening, flags),),
         "openat": (Check(2, opening, flags),),
         "fcntl": (Check(1, _FCNTL),),
         "ioctl": (Check(1, _IOCTL),),
         "prctl": (Check(0, _PRCTL),),
-        # The CPU limit is not the program's: the kernel enforces it by SIGKILL, see `kill`.
-        "prlimit64": (Check(0, (0,)), Check(1, (_RLIMIT_CPU,), refuse=True)),
-        "setrlimit": (Check(0, (_RLIMIT_CPU,), refuse=True),),
+        "prlimit64": (Check(0, (0,)), Check(1, kept, refuse=True)),
+        "setrlimit": (Check(0, kept, refuse=True),),
         "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES, refusal=EAGAIN),),
-        # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside.
-        "kill": (Check(0, (_SELF,)), Check(1, (9,), refuse=True)),
-        "tgkill": (Check(0, (_SELF,)), Check(2, (9,), refuse=True)),
+        # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside; SIGCONT, so that
+        # what we freeze stays frozen.
+        "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True)),
+        "tgkill": (Check(0, (_SELF,)), Check(2, (_SIGKILL, _SIGCONT), refuse=True)),
         # A stream pair for event loops. A datagram one could be sent to any socket of the host by path.
         "socketpair": (Check(0, (1,)), Check(1, (1,), 0xF)),
         "sendto": nowhere,
@@ -106,9 +135,12 @@ def program(machine: str | None = None, starter: int | None = None) -> bytes:
         code += [_op(0x45, 0x40000000, no=1), _op(0x06, KILL)]
     verdicts = {name: [_op(0x06, ALLOW)] for name in _PLAIN}
     verdicts |= {name: [_op(0x06, KILL)] for name in _HOSTILE}
-    verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2")}
+    verdicts |= {name: [_op(0x06, ENOSYS)] for name in ("clone3", "openat2", "futex_waitv")}
     verdicts |= {name: [_op(0x06, EAGAIN)] for name in ("fork", "vfork")}
-    conditional = checks()
+    verdicts["fallocate"] = [
+        _op(0x06, EOPNOTSUPP)
+    ]  # room in no time, before anyone has looked; libraries write instead
+    conditional = checks(starter)
     if starter is not None:
         conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.AT_EMPTY_PATH,)))
     for name, conditions in conditional.items():

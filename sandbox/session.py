@@ -1,9 +1,10 @@
 """Sessions: variables persist from cell to cell, each cell under the limits of a run.
 
 Invariant: a cell that ran to its end, with or without an exception, is part of the session's state; one that was
-stopped or crashed is not, and the next cell finds the state from before it. The state lives in one walled-in process,
-frozen between cells. If that process is lost, a new one replays the cells that count; so the list of those cells, which
-is all that a caller elsewhere has to keep, *is* the session.
+stopped, crashed or ended its process is not, and the next cell finds the state from before it. The state lives in one
+walled-in process, frozen between cells. If that process is lost, a new one replays the cells that count, with twice
+their limits; so the list of those cells, which is all that a caller elsewhere has to keep, *is* the session. Cells that
+do otherwise when they are run again are the program's own doing, and the outcome is an `error`.
 
 A session lives `lifetime_s` at most, and holds at most `MAX_CELLS` cells; `over` says when that is reached. The end of
 its lifetime is no fault of the program: a new session with the same cells goes on.
@@ -11,16 +12,15 @@ its lifetime is no fault of the program: a new session with the same cells goes 
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from .api import LevelName, Limits, Request, Result
-from .host import InfraError, Run
-
-MAX_CELLS = 64
+from .host import MAX_CELLS, Run
+from .server import InfraError
 
 
 def check_cell(code: str, value: str | None = None, before: Sequence[str] = ()) -> None:
@@ -81,17 +81,16 @@ class Session:
                 # Only how many cells there are is the program's own doing.
                 return Result("error" if len(self._cells) >= MAX_CELLS else "infra", over, level=level)
             try:
-                line = json.dumps({"code": code, "value": value}).encode() + b"\n"
-                code.encode()
+                size = len(code.encode())
             except UnicodeEncodeError:
                 return Result("error", "code: lone surrogates are no Unicode text", level=level)
-            if len(code.encode()) > self._limits.code_kb << 10:
+            if size > self._limits.code_kb << 10:
                 return Result("error", f"code: over the limit of {self._limits.code_kb} KB", level=level)
             try:
-                if self._run is None:
-                    self._rebuild()
-                result = self._cell(line, value is not None)
-            except InfraError as e:
+                if self._run is None and (failed := self._rebuild()) is not None:
+                    return failed
+                result = self._cell({"code": code, "value": value})
+            except (InfraError, OSError) as e:
                 self._drop()
                 return Result("infra", str(e), level=level)
             if self._run is not None:
@@ -118,25 +117,38 @@ class Session:
             finally:
                 run.finish()
 
-    def _rebuild(self) -> None:
-        """A new process with the state of `cells`. Raises InfraError if they do not run as they did."""
-        self._run = Run(self._limits, session_s=self._ends - time.monotonic())
-        self._slot.begin(self._run, b"")
+    def _rebuild(self) -> Result | None:
+        """A new process with the state of `cells`; or why there is none, if they do not run as they did. Raises
+        InfraError."""
+        run = self._run = Run(self._limits, session_s=self._ends - time.monotonic())
+        self._slot.begin(run, b"")
+        # They are not judged again, and the machine may be slower now.
+        wall_s, cpu_s = min(2 * self._limits.wall_s, 3600), min(2 * self._limits.cpu_s, 3600)
+        run.limits = replace(self._limits, wall_s=wall_s, cpu_s=cpu_s)
         for code in self._cells:
-            again = self._cell(json.dumps({"code": code}).encode() + b"\n", False)
+            again = self._cell({"code": code, "value": None})
             if self._run is None:
-                raise InfraError(f"the session cannot be rebuilt: a cell that had ended now gives {again.status}")
+                if again.status == "infra":
+                    raise InfraError(again.reason)
+                why = f"a cell that had ended now gives {again.status}: {again.reason}"
+                return replace(again, status="error", reason=f"the session cannot be rebuilt: {why}")
+            if time.monotonic() > self._ends:
+                self._drop()
+                return replace(again, status="error", reason="the session cannot be rebuilt within its lifetime")
+        run.limits = self._limits
+        return None
 
-    def _cell(self, line: bytes, wants_value: bool) -> Result:
+    def _cell(self, job: dict[str, Any]) -> Result:
         """One cell in the live process; if it does not survive the cell, `_run` is None afterwards."""
-        run = self._run
+        run, wants_value = self._run, job["value"] is not None
         assert run is not None
         run.pause(False)
-        run.send_cell(line)
+        run.send_cell(job)
         run.watch()
         if run.exit is None and run.verdict is None:
             run.pause(True)
-            run.drain()
+            run.drain()  # it may have said too much
+        if run.exit is None and run.verdict is None:
             cpu_s = run.cpu_s() - run.cpu_before
             return self._slot.conclude(run, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()})
         self._run = None
@@ -145,4 +157,7 @@ class Session:
                 run.watch()
         finally:
             run.finish()
-        return self._slot.conclude(run, wants_value)
+        result = self._slot.conclude(run, wants_value)
+        if result.ok:
+            return replace(result, status="error", reason="the cell ended its process: exit code 0", value=None)
+        return result

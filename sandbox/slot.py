@@ -15,9 +15,10 @@ from . import builds, judge, selftest
 from .api import LEVELS, Case, Layer, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
 from .builds import Builds
 from .conclude import conclude
-from .host import InfraError, Run, Zygote
+from .host import Run
 from .languages import LANGUAGES, toolchain
 from .platforms import describe
+from .server import InfraError, Zygote
 from .session import Session
 from .toolchains import Missing
 
@@ -47,6 +48,7 @@ class Slot:
         """Languages whose programs the zygote's walls were tried with."""
         self.restarts = 0
         """How often a new zygote had to be made."""
+        self._left = 0
         try:
             self._zygote = self._start()
         except InfraError as e:
@@ -67,11 +69,16 @@ class Slot:
             self._zygote, self._retired = None, []
 
     @property
+    def left(self) -> int:
+        """Scratch directories that could not be removed when their runs ended."""
+        return self._left + (self._zygote.left if self._zygote is not None else 0)
+
+    @property
     def level(self) -> LevelName:
         return self.platform.level
 
     def run(self, request: Request, known: Builds | None = None) -> Result:
-        """Run a script in a new process; returns when it and all it made are gone. A program to be compiled is
+        """Run a script in a new process; returns when it is gone. A program to be compiled is
         compiled first, once for all runs that share `known`."""
         limits = request.limits or self.limits
         run = Run(limits, request.stdin.encode("utf-8", "surrogatepass"), language=request.language)
@@ -86,7 +93,7 @@ class Slot:
             self._once(run, job)
         except ValueError as e:
             return Result("error", str(e), level=self.level)
-        except InfraError as e:
+        except (InfraError, OSError) as e:
             return Result("infra", str(e), level=self.level)
         return self.conclude(run, bool(request.value or request.entry))
 
@@ -155,10 +162,14 @@ class Slot:
     def begin(self, run: Run, job: bytes) -> None:
         """Start a run in a healthy zygote: a new one if the last died or has served its time. Raises InfraError."""
         with self._guard:
-            run.order(self._healthy(), job)
+            try:
+                zygote = self._healthy()
+            except (SandboxUnavailable, OSError) as e:  # it could be made before
+                raise InfraError(f"no new fork server: {e}") from None
+            run.order(zygote, job)
         try:
             run.await_walls()
-        except InfraError:
+        except (InfraError, OSError):
             self._doubt()
             raise
 
@@ -179,12 +190,14 @@ class Slot:
             raise InfraError("the slot is closed")
         self._retired = [old for old in self._retired if not old.reaped()]
         self._runs += 1
-        if self._zygote is not None and not self._zygote.alive:
-            self._zygote.kill()
-            self._zygote = None
-        elif self._zygote is not None and self._runs > self.recycle_after:
-            self._zygote.retire()
-            self._retired.append(self._zygote)
+        old = self._zygote
+        if old is not None and (not old.alive or self._runs > self.recycle_after):
+            if old.alive:
+                old.retire()
+                self._retired.append(old)
+            else:
+                old.kill()
+            self._left += old.left
             self._zygote = None
         if self._zygote is None:
             self._zygote = self._start()

@@ -33,8 +33,10 @@ class Walls:
     """The system call filter; empty if the kernel takes none."""
     starting_filter: bytes = b""
     """The same, for runs that become another program: from `PROGRAM_FD`, and not by a path."""
-    first_uid: int | None = None
-    """First of this zygote's throw-away uids, or None: runs keep the zygote's uid."""
+    uids: range | None = None
+    """Where throw-away uids are drawn from, one for each process that lives, or None: runs keep the zygote's."""
+    proc: int | None = None
+    """Open on /proc, if each run can have a user namespace of its own."""
     rulesets: dict[str, landlock.Ruleset] = field(default_factory=dict)
     """What may be read: by `python`, by a `binary`, and by the compiler of each language; empty without Landlock."""
     toolchains: dict[str, Toolchain] = field(default_factory=dict)
@@ -44,12 +46,12 @@ class Walls:
         return active
 
 
-def build(roots: Roots, toolchains: dict[str, Toolchain], mount_point: str) -> Walls:
+def build(roots: Roots, toolchains: dict[str, Toolchain], mount_point: str, proc: int) -> Walls:
     """Build what can be built. May return in a child of the process that called it: see `_be_first`."""
     walls = Walls(toolchains=toolchains)
-    number = os.getpid()
     _user_and_mounts(walls, roots, mount_point)
-    _uids(walls, number)
+    _uids(walls)
+    _own_users(walls, proc)
     _landlock(walls, roots)
     _filter(walls)
     return walls
@@ -98,7 +100,7 @@ def _unshare_user(wanted: int) -> None:
         try:
             for name, own in (("gid_map", gid), ("uid_map", uid)):
                 with open(f"/proc/{me}/{name}", "w") as file:
-                    file.write(f"{own} {own} 1\n{_RANGE[0]} {_RANGE[0]} {_RANGE[1]}\n")
+                    file.write(f"{own} {own} 1\n{_RANGE[0]} {_RANGE[0]} {len(_RANGE)}\n")
         except OSError:
             ok = False
         os._exit(0 if ok else 1)
@@ -181,17 +183,20 @@ def _bind(source: str, target: str) -> None:
 # ---------------------------------------------------------------- uids
 
 
-_RANGE = (0x10000000, 0x18000000)
-"""Throw-away uids: 32 for each process id there can be, above any that a system hands out."""
+_RANGE = range(0x10000000, 0x28000000)
+"""Throw-away uids, above any that a system hands out."""
+_FEW = range(20000, 60000)
+"""The same, where a container maps no more ids than these."""
+INSIDE = 65532
+"""The only uid that a run in a user namespace of its own can see."""
 
 
-def _uids(walls: Walls, number: int) -> None:
-    uid = _RANGE[0] + number * 32
-    for first, why in ((uid, ""), (20000 + number % 1250 * 32, " (few ids are mapped here)")):
-        code = _try(lambda: _become_reader(first + 31))  # noqa: B023 - called at once
+def _uids(walls: Walls) -> None:
+    for some in (_RANGE, _FEW):
+        code = _try(lambda: _become_reader(drawn(some)))  # noqa: B023 - called at once
         if code == 0:
-            walls.first_uid = first
-            walls.note("throw-away uid", True, f"one of 32 from {first}{why}")
+            walls.uids = some
+            walls.note("throw-away uid", True, f"one for each live run, of {len(some)} from {some[0]}")
             return
     walls.note(
         "throw-away uid",
@@ -201,10 +206,40 @@ def _uids(walls: Walls, number: int) -> None:
     )
 
 
+def drawn(uids: range) -> int:
+    """Any of them: two fork servers, which know nothing of each other, will hardly draw the same."""
+    return uids[int.from_bytes(os.urandom(4)) % len(uids)]
+
+
 def _become_reader(uid: int) -> None:
     """Become `uid`, and see that it can still read the interpreter's library, which may lie in a closed home."""
     become(uid)
     os.close(os.open(os.__file__, os.O_RDONLY))
+
+
+def _own_users(walls: Walls, proc: int) -> None:
+    def enter() -> None:
+        if walls.uids is not None:
+            become(drawn(walls.uids))
+        hide_user(proc)
+
+    if refusal := _try(enter):
+        walls.note("user namespace per run", False, f"refused: {os.strerror(refusal)}")
+    else:
+        walls.proc = proc
+        walls.note("user namespace per run", True, f"each run sees uid {INSIDE}, whatever it is outside")
+
+
+def hide_user(proc: int) -> None:
+    """Enter a user namespace of one's own, in which one's uid and gid are `INSIDE`."""
+    uid, gid = os.geteuid(), os.getegid()
+    kernel.unshare(kernel.CLONE_NEWUSER)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else the files below belong to root
+    for name, text in (("setgroups", "deny"), ("gid_map", f"{INSIDE} {gid} 1"), ("uid_map", f"{INSIDE} {uid} 1")):
+        file = os.open(f"self/{name}", os.O_WRONLY, dir_fd=proc)
+        os.write(file, text.encode())
+        os.close(file)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
 def become(uid: int) -> None:

@@ -41,6 +41,7 @@ class _Child:
     pidfd: int
     facts: socket.socket
     scratch: str | None
+    uid: int | None
     ends: float
 
 
@@ -68,7 +69,7 @@ class Zygote:
         proc = os.open("/proc", os.O_PATH)  # it will be out of sight
         pages.merge(proc)
         self.base = _address_space()
-        self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"])
+        self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"], proc)
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
@@ -77,15 +78,20 @@ class Zygote:
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}
         self.spare: _Spare | None = None
+        self.left = 0
+        """Scratch directories that could not be removed."""
         self.ahead: pages.Spans = array.array("Q")
-        self.turn = 0
+        self.uids: list[int] = []
+        """Throw-away uids that no process has, the last given back at the end: one run after another has the same."""
         gc.collect()
+        self.generators = program.generators()
         gc.disable()
         gc.freeze()
         # What every run touches comes first.
         learned = self._learn("", proc) + self._learn(warmup.typical(setup["packages"]), proc)
         self.ahead.extend(learned)
-        os.close(proc)
+        if self.walls.proc is None:
+            os.close(proc)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         orders.send(json.dumps({"layers": self.walls.layers}).encode())
 
@@ -167,26 +173,38 @@ class Zygote:
 
     def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
         facts = socket.socket(fileno=fds[-1])
-        own_scratch = None
+        own_scratch, uid = None, self._take_uid()
         try:
-            self.turn += 1
-            order.update(base=self.base, turn=self.turn, scratch="/tmp")
+            order.update(base=self.base, uid=uid, scratch="/tmp")
             if not self.walls.jail:
-                own_scratch = scratch.make(self.folder, self.turn, self.walls.first_uid)
+                own_scratch = scratch.make(self.folder, uid)
                 order["scratch"] = own_scratch
             ends = time.monotonic() + order["lifetime_s"]
             spare = self._hand_over(json.dumps(order).encode(), fds)
             socket.send_fds(facts, [json.dumps({"started": True, "scratch": own_scratch}).encode()], [spare.pidfd])
-            return self.children.setdefault(spare.pidfd, _Child(spare.pid, spare.pidfd, facts, own_scratch, ends))
+            return self.children.setdefault(spare.pidfd, _Child(spare.pid, spare.pidfd, facts, own_scratch, uid, ends))
         except OSError as e:
             if own_scratch:
-                scratch.remove(own_scratch)
+                self._clean(own_scratch)
+            self._give_back(uid)
             _tell(facts, {"infra": f"no process for the run: {e}"})
             facts.close()
             return None
         finally:
             for fd in fds[:-1]:
                 os.close(fd)
+
+    def _take_uid(self) -> int | None:
+        if self.walls.uids is None:
+            return None
+        taken = {one.uid for one in self.children.values()}
+        while not self.uids:
+            self.uids += {walls.drawn(self.walls.uids)} - taken
+        return self.uids.pop()
+
+    def _give_back(self, uid: int | None) -> None:
+        if uid is not None:
+            self.uids.append(uid)
 
     def _hand_over(self, order: bytes, fds: list[int]) -> _Spare:
         """Give an order to the child that waits for one; if that one has died meanwhile, to a new one."""
@@ -215,23 +233,41 @@ class Zygote:
         try:
             pid = os.fork()
             if pid == 0:
-                for other in (mine, self.orders, *(one.facts for one in self.children.values())):
-                    other.close()  # whose other ends must see when this process alone is left
-                child.await_order(self.walls, self.ahead, its, self.lifeline)
+                try:
+                    for other in (mine, self.orders, *(one.facts for one in self.children.values())):
+                        other.close()  # whose other ends must see when this process alone is left
+                    child.await_order(self.walls, self.ahead, self.generators, its, self.lifeline)
+                finally:
+                    os._exit(1)  # whatever a program made of us: it never goes on as a fork server
         finally:
             if own is not None:
                 kernel.setns(own, kernel.CLONE_NEWPID)
         return pid
 
     def _reap(self, one: _Child) -> None:
-        """The run is over: its scratch goes, then the supervisor hears how it ended."""
+        """The run is over: the supervisor hears how it ended, then its scratch goes, which takes as long as the run
+        made it take."""
         _, status, usage = os.wait4(one.pid, 0)
-        if one.scratch:
-            scratch.remove(one.scratch)
-        code = os.waitstatus_to_exitcode(status)
-        _tell(one.facts, {"exit": code, "cpu_s": usage.ru_utime + usage.ru_stime, "peak_kb": usage.ru_maxrss})
+        self._give_back(one.uid)
+        facts: dict[str, Any] = {
+            "exit": os.waitstatus_to_exitcode(status),
+            "peak_kb": usage.ru_maxrss,
+            "left": self.left,
+        }
+        with contextlib.suppress(OSError):
+            facts["used"] = scratch.usage(one.scratch, still=True)[:2] if one.scratch else None
+        _tell(one.facts, facts | {"cpu_s": usage.ru_utime + usage.ru_stime})
         one.facts.close()
         os.close(one.pidfd)
+        if one.scratch:
+            self._clean(one.scratch)
+
+    def _clean(self, path: str) -> None:
+        """What cannot be taken away now is counted, and goes with the folder."""
+        try:
+            scratch.remove(path)
+        except OSError:
+            self.left += 1
 
 
 def _end(spare: _Spare) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from actors.calls import answer
 from actors.sandbox_pool import SandboxPool
 from pipeline.records import Failure
-from sandbox import Case, Limits, Request, Result, SandboxUnavailable
+from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session
 
 LIMITS = {"wall_s": 2.0, "cpu_s": 1.0, "memory_mb": 128}
 
@@ -84,6 +84,24 @@ def test_a_run_whose_caller_gave_up_in_the_queue_never_begins() -> None:
     try:
         asyncio.run(scene())
         assert pool.stats()["statuses"] == {"ok": 2}
+    finally:
+        pool.close()
+
+
+def test_a_session_whose_time_is_up_between_two_looks_goes_on_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS)
+
+    async def story() -> None:
+        _, cells = await pool.session_run("s", "x = 1")
+        session = pool._sessions["s"].session
+        take = pool._take
+        # Over as soon as it was looked at.
+        monkeypatch.setattr(pool, "_take", lambda *given: (take(*given), setattr(session, "_ends", 0.0))[0])
+        result, cells = await pool.session_run("s", "x += 1", cells, value="x")
+        assert (result.status, result.value, cells) == ("ok", 2, ("x = 1", "x += 1"))
+
+    try:
+        asyncio.run(story())
     finally:
         pool.close()
 
@@ -308,6 +326,45 @@ def test_a_slot_that_does_not_work_is_found_wherever_it_waits(broken: int, monke
         with pytest.raises(RuntimeError, match="infra: broken"):
             pool.check_health()
         assert pool.stats()["free"] == 2
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("error", [OSError(24, "too many open files"), SandboxUnavailable("gone"), KeyError("x")])
+def test_what_a_slot_raises_stays_the_affair_of_one_run(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SandboxPool(slots=2, limits=LIMITS)
+
+    def raising(*_: object) -> Result:
+        raise error
+
+    async def story() -> list[Result]:
+        cases = await pool.judge_calls("def f(n): return n", "f", [Case(args=(n,), expected=n) for n in range(12)])
+        assert {(v.passed, v.result.status) for v in cases} <= {(True, "ok"), (None, "infra")}
+        return [v.result for v in cases]
+
+    try:
+        monkeypatch.setattr(pool._slots[0], "run", raising)
+        results = asyncio.run(story())
+        assert "ok" in [r.status for r in results]
+        assert {r.reason for r in results} <= {"", f"the slot raised {type(error).__name__}: {error}"}
+        assert pool.stats()["free"] == 2
+        monkeypatch.setattr(Session, "run", raising)
+        result, cells = asyncio.run(pool.session_run("s", "x = 1", ("y = 1",)))
+        assert (result.status, cells) == ("infra", ("y = 1",)) and type(error).__name__ in result.reason
+        monkeypatch.undo()
+        assert asyncio.run(pool.session_run("s", "z = y", ("y = 1",), "z"))[0].value == 1
+        assert [r.status for r in asyncio.run(pool.run_batch([Request("")] * 6))] == ["ok"] * 6
+    finally:
+        pool.close()
+
+
+def test_a_slot_that_fails_is_the_last_to_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SandboxPool(slots=2, limits=LIMITS)
+    try:
+        broken = pool._free.queue[-1]
+        monkeypatch.setattr(broken, "run", lambda *_: Result("infra", "broken"))
+        for _ in range(4):
+            assert asyncio.run(pool.run(Request("print(1)"))).stdout == "1\n"
     finally:
         pool.close()
 

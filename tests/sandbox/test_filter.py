@@ -12,7 +12,7 @@ from sandbox import kernel, seccomp
 
 MACHINES = list(kernel.AUDIT_ARCH)
 PID = 4711
-ALLOW, KILL, EPERM, EAGAIN, ENOSYS = "allow", "kill", 1, 11, 38
+ALLOW, KILL, EPERM, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP = "allow", "kill", 1, 11, 22, 38, 95
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -105,6 +105,31 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         (KILL, "unshare", ()),
         (KILL, "io_uring_setup", ()),
         (EPERM, "seccomp", ()),
+        (EPERM, "kill", (PID, 18)),  # what is frozen stays frozen
+        (EPERM, "tgkill", (PID, PID, 18)),
+        (ALLOW, "preadv2", (3, 0, 1, 0, 0, 0)),
+        (EOPNOTSUPP, "preadv2", (3, 0, 1, 0, 0, 8)),
+        (EOPNOTSUPP, "pwritev2", (3, 0, 1, 0, 0, 1)),
+        (EOPNOTSUPP, "fallocate", ()),
+        (EPERM, "mincore", ()),
+        (EPERM, "sysinfo", ()),
+        (EPERM, "capget", ()),
+        (ENOSYS, "futex_waitv", ()),
+        *((ALLOW, "madvise", (0, 0, advice)) for advice in (0, 3, 4, 8, 14, 18)),
+        *((EINVAL, "madvise", (0, 0, advice)) for advice in (9, 12, 20, 21, 22, 25, 100, -1)),
+        *((ALLOW, "futex", (0, 128 | op)) for op in (0, 1, 9, 9 | 256, 13)),
+        *((EAGAIN, "futex", (0, op)) for op in (0, 9, 9 | 256)),
+        *((EINVAL, "futex", (0, op)) for op in (1, 3, 4, 5, 6, 10, 12, 1 | 256)),
+        *((ALLOW, "clock_gettime", (clock,)) for clock in (0, 2, 3, 7, 11)),
+        *((EINVAL, "clock_gettime", (~PID << 3 | kind,)) for kind in (0, 2, 6)),
+        (EINVAL, "clock_nanosleep", (~1 << 3 | 2,)),
+        *((ALLOW, "sched_getaffinity", (pid,)) for pid in (0, PID)),
+        (ENOSYS, "sched_getaffinity", (PID + 1,)),
+        (ALLOW, "getpriority", (0, PID)),
+        (EPERM, "getpriority", (0, PID + 1)),
+        (EPERM, "getpriority", (2, 0)),  # all processes of a user
+        *((EPERM, call, (PID + 1,)) for call in ("getsid", "getpgid", "sched_getparam", "sched_getscheduler")),
+        (ALLOW, "getsid", (0,)),
         (EPERM, "truncate", ()),
         (ENOSYS, 9999, ()),
         (ENOSYS, kernel.NEWEST + 1, ()),
@@ -136,3 +161,17 @@ def test_only_what_becomes_a_program_may_execute_and_only_from_its_descriptor(ma
         for fd, flags in ((5, at_empty_path), (4, 0), (-100, 0), (4, at_empty_path | 0x100)):
             assert verdict(machine, "execveat", fd, 0, 0, 0, flags, starter=starter) == EPERM
         assert verdict(machine, 59 if machine == "x86_64" else 221, starter=starter) == EPERM  # execve
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_compiled_program_waits_for_its_threads_and_wakes_no_others(machine: str) -> None:
+    """What glibc asks for when a thread is joined is no private futex."""
+    for op, expected in ((0, ALLOW), (9 | 256, ALLOW), (1, EINVAL), (10, EINVAL), (128 | 1, ALLOW), (128 | 9, ALLOW)):
+        assert verdict(machine, "futex", 0, op, starter=4) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_compiled_program_does_not_decide_on_core_dumps(machine: str) -> None:
+    for starter, expected in ((None, ALLOW), (4, EPERM)):
+        assert verdict(machine, "setrlimit", 4, starter=starter) == expected
+        assert verdict(machine, "prlimit64", 0, 4, starter=starter) == expected

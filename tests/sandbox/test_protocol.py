@@ -69,6 +69,25 @@ def test_sameness_is_symmetric_and_agrees_with_json(a: object, b: object) -> Non
         assert claims.same(a, b)
 
 
+@settings(max_examples=300, deadline=None)
+@given(lines=st.lists(st.text("ab \t\x0b\x0c\x1c\x1d\x85\u2028\u2029\xa0\u3000", max_size=6), max_size=4))
+def test_texts_are_the_same_if_their_lines_are(lines: list[str]) -> None:
+    """An oracle of its own: blanks cut off by a regular expression, nothing split but at newlines."""
+    text = "\n".join(lines)
+    assert claims.same_text(text, text.replace("\n", " \t\r\n") + "\n \n")
+    for n, one in enumerate(text):
+        if one not in "ab\n \t":
+            for other in ("\n", " ", "b"):
+                bent = text[:n] + other + text[n + 1 :]
+                assert not claims.same_text(text, bent) and not claims.same_text(bent, text)
+
+
+@pytest.mark.parametrize("odd", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_only_a_newline_ends_a_line(odd: str) -> None:
+    assert not claims.same_text(f"1{odd}2", "1\n2") and not claims.same_text(f"1{odd}", "1")
+    assert claims.same_text(f"1{odd}2 \r\n", f"1{odd}2") and not claims.same_text("1\r2", "1\n2")
+
+
 def test_a_meaningless_order_costs_one_zygote_and_no_answer(slot: Slot) -> None:
     slot._zygote.orders.send(b"nonsense")
     results = [slot.run(Request("print(1)")) for _ in range(2)]

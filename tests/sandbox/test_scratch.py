@@ -1,0 +1,90 @@
+"""Counting and cleaning where there is no tmpfs, with whatever a run may leave there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sandbox import scratch
+
+names = st.sampled_from([f".{n}" for n in range(4)] + [str(n) for n in range(4)] + ["run-1", "\n", "\udcff", "x" * 255])
+trees = st.recursive(
+    st.integers(0, 9000) | st.just("link"),
+    lambda inner: st.tuples(
+        st.sampled_from([0o700, 0, 0o300, 0o100, 0o500]), st.dictionaries(names, inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def grow(path: Path, tree: object) -> tuple[int, int]:
+    """Make a tree; its bytes on disk and its entries, by the way it was made."""
+    if tree == "link":
+        path.symlink_to("/")
+        return os.lstat(path).st_blocks * 512, 1
+    if isinstance(tree, int):
+        path.write_bytes(bytes(tree))
+        return os.lstat(path).st_blocks * 512, 1
+    assert isinstance(tree, tuple)
+    mode, inside = tree
+    path.mkdir()
+    size, entries = 0, 1
+    for name, inner in inside.items():
+        more = grow(path / name, inner)
+        size, entries = size + more[0], entries + more[1]
+    size += os.lstat(path).st_blocks * 512
+    path.chmod(mode)
+    return size, entries
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(inside=st.dictionaries(names, trees, max_size=6))
+def test_all_is_counted_and_all_is_removed(home: Path, inside: dict[str, object]) -> None:
+    top = home / "top"
+    top.mkdir()
+    grown = [grow(top / name, tree) for name, tree in inside.items()]
+    size, entries, sure = scratch.usage(str(top), still=True)
+    assert (size, entries, sure) == (sum(one[0] for one in grown), sum(one[1] for one in grown), True)
+    scratch.remove(str(top))
+    assert os.listdir(home) == []
+
+
+def test_what_may_be_missed_while_it_moves_is_not_taken_for_sure(home: Path) -> None:
+    (home / "file").write_bytes(b"x")
+    assert scratch.usage(str(home), still=False)[1:] == (1, True)
+    for n in range(120):  # more than one system call lists
+        (home / f"{n}").touch()
+    assert scratch.usage(str(home), still=False)[1:] == (121, False)
+    assert scratch.usage(str(home), still=True)[1:] == (121, True)
+
+
+def test_a_folder_inside_makes_the_count_unsure_until_nothing_moves(home: Path) -> None:
+    (home / "a" / "b").mkdir(parents=True)
+    assert scratch.usage(str(home), still=False)[1:] == (2, False)
+    assert scratch.usage(str(home), still=True)[1:] == (2, True)
+
+
+@pytest.mark.parametrize("depth", [34, 200])
+def test_a_nest_too_deep_to_follow_counts_as_too_much(home: Path, depth: int) -> None:
+    at = home
+    for _ in range(depth):
+        at = at / "d"
+    at.mkdir(parents=True)
+    assert scratch.usage(str(home), still=True)[1] > scratch.MOST_ENTRIES
+
+
+def test_a_run_cannot_guess_the_name_of_another_scratch(home: Path) -> None:
+    made = [os.path.basename(scratch.make(str(home), None)) for _ in range(50)]
+    assert len(set(made)) == 50 and all(len(name) == 32 and int(name, 16) >= 0 for name in made)
