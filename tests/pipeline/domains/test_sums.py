@@ -1,4 +1,4 @@
-"""A third domain, a package and an entry away from the others, from acquire to evaluate, with nothing of it replaced."""
+"""A third domain, which is a package and an entry, from acquire to evaluate, with nothing replaced."""
 
 from __future__ import annotations
 
