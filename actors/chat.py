@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tokenizers import Tokenizer
 
-from pipeline.records import STAGES, Failure, Skill, Stage
+from pipeline.records import COGNITIVE_STAGES, CognitiveStage, Failure, Skill
 
 Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}."""
@@ -110,7 +110,7 @@ def task_messages(category: str, skills: Sequence[Skill], system_prompt: str) ->
     return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user}]
 
 
-def env_message(next_stage: Stage, tool_response: str | None = None) -> str:
+def env_message(next_stage: CognitiveStage, tool_response: str | None = None) -> str:
     """The environment's answer to a turn."""
     stage = f"Stage: {next_stage}"
     return stage if tool_response is None else f"<tool_response>\n{tool_response}\n</tool_response>\n{stage}"
@@ -194,14 +194,14 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 ANSWER_KINDS = ("math", "choice", "text", "code")
 
 
-def parse_turn(text: str) -> tuple[Stage | None, str, ToolCall | Malformed | None]:
+def parse_turn(text: str) -> tuple[CognitiveStage | None, str, ToolCall | Malformed | None]:
     """(stage named in the header, free text, tool call) of an assistant turn. Never raises: text is data."""
     if "</think>" in text:  # a reasoning model's private part says nothing to the environment
         text = text.rpartition("</think>")[2]
     text = text.strip()
     stage = None
     if header := _HEADER.match(text):
-        stage = next(s for s in STAGES if s == header[1].lower())
+        stage = next(s for s in COGNITIVE_STAGES if s == header[1].lower())
         text = text[header.end() :]
     before, opened, rest = text.partition(_OPEN)
     if not opened:

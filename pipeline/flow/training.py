@@ -16,6 +16,7 @@ from pipeline.config import MGPOStage, SFTConfig, SFTStage, SolveStage
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Stalled
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.watch.watchdog import watchdog
 from trainers.spec import TrainSpec, TrainSummary
 
@@ -57,7 +58,7 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         name=stage,
         checkpoint_every=section.checkpoint_every,
         keep_checkpoints=t.keep_checkpoints,
-        publish_every=None if stage == "sft" else 1,
+        publish_every=1 if RUN_STAGES[stage].on_policy else None,
         publish_dtype=t.publish_dtype,
         transport=transport,
         max_failures=t.max_failures,

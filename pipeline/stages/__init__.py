@@ -1,5 +1,5 @@
-"""The stages of a run, in order. Each module has `run(context) -> result`, resumes what is half done, and leaves
-`stages/<name>.json`. A new stage is one module and one entry here."""
+"""The stages of a run, a module each; `pipeline.store.run_stages` lists them, in order. Each module has
+`run(context) -> result`, resumes what is half done, and leaves `stages/<name>.json`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
 from pipeline.store import events
+from pipeline.store.run_stages import RUN_STAGES
 
 T = TypeVar("T")
-STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
-_PUBLISHING = ("mgpo", "solve")
 
 
 async def run(context: Context, name: str) -> dict[str, Any]:
@@ -53,7 +52,8 @@ async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]
                 raise
             # Pools may go on where a trainer brings the weights again, unless sparing them has not helped, or nothing
             # moves any more: what hangs is one of them as likely as not.
-            whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
+            publishes = name in RUN_STAGES and RUN_STAGES[name].on_policy
+            whole = isinstance(e, Stalled) or not publishes or left < config.max_stage_restarts
             left -= 1
             pools = "new" if whole else "kept"
             events.append(context.run, "stage_restarted", stage=name, steps=reached, cause=str(e), pools=pools)
