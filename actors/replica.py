@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from actors.calls import answer
+from actors.calls import within
 from actors.engine import PolicyEngine, Update
 from pipeline import config
 from pipeline.records import Failure, Rollout
@@ -56,13 +56,13 @@ class PolicyReplica:
         if self._weights is None:
             return self._engine.version
         async with self._changing:
-            published = await answer(self._weights.fetch.remote(), "weight store", _SHORT_S)
+            published = await within(self._weights.fetch.remote(), "weight store", _SHORT_S)
             newest = published.version if published else 0
             if newest < version:
                 raise Failure(f"weights version {version}: the store's newest is {newest}", "infra_error")
             if published is not None and published.serial > self._serial:
                 everything = asyncio.gather(*published.chunks)
-                chunks = await answer(everything, f"weights version {published.version}", self._config.start_timeout_s)
+                chunks = await within(everything, f"weights version {published.version}", self._config.start_timeout_s)
                 await self._engine.load(published.version, chunks)
                 self._serial = published.serial
             return self._engine.version
@@ -71,7 +71,7 @@ class PolicyReplica:
         """Pull if the store has something newer than what serves."""
         if self._weights is None:
             return
-        if await answer(self._weights.serial.remote(), "weight store", _SHORT_S) > self._serial:
+        if await within(self._weights.serial.remote(), "weight store", _SHORT_S) > self._serial:
             await self.sync()
 
     async def transport(self, step: Literal["join", "init", "start", "update", "finish"], argument: Any = None) -> Any:
@@ -112,7 +112,7 @@ class PolicyReplica:
         """Token arrays go straight to the sink; whoever asked for the work gets text and facts."""
         if self._sink is not None:
             batch: pa.RecordBatch = Rollout.to_arrow([rollout])
-            await answer(self._sink.put.remote(rollout.episode_id, rollout.attempt, batch), "rollout sink", _SHORT_S)
+            await within(self._sink.put.remote(rollout.episode_id, rollout.attempt, batch), "rollout sink", _SHORT_S)
 
     async def stats(self) -> dict[str, float]:
         return self._engine.stats()

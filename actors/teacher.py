@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from actors.calls import answer
+from actors.calls import within
 from actors.chat import ChatFormat, Message
 from actors.episode import run_episode
 from actors.openai_client import ChatClient
@@ -74,5 +74,5 @@ class TeacherProposer:
         )
         if played.outcome.kind in ("ok", "model_error"):
             batch: pa.RecordBatch = Rollout.to_arrow([rollout])
-            await answer(self._sink.put.remote(task.id, attempt, batch), "rollout buffer", _SHIP_S)
+            await within(self._sink.put.remote(task.id, attempt, batch), "rollout buffer", _SHIP_S)
         return played

@@ -220,7 +220,7 @@ def _ablate(args: argparse.Namespace) -> int:
 
     config = configure(("name=ablation",))
     if config.mirror is not None:
-        raise Failure("mirror: an ablation makes many runs, and a mirror is the place of one; leave it out")
+        raise Failure("mirror: an ablation makes many runs, and a mirror holds one; leave it out")
     root = Path(args.run_dir or default_root(config))
     table = ablate(configure, root, wanted, seeds, episodes, downstream)
     if args.json:
@@ -270,7 +270,7 @@ def _config(args: argparse.Namespace) -> tuple[Config, Path]:
     return config, Path(args.run_dir or default_root(config))
 
 
-def _place(text: str) -> Path | str:
+def _path_or_uri(text: str) -> Path | str:
     """A URI stays one: `Path` would make one slash of two."""
     return text if "://" in text else Path(text)
 
@@ -327,7 +327,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument(
             "--run-dir",
-            type=_place,
+            type=_path_or_uri,
             metavar="DIR",
             help="default: runs/<name>-<digest of the config>, so it resumes; `ledger` takes the URI of a mirror too",
         )

@@ -26,13 +26,13 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         return result
     start = time.monotonic()
     module = importlib.import_module(f"pipeline.stages.{name}")
-    result = await resuming(context, name, lambda: module.run(context))
+    result = await with_restarts(context, name, lambda: module.run(context))
     context.cluster.end_loaders()
     context.run.finish(name, result, time.monotonic() - start)
     return result
 
 
-async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
+async def with_restarts(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
     """Do the work of a stage; where a process that it cannot do without is gone, begin again from its last step on
     disk.
 

@@ -3,9 +3,9 @@
     python -m tests.benchmarks.bench_overlap [--steps 8] [--rounds 3] [--json FILE]
     python -m tests.benchmarks.bench_overlap --real RUN [--steps 4] [--rounds 3] [--set trainer.threads=1] [--json FILE]
 
-Without `--real` it is a SIMULATION: the stage `mgpo` with its own stream, buffer, loader, follower and ledger, over an
-engine, judges and a trainer that only sleep (tests/pipeline/paced.py). Their ratios are those that a peer measured on
-GPUs, time runs faster:
+Without `--real` it is a SIMULATION: the stage `mgpo` with its own stream, buffer, loader, weight sync and ledger, over
+an engine, judges and a trainer that only sleep (tests/pipeline/paced.py). Their ratios are those that a peer measured
+on GPUs, time runs faster:
 
   one-step-off   generation 458 s, trainer 445 s a step: Qwen2.5-Math-7B, DAPO, vLLM on 4 and FSDP2 on 12 of 32 H20
                  (verl, docs/advance/one_step_off.md: generate_sequences; old_log_prob + update_actor); its weight sync

@@ -1,5 +1,5 @@
 """A cluster in which everything of MGPO is real but the models: `run` drives the stage itself with its stream, buffer,
-loader, follower, ledger and curriculum, over pools and a trainer that only take their time.
+loader, weight sync, ledger and curriculum, over pools and a trainer that only take their time.
 
 The engine stand-in decodes as vLLM does, many sequences at once, each a token a tick; a tick is longer the more run. An
 update holds all of them and lets them go on under the new version, as `pause_generation(mode="keep")` does.

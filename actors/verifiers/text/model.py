@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from actors.answers import Judgement, compare_many, extract_boxed
 from actors.answers.code import extract_program
-from actors.calls import answer as awaited
+from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.base import abstention
@@ -98,7 +98,7 @@ class ModelVerifier:
         sampling = config.SamplingConfig(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
         assert self._solver is not None
         response = self._solver.answers.remote(problem.question, n, sampling, seed)
-        texts: list[str] = await awaited(response, "solver pool", self.timeout_s)
+        texts: list[str] = await within(response, "solver pool", self.timeout_s)
         extract = extract_program if problem.answer_kind == "code" else extract_boxed
         return [_Sample(extract(text)) for text in texts]
 
