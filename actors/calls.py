@@ -16,7 +16,7 @@ T = TypeVar("T")
 _GONE = (RayActorError, ObjectLostError, WorkerCrashedError)
 
 
-async def answer(response: Awaitable[T], what: str, timeout_s: float | None) -> T:
+async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> T:
     """Await a Serve response or an object reference; without a deadline only where the callee keeps its own. A request
     that nobody waits for any more is cancelled in its replica.
 

@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from actors.tool_calls import OPEN, Malformed, ToolCall, split, visible
-from pipeline.records import STAGES, Failure, Skill, Stage
+from pipeline.records import COGNITIVE_STAGES, CognitiveStage, Failure, Skill
 
 Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}."""
@@ -114,7 +114,7 @@ def task_messages(category: str, skills: Sequence[Skill], system_prompt: str) ->
     return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user}]
 
 
-def env_message(next_stage: Stage, tool_response: str | None = None) -> str:
+def env_message(next_stage: CognitiveStage, tool_response: str | None = None) -> str:
     """The environment's answer to a turn."""
     stage = f"Stage: {next_stage}"
     return stage if tool_response is None else f"<tool_response>\n{tool_response}\n</tool_response>\n{stage}"
@@ -184,12 +184,12 @@ _LATER_HEADER = re.compile(
 )
 
 
-def parse_turn(text: str) -> tuple[Stage | None, str, ToolCall | Malformed | None]:
+def parse_turn(text: str) -> tuple[CognitiveStage | None, str, ToolCall | Malformed | None]:
     """(stage named in the header, free text, tool call) of an assistant turn. Never raises: text is data."""
     text = visible(text).strip()
-    stage: Stage | None = None
+    stage: CognitiveStage | None = None
     if header := _HEADER.match(text) or _LATER_HEADER.search(text.partition(OPEN)[0]):
         name = next(filter(None, header.groups())).lower().replace("finalise", "finalize")
-        stage = next(s for s in STAGES if s == name)
+        stage = next(s for s in COGNITIVE_STAGES if s == name)
         text = f"{text[: header.start()]}{text[header.end() :]}"
     return (stage, *split(text))

@@ -22,9 +22,10 @@ from actors.tool_calls import Malformed, ToolCall
 from pipeline.config import EpisodeLimits
 from pipeline.records import (
     ACTIONS,
-    STAGES,
+    COGNITIVE_STAGES,
     Action,
     AnswerKind,
+    CognitiveStage,
     Episode,
     Failure,
     Outcome,
@@ -32,7 +33,6 @@ from pipeline.records import (
     Problem,
     Rollout,
     Skill,
-    Stage,
     Task,
     ToolResult,
     Turn,
@@ -102,16 +102,16 @@ class Environment:
         self._tools, self._limits, self._kind_of = tools, limits, kind_of
         self._offered = {s.id: s for s in task.skills}
         self.active = dict(self._offered)
-        self.stage: Stage = "draft"
+        self.stage: CognitiveStage = "draft"
         """The stage suggested for the next turn."""
         self.submitted: Problem | None = None
         self._opened = False
         self._calls = 0
 
-    async def answer(self, text: str) -> tuple[Stage, Action, ToolResult | None, tuple[str, ...]]:
+    async def answer(self, text: str) -> tuple[CognitiveStage, Action, ToolResult | None, tuple[str, ...]]:
         """(stage, action, tool result, what was mended) of a turn; afterwards `stage` holds the next suggestion."""
         named, _, call = parse_turn(text)
-        stage: Stage = named or self.stage
+        stage: CognitiveStage = named or self.stage
         action: Action = "think"
         result: ToolResult | None = None
         if isinstance(call, Malformed):
@@ -168,13 +168,13 @@ class Environment:
         result = self._result("edit", "ok", f"Skills: {', '.join(self.active) or 'none'}")
         return result.model_copy(update={"active": tuple(self.active)})
 
-    def _next(self, stage: Stage, action: Action, result: ToolResult | None) -> Stage:
+    def _next(self, stage: CognitiveStage, action: Action, result: ToolResult | None) -> CognitiveStage:
         """The stage to suggest: the usual one, or where that is withheld a later one than this turn's."""
         suggested = _suggested(stage, action, result)
         if suggested in self._limits.stages:
             return suggested
-        first = max(STAGES.index(stage) + 1, STAGES.index(suggested))
-        return next((s for s in STAGES[first:] if s in self._limits.stages), "finalize")
+        first = max(COGNITIVE_STAGES.index(stage) + 1, COGNITIVE_STAGES.index(suggested))
+        return next((s for s in COGNITIVE_STAGES[first:] if s in self._limits.stages), "finalize")
 
     def _unknown(self, tool: str, ids: list[str], known: dict[str, Skill]) -> ToolResult:
         return self._result(tool, "error", f"Error: no skill {ids[0][:40]!r}; skills are {', '.join(known) or 'none'}")
@@ -191,7 +191,7 @@ class Environment:
         return text[:half] + gap + text[len(text) - half :] if half else text[:limit]
 
 
-def _suggested(stage: Stage, action: Action, result: ToolResult | None) -> Stage:
+def _suggested(stage: CognitiveStage, action: Action, result: ToolResult | None) -> CognitiveStage:
     """Where the agent should go next; it may go elsewhere."""
     if result is not None and (result.status == "malformed" or (action == "edit" and result.status == "error")):
         return stage
@@ -249,7 +249,7 @@ async def run_episode(
         logprobs=tuple(talk.logprobs),
         versions=tuple(talk.versions),
         action_index=tuple(talk.action_index),
-        action_stage=tuple(STAGES.index(t.stage) for t in turns),
+        action_stage=tuple(COGNITIVE_STAGES.index(t.stage) for t in turns),
         action_kind=tuple(ACTIONS.index(t.action) for t in turns),
         process_rewards=(0.0,) * len(turns),
         terminal_reward=0.0,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.answers.completions import judge_completions
-from actors.calls import answer
+from actors.calls import within
 from actors.execution import Executor
 from actors.passk import estimate
 from pipeline import config
@@ -36,7 +36,7 @@ class Prober:
         if prober not in self._solvers:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
         response = self._solvers[prober].answers.remote(problem.question, c.n, c.sampling, seed)
-        texts: list[str] = await answer(response, f"prober {prober}", c.timeout_s)
+        texts: list[str] = await within(response, f"prober {prober}", c.timeout_s)
         outcomes = await judge_completions([(problem, text) for text in texts], self._executor)
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))
         for name, count in (("problems", 1), ("samples", len(texts)), ("correct", correct), ("unknown", unknown)):

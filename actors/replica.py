@@ -21,7 +21,7 @@ import os
 import uuid
 from typing import Any, Literal
 
-from actors.calls import answer
+from actors.calls import within
 from actors.engine import PolicyEngine, Update
 from actors.shipping import ship
 from pipeline import config
@@ -55,13 +55,13 @@ class PolicyReplica:
         if self._weights is None:
             return self._engine.version
         async with self._changing:
-            published = await answer(self._weights.fetch.remote(), "weight store", _SHORT_S)
+            published = await within(self._weights.fetch.remote(), "weight store", _SHORT_S)
             newest = published.version if published else 0
             if newest < version:
                 raise Failure(f"weights version {version}: the store's newest is {newest}", "infra_error")
             if published is not None and published.serial > self._serial:
                 everything = asyncio.gather(*published.chunks)
-                chunks = await answer(everything, f"weights version {published.version}", self._config.start_timeout_s)
+                chunks = await within(everything, f"weights version {published.version}", self._config.start_timeout_s)
                 await self._engine.load(published.version, chunks)
                 self._serial = published.serial
             return self._engine.version
@@ -70,7 +70,7 @@ class PolicyReplica:
         """Pull if the store has something newer than what serves."""
         if self._weights is None:
             return
-        if await answer(self._weights.serial.remote(), "weight store", _SHORT_S) > self._serial:
+        if await within(self._weights.serial.remote(), "weight store", _SHORT_S) > self._serial:
             await self.sync()
 
     async def transport(self, step: Literal["join", "init", "start", "update", "finish"], argument: Any = None) -> Any:

@@ -16,7 +16,7 @@ from actors.episode import turn_seed
 from actors.replica import PolicyReplica
 from actors.sample import Sample
 from pipeline import config
-from pipeline.records import ACTIONS, STAGES, Failure, Rollout
+from pipeline.records import ACTIONS, COGNITIVE_STAGES, Failure, Rollout
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _rollout(episode_id: str, attempt: int, group_id: str, prompt: list[int], sa
         logprobs=(0.0,) * before + tuple(sample.logprobs),
         versions=(-1,) * before + tuple(sample.versions),
         action_index=(-1,) * before + (0,) * sampled,
-        action_stage=(STAGES.index("finalize"),),
+        action_stage=(COGNITIVE_STAGES.index("finalize"),),
         action_kind=(ACTIONS.index("submit"),),
         process_rewards=(0.0,),
         terminal_reward=0.0,

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline.records import Failure, Skill, ToolResult
 from sandbox import Result
 
@@ -57,13 +57,13 @@ class SandboxTools:
     async def _run(self, code: str) -> tuple[Result, tuple[str, ...]]:
         """A failure of the call itself (a replica died under it) is an infra result like the sandbox's own."""
         try:
-            return await answer(self._pool.session_run.remote(self._session, code, self._cells), "sandbox", _DEADLINE_S)
+            return await within(self._pool.session_run.remote(self._session, code, self._cells), "sandbox", _DEADLINE_S)
         except Failure as e:
             return Result("infra", str(e)), self._cells
 
     async def close(self) -> None:
         with contextlib.suppress(Failure):  # a session nobody closes is evicted when idle
-            await answer(self._pool.close_session.remote(self._session), "sandbox", _CLOSE_S)
+            await within(self._pool.close_session.remote(self._session), "sandbox", _CLOSE_S)
 
 
 def _defines(script: str) -> set[str] | None:

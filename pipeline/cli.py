@@ -32,15 +32,7 @@ from pipeline.commands.keys import (
 from pipeline.commands.options import Parser, at_least, more_than_none
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-
-STAGES = {
-    "acquire": "read the corpus and build the skill library",
-    "sft": "collect teacher trajectories and clone the accepted ones",
-    "mgpo": "train the proposer on what it writes",
-    "synthesize": "write the data set with the trained proposer",
-    "solve": "train a solver on the data set with GRPO",
-    "evaluate": "score the solver before and after",
-}
+from pipeline.store.run_stages import RUN_STAGES
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -102,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
     from pipeline.commands.driver import drive
     from pipeline.store.rundir import RunDir
 
-    stages = list(STAGES) if args.stage is None else [args.stage]
+    stages = list(RUN_STAGES) if args.stage is None else [args.stage]
     results = drive(config, root, stages)
     run = RunDir.open(root, config)  # and no reader, so that its mirror gets the page too
     try:
@@ -229,7 +221,7 @@ def _ablate(args: argparse.Namespace) -> int:
 
     config = configure(("name=ablation",))
     if config.mirror is not None:
-        raise Failure("mirror: an ablation makes many runs, and a mirror is the place of one; leave it out")
+        raise Failure("mirror: an ablation makes many runs, and a mirror holds one; leave it out")
     root = Path(args.run_dir or default_root(config))
     table = ablate(configure, root, wanted, seeds, episodes, downstream)
     if args.json:
@@ -279,7 +271,7 @@ def _config(args: argparse.Namespace) -> tuple[Config, Path]:
     return config, Path(args.run_dir or default_root(config))
 
 
-def _place(text: str) -> Path | str:
+def _path_or_uri(text: str) -> Path | str:
     """A URI stays one: `Path` would make one slash of two."""
     return text if "://" in text else Path(text)
 
@@ -336,7 +328,7 @@ def _parser() -> Parser:
         )
         sub.add_argument(
             "--run-dir",
-            type=_place,
+            type=_path_or_uri,
             metavar="DIR",
             help="default: runs/<name>-<digest of the config>, so it resumes; `ledger` takes the URI of a mirror too",
         )
@@ -344,12 +336,17 @@ def _parser() -> Parser:
         return sub
 
     add("run", _run, "run all stages, skipping what is done, and write the report", SUMMARY_KEYS)
-    for name, help in STAGES.items():
-        add(name, _run, help, STAGE_KEYS[name]).set_defaults(stage=name)
+    for name, stage in RUN_STAGES.items():
+        add(name, _run, stage.summary, STAGE_KEYS[name]).set_defaults(stage=name)
     add("report", _report, "write report.html of whatever a run directory holds", SUMMARY_KEYS)
     add("ledger", _ledger, "print the accounts of a run and find what does not add up", LEDGER_KEYS)
     replay = add("replay", _replay, "train recorded steps again and compare the weights bit for bit", REPLAY_KEYS)
-    replay.add_argument("--of", choices=("mgpo", "solve"), default="mgpo", help="the stage (mgpo)")
+    replay.add_argument(
+        "--of",
+        choices=[name for name, stage in RUN_STAGES.items() if stage.on_policy],
+        default="mgpo",
+        help="the stage (mgpo)",
+    )
     replay.add_argument(
         "--step", type=at_least(1), metavar="N", help="with those since the checkpoint before it (the last one)"
     )

@@ -17,9 +17,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-Stage = Literal["draft", "check", "refine", "finalize"]
-"""The cognitive stage sigma_t of the observation (PAPER: the decision process)."""
-STAGES: tuple[Stage, ...] = ("draft", "check", "refine", "finalize")
+CognitiveStage = Literal["draft", "check", "refine", "finalize"]
+"""sigma_t of the observation (PAPER: the decision process)."""
+COGNITIVE_STAGES: tuple[CognitiveStage, ...] = ("draft", "check", "refine", "finalize")
 
 Action = Literal["think", "exec", "edit", "submit"]
 """tau_think (audit in text) · tau_exec (run code) · tau_edit (prune or swap skills) · tau_submit."""
@@ -135,7 +135,7 @@ class ToolResult(Record):
 class Turn(Record):
     """One action of the agent and the environment's answer to it."""
 
-    stage: Stage
+    stage: CognitiveStage
     action: Action
     start: int
     end: int
@@ -260,7 +260,7 @@ class Rollout(Record):
     action_index: tuple[Int32, ...]
     """T: index of the action a token belongs to, -1 elsewhere."""
     action_stage: tuple[Int8, ...]
-    """A: index into STAGES of each action."""
+    """A: index into COGNITIVE_STAGES of each action."""
     action_kind: tuple[Int8, ...]
     """A: index into ACTIONS of each action."""
     process_rewards: tuple[Float32, ...]

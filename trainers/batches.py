@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.records import STAGES, Failure, Rollout
+from pipeline.records import COGNITIVE_STAGES, Failure, Rollout
 from trainers.objectives.base import StepTokens
 
 
@@ -168,7 +168,10 @@ def _check(
     fail(seq_T[first_S[mask_T[first_S] != 0]], "its first token is a loss token, but nothing precedes it")
     stage_A = _values(table, "action_stage")
     seq_A = np.repeat(np.arange(table.num_rows), np.diff(action_start_S))
-    fail(seq_A[(stage_A < 0) | (stage_A >= len(STAGES))], f"a stage index is outside 0..{len(STAGES) - 1}")
+    fail(
+        seq_A[(stage_A < 0) | (stage_A >= len(COGNITIVE_STAGES))],
+        f"a stage index is outside 0..{len(COGNITIVE_STAGES) - 1}",
+    )
     fail(seq_A[~np.isfinite(_values(table, "process_rewards"))], "a process reward is not finite")
     fail(np.flatnonzero(~np.isfinite(table["terminal_reward"].to_numpy())), "the terminal reward is not finite")
     fail(seq_T[(mask_T != 0) & ~np.isfinite(_values(table, "logprobs"))], "a log-probability is not finite")

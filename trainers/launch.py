@@ -1,7 +1,7 @@
-"""`train`: run the loop under Ray Train.
+"""`Launcher.train`: run the loop under Ray Train.
 
-Blocks until the run has ended; the wait is bounded by the loop's own deadlines. Ray must be up. A driver calls it
-through the actor `Launcher`: a process that shuts Ray down while a thread of its own waits for Ray dies of SIGSEGV.
+Blocks until the run has ended; the wait is bounded by the loop's own deadlines. Ray must be up. A driver has it as an
+actor: a process that shuts Ray down while a thread of its own waits for Ray dies of SIGSEGV.
 """
 
 from __future__ import annotations
@@ -30,53 +30,56 @@ _FULL = (os.strerror(errno.ENOSPC), "object store is full")
 """In a cause: storage that would be full again."""
 
 
-def train(spec: TrainSpec, loader: Any, weights: Any | None = None, pool: Any | None = None) -> TrainSummary:
-    """Train until the loader is empty, from the last checkpoint of `spec.name` if there is one.
-
-    `loader` and `weights` are actor handles (see trainers.loader); `pool`, the Serve handle of the replicas that a
-    `spec.transport` other than object_store pushes to. Raises Failure, one line with the cause; Lost where a
-    process is gone, and the same call may go better.
-    """
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-    resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.use_gpu else {})
-    trainer = TorchTrainer(
-        _worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
-        train_loop_config={"spec": spec.model_dump(mode="json"), "loader": loader, "weights": weights, "pool": pool},
-        # Ranks meet after each has waited for the loader, so they must be more patient than that.
-        torch_config=TorchConfig(
-            backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
-        ),
-        scaling_config=ScalingConfig(num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=resources),
-        run_config=RunConfig(  # type: ignore[arg-type]  # the trainer is annotated with the v1 class
-            name=spec.name,
-            storage_path=str(spec.storage),
-            failure_config=FailureConfig(
-                max_failures=spec.max_failures,
-                controller_failure_limit=math.ceil(spec.start_timeout_s / GROUP_START_S) - 1,
-            ),
-            checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
-            logging_config=LoggingConfig(log_level="ERROR"),
-            worker_runtime_env={"env_vars": _environment(spec)},
-        ),
-    )
-    try:
-        result: Any = trainer.fit()
-    except TrainingFailedError as e:
-        cause = _cause(e, spec)
-        again = not _no_room(e) and not any(full in cause for full in _FULL)
-        raise (Lost if again else Failure)(f"training {spec.name}: {cause}", "infra_error") from e
-    end = result.return_value
-    if end["failure"] is not None:
-        message, kind = end["failure"]
-        raise (Lost if kind == "infra_error" else Failure)(f"training {spec.name}: {message}", kind)
-    return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
-
-
 class Launcher:
-    """`train`, as an actor beside the driver."""
+    """An actor beside the driver, for as long as a run trains."""
 
-    def train(self, spec: TrainSpec, loader: Any, weights: Any | None, pool: Any | None) -> TrainSummary:
-        return train(spec, loader, weights, pool)
+    def train(self, spec: TrainSpec, loader: Any, weights: Any | None = None, pool: Any | None = None) -> TrainSummary:
+        """Train until the loader is empty, from the last checkpoint of `spec.name` if there is one.
+
+        `loader` and `weights` are actor handles (see trainers.loader); `pool`, the Serve handle of the replicas that a
+        `spec.transport` other than object_store pushes to. Raises Failure, one line with the cause; Lost where a
+        process is gone, and the same call may go better.
+        """
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
+        resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.use_gpu else {})
+        trainer = TorchTrainer(
+            _worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
+            train_loop_config={
+                "spec": spec.model_dump(mode="json"),
+                "loader": loader,
+                "weights": weights,
+                "pool": pool,
+            },
+            # Ranks meet after each has waited for the loader, so they must be more patient than that.
+            torch_config=TorchConfig(
+                backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
+            ),
+            scaling_config=ScalingConfig(
+                num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=resources
+            ),
+            run_config=RunConfig(  # type: ignore[arg-type]  # the trainer is annotated with the v1 class
+                name=spec.name,
+                storage_path=str(spec.storage),
+                failure_config=FailureConfig(
+                    max_failures=spec.max_failures,
+                    controller_failure_limit=math.ceil(spec.start_timeout_s / GROUP_START_S) - 1,
+                ),
+                checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
+                logging_config=LoggingConfig(log_level="ERROR"),
+                worker_runtime_env={"env_vars": _environment(spec)},
+            ),
+        )
+        try:
+            result: Any = trainer.fit()
+        except TrainingFailedError as e:
+            cause = _cause(e, spec)
+            again = not _no_room(e) and not any(full in cause for full in _FULL)
+            raise (Lost if again else Failure)(f"training {spec.name}: {cause}", "infra_error") from e
+        end = result.return_value
+        if end["failure"] is not None:
+            message, kind = end["failure"]
+            raise (Lost if kind == "infra_error" else Failure)(f"training {spec.name}: {message}", kind)
+        return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

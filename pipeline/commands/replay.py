@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline import domains
 from pipeline.commands.driver import closing
 from pipeline.config import Config
 from pipeline.flow.context import Context
-from pipeline.flow.training import beside, spec_for, start
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
 from pipeline.pools.cluster import Cluster
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure
@@ -102,16 +102,16 @@ async def _train(context: Context, run: RunDir, stage: str, origin: int, step: i
         _begin_at(run, context.run, stage, origin)
     timeout_s = context.config.trainer.step_timeout_s
     loader = context.cluster.actor(StepLoader, [str(s) for s in run.steps(stage)[:step]], timeout_s)
-    await answer(loader.finish.remote(), "step loader", 60)
+    await within(loader.finish.remote(), "step loader", 60)
     spec = spec_for(context, stage, _base(run, context.config, stage))
     # One checkpoint, at the end, beside the one it began with.
     spec = spec.model_copy(update={"checkpoint_every": step + 1, "keep_checkpoints": 2})
 
     async def trained() -> None:
         for number in range(origin + 1, step + 1):
-            await answer(loader.wait_done.remote(number), "the trainer", None)
+            await within(loader.wait_done.remote(number), "the trainer", None)
 
-    return (await beside(start(context.cluster, spec, loader, None), trained(), timeout_s)).checkpoint
+    return (await run_with_trainer(start_trainer(context.cluster, spec, loader, None), trained(), timeout_s)).checkpoint
 
 
 def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:

@@ -10,7 +10,7 @@ from pipeline.config.cluster import PoolConfig
 from pipeline.config.models import SamplingConfig
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
-from pipeline.records import STAGES, Stage
+from pipeline.records import COGNITIVE_STAGES, CognitiveStage
 
 
 class EpisodeLimits(Section):
@@ -27,7 +27,7 @@ class EpisodeLimits(Section):
     else it is an infra error, and played again."""
     tools: tuple[Literal["exec", "edit", "skill"], ...] = ("exec", "edit", "skill")
     """What the agent may call beside submit; another call is answered as one that could not be read."""
-    stages: tuple[Stage, ...] = STAGES
+    stages: tuple[CognitiveStage, ...] = COGNITIVE_STAGES
     """Cognitive stages of the loop, for ablations. A turn that names another one is answered as malformed."""
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline.flow.context import Context
 from pipeline.records import Episode, Probe, Verdict
 from pipeline.scoring.judged import Judged
@@ -46,7 +46,7 @@ async def write_step(
     """
     with context.run.new_step(stage, number) as folder:
         if rows is not None:
-            await answer(context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", _WRITE_S)
+            await within(context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", _WRITE_S)
         if judged is not None:
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
             write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)

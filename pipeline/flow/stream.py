@@ -45,7 +45,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline.config import Config
 from pipeline.domains.base import Domain
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
@@ -61,21 +61,21 @@ _POOLS = ("proposer", "committee", "prober")
 class Stream:
     """What the steps of a stage share: the pools, the room in them, and the accounts.
 
-    `writer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `sink`: the rollout buffer ·
+    `proposer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `sink`: the rollout buffer ·
     `before`: accounts of the stage when the stream begins, nothing live.
     """
 
     def __init__(
         self,
         config: Config,
-        writer: Any,
+        proposer: Any,
         committee: Any,
         prober: Any | None,
         sink: Any,
         before: Mapping[str, int] | None = None,
     ):
         self.config = config
-        self.writer = writer
+        self.proposer = proposer
         self.committee = committee
         self.prober = prober
         self.sink = sink
@@ -156,8 +156,8 @@ class StepStream:
                 key = task.id, self.ledger.issue(task.id)
                 stream.counts["issued"] += 1
                 try:
-                    response = stream.writer.episode.remote(task, key[1])
-                    episode: Episode = await self._shown(key, "proposer", answer(response, "proposer", deadline_s))
+                    response = stream.proposer.episode.remote(task, key[1])
+                    episode: Episode = await self._shown(key, "proposer", within(response, "proposer", deadline_s))
                 except Failure as e:
                     attempts.note(e)
                     episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
@@ -199,7 +199,7 @@ class StepStream:
         try:
             async for _ in attempts:
                 try:
-                    reply = await self._shown(key, pool, answer(call(), pool, timeout_s))
+                    reply = await self._shown(key, pool, within(call(), pool, timeout_s))
                 except Failure as e:
                     attempts.note(e)
                     if e.kind != "infra_error" or attempts.last:
@@ -239,11 +239,11 @@ class StepStream:
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""
         if judged:
-            await answer(self._stream.sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
+            await within(self._stream.sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
 
     async def clear(self) -> None:
         """Forget all rollouts: this step keeps none of them."""
-        await answer(self._stream.sink.clear.remote(), "rollout buffer", 60)
+        await within(self._stream.sink.clear.remote(), "rollout buffer", 60)
 
 
 def _given_up(task: Task, attempt: int, outcome: Outcome) -> Episode:

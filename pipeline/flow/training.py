@@ -11,12 +11,13 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline.config import MGPOStage, SFTConfig, SFTStage, SolveStage
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Stalled
-from pipeline.watch.watchdog import watchdog
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.watch.watchdog import watching
 from trainers.spec import TrainSpec, TrainSummary
 
 _POLL_S = 1.0
@@ -57,7 +58,7 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         name=stage,
         checkpoint_every=section.checkpoint_every,
         keep_checkpoints=t.keep_checkpoints,
-        publish_every=None if stage == "sft" else 1,
+        publish_every=1 if RUN_STAGES[stage].on_policy else None,
         publish_dtype=t.publish_dtype,
         transport=transport,
         max_failures=t.max_failures,
@@ -67,18 +68,18 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
     )
 
 
-def start(
+def start_trainer(
     cluster: Cluster, spec: TrainSpec, loader: Any, weights: Any | None, pool: Any | None = None
 ) -> asyncio.Future[TrainSummary]:
     """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to."""
-    run = answer(cluster.launcher().train.remote(spec, loader, weights, pool), f"training {spec.name}", None)
+    run = within(cluster.launcher().train.remote(spec, loader, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)
     # The failure may come when nobody awaits the future any more; asyncio would complain of that on stderr.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
 
 
-async def beside(trainer: asyncio.Future[TrainSummary], work: Awaitable[None], end_s: float) -> TrainSummary:
+async def run_with_trainer(trainer: asyncio.Future[TrainSummary], work: Awaitable[None], end_s: float) -> TrainSummary:
     """Await `work`, then the trainer, which has `end_s` to put its last checkpoint away. If it fails first, cancel
     `work` and raise the trainer's error.
 
@@ -110,20 +111,20 @@ async def ended(trainer: asyncio.Future[TrainSummary], end_s: float) -> TrainSum
 
 async def train_with_progress(context: Context, stage: str, spec: TrainSpec, loader: Any, total: int) -> TrainSummary:
     """Train over a loader that has all its data, showing and logging each step."""
-    trainer = start(context.cluster, spec, loader, None)
+    trainer = start_trainer(context.cluster, spec, loader, None)
     last = 0
     with context.progress.stage(f"{stage}: train", total, "step") as progress:
-        async with watchdog(f"{stage}: train", context.config.trainer.step_timeout_s) as dog:
+        async with watching(f"{stage}: train", context.config.trainer.step_timeout_s) as watchdog:
             while True:
                 await asyncio.wait({trainer}, timeout=_POLL_S)
                 context.run.check_mirror()
                 ended = trainer.done()  # asked before the steps, so that no step can come after the last look
                 for step, metrics in sorted(
-                    (await answer(loader.done_since.remote(last), "dataset loader", 60)).items()
+                    (await within(loader.done_since.remote(last), "dataset loader", 60)).items()
                 ):
                     context.metrics.log(stage, step, metrics)
                     progress.advance(1, loss=metrics["loss"])
-                    dog.beat(f"training step {step + 1}")
+                    watchdog.beat(f"training step {step + 1}")
                     last = step
                 if ended:
                     return await trainer

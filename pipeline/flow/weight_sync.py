@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline.flow.context import Context
 from pipeline.records import Failure
 from pipeline.watch.watchdog import Watchdog
@@ -31,8 +31,8 @@ _SHORT_S = 30.0
 class WeightSync:
     """Follows the trainer: logs each step, has the replicas pull its version."""
 
-    def __init__(self, context: Context, stage: str, loader: Any, pool: Any, dog: Watchdog):
-        self._context, self._stage, self._feed, self._pool, self._dog = context, stage, loader, pool, dog
+    def __init__(self, context: Context, stage: str, loader: Any, pool: Any, watchdog: Watchdog):
+        self._context, self._stage, self._loader, self._pool, self._watchdog = context, stage, loader, pool, watchdog
         config = context.config
         engine = config.proposer.engine if stage == "mgpo" else config.solve.base.engine
         # A replica whose engine hangs in an update ends itself after this long.
@@ -44,8 +44,8 @@ class WeightSync:
         done_at: float | None = None
         times: dict[str, float] = {}
         for step in range(1, steps + 1):
-            metrics = await answer(self._feed.wait_done.remote(step), "the trainer", None)
-            self._dog.beat(f"the replicas, to serve version {step}")
+            metrics = await within(self._loader.wait_done.remote(step), "the trainer", None)
+            self._watchdog.beat(f"the replicas, to serve version {step}")
             if done_at is not None:
                 await self._log_update(step - 1, done_at, times)
             start = time.monotonic()
@@ -55,7 +55,7 @@ class WeightSync:
                 train = {f"train/{name}": value for name, value in metrics.items() if name != "done_at"}
                 times = {"sync_s": time.monotonic() - start, "step_to_serving_s": time.time() - done_at}
                 self._context.metrics.log(f"{self._stage}-train", step, train)
-            self._dog.beat(f"the trainer's step {step + 1}" if step < steps else "the trainer's end")
+            self._watchdog.beat(f"the trainer's step {step + 1}" if step < steps else "the trainer's end")
             async with self._changed:
                 self._served = step
                 self._changed.notify_all()
@@ -68,7 +68,7 @@ class WeightSync:
         deadline = time.monotonic() + 2 * self._pull_s
         while True:
             try:
-                await answer(self._pool.broadcast("sync", step).results_async(), "weight update", self._pull_s)
+                await within(self._pool.broadcast("sync", step).results_async(), "weight update", self._pull_s)
                 return
             except Failure as e:
                 if e.kind != "infra_error" or time.monotonic() > deadline:
@@ -79,7 +79,7 @@ class WeightSync:
         """Log what version `version` cost on its way from the optimizer, which was done at `done_at` (seconds since
         the epoch), into the replicas that are alive."""
         try:
-            told = await answer(self._pool.broadcast("updates").results_async(), "weight updates", _SHORT_S)
+            told = await within(self._pool.broadcast("updates").results_async(), "weight updates", _SHORT_S)
         except Failure:
             told = []  # a replica is being replaced; the stage goes on without these figures
         # An earlier update is of an earlier trainer, which went back to a checkpoint and published the number again.

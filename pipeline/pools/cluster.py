@@ -18,7 +18,7 @@ from ray import PlacementGroupID
 from ray.serve.handle import DeploymentHandle
 from ray.util.placement_group import PlacementGroup
 
-from actors.calls import answer
+from actors.calls import within
 from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config
@@ -162,7 +162,7 @@ class Cluster:
         """What a replica of the sandbox pool says of itself; None where no stage has needed one. Raises Failure."""
         if "sandbox" not in self.serving:
             return None
-        return await answer((await self.sandbox()).stats.remote(), "sandbox", _STATS_S)
+        return await within((await self.sandbox()).stats.remote(), "sandbox", _STATS_S)
 
     async def probers(self) -> dict[str, DeploymentHandle]:
         """The engines of the prober's ladder, by model path."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.facts import STAGES, Facts, gather
+from pipeline.report.facts import Facts, gather
 from pipeline.report.page import render
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
 SUMMARY_KEYS = {
@@ -51,7 +52,7 @@ def summary(run: RunDir) -> dict[str, Any]:
     return {
         "run_dir": str(run.root),
         "name": facts.config.name,
-        "stages": {s: _stage(facts, s) for s in STAGES},
+        "stages": {s: _stage(facts, s) for s in RUN_STAGES},
         "wall_s": round(facts.wall_s(), 2),
         "problems": len(facts.provenance) if facts.status("synthesize") == "done" else None,
         "validity": played.validity() if played else None,

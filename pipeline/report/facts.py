@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 from pipeline.config import Config, loading
 from pipeline.records import Episode, Failure, Probe, Verdict
 from pipeline.store import metrics
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
-STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
-PLAYED = ("sft", "mgpo", "synthesize")
+PLAYED = tuple(name for name, stage in RUN_STAGES.items() if stage.plays)
 """The stages that play episodes."""
 PRUNED = "a problem whose writer dropped a skill"
 REFINED = "the problem that was refined most"
@@ -132,7 +132,7 @@ def gather(run: RunDir) -> Facts:
     """Read everything the report tells. Raises Failure for a file that is there and cannot be read."""
     path = run.path("config.yaml")
     config = loading.load(path)
-    results = {s: r for s in STAGES if (r := run.result(s)) is not None}
+    results = {s: r for s in RUN_STAGES if (r := run.result(s)) is not None}
     played: dict[str, Played] = {}
     found: dict[str, dict[str, _Ref]] = {}
     for stage in PLAYED:
@@ -143,7 +143,7 @@ def gather(run: RunDir) -> Facts:
         config=config,
         config_text=path.read_text(encoding="utf-8"),
         results=results,
-        steps={s: len(run.steps(s)) for s in STAGES},
+        steps={s: len(run.steps(s)) for s in RUN_STAGES},
         rows=_joined(metrics.read(run)),
         provenance=_lines(run.path("dataset", "provenance.jsonl")),
         played=played,

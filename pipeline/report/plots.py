@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.records import STAGES
+from pipeline.records import COGNITIVE_STAGES
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ MGPO = (
     Plot("Trainer: nothing to prefer", (("train/degenerate_groups", "groups with equal rewards"),
                                         ("train/stage_advantage_zero", "actions without a stage advantage")),
          "Where the advantages are zero by definition, and a step teaches nothing.", percent=True),
-    Plot("Trainer: stage advantage", tuple((f"train/stage_advantage/{s}_rms", s) for s in STAGES),
+    Plot("Trainer: stage advantage", tuple((f"train/stage_advantage/{s}_rms", s) for s in COGNITIVE_STAGES),
          "Root mean square of A_S, by cognitive stage.", zero=True),
     Plot("Trainer: length", (("train/response_tokens", "tokens"),), "The agent's own tokens of an episode."),
     Plot("Trainer: entropy", (("train/entropy", "entropy"),), "Nats a token."),

@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline.report import charts, trajectories
 from pipeline.report.charts import Pair, Series, number, text
-from pipeline.report.facts import PLAYED, STAGES, Facts, Played
+from pipeline.report.facts import PLAYED, Facts, Played
 from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
+from pipeline.store.run_stages import RUN_STAGES
 
 
 def headline(facts: Facts) -> str:
@@ -60,7 +61,7 @@ def stages(facts: Facts) -> str:
         f"<tr><td>{s}</td><td>{facts.status(s)}</td><td class=n>{facts.steps[s] or '–'}</td>"
         f"<td class=n>{_duration(facts.results[s]['wall_s']) if s in facts.results else '–'}</td>"
         f"<td>{text(_told(facts, s))}</td></tr>"
-        for s in STAGES
+        for s in RUN_STAGES
     )
     return (
         "<table><tr><th>stage</th><th>status</th><th class=n>steps on disk</th><th class=n>time</th>"

@@ -10,7 +10,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
-from actors.calls import answer as awaited
+from actors.calls import within
 from actors.passk import wilson
 from pipeline.domains.base import Planted, Sound
 from pipeline.records import Verdict
@@ -92,7 +92,7 @@ async def run_audit(committee: Any, sound: Sequence[Sound], planted: Sequence[Pl
     verdicts: list[Verdict] = []
     for start in range(0, len(cases), _CHUNK):
         chunk = [(problem, None, active) for _, problem, active in cases[start : start + _CHUNK]]
-        verdicts += await awaited(committee.judge_many.remote(chunk), "committee", _CHUNK_TIMEOUT_S)
+        verdicts += await within(committee.judge_many.remote(chunk), "committee", _CHUNK_TIMEOUT_S)
     judged = list(zip([defect for defect, _, _ in cases], verdicts, strict=True))
     return figures([v for defect, v in judged if not defect], [(defect, v) for defect, v in judged if defect])
 
@@ -105,5 +105,5 @@ async def spot_check(
         return {}
     planted = plant(Random(seed).sample(list(accepted), min(n, len(accepted))), seed)
     cases = [(p.problem, None, p.active) for p in planted]
-    verdicts: list[Verdict] = await awaited(committee.judge_many.remote(cases), "committee", _CHUNK_TIMEOUT_S)
+    verdicts: list[Verdict] = await within(committee.judge_many.remote(cases), "committee", _CHUNK_TIMEOUT_S)
     return {"planted": float(len(verdicts)), "planted_accepted": float(sum(v.accepted for v in verdicts))}

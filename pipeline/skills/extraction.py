@@ -115,14 +115,14 @@ class SkillLibrary:
                 if (old / "SKILL.md").exists() and old.name not in self._skills:
                     shutil.rmtree(old)
             for skill in self:
-                place = folder / skill.id
+                skill_folder = folder / skill.id
                 if skill.script is not None:
-                    replace(place / "script.py", skill.script)
+                    replace(skill_folder / "script.py", skill.script)
                 else:
-                    (place / "script.py").unlink(missing_ok=True)
+                    (skill_folder / "script.py").unlink(missing_ok=True)
                 text = render(skill, with_script=False)
                 source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
-                replace(place / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
+                replace(skill_folder / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
 
     @classmethod
     def load(cls, folder: Path) -> SkillLibrary:
@@ -130,17 +130,23 @@ class SkillLibrary:
         if not folder.is_dir():
             raise Failure(f"skill library {folder}: no such folder")
         skills = []
-        for place in sorted(p for p in folder.iterdir() if p.is_dir()):
+        for skill_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
             try:
-                text = (place / "SKILL.md").read_text(encoding="utf-8")
-                script = (place / "script.py").read_text(encoding="utf-8") if (place / "script.py").exists() else None
+                text = (skill_folder / "SKILL.md").read_text(encoding="utf-8")
+                script = (
+                    (skill_folder / "script.py").read_text(encoding="utf-8")
+                    if (skill_folder / "script.py").exists()
+                    else None
+                )
             except (OSError, UnicodeDecodeError) as e:
-                raise Failure(f"skill library: {place / 'SKILL.md'}: {e}") from None
-            found = read(text, source=str(place / "SKILL.md"))
+                raise Failure(f"skill library: {skill_folder / 'SKILL.md'}: {e}") from None
+            found = read(text, source=str(skill_folder / "SKILL.md"))
             if found.faults:
                 raise Failure(f"skill library: {found.faults[0]}")
-            if [skill.id for skill in found.skills] != [place.name]:
-                raise Failure(f"skill library: {place / 'SKILL.md'} must hold one skill called {place.name!r}")
+            if [skill.id for skill in found.skills] != [skill_folder.name]:
+                raise Failure(
+                    f"skill library: {skill_folder / 'SKILL.md'} must hold one skill called {skill_folder.name!r}"
+                )
             skills.append(found.skills[0].model_copy(update={"script": script}))
         if not skills:
             raise Failure(f"skill library {folder}: holds no skill")

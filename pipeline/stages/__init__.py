@@ -1,5 +1,5 @@
-"""The stages of a run, in order. Each module has `run(context) -> result`, resumes what is half done, and leaves
-`stages/<name>.json`.
+"""The stages of a run; `pipeline.store.run_stages` lists them, in order. Each module has
+`run(context) -> result`, resumes what is half done, and leaves `stages/<name>.json`.
 
 Holds one module a stage, and the loop that begins one again where a process is gone. May import flow and every room
 below it; must never know `cli`, a command, the report, or another stage.
@@ -15,10 +15,9 @@ from typing import Any, TypeVar
 from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
 from pipeline.store import events
+from pipeline.store.run_stages import RUN_STAGES
 
 T = TypeVar("T")
-STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
-_PUBLISHING = ("mgpo", "solve")
 
 
 async def run(context: Context, name: str) -> dict[str, Any]:
@@ -31,13 +30,13 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         return result
     start = time.monotonic()
     module = importlib.import_module(f"pipeline.stages.{name}")
-    result = await resuming(context, name, lambda: module.run(context))
+    result = await with_restarts(context, name, lambda: module.run(context))
     context.cluster.end_loaders()
     context.run.finish(name, result, time.monotonic() - start)
     return result
 
 
-async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
+async def with_restarts(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:
     """Do the work of a stage; where a process that it cannot do without is gone, begin again from its last step on
     disk.
 
@@ -57,7 +56,8 @@ async def resuming(context: Context, name: str, work: Callable[[], Awaitable[T]]
                 raise
             # Pools go on where a trainer publishes the weights again. They are restarted too after a stall, because one
             # of them may be what hangs, and where the last restart left them alone and did not help.
-            whole = isinstance(e, Stalled) or name not in _PUBLISHING or left < config.max_stage_restarts
+            publishes = name in RUN_STAGES and RUN_STAGES[name].on_policy
+            whole = isinstance(e, Stalled) or not publishes or left < config.max_stage_restarts
             left -= 1
             pools = "new" if whole else "kept"
             events.append(context.run, "stage_restarted", stage=name, steps=reached, cause=str(e), pools=pools)

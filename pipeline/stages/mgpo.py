@@ -23,13 +23,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from actors.calls import answer
+from actors.calls import within
 from actors.reflection import ReflectionJudge
 from pipeline.flow.context import Context
 from pipeline.flow.steps import Row, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.flow.training import beside, spec_for, start
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Task, Verdict
@@ -44,7 +44,7 @@ from pipeline.store.ledger import Key, Ledger
 from pipeline.store.tables import read_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
-from pipeline.watch.watchdog import Watchdog, watchdog
+from pipeline.watch.watchdog import Watchdog, watching
 from trainers.spec import TrainSummary
 
 _FIRST_LAST = 3
@@ -60,29 +60,29 @@ async def run(context: Context) -> dict[str, Any]:
     loader = cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
     spec = spec_for(context, "mgpo", base)
     pool = None if spec.transport == "object_store" else await cluster.proposer(base)
-    trainer = start(cluster, spec, loader, cluster.weights("proposer"), pool)
+    trainer = start_trainer(cluster, spec, loader, cluster.weights("proposer"), pool)
     # What an earlier process left live has failed by the time the first attempt is issued.
-    settled = before | {"failed": before["failed"] + before["live"]}
-    summary = await beside(trainer, _produce(context, base, loader, settled), config.trainer.step_timeout_s)
+    before |= {"failed": before["failed"] + before["live"]}
+    summary = await run_with_trainer(trainer, _produce(context, base, loader, before), config.trainer.step_timeout_s)
     context.metrics.log("mgpo-ledger", config.mgpo.steps, accounts.check(context.run, "mgpo"))
     return _result(context, summary)
 
 
-async def _produce(context: Context, base: Path, loader: Any, settled: dict[str, int]) -> None:
+async def _produce(context: Context, base: Path, loader: Any, before: dict[str, int]) -> None:
     """Play, write and release the steps that are not on disk yet, and follow the trainer to its end."""
     config, cluster, done = context.config, context.cluster, len(context.run.steps("mgpo"))
     proposer, committee, prober = await asyncio.gather(cluster.proposer(base), cluster.committee(), cluster.prober())
-    stream = Stream(config, proposer, committee, prober, cluster.buffer(), settled)
+    stream = Stream(config, proposer, committee, prober, cluster.buffer(), before)
     with context.progress.stage("mgpo", config.mgpo.steps, "step", done) as progress:
-        async with watchdog("mgpo", config.watchdog_s) as dog, showing(context.metrics, "mgpo", stream.now):
-            dog.queues = stream.queues
-            sync = WeightSync(context, "mgpo", loader, proposer, dog)
-            producer = Producer(context, stream, dog)
+        async with watching("mgpo", config.watchdog_s) as watchdog, showing(context.metrics, "mgpo", stream.now):
+            watchdog.queues = stream.queues
+            sync = WeightSync(context, "mgpo", loader, proposer, watchdog)
+            producer = Producer(context, stream, watchdog)
 
             async def released(step: int, earlier: asyncio.Task[None] | None) -> None:
                 facts = await producer.step(step, earlier)
                 folder = str(context.run.path("steps", "mgpo", f"{step:06d}"))
-                await answer(loader.release.remote(step, folder), "step loader", 60)
+                await within(loader.release.remote(step, folder), "step loader", 60)
                 progress.advance(
                     1, accepted=facts["accepted_rate"], difficulty=facts["difficulty"], reward=facts["reward"]
                 )
@@ -91,21 +91,21 @@ async def _produce(context: Context, base: Path, loader: Any, settled: dict[str,
                 following = group.create_task(sync.follow(config.mgpo.steps))
                 last: asyncio.Task[None] | None = None
                 for step in range(done + 1, config.mgpo.steps + 1):
-                    dog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
+                    watchdog.beat(f"the trainer, to sample step {step} no more than {config.mgpo.max_staleness} behind")
                     await sync.reached(step - 1 - config.mgpo.max_staleness)
-                    dog.beat(f"episodes of step {step}")
+                    watchdog.beat(f"episodes of step {step}")
                     last = group.create_task(released(step, last))
                 if last is not None:
                     await last
-                await answer(loader.finish.remote(), "step loader", 60)
+                await within(loader.finish.remote(), "step loader", 60)
                 await following
 
 
 class Producer:
     """Plays steps: tasks to judged groups to a step directory. Its state is restored from the last step on disk."""
 
-    def __init__(self, context: Context, stream: Stream, dog: Watchdog):
-        self._context, self._stream, self._dog = context, stream, dog
+    def __init__(self, context: Context, stream: Stream, watchdog: Watchdog):
+        self._context, self._stream, self._watchdog = context, stream, watchdog
         self._curriculum, self._ladder = self._after(len(context.run.steps("mgpo")))
         self._played_at = 0.0
         """When the last step had been played. A step's rate counts from then at the earliest, for steps overlap."""
@@ -185,7 +185,7 @@ class Producer:
     async def _judged(self, stream: StepStream, task: Task, prober: str) -> Judged:
         judged = await stream.judged(task, prober)
         if not judged.failed:
-            self._dog.beat(f"episodes of {task.group_id.rpartition('-')[0]}")
+            self._watchdog.beat(f"episodes of {task.group_id.rpartition('-')[0]}")
         return judged
 
     def _rows(self, judged: list[Judged], copied: set[Key], oldest: int) -> list[Row]:
@@ -214,7 +214,7 @@ class Producer:
         be reached to none, because members of a group are compared."""
         if self._judge is None:
             return rows
-        self._dog.beat("the judge of reflections")
+        self._watchdog.beat("the judge of reflections")
         episodes = {j.key: j.episode for j in judged}
         try:
             credit = await map_bounded(self._judge.credit, [episodes[key] for key, _, _ in rows], len(rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline.flow.context import Context
 from pipeline.flow.steps import write_step
 from pipeline.flow.stream import StepStream, Stream
@@ -25,7 +25,7 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.tables import read_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
-from pipeline.watch.watchdog import watchdog
+from pipeline.watch.watchdog import watching
 
 WAVE = 200
 
@@ -45,7 +45,7 @@ async def run(context: Context) -> dict[str, Any]:
     sft = context.config.sft
     files = [str(s / "rollouts.parquet") for s in steps]
     loader = context.cluster.actor(DatasetLoader, files, sft.batch, sft.epochs, context.seed("sft"))
-    total = await answer(loader.steps.remote(), "dataset loader", 60)
+    total = await within(loader.steps.remote(), "dataset loader", 60)
     spec = spec_for(context, "sft", context.domain.resolve(context.config.proposer.path), total)
     summary = await train_with_progress(context, "sft", spec, loader, total)
     losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
@@ -74,10 +74,10 @@ async def _collect(context: Context) -> None:
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with (
-            watchdog("sft: collect", context.config.watchdog_s) as dog,
+            watching("sft: collect", context.config.watchdog_s) as watchdog,
             showing(context.metrics, "sft", stream.now),
         ):
-            dog.queues = stream.queues
+            watchdog.queues = stream.queues
             for wave in range(done + 1, waves + 1):
                 size = min(WAVE, wanted - (wave - 1) * WAVE)
                 ledger.begin(wave)
@@ -88,7 +88,7 @@ async def _collect(context: Context) -> None:
                     judged = await step.judged(task)
                     progress.advance(1)
                     if not judged.failed:
-                        dog.beat("teacher episodes and their verdicts")
+                        watchdog.beat("teacher episodes and their verdicts")
                     return judged
 
                 judged = await map_bounded(one, tasks, context.config.synthesize.in_flight)

@@ -17,12 +17,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.answers.values import Judgement
-from actors.calls import answer
+from actors.calls import within
 from actors.execution import Executor
 from actors.solver import Completion
 from pipeline.flow.context import Context
 from pipeline.flow.steps import Row, write_step
-from pipeline.flow.training import beside, spec_for, start
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Lost, Problem
@@ -33,7 +33,7 @@ from pipeline.store import accounts, metrics
 from pipeline.store.ledger import End, Key, Ledger
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.retry import Attempts
-from pipeline.watch.watchdog import Watchdog, watchdog
+from pipeline.watch.watchdog import Watchdog, watching
 
 _FIRST_LAST = 5
 _AT_ONCE = 64
@@ -50,9 +50,9 @@ async def run(context: Context) -> dict[str, Any]:
     spec = spec_for(context, "solve", base)
     await context.cluster.stop("proposer")
     pool = None if spec.transport == "object_store" else await context.cluster.student()
-    trainer = start(context.cluster, spec, loader, context.cluster.weights("student"), pool)
+    trainer = start_trainer(context.cluster, spec, loader, context.cluster.weights("student"), pool)
 
-    summary = await beside(trainer, _produce(context, loader, problems), config.trainer.step_timeout_s)
+    summary = await run_with_trainer(trainer, _produce(context, loader, problems), config.trainer.step_timeout_s)
     context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
     rows = metrics.read(context.run)["solve"]
     return {
@@ -70,29 +70,29 @@ async def _produce(context: Context, loader: Any, problems: list[Problem]) -> No
     student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
     executor = Executor(sandbox.run_batch.remote)
     with context.progress.stage("solve", config.solve.steps, "step", done) as progress:
-        async with watchdog("solve", config.watchdog_s) as dog:
-            sync = WeightSync(context, "solve", loader, student, dog)
-            sampler = Sampler(context, student, dog)
-            dog.queues = sampler.queues
+        async with watching("solve", config.watchdog_s) as watchdog:
+            sync = WeightSync(context, "solve", loader, student, watchdog)
+            sampler = Sampler(context, student, watchdog)
+            watchdog.queues = sampler.queues
             async with asyncio.TaskGroup() as group:
                 following = group.create_task(sync.follow(config.solve.steps))
                 for step in range(done + 1, config.solve.steps + 1):
-                    dog.beat(f"the trainer's step {step - 1}")
+                    watchdog.beat(f"the trainer's step {step - 1}")
                     await sync.reached(step - 1)
-                    dog.beat(f"answers of step {step}")
+                    watchdog.beat(f"answers of step {step}")
                     facts = await _step(context, sampler, executor, problems, step)
                     folder = context.run.path("steps", "solve", f"{step:06d}")
-                    await answer(loader.release.remote(step, str(folder)), "step loader", 60)
+                    await within(loader.release.remote(step, str(folder)), "step loader", 60)
                     progress.advance(1, accuracy=facts["reward"])
-                await answer(loader.finish.remote(), "step loader", 60)
+                await within(loader.finish.remote(), "step loader", 60)
                 await following
 
 
 class Sampler:
     """Groups of completions, each attempt at one in the ledger."""
 
-    def __init__(self, context: Context, student: Any, dog: Watchdog):
-        self._context, self._student, self._dog = context, student, dog
+    def __init__(self, context: Context, student: Any, watchdog: Watchdog):
+        self._context, self._student, self._watchdog = context, student, watchdog
         self.ledger = Ledger(context.run, "solve")
         self._asked_at: dict[str, float] = {}
 
@@ -114,19 +114,19 @@ class Sampler:
                 name, problem.question, solve.group_size, solve.sampling, self._context.seed(name), keys[0][1]
             )
             try:
-                completions: list[Completion] = await answer(response, "student", solve.timeout_s)
+                completions: list[Completion] = await within(response, "student", solve.timeout_s)
             except Failure as e:
                 why = e
                 attempts.note(e)
                 for key in keys:
                     self.ledger.fail(key, str(e))
-                await answer(buffer.drop.remote(keys), "rollout buffer", 60)  # only the answer may have been lost
+                await within(buffer.drop.remote(keys), "rollout buffer", 60)  # only the answer may have been lost
                 if e.kind != "infra_error":
                     break
             else:
                 for c in completions:
                     self.ledger.judged((c.episode_id, c.attempt), c.tokens)
-                self._dog.beat(f"answers of {name.rpartition('-')[0]}")
+                self._watchdog.beat(f"answers of {name.rpartition('-')[0]}")
                 return completions
         if attempts.deadly:
             self.ledger.quarantine(keys[0], {"problem": problem.model_dump(mode="json"), "deaths": attempts.deaths})

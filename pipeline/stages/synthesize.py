@@ -28,7 +28,7 @@ from pipeline.store import accounts
 from pipeline.store.ledger import Ledger
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
-from pipeline.watch.watchdog import watchdog
+from pipeline.watch.watchdog import watching
 
 
 async def run(context: Context) -> dict[str, Any]:
@@ -50,16 +50,19 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     seen = {j.verdict.problem_id for j, _ in _played(context) if j.verdict and j.accepted}
     if len(seen) >= target:
         return
-    writer, committee, pool = await asyncio.gather(
+    proposer, committee, pool = await asyncio.gather(
         context.cluster.proposer(checkpoint), context.cluster.committee(), context.cluster.prober()
     )
     isolation = await context.cluster.sandbox_stats()
     assert isolation is not None  # the committee has it
     ledger = Ledger(context.run, "synthesize")
-    stream = Stream(config, writer, committee, pool, context.cluster.buffer())
+    stream = Stream(config, proposer, committee, pool, context.cluster.buffer())
     with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
-        async with watchdog("synthesize", config.watchdog_s) as dog, showing(context.metrics, "synthesize", stream.now):
-            dog.queues = stream.queues
+        async with (
+            watching("synthesize", config.watchdog_s) as watchdog,
+            showing(context.metrics, "synthesize", stream.now),
+        ):
+            watchdog.queues = stream.queues
             wave = len(done)
             while len(seen) < target:
                 wave += 1
@@ -68,7 +71,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                         f"synthesize: {len(seen)} of {target} problems after synthesize.max_episodes "
                         f"({config.synthesize.max_episodes}); raise it, or train the proposer further"
                     )
-                dog.beat(f"wave {wave} of episodes")
+                watchdog.beat(f"wave {wave} of episodes")
                 ledger.begin(wave)
                 step = stream.step(ledger)
                 tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
@@ -78,7 +81,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 ) -> Judged:
                     judged = await step.judged(task, prober)
                     if not judged.failed:
-                        dog.beat(waiting_for)
+                        watchdog.beat(waiting_for)
                     return judged
 
                 judged = await map_bounded(one, tasks, size)

@@ -23,12 +23,9 @@ import pyarrow.parquet as pq
 
 from pipeline.records import Failure
 from pipeline.store.ledger import ENDS, INTERRUPTED, SEGMENT, Journal, Key, journal_path
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
-STAGES = ("sft", "mgpo", "synthesize", "solve")
-"""Those that issue attempts."""
-ON_POLICY = ("mgpo", "solve")
-"""Those whose trainer sees each rollout once."""
 _SHOWN = 20
 """Findings listed of one stage; more are counted."""
 
@@ -41,8 +38,9 @@ def audit(run: RunDir) -> dict[str, Any]:
     interrupted (failed because the run ended), attempts ({attempt: issued}). Issued, its ends and live count attempts.
     """
     stages, findings = {}, []
-    for stage in STAGES:
-        if run.path("ledger", stage).is_dir() or (stage in ON_POLICY and run.path("steps", stage).is_dir()):
+    for stage, kind in RUN_STAGES.items():
+        held = run.path("ledger", stage).is_dir() or (kind.on_policy and run.path("steps", stage).is_dir())
+        if kind.issues_attempts and held:
             found: list[str] = []
             stages[stage] = _stage(run, stage, found)
             findings += found[:_SHOWN]
@@ -70,7 +68,7 @@ def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
         folders = {int(p.name): p for p in base.iterdir() if p.name.isdigit()}
     journals = {int(p.stem): p for p in sorted(run.path("ledger", stage).glob("[0-9]*.jsonl"))}
     last = max(folders, default=0)
-    checkpoints = list(_checkpoints(run, stage, found)) if stage in ON_POLICY else []
+    checkpoints = list(_checkpoints(run, stage, found)) if RUN_STAGES[stage].on_policy else []
     steps: list[dict[str, Any]] = []
     trained_in: dict[str, int] = {}
     trained_twice: set[str] = set()
@@ -176,11 +174,11 @@ def _compare_files(
     folder: Path, where: str, stage: str, ended: Counter[Key], trained: list[Key], found: list[str]
 ) -> None:
     """The rollouts of a step are those trained, its episodes those issued."""
-    expected = {"rollouts.parquet": (("episode_id", "attempt"), Counter(trained))}
-    if stage != "solve":  # has no episodes, only completions
+    expected: dict[str, tuple[tuple[str, str], Counter[Key]]] = {}
+    if RUN_STAGES[stage].trains:
+        expected["rollouts.parquet"] = (("episode_id", "attempt"), Counter(trained))
+    if RUN_STAGES[stage].plays:
         expected["episodes.parquet"] = (("id", "attempt"), ended)
-    if stage == "synthesize":  # keeps no rollouts
-        del expected["rollouts.parquet"]
     for name, (columns, keys) in expected.items():
         try:
             table = pq.read_table(folder / name, columns=list(columns))
@@ -226,7 +224,7 @@ def _compare_with_trainer(
             found.append(f"{stage} checkpoint of step {step}: only {released} steps were released")
         elif rollouts != expected:
             found.append(f"{stage} checkpoint of step {step}: trained {rollouts} rollouts, its steps have {expected}")
-    done = run.result(stage) if stage in ON_POLICY else None
+    done = run.result(stage) if RUN_STAGES[stage].on_policy else None
     if done is None:
         return
     newest = max((c["step"] for c in checkpoints), default=0)

@@ -88,8 +88,8 @@ NOTHING = Manifest(0, "", 0.0, "", "")
 class Mirror:
     """Of one run directory, for the process that holds it: `begin`, `start`, work, `close`."""
 
-    def __init__(self, root: Path, place: RemoteStore, beat_s: float = BEAT_S, poll_s: float = POLL_S):
-        self._root, self._place = root, place
+    def __init__(self, root: Path, remote: RemoteStore, beat_s: float = BEAT_S, poll_s: float = POLL_S):
+        self._root, self._remote = root, remote
         self._beat_s, self._poll_s = beat_s, poll_s
         self._session = uuid.uuid4().hex[:12]
         self._mine: dict[str, Any] = {
@@ -117,14 +117,14 @@ class Mirror:
         Raises Failure where another process writes here, or both this directory and another one have gone on.
         """
         self._claim()
-        self._last, self._before = manifests(self._place)
+        self._last, self._before = manifests(self._remote)
         state = self._state()
         if self._last.id == state["known"][-1]:
             self._seen = {path: Found(*stamp) for path, stamp in state["seen"].items()}
         if self._last.number and self._last.id not in state["known"]:
             if not state["restoring"] and any(not p.name.startswith(".") for p in self._root.iterdir()):
                 raise Failure(
-                    f"mirror {self._place.uri}: was last written from {self._last.host}:{self._last.root}, and "
+                    f"mirror {self._remote.uri}: was last written from {self._last.host}:{self._last.root}, and "
                     f"{self._root} holds something else; move that away to restore, or name another mirror"
                 )
             if self._last.has_made_something:
@@ -139,7 +139,7 @@ class Mirror:
         """Raises what the mirror ran into, if anything."""
         if self._error is not None:
             raise self._error
-        if silent := self._place.silent():
+        if silent := self._remote.silent():
             raise Failure(f"{silent}; what is in the run directory is safe: run the same command again", "infra_error")
 
     def close(self, within_s: float = math.inf) -> None:
@@ -150,7 +150,7 @@ class Mirror:
         if self._follower.is_alive():
             self._follower.join(min(_SOON_S, within_s))
         if self._follower.is_alive():
-            _say(f"brings {self._place.uri} up to date")
+            _say(f"brings {self._remote.uri} up to date")
         try:
             self._await(self._follower, until)
         finally:
@@ -163,10 +163,10 @@ class Mirror:
             thread.join(0.1)
             if time.monotonic() > until:
                 raise Failure(
-                    f"mirror {self._place.uri}: lags behind the run directory; the same command brings it up to date",
+                    f"mirror {self._remote.uri}: lags behind the run directory; the same command brings it up to date",
                     "infra_error",
                 )
-            if silent := self._place.silent():
+            if silent := self._remote.silent():
                 raise Failure(f"{silent}; the run directory is ahead of it", "infra_error")
 
     # ------------------------------------------------------------ who writes here
@@ -176,7 +176,7 @@ class Mirror:
         # Whoever held this directory on this machine is dead, for its lock is ours.
         if seen and not seen.get("released") and (seen["host"], seen["root"]) != (self._mine["host"], str(self._root)):
             _say(
-                f"watches {self._place.uri} for {3 * self._beat_s:g} s, for {seen['host']}:{seen['root']} may be alive"
+                f"watches {self._remote.uri} for {3 * self._beat_s:g} s, for {seen['host']}:{seen['root']} may be alive"
             )
             until = time.monotonic() + 3 * self._beat_s
             while time.monotonic() < until:
@@ -185,15 +185,15 @@ class Mirror:
                     if now and now.get("released"):
                         break
                     raise Failure(
-                        f"mirror {self._place.uri}: in use by process {seen['pid']} on {seen['host']} "
+                        f"mirror {self._remote.uri}: in use by process {seen['pid']} on {seen['host']} "
                         f"({seen['root']}); wait, or name another mirror"
                     )
-        self._place.write(_HOLDER, _seal(self._mine))
+        self._remote.write(_HOLDER, _seal(self._mine))
         self._held = True
         self._heart.start()
 
     def _holder(self) -> dict[str, Any] | None:
-        return _unseal(self._place.read(_HOLDER))
+        return _unseal(self._remote.read(_HOLDER))
 
     def _still_mine(self) -> None:
         """Raises Failure where another process has taken the mirror."""
@@ -201,7 +201,7 @@ class Mirror:
         if now is not None and now["session"] != self._session:
             self._held = False
             raise Failure(
-                f"mirror {self._place.uri}: was taken over by process {now['pid']} on {now['host']} ({now['root']}); "
+                f"mirror {self._remote.uri}: was taken over by process {now['pid']} on {now['host']} ({now['root']}); "
                 f"what is in {self._root} is safe, and no longer goes there"
             )
 
@@ -213,9 +213,9 @@ class Mirror:
                 with self._holding:
                     self._still_mine()
                     if not self._ended.is_set():
-                        self._place.write(_HOLDER, _seal(self._mine | {"beat": beats}))
+                        self._remote.write(_HOLDER, _seal(self._mine | {"beat": beats}))
             if self._held and self._error is None and not self._follower.is_alive():
-                self._place.write(_HOLDER, _seal(self._mine | {"released": True}))
+                self._remote.write(_HOLDER, _seal(self._mine | {"released": True}))
         except BaseException as e:
             self._error = self._error or e
 
@@ -238,7 +238,7 @@ class Mirror:
             except Moving as e:
                 moving = e
                 time.sleep(_AGAIN_S)
-        raise Failure(f"mirror {self._place.uri}: the run directory cannot be listed: {moving}")
+        raise Failure(f"mirror {self._remote.uri}: the run directory cannot be listed: {moving}")
 
     def _sync(self) -> None:
         found = snapshot.take(self._root, self._whole)
@@ -257,7 +257,7 @@ class Mirror:
             self._still_mine()
         manifest = Manifest(number, self._session, time.time(), self._mine["host"], str(self._root), files)
         self._remember([self._last.id, manifest.id])
-        self._place.write(_MANIFEST.format(number % 2), _seal(asdict(manifest)))
+        self._remote.write(_MANIFEST.format(number % 2), _seal(asdict(manifest)))
         old, self._before, self._last = self._before, self._last, manifest
         self._delete(_objects(old) - _objects(self._before) - _objects(self._last))
 
@@ -271,18 +271,18 @@ class Mirror:
             if before and path not in self._seen and before[:2] == _digest(source, size):
                 return before  # known from an earlier process
             name = f"files/{path}.{number:0{_DIGITS}d}-{self._session}"
-            there, checksum = self._place.send(name, source, size)
+            there, checksum = self._remote.send(name, source, size)
         if there < size:
             raise Moving(f"{self._root / path}: shrank")
         return size, checksum, name
 
     def _delete(self, names: set[str]) -> None:
         with ThreadPoolExecutor(_STREAMS) as pool:
-            list(pool.map(self._place.delete, names))
+            list(pool.map(self._remote.delete, names))
 
     def _sweep(self) -> None:
         """Delete the objects that a dead process sent, that no manifest names, and that none to come will name."""
-        unnamed = set(self._place.names("files")) - _objects(self._last) - _objects(self._before)
+        unnamed = set(self._remote.names("files")) - _objects(self._last) - _objects(self._before)
         self._delete({name for name in unnamed if int(name.rpartition(".")[2][:_DIGITS]) <= self._last.number})
 
     # ------------------------------------------------------------ restoring
@@ -290,21 +290,21 @@ class Mirror:
     def _restore(self) -> None:
         files = self._last.files
         size = sum(entry[0] for entry in files.values())
-        _say(f"restores {len(files)} files, {size / 1e6:.1f} MB, from {self._place.uri}")
+        _say(f"restores {len(files)} files, {size / 1e6:.1f} MB, from {self._remote.uri}")
         self._remember([""], restoring=True)
         for folder in self._root.iterdir():  # what an earlier try brought of another manifest
             if folder.is_dir():
                 for path in [p for p in folder.rglob("*") if p.is_file()]:
                     if str(path.relative_to(self._root)) not in files:
                         path.unlink()
-        bring(self._place, self._last, self._root, lambda _: True)
+        bring(self._remote, self._last, self._root, lambda _: True)
         self._seen = {path: f for path, f in snapshot.take(self._root, self._whole).items() if path in files}
         self._remember([self._last.id])
 
     def _content(self, path: str) -> bytes:
-        content = self._place.read(self._last.files[path][2])
+        content = self._remote.read(self._last.files[path][2])
         if content is None:
-            raise _damaged(self._place, self._last, path, "is not there")
+            raise _damaged(self._remote, self._last, path, "is not there")
         return content
 
     def _state(self) -> dict[str, Any]:
@@ -321,17 +321,17 @@ class Mirror:
 # ---------------------------------------------------------------- reading
 
 
-def manifests(place: RemoteStore) -> tuple[Manifest, Manifest]:
+def manifests(remote: RemoteStore) -> tuple[Manifest, Manifest]:
     """The last manifest and the one before; number 0 where there is none. Raises Failure where both are damaged."""
-    contents = [place.read(_MANIFEST.format(i)) for i in (0, 1)]
+    contents = [remote.read(_MANIFEST.format(i)) for i in (0, 1)]
     found = [Manifest(**(body | {"files": _entries(body)})) for c in contents if (body := _unseal(c))]
     if not found and all(contents):
-        raise Failure(f"mirror {place.uri}: neither manifest-0.json nor manifest-1.json is one; the mirror is damaged")
+        raise Failure(f"mirror {remote.uri}: neither manifest-0.json nor manifest-1.json is one; the mirror is damaged")
     found = sorted([*found, NOTHING, NOTHING], key=lambda m: -m.number)
     return found[0], found[1]
 
 
-def bring(place: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[str], bool]) -> None:
+def bring(remote: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[str], bool]) -> None:
     """Write the wanted files of a manifest below `root`. Those that are there already are left.
 
     Raises Failure where an object is missing or not what the manifest says.
@@ -344,11 +344,11 @@ def bring(place: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[
             with target.open("rb") as file:
                 if _digest(file, size) == (size, checksum):
                     return
-        there = place.fetch(name, target)
+        there = remote.fetch(name, target)
         if there != (size, checksum):
             target.unlink(missing_ok=True)
             what = "is not there" if there is None else f"has {there[0]} bytes, SHA-256 {there[1][:12]}…"
-            raise _damaged(place, manifest, path, what)
+            raise _damaged(remote, manifest, path, what)
 
     with ThreadPoolExecutor(_STREAMS) as pool:
         list(pool.map(one, [path for path in manifest.files if wanted(path)]))
@@ -356,12 +356,12 @@ def bring(place: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[
 
 def copy_for_accounts(uri: str, root: Path) -> None:
     """What `accounts` reads of a run, from its mirror; takes nothing and writes nothing there."""
-    place = RemoteStore(uri)
-    last, _ = manifests(place)
+    remote = RemoteStore(uri)
+    last, _ = manifests(remote)
     if not last.number:
         raise Failure(f"mirror {uri}: holds no manifest; expected the mirror of a run")
     bring(
-        place, last, root,
+        remote, last, root,
         lambda path: not path.startswith("checkpoints/") or path.endswith((snapshot.CHECKPOINTS, "trainer/state.json")),
     )  # fmt: skip
 
@@ -371,10 +371,10 @@ def _say(text: str) -> None:
     print(f"mirror · {text}", file=sys.stderr, flush=True)
 
 
-def _damaged(place: RemoteStore, manifest: Manifest, path: str, what: str) -> Failure:
+def _damaged(remote: RemoteStore, manifest: Manifest, path: str, what: str) -> Failure:
     size, checksum, name = manifest.files[path]
     return Failure(
-        f"mirror {place.uri}: {name} {what}; manifest {manifest.number} says {size} bytes, SHA-256 {checksum[:12]}…"
+        f"mirror {remote.uri}: {name} {what}; manifest {manifest.number} says {size} bytes, SHA-256 {checksum[:12]}…"
     )
 
 

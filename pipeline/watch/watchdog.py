@@ -1,6 +1,6 @@
 """The watchdog: ends a stage that makes no progress, and names what it was stuck on.
 
-Invariant: no wait is for ever. Single calls have their deadline in `actors.calls.answer`.
+Invariant: no wait is for ever. Single calls have their deadline in `actors.calls.within`.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Watchdog:
 
 
 @asynccontextmanager
-async def watchdog(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
+async def watching(stage: str, seconds: float) -> AsyncIterator[Watchdog]:
     """Ends the block after `seconds` without a beat: raises Stalled, one line that names the stage, what it waited
     for, and what is under way."""
     timeout = asyncio.timeout(None)
-    dog = Watchdog(timeout, seconds)
+    watchdog = Watchdog(timeout, seconds)
     try:
         async with timeout:
-            yield dog
+            yield watchdog
     except TimeoutError:
         if not timeout.expired():
             raise  # the block's own
-        line = f"{stage}: no progress for {seconds:g} s; waited for {dog.waiting_for}"
-        raise Stalled("; ".join(filter(None, (line, dog.under_way)))) from None
+        line = f"{stage}: no progress for {seconds:g} s; waited for {watchdog.waiting_for}"
+        raise Stalled("; ".join(filter(None, (line, watchdog.under_way)))) from None
     finally:
-        dog.close()
+        watchdog.close()

@@ -15,7 +15,7 @@ from actors.chat import ChatFormat
 from actors.episode import Conversation, run_episode, turn_seed
 from actors.policies import Sample, TextPolicy
 from pipeline.config import EpisodeLimits
-from pipeline.records import ACTIONS, STAGES, Episode, Failure, Rollout, Skill, Task, ToolResult
+from pipeline.records import ACTIONS, COGNITIVE_STAGES, Episode, Failure, Rollout, Skill, Task, ToolResult
 from tests.actors.tiny_model import make_tokenizer
 from tests.mini import MINI, changed
 
@@ -109,7 +109,10 @@ def check_rollout(episode: Episode, rollout: Rollout, limits: EpisodeLimits) -> 
         assert set(rollout.action_index[turn.start : turn.end]) == {index}
         assert CHAT.decode(rollout.token_ids[turn.start : turn.end]) == turn.text
         assert turn.truncated == (rollout.token_ids[turn.end - 1] != CHAT.eos_id)
-        assert STAGES[rollout.action_stage[index]] == turn.stage and ACTIONS[rollout.action_kind[index]] == turn.action
+        assert (
+            COGNITIVE_STAGES[rollout.action_stage[index]] == turn.stage
+            and ACTIONS[rollout.action_kind[index]] == turn.action
+        )
     for i in range(n):
         if i not in sampled:
             assert rollout.action_index[i] == rollout.versions[i] == -1 and rollout.logprobs[i] == 0.0
@@ -189,7 +192,7 @@ def test_a_withheld_tool_is_answered_as_one_that_does_not_exist():
         (("draft", "finalize"), ["finalize", "finalize", "finalize"]),
         (("draft", "check", "finalize"), ["check", "finalize", "finalize"]),
         (("draft", "refine", "finalize"), ["refine", "refine", "finalize"]),
-        (STAGES, ["check", "refine", "check"]),
+        (COGNITIVE_STAGES, ["check", "refine", "check"]),
     ],
 )
 def test_withheld_stages_are_never_suggested_and_answered_as_malformed(stages, suggested):

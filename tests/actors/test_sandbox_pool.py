@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.calls import answer
+from actors.calls import within
 from actors.sandbox_pool import SandboxPool
 from pipeline.records import Failure
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session
@@ -257,7 +257,7 @@ def test_a_killed_replica_leaves_nothing_and_another_answers() -> None:
 
 async def _killed_under_a_call(handle: Any) -> None:
     """Who waits for a run hears within seconds that its replica is gone, and that the program is not to blame."""
-    sleeping = asyncio.ensure_future(answer(handle.run.remote(Request("import time; time.sleep(1.8)")), "sandbox", 30))
+    sleeping = asyncio.ensure_future(within(handle.run.remote(Request("import time; time.sleep(1.8)")), "sandbox", 30))
     end = time.monotonic() + 10
     while not (running := _replicas_with_a_run()) and time.monotonic() < end:
         await asyncio.sleep(0.02)
@@ -266,7 +266,7 @@ async def _killed_under_a_call(handle: Any) -> None:
     with pytest.raises(Failure) as caught:
         await sleeping
     assert caught.value.kind == "infra_error" and time.monotonic() - began < 5
-    assert (await answer(handle.run.remote(Request("print(1)")), "sandbox", 60)).stdout == "1\n"
+    assert (await within(handle.run.remote(Request("print(1)")), "sandbox", 60)).stdout == "1\n"
 
 
 def _replicas_with_a_run() -> list[int]:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from actors.calls import answer
+from actors.calls import within
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.sandbox_pool import SandboxPool
@@ -70,7 +70,7 @@ def test_what_nobody_waits_for_any_more_ends_in_its_replica(pools):
 
     async def scene():
         with pytest.raises(Failure, match=r"^slow: no answer within 0.5 s$"):
-            await answer(slow.work.remote(), "slow", 0.5)
+            await within(slow.work.remote(), "slow", 0.5)
         end = time.monotonic() + 20
         while not (ended := await slow.told.remote()) and time.monotonic() < end:
             await asyncio.sleep(0.1)

@@ -36,7 +36,7 @@ from typing import Any
 
 import psutil
 
-from actors.calls import answer
+from actors.calls import within
 from actors.engine import PolicyEngine
 from pipeline.commands import driver
 from pipeline.config import loading
@@ -177,7 +177,7 @@ async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) 
     async def requests(played: Sequence[Episode]) -> list[list[Request]]:
         with tempfile.TemporaryDirectory() as folder:
             rows = [((e.id, e.attempt), [0.0] * len(e.turns), 0.0) for e in played]
-            await answer(cluster.buffer().write.remote(folder, rows), "rollout buffer", 60)
+            await within(cluster.buffer().write.remote(folder, rows), "rollout buffer", 60)
             return [turns_of(r) for r in read_records(Path(folder) / "rollouts.parquet", Rollout)]
 
     try:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Config
 from pipeline.records import Episode, Outcome, Probe, Problem, Skill, Task, ToolResult, Turn, Verdict, Vote
 from pipeline.store.metrics import Metrics
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
 CATEGORIES = ("code", "maths", "science")
@@ -106,10 +107,10 @@ def upto(root, last, hostile="", mgpo_steps=12):
     rng = random.Random(7)
     run = RunDir.open(root, Config(domain="mini"))
     with Metrics(run) as log:
-        for stage in ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate"):
+        for stage in RUN_STAGES:
             if last == "nothing":
                 break
-            STAGES[stage](run, log, rng, hostile, mgpo_steps)
+            FILL[stage](run, log, rng, hostile, mgpo_steps)
             if stage == last:
                 break
     return run
@@ -179,7 +180,7 @@ def _evaluate(run, log, rng, hostile, mgpo_steps):
     }, 40.0)  # fmt: skip
 
 
-STAGES = {
+FILL = {
     "acquire": _acquire,
     "sft": _sft,
     "mgpo": _mgpo,

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.records import Episode
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.tables import read_records
-from tests.pipeline.test_whole import SMALL, STAGES, command, interrupt
+from tests.pipeline.test_whole import SMALL, command, interrupt
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
 
@@ -39,7 +40,7 @@ def test_a_run_interrupted_in_every_stage_ends_with_the_counts_of_its_config(tmp
     done = subprocess.run(command(root), capture_output=True, text=True, timeout=900, env=os.environ)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * len(STAGES)
+    assert [summary["stages"][s]["status"] for s in RUN_STAGES] == ["done"] * len(RUN_STAGES)
     assert summary["problems"] == SMALL["synthesize.target"]
     questions = [
         json.loads(line)["question"] for line in (root / "dataset" / "problems.jsonl").read_text().splitlines()

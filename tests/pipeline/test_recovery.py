@@ -16,7 +16,7 @@ from ray._private import auto_init_hook
 from ray.exceptions import ActorDiedError
 from ray.serve.handle import DeploymentResponse
 
-from actors.calls import answer
+from actors.calls import within
 from pipeline import stages
 from pipeline.config.loading import load
 from pipeline.flow.context import Context
@@ -28,7 +28,7 @@ from pipeline.records import Failure, Lost, Stalled
 from pipeline.store import events
 from pipeline.store.rundir import RunDir
 from pipeline.watch import retry
-from pipeline.watch.watchdog import watchdog
+from pipeline.watch.watchdog import watching
 from tests.pipeline.flow.test_stream import World, journal
 from tests.pipeline.judged import task
 
@@ -55,7 +55,7 @@ class Ray:
         self.whole.append(whole)
 
     def end_loaders(self):
-        self.feeds_ended = True
+        self.loaders_ended = True
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_stage_that_lost_a_process_begins_again_from_its_last_step(stage):
     cause = "RolloutBuffer: its process is gone"
     assert event.pop("time") > 0
     assert event == {"event": "stage_restarted", "stage": "mgpo", "steps": 2, "cause": cause, "pools": "kept"}
-    assert stage.run.result("mgpo")["result"] == {"steps": 3} and stage.ray.feeds_ended
+    assert stage.run.result("mgpo")["result"] == {"steps": 3} and stage.ray.loaders_ended
 
 
 def test_it_gives_up_when_it_gets_no_further_with_the_last_cause(stage):
@@ -217,7 +217,7 @@ class Ends(Actor):
         raise ActorDiedError()
 
 
-def test_a_feed_that_we_end_is_no_loss(monkeypatch):
+def test_a_loader_that_we_end_is_no_loss(monkeypatch):
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
     cluster = Cluster(load(None))
@@ -261,13 +261,13 @@ class Response(DeploymentResponse):
 def test_a_request_that_nobody_waits_for_any_more_is_cancelled_in_its_replica():
     async def scene():
         given_up, late = Response(), Response()
-        waiting = asyncio.create_task(answer(given_up, "proposer", 30))
+        waiting = asyncio.create_task(within(given_up, "proposer", 30))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         with pytest.raises(Failure, match=r"^proposer: no answer within 0.01 s$"):
-            await answer(late, "proposer", 0.01)
+            await within(late, "proposer", 0.01)
         return given_up.cancelled, late.cancelled
 
     assert asyncio.run(scene()) == (True, True)
@@ -281,9 +281,9 @@ def test_a_call_to_a_process_that_is_gone_is_told_from_one_that_failed():
         await asyncio.sleep(60)
 
     with pytest.raises(Lost, match=r"^step loader: ActorDiedError"):
-        asyncio.run(answer(dies(), "step loader", 10))
+        asyncio.run(within(dies(), "step loader", 10))
     with pytest.raises(Failure, match="no answer") as caught:
-        asyncio.run(answer(late(), "step loader", 0.01))
+        asyncio.run(within(late(), "step loader", 0.01))
     assert not isinstance(caught.value, Lost)
 
 
@@ -360,7 +360,7 @@ def test_replicas_keep_the_log_file_by_which_a_new_serve_controller_knows_them(e
 
 def test_a_task_whose_worker_dies_again_and_again_is_put_aside_with_its_input(monkeypatch):
     monkeypatch.setattr(retry, "PAUSE_S", 0.0)
-    world = World(writer=[Lost("proposer: ActorDiedError")])
+    world = World(proposer=[Lost("proposer: ActorDiedError")])
     judged = asyncio.run(world.stream.judged(task(), "mini:solver"))
     assert judged.failed and judged.episode.outcome.kind == "infra_error"
     assert world.stream.quarantined == 1
@@ -372,11 +372,11 @@ def test_a_task_whose_worker_dies_again_and_again_is_put_aside_with_its_input(mo
 
 
 @pytest.mark.parametrize(
-    "writer", [[Lost("died"), "ok"], [Lost("died"), Lost("died"), "ok"], [Failure("no answer", "infra_error")]]
+    "proposer", [[Lost("died"), "ok"], [Lost("died"), Lost("died"), "ok"], [Failure("no answer", "infra_error")]]
 )
-def test_a_bystander_or_a_slow_pool_is_not(monkeypatch, writer):
+def test_a_bystander_or_a_slow_pool_is_not(monkeypatch, proposer):
     monkeypatch.setattr(retry, "PAUSE_S", 0.0)
-    world = World(writer=writer)
+    world = World(proposer=proposer)
     asyncio.run(world.stream.judged(task(), "mini:solver"))
     assert world.stream.quarantined == 0
     assert not world.run.path("quarantine").exists()
@@ -422,9 +422,9 @@ def test_the_watchdog_names_the_stage_the_queues_and_the_oldest():
     world.judge._function = never  # the committee hangs
 
     async def scene():
-        async with watchdog("mgpo", 0.3) as dog:
-            dog.queues = world.whole.queues
-            dog.beat("episodes of step 3")
+        async with watching("mgpo", 0.3) as watchdog:
+            watchdog.queues = world.whole.queues
+            watchdog.beat("episodes of step 3")
             await asyncio.gather(*(world.stream.judged(task(name), "mini:solver") for name in ("a", "b")))
 
     with pytest.raises(Stalled) as caught:

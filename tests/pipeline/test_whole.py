@@ -19,6 +19,7 @@ import pytest
 from pipeline.records import Episode, Probe, Rollout, Verdict
 from pipeline.store import accounts
 from pipeline.store.metrics import read as read_metrics
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
 
@@ -42,7 +43,6 @@ SMALL = {
     "evaluate.samples": 2,
     "ray.num_cpus": 2,
 }
-STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
@@ -105,7 +105,7 @@ def test_the_next_call_skips_what_was_done_and_finishes(finished: tuple[Path, di
     assert "sft · done before, skipped" in log
     assert re.search(r"mgpo · resumes at step [23] of 3", log)
     assert summary["problems"] == SMALL["synthesize.target"]
-    assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6  # type: ignore[index]
+    assert [summary["stages"][s]["status"] for s in RUN_STAGES] == ["done"] * 6  # type: ignore[index]
     assert (root / "report.html").stat().st_size > 10_000
 
 
@@ -173,7 +173,7 @@ def test_a_third_call_finds_everything_done(finished: tuple[Path, dict[str, obje
     before = (root / "dataset" / "problems.jsonl").read_bytes()
     again = subprocess.run(command(root), capture_output=True, text=True, timeout=120)
     assert again.returncode == 0
-    assert again.stderr.count("done before, skipped") == len(STAGES)
+    assert again.stderr.count("done before, skipped") == len(RUN_STAGES)
     assert json.loads(again.stdout) == summary
     assert (root / "dataset" / "problems.jsonl").read_bytes() == before
 
@@ -205,7 +205,9 @@ def test_on_another_machine_the_same_command_restores_everything_from_the_mirror
     shutil.copytree(root.parent / "mirror", elsewhere.parent / "mirror")
     again = subprocess.run(command(elsewhere), capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert again.stderr.startswith("mirror · restores ") and again.stderr.count("done before, skipped") == len(STAGES)
+    assert again.stderr.startswith("mirror · restores ") and again.stderr.count("done before, skipped") == len(
+        RUN_STAGES
+    )
     assert json.loads(again.stdout) == summary | {"run_dir": str(elsewhere)}
     for name in ("dataset/problems.jsonl", "metrics.jsonl", "ledger/mgpo/000003.jsonl"):
         assert (elsewhere / name).read_bytes() == (root / name).read_bytes()
@@ -230,7 +232,7 @@ def test_two_runs_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> No
             assert run.wait(timeout=1700) == 0, (root.parent / "err").read_text()
             summary = json.loads((root.parent / "out").read_text())
             assert (summary["problems"], summary["run_dir"]) == (SMALL["synthesize.target"], str(root))
-            assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6
+            assert [summary["stages"][s]["status"] for s in RUN_STAGES] == ["done"] * 6
             for stage in ("mgpo", "solve"):
                 assert len(RunDir(root, -1).steps(stage)) == SMALL[f"{stage}.steps"]
             assert accounts.audit(RunDir(root, -1))["findings"] == []

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import GRPOConfig, MGPOConfig, MGPONoStageConfig
-from pipeline.records import STAGES
+from pipeline.records import COGNITIVE_STAGES
 from tests.trainers.worlds import alone
 from trainers.objectives import ObjectiveConfig, make
 from trainers.objectives.base import StepTokens, Totals
@@ -46,8 +46,8 @@ LEARNERS = {
 def curve(learner: Learner, lr: float, steps: int, seed: int, arms: int = 8, noise: float = 0.0) -> list[float]:
     """Probability that the policy picks all four right arms, before the first step and after each."""
     generator = torch.Generator().manual_seed(seed)
-    logits_SA = torch.zeros(len(STAGES), arms, requires_grad=True)
-    right_S = torch.randint(arms, (len(STAGES),), generator=generator)
+    logits_SA = torch.zeros(len(COGNITIVE_STAGES), arms, requires_grad=True)
+    right_S = torch.randint(arms, (len(COGNITIVE_STAGES),), generator=generator)
     optimizer = torch.optim.Adam([logits_SA], lr=lr)
     reached = [_optimum(logits_SA, right_S)]
     for _ in range(steps):
@@ -73,7 +73,7 @@ def _step(
     generator: torch.Generator,
     noise: float,
 ) -> None:
-    episodes, stages = GROUPS * GROUP_SIZE, len(STAGES)
+    episodes, stages = GROUPS * GROUP_SIZE, len(COGNITIVE_STAGES)
     log_SA = logits_SA.log_softmax(-1)
     arm_ES = torch.multinomial(log_SA.detach().exp(), episodes, replacement=True, generator=generator).T
     logp_K = log_SA.expand(episodes, -1, -1).gather(2, arm_ES[..., None]).reshape(-1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
-from pipeline.records import STAGES, Rollout
+from pipeline.records import COGNITIVE_STAGES, Rollout
 from tests.trainers.test_objectives import log_probabilities, plain_advantages
 from tests.trainers.worlds import alone, batch_of, make_rollout, some_rollouts, totals_of
 from trainers import diagnostics
@@ -67,7 +67,7 @@ def test_stage_statistics_are_those_of_their_stage() -> None:
     rollouts, config = some_rollouts(4), MGPOConfig()
     found, *_ = figures(rollouts, config)
     outer, inner = plain_advantages(rollouts)
-    for index, stage in enumerate(STAGES):
+    for index, stage in enumerate(COGNITIVE_STAGES):
         here = [(i, t) for i, r in enumerate(rollouts) for t, s in enumerate(r.action_stage) if s == index]
         process = [rollouts[i].process_rewards[t] for i, t in here]
         fused = [outer[i] + config.omega * inner[i, t] for i, t in here]

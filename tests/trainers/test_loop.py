@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Failure, Rollout
 from tests.trainers.worlds import make_rollout, save_tiny_qwen3, some_rollouts
-from trainers.launch import train
+from trainers.launch import Launcher
 from trainers.loader import StepWork
 from trainers.spec import TrainSpec
 
@@ -141,7 +141,7 @@ def uninterrupted(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """Two workers under ZeRO-3, all steps: (summary, loader, weights)."""
     loader, weights = MemoryLoader.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
     spec = spec_of(base, tmp_path_factory.mktemp("runs"), "whole", workers=2, zero_stage=3)
-    return train(spec, loader, weights), loader, weights
+    return Launcher().train(spec, loader, weights), loader, weights
 
 
 def test_zero_3_on_two_workers_takes_the_step_of_zero_0_on_one(
@@ -149,7 +149,7 @@ def test_zero_3_on_two_workers_takes_the_step_of_zero_0_on_one(
 ) -> None:
     _, sharded_feed, sharded_weights = uninterrupted
     loader, weights = MemoryLoader.remote(mgpo_steps(2)), MemoryWeights.remote()
-    train(spec_of(base, tmp_path, "single"), loader, weights)
+    Launcher().train(spec_of(base, tmp_path, "single"), loader, weights)
     one, two = (ray.get(f.history.remote())[1] for f in (loader, sharded_feed))
     for step in (1, 2):
         for key in ("loss", "nll", "tokens", "trajectories", "weight_rms", "ref_kl", "degenerate_groups", "entropy"):
@@ -173,7 +173,7 @@ def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_
     spec = spec_of(base, tmp_path, "run", workers=2, zero_stage=3, publish_every=None)
     stalled = MemoryLoader.remote(mgpo_steps(STEPS), fail_at=4)
     with pytest.raises(Failure, match="training run: no progress for 1 s: waited for step 4") as caught:
-        train(spec, stalled)
+        Launcher().train(spec, stalled)
     assert "\n" not in str(caught.value)
     assert caught.value.kind == "infra_error"
     asked, done = ray.get(stalled.history.remote())
@@ -186,7 +186,7 @@ def test_a_failed_run_resumes_at_its_checkpoint_and_ends_where_an_uninterrupted_
     (half_written / "model.safetensors").write_bytes(b"half")
 
     loader, weights = MemoryLoader.remote(mgpo_steps(STEPS)), MemoryWeights.remote()
-    summary = train(spec.model_copy(update={"publish_every": 1}), loader, weights)
+    summary = Launcher().train(spec.model_copy(update={"publish_every": 1}), loader, weights)
     asked, done = ray.get(loader.history.remote())
     assert min(step for _, step in asked) == 3
     assert sorted(done) == [3, 4]
@@ -213,7 +213,7 @@ def test_a_killed_worker_comes_back_at_the_checkpoint_and_the_run_ends_as_if_not
     whole, _, whole_weights = uninterrupted
     snapshot = tmp_path / "killed" / "checkpoint_manager_snapshot.json"
     loader, weights = MemoryLoader.remote(mgpo_steps(STEPS), kill=(1, 4), registered=snapshot), MemoryWeights.remote()
-    summary = train(spec_of(base, tmp_path, "killed", workers=2, zero_stage=3), loader, weights)
+    summary = Launcher().train(spec_of(base, tmp_path, "killed", workers=2, zero_stage=3), loader, weights)
     asked, done = ray.get(loader.history.remote())
     assert [step for rank, step in asked if rank == 1] == [1, 2, 3, 4, 3, 4, 5]
     assert sorted(done) == [1, 2, 3, 4] and summary.step == whole.step
@@ -234,7 +234,7 @@ def test_sft_learns_its_trajectories_by_heart_and_leaves_the_tools_words_alone(b
     rollouts = [make_rollout(str(i), str(i), [(0, 0.0, 5), (1, 0.0, 4)], 0.0, rng) for i in range(4)]
     loader = MemoryLoader.remote(dict.fromkeys(range(1, 41), rollouts))
     spec = spec_of(base, tmp_path, "sft", objective=SFTConfig(), zero_stage=2, checkpoint_every=100)
-    summary = train(spec, loader)
+    summary = Launcher().train(spec, loader)
     losses = [m["loss"] for _, m in sorted(ray.get(loader.history.remote())[1].items())]
     assert losses[0] > 3
     assert losses[-1] < 0.1
@@ -255,4 +255,4 @@ def test_bad_rollouts_on_one_rank_end_all_ranks_with_one_line(base: Path, tmp_pa
     loader = MemoryLoader.remote({1: [*good[:-1], bad]})
     spec = spec_of(base, tmp_path, "bad", objective=GRPOConfig(), workers=2, zero_stage=1)
     with pytest.raises(Failure, match=rf"training bad: rollout {bad.episode_id}: the terminal reward is not finite"):
-        train(spec, loader)
+        Launcher().train(spec, loader)

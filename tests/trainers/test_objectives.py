@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
+from pipeline.config import GRPOConfig, MGPOConfig, MGPONoStageConfig, SFTConfig
 from pipeline.records import Rollout
 from tests.trainers.worlds import alone, batch_of, make_rollout, ragged, some_rollouts, totals_of
 from trainers.batches import StepBatch
@@ -110,17 +110,18 @@ def brute_force_mgpo(rollouts: list[Rollout], config: MGPOConfig, logp: list[flo
     return result
 
 
-MGPO_CONFIGS = st.builds(
-    MGPOConfig,
-    name=st.sampled_from(["mgpo", "mgpo_no_stage"]),
-    omega=st.sampled_from([0.0, 0.5, 1.0]),
-    beta=st.sampled_from([0.0, 0.1]),
-    tau_pos=st.just(1.0),
-    tau_neg=st.sampled_from([1.05, 3.0]),
-    ratio=st.sampled_from(["token", "action"]),
-    implicit=st.sampled_from(["sum", "mean"]),
-    scope=st.sampled_from(["group", "batch"]),
-    importance_cap=st.sampled_from([None, 1.2]),
+MGPO_CONFIGS = st.sampled_from([MGPOConfig, MGPONoStageConfig]).flatmap(
+    lambda config: st.builds(
+        config,
+        omega=st.sampled_from([0.0, 0.5, 1.0]),
+        beta=st.sampled_from([0.0, 0.1]),
+        tau_pos=st.just(1.0),
+        tau_neg=st.sampled_from([1.05, 3.0]),
+        ratio=st.sampled_from(["token", "action"]),
+        implicit=st.sampled_from(["sum", "mean"]),
+        scope=st.sampled_from(["group", "batch"]),
+        importance_cap=st.sampled_from([None, 1.2]),
+    )
 )
 
 

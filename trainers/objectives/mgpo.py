@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import MGPOFields
-from pipeline.records import STAGES
+from pipeline.records import COGNITIVE_STAGES
 from trainers.objectives.base import (
     AllReduce,
     Means,
@@ -62,7 +62,7 @@ class MGPO(Objective):
             "degenerate_groups": mean_of(degenerate(step.reward_S, step.group_S, step.groups)),
             "stage_advantage_zero": mean_of(stage_advantage_A == 0),
         }
-        for index, stage in enumerate(STAGES):
+        for index, stage in enumerate(COGNITIVE_STAGES):
             here_A = step.stage_A == index
             means[f"advantage/{stage}"] = mean_of(advantage_A[here_A])
             means[f"advantage/{stage}_rms"] = square_of(advantage_A[here_A])
@@ -78,8 +78,8 @@ def trajectory_advantages(step: StepTokens) -> Tensor:
 
 def stage_advantages(step: StepTokens) -> Tensor:
     """Step 2, float_A."""
-    cell_A = step.group_A * len(STAGES) + step.stage_A
-    return standardise(step.process_A, cell_A, step.groups * len(STAGES))
+    cell_A = step.group_A * len(COGNITIVE_STAGES) + step.stage_A
+    return standardise(step.process_A, cell_A, step.groups * len(COGNITIVE_STAGES))
 
 
 def advantages(config: MGPOFields, step: StepTokens) -> Tensor:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from actors.answers import Judgement, compare_many
 from actors.answers.code import called
 from actors.answers.replies import extract_boxed, extract_program
-from actors.calls import answer as awaited
+from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.base import abstention
@@ -99,7 +99,7 @@ class ModelVerifier:
         sampling = config.SamplingConfig(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
         assert self._solver is not None
         response = self._solver.answers.remote(problem.question, n, sampling, seed)
-        texts: list[str] = await awaited(response, "solver pool", self.timeout_s)
+        texts: list[str] = await within(response, "solver pool", self.timeout_s)
         if problem.answer_kind != "code":
             return [_Sample(extract_boxed(text)) for text in texts]
         entries = called(problem.checks)

@@ -1,7 +1,7 @@
 """What an arm's proposer is worth: what it writes on held-out skill combinations, and what a solver learns from it.
 
 Both parts have a budget in episodes, the same for every arm. Tasks, prober and judges are the same too, given the seed.
-Held-out combinations measure the writer. A solver is trained on problems of the other combinations, because its own
+Held-out combinations measure the proposer. A solver is trained on problems of the other combinations, because its own
 benchmark is made of held-out ones.
 """
 
@@ -26,7 +26,7 @@ from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summariz
 from pipeline.skills.curriculum import Curriculum
 from pipeline.store.ledger import Ledger
 from pipeline.watch.fanout import map_bounded
-from pipeline.watch.watchdog import watchdog
+from pipeline.watch.watchdog import watching
 
 METRICS = {
     "verified_rate": "share of episodes whose problem the committee accepts",
@@ -94,27 +94,27 @@ async def _write(context: Context, name: str, proposer: Path, curriculum: Curric
     as a whole."""
     if done := context.run.steps(name):
         return list(judged_in(done[0]))
-    return await stages.resuming(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
+    return await stages.with_restarts(context, name, lambda: _step(context, name, proposer, curriculum, episodes))
 
 
 async def _step(context: Context, name: str, proposer: Path, curriculum: Curriculum, episodes: int) -> list[Judged]:
     config, cluster = context.config, context.cluster
-    writer, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
+    pool, committee, prober = await asyncio.gather(cluster.proposer(proposer), cluster.committee(), cluster.prober())
     ledger = Ledger(context.run, name)
     ledger.begin(1)
-    stream = Stream(config, writer, committee, prober, cluster.buffer())
+    stream = Stream(config, pool, committee, prober, cluster.buffer())
     step = stream.step(ledger)
     fixed = config.prober.ladder[0].path
     tasks = make_tasks(context, curriculum, name, 1, groups=episodes, size=1)
     with context.progress.stage(name, episodes, "episode") as progress:
-        async with watchdog(name, config.watchdog_s) as dog:
-            dog.queues = stream.queues
+        async with watching(name, config.watchdog_s) as watchdog:
+            watchdog.queues = stream.queues
 
             async def one(task: Any) -> Judged:
                 judged = await step.judged(task, fixed)
                 progress.advance(1)
                 if not judged.failed:
-                    dog.beat("episodes, verdicts and probes")
+                    watchdog.beat("episodes, verdicts and probes")
                 return judged
 
             judged = await map_bounded(one, tasks, config.synthesize.in_flight)

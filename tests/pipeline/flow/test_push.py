@@ -25,7 +25,7 @@ from tests.actors.tiny_model import make_model
 from tests.mini import MINI, changed
 from tests.tcp_plugin import install
 from tests.trainers.test_loop import MemoryLoader, mgpo_steps, spec_of
-from trainers.launch import train
+from trainers.launch import Launcher
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -108,7 +108,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
         transport="tcp", keep_checkpoints=9,
     )  # fmt: skip
 
-    train(spec, MemoryLoader.remote(mgpo_steps(2)), store, pool)
+    Launcher().train(spec, MemoryLoader.remote(mgpo_steps(2)), store, pool)
     handle.broadcast("sync", 2).results(timeout_s=60)
     pushed = ask(handle)
     for samples, updates in pushed.values():
@@ -123,7 +123,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
         Failure, match=r"weights version 3: tcp did not bring it to the replicas within 20 s$"
     ) as caught:
         patient = spec.model_copy(update={"step_timeout_s": 20, "max_failures": 0})
-        train(patient, MemoryLoader.remote(mgpo_steps(3)), store, pool)
+        Launcher().train(patient, MemoryLoader.remote(mgpo_steps(3)), store, pool)
     assert caught.value.kind == "infra_error" and "\n" not in str(caught.value)
     assert time.monotonic() - began < 120
     assert ray.get(store.latest.remote()) == 2
@@ -141,7 +141,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
                 assert s.token_ids == t.token_ids
                 np.testing.assert_allclose(s.logprobs, t.logprobs, atol=1e-5)
 
-    train(spec, MemoryLoader.remote(mgpo_steps(4)), store, pool)
+    Launcher().train(spec, MemoryLoader.remote(mgpo_steps(4)), store, pool)
     for samples, updates in ask(handle).values():
         assert [(u.version, bool(u.bytes)) for u in updates] == [(2, True), (3, False), (4, False)]
         assert apart(tmp_path / "run" / "step-000004", samples) < MEAN

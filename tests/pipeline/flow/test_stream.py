@@ -23,8 +23,8 @@ INFRA = Outcome(kind="infra_error", reason="replica died")
 class World:
     """Pools that follow a script: what the n-th call of each does; the last entry goes on."""
 
-    def __init__(self, writer=("ok",), judge=("accepted",), prober=("ok",), config=None):
-        self.script = {"writer": list(writer), "judge": list(judge), "prober": list(prober)}
+    def __init__(self, proposer=("ok",), judge=("accepted",), prober=("ok",), config=None):
+        self.script = {"proposer": list(proposer), "judge": list(judge), "prober": list(prober)}
         self.episode, self.judge, self.probe, self.drop = (
             Remote(f) for f in (self._episode, self._judge, self._probe, self._drop)
         )
@@ -44,7 +44,7 @@ class World:
         return step
 
     async def _episode(self, task, attempt):
-        step = self._next("writer")
+        step = self._next("proposer")
         outcome = step if isinstance(step, Outcome) else None
         if outcome is None or outcome.kind == "model_error":
             self.waiting.add((task.id, attempt))
@@ -95,7 +95,7 @@ def test_a_rejected_problem_is_not_probed():
 
 
 def test_an_episode_without_a_problem_is_not_judged():
-    world = World(writer=[Outcome(kind="model_error", reason="turn limit")])
+    world = World(proposer=[Outcome(kind="model_error", reason="turn limit")])
     j = judged(world)
     assert (j.verdict, j.failed, j.episode.outcome.reason) == (None, False, "turn limit")
     assert world.judge.calls == [] and world.stream.retries == 0
@@ -105,10 +105,10 @@ def test_an_episode_without_a_problem_is_not_judged():
 @pytest.mark.parametrize(
     "world",
     [
-        {"writer": [Failure("no answer", "infra_error"), "ok"]},
-        {"writer": [INFRA, "ok"]},
+        {"proposer": [Failure("no answer", "infra_error"), "ok"]},
+        {"proposer": [INFRA, "ok"]},
     ],
-    ids=["writer", "episode"],
+    ids=["proposer", "episode"],
 )
 def test_an_episode_that_infrastructure_failed_is_played_again_under_a_new_number_and_leaves_no_rollout_behind(world):
     world = World(**world)
@@ -157,7 +157,7 @@ def test_one_death_is_no_quarantine():
 
 def test_a_writer_that_never_answers_comes_back_failed_with_the_last_cause():
     config = load(None, ["episode.attempts=3"])
-    world = World(writer=[Failure(f"proposer: gone {i}", "infra_error") for i in (1, 2, 3)], config=config)
+    world = World(proposer=[Failure(f"proposer: gone {i}", "infra_error") for i in (1, 2, 3)], config=config)
     j = judged(world)
     assert (j.failed, j.accepted, j.key) == (True, False, ("g-00", 3))
     assert j.episode.outcome == Outcome(kind="infra_error", reason="proposer: gone 3")
@@ -190,7 +190,7 @@ def test_a_committee_that_cannot_decide_by_itself_is_not_asked_again():
     assert judged(world).failed and len(world.judge.calls) == 3
 
 
-@pytest.mark.parametrize("pool", ["writer", "judge"])
+@pytest.mark.parametrize("pool", ["proposer", "judge"])
 def test_the_same_input_is_not_tried_again(pool):
     world = World(**{pool: [Failure("chat format: no such token", "data_error"), "accepted"]})
     j = judged(world)
@@ -202,7 +202,7 @@ def test_the_same_input_is_not_tried_again(pool):
 
 def test_what_is_under_way_and_the_accounts_of_it():
     """The first attempt is lost, the second waits for its verdict."""
-    world = World(writer=[INFRA, "ok"])
+    world = World(proposer=[INFRA, "ok"])
     before = {"issued": 7, "trained": 4, "filtered": 2, "failed": 1}
     world.whole = Stream(Config(domain="mini"), world, world, world, world, before)
     world.stream = world.whole.step(world.ledger)
@@ -328,7 +328,7 @@ def test_a_bug_is_not_taken_for_a_failure():
 
 
 def test_without_prober():
-    world = World(writer=[INFRA, "ok"])
+    world = World(proposer=[INFRA, "ok"])
     world.stream = Stream(Config(domain="mini"), world, world, None, world).step(world.ledger)
     j = asyncio.run(world.stream.judged(task()))
     assert (j.accepted, j.probe, world.probe.calls) == (True, None, [])

@@ -12,7 +12,7 @@ from pipeline.config import Config
 from pipeline.config.loading import load
 from pipeline.flow import training
 from pipeline.flow.context import Context
-from pipeline.flow.training import beside, spec_for, start, train_with_progress
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer, train_with_progress
 from pipeline.records import Failure, Stalled
 from tests.pipeline.judged import Remote
 from trainers.spec import TrainSummary
@@ -40,7 +40,7 @@ def test_a_trainer_that_fails_ends_the_work_with_its_cause():
                 await asyncio.sleep(0)
                 ended.set()
 
-        waiting = asyncio.create_task(beside(trainer, work(), 10))
+        waiting = asyncio.create_task(run_with_trainer(trainer, work(), 10))
         await asyncio.sleep(0)
         trainer.set_exception(Failure("training mgpo: worker 0: loss is nan"))
         with pytest.raises(Failure, match="loss is nan"):
@@ -60,7 +60,7 @@ def test_work_that_fails_is_heard_while_the_trainer_still_runs():
                 group.create_task(fail())
 
         with pytest.raises(Failure, match="the pool is gone"):
-            await beside(asyncio.get_running_loop().create_future(), work(), 10)
+            await run_with_trainer(asyncio.get_running_loop().create_future(), work(), 10)
 
     play(scene)
 
@@ -75,7 +75,7 @@ def test_a_trainer_that_ends_well_before_the_work_leaves_it_alone():
             worked.append(True)
 
         worked = []
-        assert await beside(trainer, work(), 10) == SUMMARY
+        assert await run_with_trainer(trainer, work(), 10) == SUMMARY
         assert worked
 
     play(scene)
@@ -87,7 +87,7 @@ def test_a_trainer_that_does_not_end_after_its_last_step_is_not_waited_for():
             pass
 
         with pytest.raises(Stalled, match=r"has not ended 0.05 s after its last step"):
-            await beside(asyncio.get_running_loop().create_future(), work(), 0.05)
+            await run_with_trainer(asyncio.get_running_loop().create_future(), work(), 0.05)
 
     play(scene)
 
@@ -102,7 +102,7 @@ def test_an_interrupt_ends_the_work():
             finally:
                 ended.set()
 
-        waiting = asyncio.create_task(beside(asyncio.get_running_loop().create_future(), work(), 10))
+        waiting = asyncio.create_task(run_with_trainer(asyncio.get_running_loop().create_future(), work(), 10))
         await asyncio.sleep(0.01)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -134,13 +134,13 @@ def test_the_launcher_gets_the_run_and_its_summary_or_failure_comes_back(tmp_pat
 
     async def scene():
         cluster = Launched(SUMMARY)
-        assert await start(cluster, spec, "loader", "store") == SUMMARY
-        assert await start(cluster, spec, "loader", "store", "pool") == SUMMARY
+        assert await start_trainer(cluster, spec, "loader", "store") == SUMMARY
+        assert await start_trainer(cluster, spec, "loader", "store", "pool") == SUMMARY
         assert cluster.seen == [(spec, "loader", "store", None), (spec, "loader", "store", "pool")]
         with pytest.raises(Failure, match="no room"):
-            await start(Launched(Failure("training sft: no room")), spec, "loader", None)
+            await start_trainer(Launched(Failure("training sft: no room")), spec, "loader", None)
         with pytest.raises(Failure, match="training sft: ActorDiedError"):
-            await start(Launched(ActorDiedError()), spec, "loader", None)
+            await start_trainer(Launched(ActorDiedError()), spec, "loader", None)
 
     play(scene)
 
@@ -151,7 +151,9 @@ def test_a_failure_that_nobody_awaits_any_more_is_silent(tmp_path):
 
     async def scene():
         asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        future = start(Launched(Failure("Ray is gone")), spec_for(context(tmp_path), "sft", tmp_path), "loader", None)
+        future = start_trainer(
+            Launched(Failure("Ray is gone")), spec_for(context(tmp_path), "sft", tmp_path), "loader", None
+        )
         while not future.done():
             await asyncio.sleep(0.01)
         del future

@@ -13,7 +13,7 @@ from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.stream import Stream
-from pipeline.records import ACTIONS, STAGES, Failure, Rollout, Skill, Verdict
+from pipeline.records import ACTIONS, COGNITIVE_STAGES, Failure, Rollout, Skill, Verdict
 from pipeline.scoring.rewards import process
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages.mgpo import Producer
@@ -91,7 +91,7 @@ def as_rollout(name, turns):
     return Rollout(
         episode_id=name, attempt=1, group_id="g", token_ids=(1,) * (n + 1), loss_mask=(0, *(1,) * n),
         logprobs=(0.0,) * (n + 1), versions=(-1, *(0,) * n), action_index=(-1, *range(n)),
-        action_stage=tuple(STAGES.index(t.stage) for t in turns),
+        action_stage=tuple(COGNITIVE_STAGES.index(t.stage) for t in turns),
         action_kind=tuple(ACTIONS.index(t.action) for t in turns),
         process_rewards=process(played, RewardConfig()), terminal_reward=1.0,
     )  # fmt: skip

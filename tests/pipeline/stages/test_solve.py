@@ -54,8 +54,8 @@ def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never):
     with Metrics(run) as metrics:
         cluster = SimpleNamespace(buffer=lambda: student)
         context = Context(config, run, cluster, metrics, None)
-        dog = SimpleNamespace(beat=lambda _: None)
-        work = solve._step(context, solve.Sampler(context, student, dog), Executor(run_batch), problems, 1)
+        watchdog = SimpleNamespace(beat=lambda _: None)
+        work = solve._step(context, solve.Sampler(context, student, watchdog), Executor(run_batch), problems, 1)
         asyncio.run(asyncio.wait_for(work, 20))
     return run
 

@@ -237,7 +237,7 @@ def test_an_object_store_with_no_disk_to_spill_to_is_one_line_and_keeps_what_it_
         monkeypatch.setattr(launch.TorchTrainer, "fit", fit)
         spec = TrainSpec(base_model=tmp_path, objective=MGPOConfig(), lr=0.1, storage=tmp_path, name="mgpo")
         with pytest.raises(Failure, match=r"^training mgpo: worker 0: The .*object store is full") as caught:
-            launch.train(spec, None)
+            launch.Launcher().train(spec, None)
         assert "\n" not in str(caught.value)
         assert not isinstance(caught.value, Lost)  # which would be tried again
 

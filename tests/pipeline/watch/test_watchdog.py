@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.records import Failure
 from pipeline.watch.fanout import map_bounded
-from pipeline.watch.watchdog import watchdog
+from pipeline.watch.watchdog import watching
 
 
 def test_results_come_in_order_and_no_more_run_than_allowed():
@@ -63,8 +63,8 @@ def test_cancelling_the_caller_cancels_what_runs():
 
 def test_without_a_beat_the_stage_and_what_it_waited_for_are_named():
     async def scene():
-        async with watchdog("mgpo", 0.1) as dog:
-            dog.beat("episodes of step 3")
+        async with watching("mgpo", 0.1) as watchdog:
+            watchdog.beat("episodes of step 3")
             await asyncio.sleep(60)
 
     with pytest.raises(Failure, match=r"^mgpo: no progress for 0\.1 s; waited for episodes of step 3$") as caught:
@@ -74,10 +74,10 @@ def test_without_a_beat_the_stage_and_what_it_waited_for_are_named():
 
 def test_a_beat_puts_the_end_off():
     async def scene():
-        async with watchdog("sft", 1) as dog:
+        async with watching("sft", 1) as watchdog:
             for _ in range(12):
                 await asyncio.sleep(0.1)  # in all more than the limit
-                dog.beat("more")
+                watchdog.beat("more")
         return "done"
 
     assert asyncio.run(scene()) == "done"
@@ -85,7 +85,7 @@ def test_a_beat_puts_the_end_off():
 
 def test_a_timeout_or_error_of_the_block_stays_what_it_is():
     async def scene(error):
-        async with watchdog("sft", 30):
+        async with watching("sft", 30):
             raise error
 
     for error in (TimeoutError("ray.get: 300 s"), Failure("cause"), asyncio.CancelledError()):
@@ -96,7 +96,7 @@ def test_a_timeout_or_error_of_the_block_stays_what_it_is():
 
 def test_a_bark_ends_a_task_group_with_one_line():
     async def scene():
-        async with watchdog("solve", 0.05):
+        async with watching("solve", 0.05):
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.sleep(60))
                 await asyncio.sleep(60)
