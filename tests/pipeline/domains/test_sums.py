@@ -59,7 +59,7 @@ def test_its_own_teacher_finds_its_own_skills_in_its_own_corpus(run: tuple[RunDi
 
 def test_its_own_teacher_writes_problems_that_the_committee_accepts(run: tuple[RunDir, dict[str, Any]]) -> None:
     verdicts = [v for step in run[0].steps("sft") for v in read_records(step / "verdicts.parquet", Verdict)]
-    assert len(verdicts) == 32 and all(v.accepted for v in verdicts)
+    assert len(verdicts) == 48 and all(v.accepted for v in verdicts)
 
 
 def test_what_it_holds_out_is_offered_to_nobody(run: tuple[RunDir, dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ them, and it starts from the models that the mini world bundles."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -43,11 +44,11 @@ class Sums(Domain):
         return _Teacher()
 
 
-# skill -> category, what a text about it says, its sentence, its value
+# skill -> category, what a text about it says, its sentence, the code that works it out
 SKILLS = {
-    "add": ("more", "adding", "Mia finds {a} more.", lambda x, a: x + a),
-    "multiply": ("more", "multiplying", "The amount grows {a} times.", lambda x, a: x * a),
-    "subtract": ("less", "subtracting", "Mia loses {a}.", lambda x, a: x - a),
+    "add": ("more", "adding", "Mia finds {a} more.", "x = x + {a}"),
+    "multiply": ("more", "multiplying", "The amount grows {a} times.", "x = x * {a}"),
+    "subtract": ("less", "subtracting", "Mia loses {a}.", "x = x - {a}"),
 }
 
 _DOCUMENT = (
@@ -58,26 +59,32 @@ _DOCUMENT = (
 
 class _Teacher:
     async def complete(self, messages: list[dict[str, str]], seed: int = 0) -> str:
-        """Skills for a text; else a draft, and after that what was drafted, handed in."""
+        """Skills for a text; else a draft, then code that works it out, then both handed in."""
         *_, last = messages
         if "\nText:\n" in last["content"]:
             text = last["content"].split("\nText:\n", 1)[1]
             found = [(id, category, cue) for id, (category, cue, *_) in SKILLS.items() if cue in text]
             return "\n".join(_DOCUMENT.format(*skill) for skill in found) or "NONE"
         task = next(m["content"] for m in messages if m["role"] == "user")
-        question, answer = _problem(re.findall(r"^- (\w+):", task, re.MULTILINE), Random(seed))
+        question, code = _problem(re.findall(r"^- (\w+):", task, re.MULTILINE), Random(seed))
         if last["content"] == task:
             return f"## Draft\n{question}"
-        call = f'{{"name": "submit", "arguments": {{"question": "{question}", "answer": "{answer}"}}}}'
-        return f"## Finalize\n<tool_call>\n{call}\n</tool_call>"
+        printed = re.search(r"<tool_response>\n(.*)\n</tool_response>", last["content"])
+        if printed is None:
+            return "## Check\n" + _call("exec", code=code)
+        return "## Finalize\n" + _call("submit", question=question, answer=printed[1])
 
 
-def _problem(skills: list[str], rng: Random) -> tuple[str, int]:
+def _call(name: str, **arguments: str) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def _problem(skills: list[str], rng: Random) -> tuple[str, str]:
     x = rng.randint(20, 90)
-    sentences = [f"Mia has {x} stones."]
+    sentences, code = [f"Mia has {x} stones."], [f"x = {x}"]
     for id in skills:
-        _, _, sentence, value = SKILLS[id]
+        _, _, sentence, line = SKILLS[id]
         a = rng.randint(2, 9)
         sentences.append(sentence.format(a=a))
-        x = value(x, a)
-    return " ".join([*sentences, "How many stones does Mia have now?"]), x
+        code.append(line.format(a=a))
+    return " ".join([*sentences, "How many stones does Mia have now?"]), "\n".join([*code, "print(x)"])
