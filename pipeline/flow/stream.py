@@ -157,7 +157,7 @@ class StepStream:
                 stream.counts["issued"] += 1
                 try:
                     response = stream.proposer.episode.remote(task, key[1])
-                    episode: Episode = await self._shown(key, "proposer", within(response, "proposer", deadline_s))
+                    episode: Episode = await self._tracked(key, "proposer", within(response, "proposer", deadline_s))
                 except Failure as e:
                     attempts.note(e)
                     episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
@@ -177,14 +177,14 @@ class StepStream:
         if problem is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
         judging = partial(stream.committee.judge.remote, problem, episode, episode.active)
-        verdict: Verdict = await self._insist(episode, "committee", judging, c.committee.timeout_s, lacks_votes)
+        verdict: Verdict = await self._retried(episode, "committee", judging, c.committee.timeout_s, lacks_votes)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         probing = partial(stream.prober.probe.remote, problem, prober, episode.task.seed)
-        probe: Probe = await self._insist(episode, "prober", probing, c.prober.timeout_s)
+        probe: Probe = await self._retried(episode, "prober", probing, c.prober.timeout_s)
         return Judged(episode, verdict, probe)
 
-    async def _insist(
+    async def _retried(
         self,
         episode: Episode,
         pool: str,
@@ -199,7 +199,7 @@ class StepStream:
         try:
             async for _ in attempts:
                 try:
-                    reply = await self._shown(key, pool, within(call(), pool, timeout_s))
+                    reply = await self._tracked(key, pool, within(call(), pool, timeout_s))
                 except Failure as e:
                     attempts.note(e)
                     if e.kind != "infra_error" or attempts.last:
@@ -218,7 +218,7 @@ class StepStream:
         self.quarantined += 1
         self.ledger.quarantine(key, record)
 
-    async def _shown(self, key: Key, pool: str, work: Awaitable[T]) -> T:
+    async def _tracked(self, key: Key, pool: str, work: Awaitable[T]) -> T:
         """Await `work`, with the task shown at `pool` meanwhile."""
         self._stream.at[key] = pool, time.monotonic()
         try:

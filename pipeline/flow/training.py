@@ -92,7 +92,7 @@ async def run_with_trainer(trainer: asyncio.Future[TrainSummary], work: Awaitabl
         if trainer.done() and trainer.exception() is not None and not task.done():
             raise trainer.exception()  # type: ignore[misc]
         await task
-        return await ended(trainer, end_s)
+        return await _end_of(trainer, end_s)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
     finally:
@@ -101,7 +101,7 @@ async def run_with_trainer(trainer: asyncio.Future[TrainSummary], work: Awaitabl
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def ended(trainer: asyncio.Future[TrainSummary], end_s: float) -> TrainSummary:
+async def _end_of(trainer: asyncio.Future[TrainSummary], end_s: float) -> TrainSummary:
     """The summary of a trainer whose loader has ended. Raises what it raised, or Stalled after `end_s`."""
     await asyncio.wait({trainer}, timeout=end_s)
     if not trainer.done():

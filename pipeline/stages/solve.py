@@ -100,11 +100,11 @@ class Sampler:
         """The completions of a group, or why there are none."""
         self._asked_at[name] = time.monotonic()
         try:
-            return await self._insist(name, problem)
+            return await self._retried(name, problem)
         finally:
             del self._asked_at[name]
 
-    async def _insist(self, name: str, problem: Problem) -> list[Completion] | Failure:
+    async def _retried(self, name: str, problem: Problem) -> list[Completion] | Failure:
         solve, buffer = self._context.config.solve, self._context.cluster.buffer()
         attempts = Attempts(self._context.config.episode.attempts)
         async for _ in attempts:

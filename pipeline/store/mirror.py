@@ -297,7 +297,7 @@ class Mirror:
                 for path in [p for p in folder.rglob("*") if p.is_file()]:
                     if str(path.relative_to(self._root)) not in files:
                         path.unlink()
-        bring(self._remote, self._last, self._root, lambda _: True)
+        download(self._remote, self._last, self._root, lambda _: True)
         self._seen = {path: f for path, f in snapshot.take(self._root, self._whole).items() if path in files}
         self._remember([self._last.id])
 
@@ -331,7 +331,7 @@ def manifests(remote: RemoteStore) -> tuple[Manifest, Manifest]:
     return found[0], found[1]
 
 
-def bring(remote: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[str], bool]) -> None:
+def download(remote: RemoteStore, manifest: Manifest, root: Path, wanted: Callable[[str], bool]) -> None:
     """Write the wanted files of a manifest below `root`. Those that are there already are left.
 
     Raises Failure where an object is missing or not what the manifest says.
@@ -360,7 +360,7 @@ def copy_for_accounts(uri: str, root: Path) -> None:
     last, _ = manifests(remote)
     if not last.number:
         raise Failure(f"mirror {uri}: holds no manifest; expected the mirror of a run")
-    bring(
+    download(
         remote, last, root,
         lambda path: not path.startswith("checkpoints/") or path.endswith((snapshot.CHECKPOINTS, "trainer/state.json")),
     )  # fmt: skip

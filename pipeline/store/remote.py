@@ -67,7 +67,7 @@ class RemoteStore:
             except FileNotFoundError:
                 return None
 
-        return self._insist(f"reading {name}", attempt)
+        return self._retried(f"reading {name}", attempt)
 
     def write(self, name: str, content: bytes) -> None:
         """A small object."""
@@ -87,7 +87,7 @@ class RemoteStore:
                     self._move()
             return size - left, digest.hexdigest()
 
-        sent = self._insist(f"writing {name}", attempt)
+        sent = self._retried(f"writing {name}", attempt)
         self._written = True
         return sent
 
@@ -110,7 +110,7 @@ class RemoteStore:
                     self._move()
             return size, digest.hexdigest()
 
-        found = self._insist(f"reading {name}", attempt)
+        found = self._retried(f"reading {name}", attempt)
         if found is not None:
             temporary.replace(path)
         return found
@@ -118,7 +118,7 @@ class RemoteStore:
     def names(self, folder: str) -> list[str]:
         """Every object below a folder, at any depth."""
         selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=True)
-        found = self._insist(f"listing {folder}", lambda: self._fs.get_file_info(selector))
+        found = self._retried(f"listing {folder}", lambda: self._fs.get_file_info(selector))
         return [info.path[len(self._base) + 1 :] for info in found if info.type == fs.FileType.File]
 
     def delete(self, name: str) -> None:
@@ -128,7 +128,7 @@ class RemoteStore:
             except FileNotFoundError:
                 return
 
-        self._insist(f"deleting {name}", attempt)
+        self._retried(f"deleting {name}", attempt)
 
     def _path(self, name: str) -> str:
         return f"{self._base}/{name}"
@@ -144,7 +144,7 @@ class RemoteStore:
     def _move(self) -> None:
         self._moved[threading.get_ident()] = time.monotonic()
 
-    def _insist(self, what: str, attempt: Callable[[], T]) -> T:
+    def _retried(self, what: str, attempt: Callable[[], T]) -> T:
         began, pause = time.monotonic(), _PAUSE_S
         patience_s = self._patience_s if self._written else min(self._patience_s, _FIRST_S)
         try:

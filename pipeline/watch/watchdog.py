@@ -27,9 +27,9 @@ class Watchdog:
     def beat(self, waiting_for: str) -> None:
         self.waiting_for = waiting_for
         self.close()
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._bark)
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
-    def _bark(self) -> None:
+    def _expire(self) -> None:
         self.under_way = self.queues()
         if not self._timeout.expired():
             self._timeout.reschedule(asyncio.get_running_loop().time())

@@ -94,7 +94,7 @@ def test_a_timeout_or_error_of_the_block_stays_what_it_is():
         assert caught.value is error
 
 
-def test_a_bark_ends_a_task_group_with_one_line():
+def test_a_timeout_ends_a_task_group_with_one_line():
     async def scene():
         async with watching("solve", 0.05):
             async with asyncio.TaskGroup() as group:
