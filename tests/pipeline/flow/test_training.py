@@ -196,7 +196,7 @@ def test_every_step_is_logged_once_the_last_one_too(monkeypatch):
     async def scene():
         loader = LastMoment()
         loader.trainer = asyncio.get_running_loop().create_future()
-        monkeypatch.setattr(training, "start", lambda *_: loader.trainer)
+        monkeypatch.setattr(training, "start_trainer", lambda *_: loader.trainer)
         monkeypatch.setattr(training, "_POLL_S", 0.01)
         handle = SimpleNamespace(advance=lambda n, **facts: shown.append(facts["loss"]))
 
