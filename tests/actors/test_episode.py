@@ -290,11 +290,9 @@ def test_a_long_result_keeps_its_beginning_and_its_end():
 @pytest.mark.parametrize("kind", ["math", "choice"])
 @pytest.mark.parametrize("answer", ["3", "even", "B"])
 def test_a_kind_that_was_not_said_is_what_the_question_asks_for(kind, answer):
-    asked = {"Q?": kind}
-    episode, _, _ = play([call("submit", question="Q?", answer=answer)], kind_of=asked.__getitem__)
-    assert episode.submitted.answer_kind == kind
-    episode, _, _ = play([call("submit", question="Q?", answer=answer, answer_kind="text")], kind_of=asked.__getitem__)
-    assert episode.submitted.answer_kind == "text"
+    for said, stored in (({}, kind), ({"answer_kind": "text"}, "text")):
+        turn = call("submit", question="Q?", answer=answer, **said)
+        assert play([turn], kind_of={"Q?": kind}.__getitem__)[0].submitted.answer_kind == stored
 
 
 # ---------------------------------------------------------------- limits
