@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from actors.chat import ChatFormat
 from actors.episode import run_episode
 from actors.policies import TextPolicy
 from actors.proposer import Proposer
+from actors.replica import PolicyReplica
 from actors.sandbox_pool import SandboxPool
 from actors.solver import Solver
 from actors.tools import SandboxTools
@@ -66,9 +68,15 @@ class World:
         serve.run_many(
             [
                 self._target(
-                    "proposer", Proposer, **common, sandbox=self.sandbox, episode=episode, system_prompt="You write."
+                    "proposer",
+                    Proposer,
+                    **common,
+                    sandbox=self.sandbox,
+                    episode=episode,
+                    system_prompt="You write.",
+                    kind_of=_maths,
                 ),
-                self._target("solver", Solver, **common),
+                self._target("solver", Solver, **common, system_prompt="Solve."),
             ]
         )
         self.proposer = serve.get_deployment_handle("proposer", app_name="proposer")
@@ -131,11 +139,24 @@ def check_tokens(world: World, rollout: Rollout, version: int) -> None:
     assert_close(np.array(rollout.logprobs)[mask], by_model[mask[1:]])
 
 
-def test_episodes_longer_than_the_engine_takes_are_refused_at_the_start():
-    limits = changed(MINI.episode.limits, max_tokens=2000)
-    replica = Proposer.__new__(Proposer)
-    with pytest.raises(Failure, match=r"max_tokens \(2000\) exceeds the proposer's engine.max_model_len \(1024\)"):
-        asyncio.run(replica.__init__("nowhere", ENGINE, config.EpisodeConfig(limits=limits), 0, sandbox=None))
+def _maths(question: str) -> str:
+    return "math"
+
+
+def test_episodes_longer_than_the_model_s_context_are_refused_at_the_start(monkeypatch):
+    """Where the config leaves the context to the model, only its engine knows it."""
+
+    class Started(Proposer):
+        async def _start(self):
+            self._engine.max_model_len = 1024
+
+    def bare(replica, *_):
+        replica._engine = SimpleNamespace()
+
+    monkeypatch.setattr(PolicyReplica, "__init__", bare)
+    episode = config.EpisodeConfig(limits=changed(MINI.episode.limits, max_tokens=2000))
+    with pytest.raises(Failure, match=r"max_tokens \(2000\) exceeds the context of nowhere, 1024 tokens"):
+        asyncio.run(Started.__new__(Started).__init__("nowhere", ENGINE, episode, 0, None, "", _maths))
 
 
 def test_a_replica_starts_with_the_newest_weights_and_ships_what_it_sampled(world):

@@ -65,7 +65,7 @@ async def start_solver() -> Solver:
     """The bundled solver, as Serve would construct it."""
     model = MINI.prober.ladder[0]
     solver = Solver.__new__(Solver)
-    await solver.__init__(str(domains.of(MINI.domain).resolve(model.path)), model.engine, 0)  # type: ignore[misc]
+    await solver.__init__(str(domains.of(MINI.domain).resolve(model.path)), model.engine, 0, "Solve.")  # type: ignore[misc]
     return solver
 
 
