@@ -281,7 +281,7 @@ def test_an_engine_dies_with_the_process_that_uses_it(running):
         "from actors.engine import PolicyEngine\n"
         "from pipeline import config\n"
         "async def main():\n"
-        f"    engine = PolicyEngine({str(running.folder)!r}, config.Engine(max_model_len=128, kv_cache_gb=0.1))\n"
+        f"    engine = PolicyEngine({str(running.folder)!r}, config.EngineConfig(max_model_len=128, kv_cache_gb=0.1))\n"
         "    await engine.start()\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "if __name__ == '__main__': asyncio.run(main())\n"

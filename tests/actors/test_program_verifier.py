@@ -33,7 +33,7 @@ def verify(pool, behaviour, **section):
     async def main():
         async with endpoint(behaviour) as requests:
             settings = config.ProgramVerifierConfig(base_url=requests.url, **{"timeout_s": 20} | section)
-            verifier = ProgramVerifier("p", settings, Executor(pool.run_batch.remote))
+            verifier = ProgramVerifier("p", settings, Executor(pool.run_batch.remote), None)
             return await verifier.vote(PROBLEM, "notes of the agent: 8", (), 0), requests
 
     return asyncio.run(main())

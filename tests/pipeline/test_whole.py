@@ -155,7 +155,7 @@ def test_the_data_set_is_distinct_accepted_and_probed(finished: tuple[Path, dict
     root = finished[0]
     problems = [json.loads(line) for line in (root / "dataset" / "problems.jsonl").read_text().splitlines()]
     origins = [json.loads(line) for line in (root / "dataset" / "provenance.jsonl").read_text().splitlines()]
-    assert all(set(p) == {"question", "answer"} for p in problems)
+    assert all(set(p) == {"question", "answer", "answer_kind"} for p in problems)
     assert len({p["question"] for p in problems}) == len(problems) == len(origins) == SMALL["synthesize.target"]
     verdicts: dict[str, Verdict] = {}
     probes: dict[str, Probe] = {}

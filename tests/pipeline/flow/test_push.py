@@ -100,7 +100,7 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
     deployment = serve.deployment(Replica).options(
         num_replicas=2, health_check_period_s=2, ray_actor_options={"num_cpus": 0.1}
     )
-    arguments = (str(base), engine.model_copy(update={"weight_transport": "tcp"}), 0, store)
+    arguments = (str(base), engine.model_copy(update={"weight_transport": "tcp"}), 0, "Solve.", store)
     handle = serve.run(deployment.bind(*arguments), name="push", route_prefix=None)
     pool = Pool(handle, str(hang))
     spec = spec_of(
