@@ -26,7 +26,7 @@ from sandbox import Case, Limits, Request, Slot, builds, languages
 from .attacks import ATTACKS, CPP_ATTACKS, CPP_PRELUDE, PRELUDE, Attack, from_folder
 
 FOLDER = Path(tempfile.gettempdir()) / f"sandbox-arena-{os.getpid()}"
-LIMITS = Limits(wall_s=0.8, cpu_s=0.6, memory_mb=128)
+LIMITS = Limits(wall_s=1.5, cpu_s=0.6, memory_mb=128)  # wall: more than twice the CPU, for the platforms share cores
 BUILD_LIMITS = replace(builds.LIMITS, wall_s=12, cpu_s=2.5)  # wall: the platforms are attacked side by side
 _ORDINARY = [
     ("print(6 * 7)", "42\n"),

@@ -96,7 +96,7 @@ def test_plain_values_come_out_unchanged(slot: Slot, expression: str, value: obj
         "b'x'",
         "float('nan')",
         "float('inf')",
-        "10 ** 200_000",
+        "10 ** 120_000",
         "'\\ud800'",
         "undefined",
         "__import__('functools').reduce(lambda a, _: [a], range(100), [])",
