@@ -33,7 +33,7 @@ from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Journal
-from pipeline.store.rundir import RunDir
+from pipeline.store.rundir import RunDir, step_folders
 
 KINDS = {
     "proposer": "ray::ServeReplica:*-proposer:",
@@ -160,8 +160,7 @@ class Victim:
 
     def step(self) -> int:
         """The step that is being made, counted from what is on disk."""
-        steps = self._root / "steps" / "mgpo"
-        return sum(p.name.isdigit() for p in steps.iterdir()) + 1 if steps.is_dir() else 1
+        return len(step_folders(self._root / "steps" / "mgpo")) + 1
 
     def at_full_rate(self, step: int = 0, trained: bool = False) -> bool:
         """Wait until every kind is there, something came back after that, and `step` is being made; False if the run is
@@ -311,7 +310,7 @@ class Victim:
 
     def _came_back(self, since: float, trained: bool) -> bool:
         if trained:
-            rows = metrics.read(RunDir(self._root, -1)).get("mgpo-train", [])
+            rows = metrics.read(RunDir(self._root)).get("mgpo-train", [])
             return any(row["time"] > since for row in rows)
         return any(e["event"] in ("judged", "commit") for e in self._events(since))
 

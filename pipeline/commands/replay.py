@@ -64,7 +64,7 @@ def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[st
             found = [digests(_folder(run, stage, step))] if once else []
             for again in range(2 - len(found)):
                 progress.say("replay", f"{stage} steps {origin + 1} to {step}, from {_origin(origin)}")
-                own = RunDir(Path(scratch, str(again)), -1)
+                own = RunDir(Path(scratch, str(again)))
                 own.path("checkpoints").mkdir(parents=True)
                 with Metrics(own) as metrics:
                     context = Context(config, own, cluster, metrics, progress)

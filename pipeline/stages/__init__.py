@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
+from pipeline.store import verify
 
 T = TypeVar("T")
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
@@ -21,9 +22,11 @@ async def run(context: Context, name: str) -> dict[str, Any]:
     result: dict[str, Any]
     done = context.run.result(name)
     if done is not None:
+        verify.product_of(context.run, name)
         context.progress.skip(name)
         result = done["result"]
         return result
+    verify.preflight(context.run, name)
     start = time.monotonic()
     module = importlib.import_module(f"pipeline.stages.{name}")
     result = await resuming(context, name, lambda: module.run(context))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
-from pipeline.records import Failure
+from pipeline.records import Failure, Skill
 from pipeline.skills import corpus, extraction
+from pipeline.store.manifest import verified
+from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 
 _WAVE = 32
@@ -41,15 +44,9 @@ async def run(context: Context) -> dict[str, Any]:
                     (folder / "reply.json").write_text(json.dumps({"source": document.source, "reply": reply}))
             progress.advance(len(wave))
 
-    candidates, malformed = [], 0
-    for step in context.run.steps("acquire"):
-        saved = json.loads((step / "reply.json").read_text())
-        try:
-            candidates += extraction.parse_reply(saved["reply"], saved["source"])
-        except Failure as e:
-            malformed += 1
-            context.progress.say("acquire", f"{saved['source']}: reply left out: {e}")
-    kept = extraction.select(candidates, config.min_score)
+    kept, candidates, malformed = library(
+        context.run, config.min_score, lambda line: context.progress.say("acquire", line)
+    )
     low = sum(c.score < config.min_score for c in candidates)
     if not len(kept):
         raise Failure(
@@ -68,3 +65,19 @@ async def run(context: Context) -> dict[str, Any]:
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
         "unnamed_categories": sorted({s.category for s in kept} - set(domain.categories)),
     }
+
+
+def library(
+    run: RunDir, min_score: float, say: Callable[[str], None]
+) -> tuple[extraction.SkillLibrary, list[Skill], int]:
+    """The skill library of the replies on disk, the candidates for it, and how many replies were left out."""
+    candidates: list[Skill] = []
+    malformed = 0
+    for step in run.steps("acquire"):
+        saved = json.loads(verified(step / "reply.json").read_text(encoding="utf-8"))
+        try:
+            candidates += extraction.parse_reply(saved["reply"], saved["source"])
+        except Failure as e:
+            malformed += 1
+            say(f"{saved['source']}: reply left out: {e}")
+    return extraction.select(candidates, min_score), candidates, malformed

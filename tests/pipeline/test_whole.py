@@ -120,12 +120,12 @@ def test_the_ledger_adds_up_and_nothing_is_counted_twice(finished: tuple[Path, d
         assert ledger["trained"] == len(rollouts)
         trained += [r.episode_id for r in rollouts]
     assert len(trained) == len(set(trained))
-    steps = [row["step"] for row in read_metrics(RunDir(root, -1))["mgpo-train"]]
+    steps = [row["step"] for row in read_metrics(RunDir(root))["mgpo-train"]]
     assert steps[-1] == SMALL["mgpo.steps"]
 
 
 def test_what_each_weight_update_cost_is_in_the_metrics(finished: tuple[Path, dict[str, object], str]) -> None:
-    rows = read_metrics(RunDir(finished[0], -1))
+    rows = read_metrics(RunDir(finished[0]))
     published = {row["step"]: row["train/published_bytes"] for row in rows["mgpo-train"]}
     *_, last = rows["mgpo-weights"]
     sampled = [row for row in rows["mgpo-weights"] if "step_to_first_token_s" in row]
@@ -232,8 +232,8 @@ def test_two_runs_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> No
             assert (summary["problems"], summary["run_dir"]) == (SMALL["synthesize.target"], str(root))
             assert [summary["stages"][s]["status"] for s in STAGES] == ["done"] * 6
             for stage in ("mgpo", "solve"):
-                assert len(RunDir(root, -1).steps(stage)) == SMALL[f"{stage}.steps"]
-            assert accounts.audit(RunDir(root, -1))["findings"] == []
+                assert len(RunDir(root).steps(stage)) == SMALL[f"{stage}.steps"]
+            assert accounts.audit(RunDir(root))["findings"] == []
     finally:
         for run in runs:
             run.terminate()
