@@ -31,6 +31,16 @@ class Planted:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What makes a problem the same as another one."""
+
+    meaning: str
+    """Equal where the two ask the same."""
+    skeleton: str
+    """The meaning without its numbers."""
+
+
+@dataclass(frozen=True)
 class Prompts:
     questions: str
     """Asks a teacher for the skills behind questions with their answers: a template of `{form}` and `{text}`."""
@@ -80,6 +90,15 @@ class Domain:
     def is_heldout(self, skills: Collection[str]) -> bool:
         """Whether this set of skills is never offered, so that problems of it can measure what was learned."""
         return False
+
+    def identity(self, question: str) -> Identity | None:
+        """What a question means; None where the domain cannot tell, and its words decide (scoring/identity.py)."""
+        return None
+
+    def twins(self, question: str) -> Sequence[tuple[str, str]]:
+        """The question with other numbers, some dozens of times, each with its answer. Empty where the domain cannot
+        make any."""
+        return []
 
     def teacher(self) -> Teacher:
         """The domain's own teacher. Raises Failure where it has none."""

@@ -1,9 +1,9 @@
 """What guessing explains: a problem is solved, and hard, by what its prober does beyond it.
 
-A guess knows the form of the statement and its numbers from some point on. Its chance is the larger one of what the
-kind of the answer gives (a choice of n, the numbers that a statement offers to pick from) and of the share that the
-commonest answer has among twins: the same statement with other numbers up to some point (`Domain.twins`). "Rows of 7,
-keep the rest" is right one time in seven, whatever stands before.
+A guess knows the form of the statement. Its chance is the largest one of what the kind of the answer gives (one of n
+choices), and of two shares among twins, the same statement with other numbers (`Domain.twins`): of the commonest answer
+("rows of 7, keep the rest" is right one time in seven, whatever stands before), and of the twins whose answer is the
+number at one place of their statement ("keep the larger of it and 999999").
 
 *Solved*: the prober is right so often that a guesser would be with a probability below `significance` (one-sided
 binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the Pass@k of a guesser. Where nothing can be guessed both
@@ -25,9 +25,9 @@ _FEWEST = 8
 """Twins below which their commonest answer says nothing."""
 
 
-def baseline(problem: Problem, twins: Sequence[Sequence[str]] = ()) -> float:
-    """The chance that a guess is right. `twins`: answers of sets of twins, each set with its own numbers kept."""
-    return max(of_kind(problem), *(modal_share(answers) for answers in twins), 0.0)
+def baseline(problem: Problem, twins: Sequence[tuple[str, str]] = ()) -> float:
+    """The chance that a guess is right. `twins`: questions with their answers."""
+    return max(of_kind(problem), modal_share([answer for _, answer in twins]), copied_share(twins))
 
 
 def of_kind(problem: Problem) -> float:
@@ -45,6 +45,16 @@ def modal_share(answers: Sequence[str]) -> float:
         return 0.0
     ((_, most),) = Counter(answers).most_common(1)
     return (most - 1) / (len(answers) - 1)
+
+
+def copied_share(twins: Sequence[tuple[str, str]]) -> float:
+    """How often the answer is the number at one place of the statement, at the best place."""
+    if len(twins) < _FEWEST:
+        return 0.0
+    places = Counter(
+        i for question, answer in twins for i, n in enumerate(re.findall(r"\d+", question)) if n == answer
+    )
+    return max(places.values(), default=0) / len(twins)
 
 
 def solved(probe: Probe, significance: float) -> bool:
