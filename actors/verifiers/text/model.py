@@ -25,7 +25,7 @@ from actors.answers.replies import extract_boxed, extract_program
 from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import abstention
+from actors.verifiers.base import Asked, abstention
 from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
@@ -78,7 +78,7 @@ class ModelVerifier:
         if section.base_url is not None:
             self._client = client_of(section, section.base_url)
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         if problem.answer_kind == "code":
             against = await unfit(self.name, problem, self._executor)
             if against is not None:
