@@ -133,8 +133,8 @@ class Environment:
         return stage, action, result, call.repairs if isinstance(call, ToolCall) else ()
 
     def _stage_of(self, action: Action) -> CognitiveStage:
-        """Code checks, a submission finalizes, an edit drafts where nothing is drafted yet and else refines; text belongs
-        to the edit that it follows, else to the stage that was suggested."""
+        """Code checks, a submission finalizes, an edit drafts where nothing is drafted yet and else refines; text
+        belongs to the edit that it follows, else to the stage that was suggested."""
         if action in ("exec", "submit"):
             self._writing = None
             return "check" if action == "exec" else "finalize"
@@ -309,7 +309,7 @@ async def _play(
             return _out_of_time(turns, limits)
         turns[-1] = turns[-1].model_copy(update={"stage": stage, "action": action, "tool": result, "repairs": repairs})
         if environment.submitted is not None:
-            await _mark_checks(turns, environment.submitted, environment.again, limits.wall_s - elapsed())
+            await mark_checks(turns, environment.submitted, environment.again, limits.wall_s - elapsed())
             return Outcome(kind="ok")
         reply = env_message(environment.stage, None if result is None else result.content)
         if index + 1 < limits.max_turns and not talk.add_reply(reply, limits.max_tokens - len(talk.token_ids)):
@@ -318,7 +318,7 @@ async def _play(
     return Outcome(kind="model_error", reason="turn limit")
 
 
-async def _mark_checks(turns: list[Turn], submitted: Problem, run: Run, left_s: float) -> None:
+async def mark_checks(turns: list[Turn], submitted: Problem, run: Run, left_s: float) -> None:
     """Say of the checks that ran whether what they print depends on the problem; they stay unmarked where that takes
     too long, or the tool fails."""
     ran = {i: t.tool for i, t in enumerate(turns) if t.action == "exec" and t.tool and t.tool.status == "ok"}

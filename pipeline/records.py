@@ -266,8 +266,15 @@ class Probe(Record):
     prober: str
     chance: float = 0.0
     """How often a guess that knows the statement's form is right (pipeline/scoring/chance.py)."""
+    above_chance: bool | None = None
+    """Whether the prober is right oftener than guessing explains; None: nobody asked, and any right answer counts."""
     weaker: tuple[Attempts, ...] = ()
     """Probers before this one that solved the problem no oftener than chance, weakest first."""
+
+    @property
+    def solved(self) -> bool:
+        """Some prober solves the problem; where none does, nothing tells what is hard from what cannot be solved."""
+        return self.pass_at_k > 0 if self.above_chance is None else self.above_chance
 
 
 class Rollout(Record):

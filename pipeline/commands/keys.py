@@ -39,6 +39,13 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "synthesize": {
         "accepted": "problems in dataset/problems.jsonl",
         "distinct": "different ones among them",
+        "unsolved": "valid ones that no prober solves above chance, in dataset/unsolved.jsonl",
+        "left_out": "reason -> accepted problems that are no rows",
+        "guessable": "rows of which a guess is right one time in two",
+        "skeletons": "distinct skeletons (problems without numbers, names and wordings) in the data set",
+        "skeleton_entropy": "of them, 1: all different",
+        "skeleton_top_share": "share of the commonest",
+        "near_duplicates": "share of rows that mean what another one does",
         "episodes": "episodes played",
         "validity": "share of judged episodes that were accepted",
         "prune_rate": "share of episodes that dropped a skill",

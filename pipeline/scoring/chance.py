@@ -51,15 +51,14 @@ def copied_share(twins: Sequence[tuple[str, str]]) -> float:
     """How often the answer is the number at one place of the statement, at the best place."""
     if len(twins) < _FEWEST:
         return 0.0
-    places = Counter(
-        i for question, answer in twins for i, n in enumerate(re.findall(r"\d+", question)) if n == answer
-    )
+    places = Counter(i for question, answer in twins for i, n in enumerate(re.findall(r"\d+", question)) if n == answer)
     return max(places.values(), default=0) / len(twins)
 
 
-def solved(probe: Probe, significance: float) -> bool:
-    """The prober is right oftener than guessing explains."""
-    return probe.correct > 0 and _tail(probe.n - probe.unknown, probe.correct, probe.chance) <= significance
+def measured(probe: Probe, chance: float, significance: float) -> Probe:
+    """The probe, held against this chance."""
+    above = probe.correct > 0 and _tail(probe.n - probe.unknown, probe.correct, chance) <= significance
+    return probe.model_copy(update={"chance": chance, "above_chance": above})
 
 
 def _tail(n: int, least: int, p: float) -> float:

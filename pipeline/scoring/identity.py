@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.domains.base import Identity
@@ -35,12 +35,12 @@ Read = Callable[[str], Identity | None]
 
 
 def words(question: str) -> list[str]:
-    """The text as plain words: one form of each character, no case, no punctuation, `N` for a proper name."""
+    """The text as plain words and signs: one form of each character, no case, no punctuation, `N` for a name."""
     text = "".join(c for c in unicodedata.normalize("NFKC", question) if unicodedata.category(c) != "Cf")
     sentences = re.split(r"(?<=[.?!:])\s+", text.strip())
     found: list[str] = []
     names = {w for s in sentences for w in re.findall(r"[^\W\d_]+", s)[1:] if w[0].isupper() and w[1:].islower()}
-    for word in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+", text):
+    for word in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s.,;:!?'\"]", text):
         found.append("N" if word in names else word.lower())
     return found
 
@@ -62,10 +62,9 @@ class Register:
     def known(self, identity: Identity) -> bool:
         return identity.meaning in self._meanings
 
-    def add(self, identities: Iterable[Identity]) -> None:
-        for identity in identities:
-            self._meanings.add(identity.meaning)
-            self.counts[identity.skeleton] = self.counts.get(identity.skeleton, 0.0) + 1
+    def add(self, identity: Identity) -> None:
+        self._meanings.add(identity.meaning)
+        self.counts[identity.skeleton] = self.counts.get(identity.skeleton, 0.0) + 1
 
     def fade(self, memory: int) -> None:
         """One step has passed."""

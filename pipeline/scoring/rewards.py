@@ -18,6 +18,7 @@ check passes. What a turn can earn:
 | a check that fails (error, timeout, limit) | `exec_error` |
 | the check that stands: the first one that passes after the last failure | `exec_ok` |
 | the repair between a failed check and the next one that passes: the last edit | `useful_edit` |
+| the same, of a problem that is not what was offered | 0 |
 | where there was no edit: the last refine turn | `reflection` |
 | an edit that was refused, or that returns to a selection of skills held before | `needless_edit` |
 | the last edit between the last check that passed and the next one, if that fails | `needless_edit` |
@@ -59,13 +60,14 @@ def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig)
         raise Failure(f"problem {verdict.problem_id}: undecided ({verdict.reason}), no reward follows", "infra_error")
     if probe is None:
         raise Failure(f"problem {verdict.problem_id}: accepted, but no probe says how hard it is", "infra_error")
-    if not chance.solved(probe, reward.significance):
+    if not probe.solved:
         return reward.base * reward.unsolved
     return reward.base + reward.difficulty * chance.difficulty(probe)
 
 
-def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
+def process(episode: Episode, reward: RewardConfig, verdict: Verdict | None = None) -> tuple[float, ...]:
     """r_proc, one number a turn. Raises Failure for an edit whose result does not say what it left active."""
+    adherent = verdict is None or verdict.adherent is not False
     turns = episode.turns
     rewards = [0.0] * len(turns)
     selection = frozenset(skill.id for skill in episode.task.skills)
@@ -92,7 +94,7 @@ def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
                 failed, standing, edited = i, None, None
             elif not repeated and _checks(call, turn.tool, episode.submitted):
                 if failed is not None:
-                    _pay_repair(turns, rewards, failed, i, reward)
+                    _pay_repair(turns, rewards, failed, i, reward, adherent)
                     failed = None
                 if standing is None:
                     standing = i
@@ -116,13 +118,16 @@ def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
     return tuple(rewards)
 
 
-def _pay_repair(turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: RewardConfig) -> None:
-    """Credit the one turn between a failed and a passed check that can have made the difference."""
+def _pay_repair(
+    turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: RewardConfig, adherent: bool
+) -> None:
+    """Credit the one turn between a failed and a passed check that can have made the difference; an edit only where
+    the problem is still what was offered."""
     between = [i for i in range(passed - 1, failed, -1) if rewards[i] == 0]
     edits = [i for i in between if turns[i].action == "edit"]
     thoughts = [i for i in between if turns[i].action == "think" and turns[i].stage == "refine"]
     if edits:
-        rewards[edits[0]] = reward.useful_edit
+        rewards[edits[0]] = reward.useful_edit if adherent else 0.0
     elif thoughts:
         rewards[thoughts[0]] = reward.reflection
 

@@ -46,7 +46,8 @@ def _ordered(clauses: Sequence[tuple[str, tuple[int, ...]]]) -> list[tuple[str, 
         return next((i for i, together in enumerate(COMMUTE) if rule in together), -1)
 
     found: list[tuple[str, tuple[int, ...]]] = []
-    for kind, run in groupby(clauses, key=lambda c: kin(c[0])):
+    for kind, neighbours in groupby(clauses, key=lambda c: kin(c[0])):
+        run = list(neighbours)
         found += run if kind < 0 else sorted(run)
     return found
 
