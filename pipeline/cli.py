@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.commands.keys import (
     ABLATE_KEYS,
+    ADVERSARY_KEYS,
     AUDIT_KEYS,
     CHAOS_KEYS,
     DOCTOR_KEYS,
@@ -177,7 +178,13 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _audit_verifiers(args: argparse.Namespace) -> int:
-    config, _ = _config(args)
+    config, root = _config(args)
+    if args.adversary:
+        from pipeline.commands import adversary
+
+        result = adversary.run(config, root, args.adversary)
+        print(json.dumps(result) if args.json else adversary.render(result))
+        return 0
     import asyncio
 
     from pipeline import domains
@@ -367,10 +374,16 @@ def _parser() -> Parser:
         DOCTOR_KEYS,
     )
 
-    audit = add("audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS)
+    audit = add(
+        "audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS | ADVERSARY_KEYS
+    )
     audit.add_argument(
         "--problems", type=at_least(1), default=1000, metavar="N", help="sound ones, and as many planted (1000)"
     )
+    audit.add_argument(
+        "--adversary", type=at_least(1), nargs="?", const=20_000, metavar="N",
+        help="instead, search so many tries long (20000) for what is paid and should not be; needs no Ray",
+    )  # fmt: skip
 
     ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
     ablate.description = _ablation_help()

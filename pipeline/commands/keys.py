@@ -78,6 +78,17 @@ AUDIT_KEYS = {
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
 }
+ADVERSARY_KEYS = {
+    "tries": "with --adversary: attacks",
+    "accepted": "of them by the committee",
+    "paid": "above nothing",
+    "exported": "rows they would be",
+    "exploits": "paid, with a fault",
+    "exploit_share": "of all tries",
+    "by_fault": "fault -> share of all tries that are paid with it",
+    "by_kind": "what the attack descends from -> {tries, accepted, paid, exported, exploits}",
+    "examples": "fault -> the best paid ones",
+}
 LEDGER_KEYS = {
     "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "
     "trained, filtered, failed, live, interrupted (failed because the run ended), attempts {number: issued}, "

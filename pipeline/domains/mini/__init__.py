@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from actors.verifiers.mini.controlled import Reading, read
-from pipeline.domains.base import Domain, Identity, Planted, Prompts, Sound
+from pipeline.domains.base import Adversary, Domain, Identity, Planted, Prompts, Sound
+from pipeline.domains.mini.attacks import MiniAdversary
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.defects import plant, sound_problems
 from pipeline.domains.mini.domain import CATEGORIES
@@ -51,6 +52,9 @@ class MiniDomain(Domain):
 
     def sound_problems(self, n: int, seed: int) -> list[Sound]:
         return sound_problems(n, seed)
+
+    def adversary(self) -> Adversary:
+        return MiniAdversary()
 
     def build(self, out: Path, seed: int, scale: float, threads: int, say: Callable[[str], None]) -> None:
         from pipeline.domains.mini.build import build  # brings torch

@@ -61,7 +61,7 @@ def twins(question: str) -> list[tuple[str, str]]:
     rng = Random(hashlib.sha256(question.encode()).digest())
     found: list[tuple[str, str]] = []
     for _ in range(_TRIES):
-        twin = evaluate(text.name, text.thing, [_shuffled(s, rng) for s in text.sentences])
+        twin = evaluate(text.name, text.thing, [shuffled(s, rng) for s in text.sentences])
         if not twin.fault:
             found.append((twin.question, twin.answer))
         if len(found) == _TWINS:
@@ -69,7 +69,8 @@ def twins(question: str) -> list[tuple[str, str]]:
     return found
 
 
-def _shuffled(s: Sentence, rng: Random) -> Sentence:
+def shuffled(s: Sentence, rng: Random) -> Sentence:
+    """The sentence with other numbers, as long as its own; a list of another length."""
     args = rng.choices(s.args, k=rng.randint(2, 9)) if s.rule.id == "list" else s.args
     return Sentence(s.rule, s.wording, tuple(_like(n, rng) for n in args))
 
