@@ -179,29 +179,13 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _audit_verifiers(args: argparse.Namespace) -> int:
     config, root = _config(args)
+    from pipeline.commands import audit
+
     if args.adversary:
-        from pipeline.commands import adversary
-
-        result = adversary.run(config, root, args.adversary)
-        print(json.dumps(result) if args.json else adversary.render(result))
-        return 0
-    import asyncio
-
-    from pipeline import domains
-    from pipeline.commands.driver import closing
-    from pipeline.pools.cluster import Cluster
-    from pipeline.scoring.audit import run_audit
-
-    cluster = Cluster(config)
-    domain = domains.of(config.domain)
-    sound = domain.sound_problems(args.problems, config.seed)
-    planted = domain.plant(sound, config.seed)
-
-    async def work() -> dict[str, Any]:
-        committee = await cluster.committee()
-        return await run_audit(committee, sound, planted, config.seed)
-
-    _print(args.json, asyncio.run(closing(cluster, work())))
+        result = audit.adversary(config, root, args.adversary)
+        print(json.dumps(result) if args.json else audit.render(result))
+    else:
+        _print(args.json, audit.defects(config, args.problems))
     return 0
 
 

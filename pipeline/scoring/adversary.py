@@ -156,7 +156,8 @@ def _best(tried: Sequence[Try]) -> list[Try]:
         kinds.setdefault(t.attack.kind, []).append(t)
     best = []
     for found in kinds.values():
-        ranked = sorted(found[::-1], key=lambda t: (not t.exploit, not t.accepted, -t.paid))
+        found.reverse()
+        ranked = sorted(found, key=lambda t: (not t.exploit, not t.accepted, -t.paid))
         best += ranked[:share]
     return best
 

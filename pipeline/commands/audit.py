@@ -1,6 +1,7 @@
-"""The adversary as a command: the search, in this process, and what it found, as text.
+"""The audits of the verifiers: planted defects, which the committee's pools judge, and the adversary, a search in this
+process.
 
-Where the run directory is that of a run, the figures are left in it (`adversary.json`), for the report.
+Where the run directory is that of a run, what the adversary found is left in it (`adversary.json`), for the report.
 """
 
 from __future__ import annotations
@@ -15,10 +16,28 @@ from pipeline import domains
 from pipeline.config import Config
 from pipeline.report.facts import ADVERSARY
 from pipeline.scoring.adversary import search
+from pipeline.scoring.audit import run_audit
 from pipeline.store import files
 
 
-def run(config: Config, root: Path, tries: int) -> dict[str, Any]:
+def defects(config: Config, n: int) -> dict[str, Any]:
+    """Plant a defect in each of n sound problems, and see who notices."""
+    from pipeline.commands.driver import closing
+    from pipeline.pools.cluster import Cluster
+
+    cluster = Cluster(config)
+    domain = domains.of(config.domain)
+    sound = domain.sound_problems(n, config.seed)
+    planted = domain.plant(sound, config.seed)
+
+    async def work() -> dict[str, Any]:
+        return await run_audit(await cluster.committee(), sound, planted, config.seed)
+
+    return asyncio.run(closing(cluster, work()))
+
+
+def adversary(config: Config, root: Path, tries: int) -> dict[str, Any]:
+    """Let the adversary loose on the judges and the rewards of a config."""
     found = asyncio.run(
         search(
             config, domains.of(config.domain), tries, config.seed,
