@@ -33,7 +33,7 @@ MGPO = (
          "Share of episodes, of exec calls, of accepted problems.", percent=True),
     Plot("Nothing new", (("skeleton_top_share", "share of the commonest skeleton"),
                          ("skeleton_entropy", "entropy of skeletons"), ("near_duplicates", "copies within the step")),
-         "A skeleton is a problem without its numbers, names and wordings. Entropy is 1 where all differ: a fall of it, "
+         "A skeleton is a problem without its numbers, names and wordings. Entropy is 1 where all differ; a fall, "
          "or a rise of the others, is a proposer that has found one thing that pays.", percent=True),
     Plot("What nobody solves, what a guess solves", (("unsolved_rate", "unsolved"), ("guessable_rate", "guessable")),
          "Of accepted problems: solved above chance by no prober, and right one time in two by guessing.",

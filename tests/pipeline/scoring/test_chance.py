@@ -29,7 +29,7 @@ GUESSABLE = [
     ("Mia has 500 coins. Mia finds 31 more. Is the number now a multiple of 7?", 1 / 2),
     ("Mia has 52 coins. Take the greatest common divisor with 7. What is the number now?", 1 / 2),
     ("Mia has 5 coins. Keep the larger of it and 999999. What is the number now?", 0.95),
-    ("A list holds 3, 8 and 12. Keep only the values above 700. Take the length of the list. What is the final value?", 0.9),
+    ("A list holds 3, 8 and 12. Keep only the values above 700. Count the values. What is the final value?", 0.9),
 ]  # fmt: skip
 HONEST = [
     "Mia has 52 coins. Mia finds 31 more. Then Mia has 4 times as many. What is the number now?",

@@ -43,7 +43,8 @@ MIA = "Mia has 31 coins. Mia finds 12 more. Mia finds 3 more. Then Mia has 3 tim
 @pytest.mark.parametrize(
     ("question", "meaning", "skeleton"),
     [
-        ("Tom has 31 pens. Tom buys 3 more. Tom finds 12 more. The amount grows 3 times. What is the number now?", True, True),
+        ("Tom has 31 pens. Tom buys 3 more. Tom finds 12 more. Then Tom has 3 times as many. What is the number now?",
+         True, True),
         (MIA.replace("12", "13"), False, True),
         ("Mia has 31 coins. Mia finds 12 more. Then Mia has 3 times as many. Mia finds 3 more. What is the number now?",
          False, False),
@@ -52,8 +53,6 @@ MIA = "Mia has 31 coins. Mia finds 12 more. Mia finds 3 more. Then Mia has 3 tim
     ],
 )  # fmt: skip
 def test_what_is_the_same_in_the_controlled_language(question, meaning, skeleton):
-    if read(question) is None:
-        pytest.skip("a wording that the language has no longer")
     one, other = MINI.identity(MIA), MINI.identity(question)
     assert (one.meaning == other.meaning, one.skeleton == other.skeleton) == (meaning, skeleton)
 

@@ -88,7 +88,7 @@ def test_what_no_prober_solves_earns_the_share_that_the_config_says():
 
 @pytest.mark.parametrize("correct", range(9))
 def test_a_problem_that_only_guesses_get_right_earns_less_than_any_honest_one(correct):
-    """One of seven is right by chance: 1, 2 or 3 of 8 are what a guesser has; more is paid, above what a guess gives."""
+    """One of seven is right by chance: 1, 2 or 3 of 8 are what a guesser has; more is paid."""
     guessed = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 1 / 7, R.significance)
     paid = terminal(verdict("accepted"), guessed, R)
     assert (paid > 0) == (correct >= 4)

@@ -39,7 +39,7 @@ groups = st.lists(
 def feed(curriculum, history):
     for category, successes, total in history:
         ids = [s.id for s in SKILLS if s.category == category][:2]
-        curriculum.update(category, {i: (successes, total - successes) for i in ids}, successes, total)
+        curriculum.update(category, dict.fromkeys(ids, (successes, total - successes)), successes, total)
 
 
 @given(groups)
@@ -184,3 +184,11 @@ def test_the_state_of_another_library_is_refused():
     saved = Curriculum(library({"maths": 4}), CONFIG).state()
     with pytest.raises(Failure, match="maths_3"):
         Curriculum(library({"maths": 3}), CONFIG).restore(saved)
+
+
+def test_a_skill_has_its_own_outcome_beside_the_groups():
+    curriculum = Curriculum(library({"maths": 3}), configs.CurriculumConfig(alpha=0.5))
+    curriculum.update("maths", {"maths_0": (6, 2), "maths_1": (0, 2)}, 6, 8)
+    state = curriculum.state()
+    assert state["proficiency"] == {"maths": 0.375}
+    assert state["skills"] == {"maths_0": [6.0, 2.0], "maths_1": [0.0, 2.0], "maths_2": [0.0, 0.0]}
