@@ -32,7 +32,7 @@ from actors.sandbox_pool import SandboxPool
 from actors.tools import SandboxTools
 from actors.verifiers import make
 from pipeline.config import Config
-from pipeline.domains.base import Adversary, Attack, Domain
+from pipeline.domains.base import Adversary, Attack, Domain, Identity
 from pipeline.records import Episode, Failure, Outcome, Probe, Problem, Skill, Task, Turn
 from pipeline.scoring import chance, rewards
 from pipeline.scoring.identity import Register
@@ -180,6 +180,7 @@ class _Judge:
             )
         self._committee = Committee.of(config.committee, verifiers)
         self._seen = Register(domain.identity)
+        self._paid_for: set[Identity | None] = set()
 
     async def judged(self, attacks: Sequence[Attack], before: int) -> list[Try]:
         """What becomes of the attacks of one step, in their order."""
@@ -230,28 +231,31 @@ class _Judge:
             identity = self._seen.identify(problem.question)
             copied = self._seen.known(identity)
             self._seen.add(identity)
-            probe, reach = self._probed(problem, number)
+            probe, reach, guess = self._probed(problem, number)
             j = Judged(j.episode, j.verdict, probe)
             if not copied:
                 share = self._seen.share(identity.skeleton, reward.repeats)
                 paid = share * rewards.terminal(j.verdict, probe, reward)
             faults |= self._adversary.faults(attack, problem)
-            faults |= {"copied"} if copied else set()
             if not reach:
-                faults.add("guessable" if probe.chance > 0 else "overlong")
+                faults.add("guessable" if guess > 0 else "overlong")
+            if paid > 0:
+                meaning = self._domain.identity(problem.question)
+                faults |= {"copied"} if meaning in self._paid_for else set()
+                self._paid_for.add(meaning)
         if problem is not None and not j.failed:
             paid += self._undeserved(attack, j, faults)
         exported = j.solved and not copied and not self._domain.is_heldout(j.used) and problem is not None
         return Try(attack, paid, j.accepted, exported and bool(exported_text([problem])), frozenset(faults))
 
-    def _probed(self, problem: Problem, number: int) -> tuple[Probe, float]:
-        """As if a capable solver had been asked, who guesses where he cannot."""
+    def _probed(self, problem: Problem, number: int) -> tuple[Probe, float, float]:
+        """As if a capable solver had been asked, who guesses where he cannot; how often he can, and a guess is right."""
         c, rng = self._config.prober, Random(f"probe {number}")
         reach = self._adversary.reach(problem.question)
         guess = chance.baseline(problem, self._domain.twins(problem.question))
         correct = sum(rng.random() < reach + (1 - reach) * guess for _ in range(c.n))
         probe = estimate(problem.id, correct, c.n - correct, 0, c.k, "reach")
-        return chance.measured(probe, guess, self._config.reward.significance), reach
+        return chance.measured(probe, guess, self._config.reward.significance), reach, guess
 
     def _undeserved(self, attack: Attack, j: Judged, faults: set[str]) -> float:
         """Process rewards above what the turns deserve; names them in `faults`."""
