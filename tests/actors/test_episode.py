@@ -239,9 +239,9 @@ def test_an_edit_before_the_first_exec_is_there_when_the_session_opens():
 @pytest.mark.parametrize("arguments", [{"drop": ["nope"]}, {"add": ["nope"]}, {"drop": ["add", "add2"]}])
 def test_an_edit_of_an_unknown_skill_changes_nothing(arguments):
     episode, _, seen = play(["## Refine\n" + call("edit", **arguments), SUBMIT])
-    assert facts(episode)[0] == ("refine", "edit", "error")
+    assert facts(episode)[0] == ("draft", "edit", "error")
     assert episode.active == ("add", "gcd", "lcm") and episode.turns[0].tool.active is None
-    assert seen[3]["content"].endswith("Stage: refine") and "no skill" in seen[3]["content"]
+    assert seen[3]["content"].endswith("Stage: draft") and "no skill" in seen[3]["content"]
 
 
 def test_what_is_active_after_an_edit_is_a_field_whatever_fits_into_the_words_shown():
@@ -261,9 +261,9 @@ def test_a_skill_can_be_dropped_once():
 
 def test_a_malformed_call_is_answered_and_keeps_the_stage():
     episode, _, seen = play(["## Check\n<tool_call>\nexec(1)\n</tool_call>", SUBMIT])
-    assert facts(episode)[0] == ("check", "think", "malformed")
+    assert facts(episode)[0] == ("draft", "think", "malformed")
     reply = seen[3]["content"]
-    assert reply.startswith("<tool_response>\nMalformed call: not JSON") and reply.endswith("Stage: check")
+    assert reply.startswith("<tool_response>\nMalformed call: not JSON") and reply.endswith("Stage: draft")
     assert '{"name": "exec"' in reply
 
 
