@@ -2,7 +2,7 @@
 
 The numbers of the problem that stand in the code are replaced, each by one other number wherever it occurs, but for
 those that are the submitted answer itself. What prints the same whatever the numbers were is no check of the problem
-(`print(7 + 0 * (12 * 31))`), nor is code that holds fewer than half of them (`print(7 + 0 * 0)`). Other numbers may
+(`print(7 + 0 * (12 * 31))`), nor is code that holds fewer than two thirds of them (`print(7 + 0 * 0)`). Other numbers may
 break a condition of the code; only a run that ends well, with another output, shows that the output depends on them.
 
 Invariant: the agent sees nothing of these runs. What they cannot see: code that mixes the problem's numbers into a
@@ -35,7 +35,7 @@ async def dependence(codes: Sequence[str], outputs: Sequence[str], problem: Prob
     known: set[Number] = set()
     for i, code in enumerate(codes):
         known |= _literals(code)  # a later cell may use what an earlier one has set
-        found[i] = None if 2 * len(known & set(numbers)) >= len(numbers) else False
+        found[i] = None if 3 * len(known & set(numbers)) >= 2 * len(numbers) else False
     movable = [n for n in numbers if n in known and n not in numbers_of(problem.answer)]
     for change in _changes(movable) if movable else ():
         for i, code in enumerate(codes):

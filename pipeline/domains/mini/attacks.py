@@ -44,7 +44,7 @@ class MiniAdversary:
 
     def mutated(self, attack: Attack, rng: Random) -> Attack:
         changed = rng.choice(MUTATIONS)(attack, rng)
-        return rng.choice(MUTATIONS)(changed, rng) if rng.random() < 0.3 else changed
+        return _child(attack, rng.choice(MUTATIONS)(changed, rng) if rng.random() < 0.3 else changed)
 
     def composed(self, one: Attack, other: Attack, rng: Random) -> Attack:
         """The problem of one, with what surrounds the other; or the steps of both, where they speak of the same."""
@@ -52,13 +52,8 @@ class MiniAdversary:
             first, second = _sentences(one.question), _sentences(other.question)
             cut, on = rng.randint(1, max(1, len(first) - 1)), rng.randint(1, max(1, len(second) - 1))
             return _answered(replace(one, question=" ".join([*first[:cut], *second[on:]])))
-        return replace(
-            one,
-            turns=other.turns,
-            idle=other.idle,
-            blameless=other.blameless,
-            dropped=other.dropped if set(other.dropped) <= set(one.offered) else one.dropped,
-        )
+        dropped = other.dropped if set(other.dropped) <= set(one.offered) else one.dropped
+        return _child(other, replace(one, turns=other.turns, idle=other.idle, dropped=dropped))
 
     def faults(self, attack: Attack, problem: Problem) -> frozenset[str]:
         return truth.faults(problem, attack.category, attack.offered)
@@ -68,6 +63,12 @@ class MiniAdversary:
 
 
 # ---------------------------------------------------------------- pieces
+
+
+def _child(parent: Attack, child: Attack) -> Attack:
+    """An edit is without blame where the checks around it are those of its own problem."""
+    same = (child.question, child.offered, child.dropped) == (parent.question, parent.offered, parent.dropped)
+    return child if same else replace(child, blameless=())
 
 
 def _sentences(question: str) -> list[str]:
