@@ -113,7 +113,8 @@ class Committee:
         def verdict(decision: str, reason: str, audit: str | None = None) -> Verdict:
             fields = {"problem_id": problem.id, "votes": votes, "flags": flags, "decision": decision, **_told(cast)}
             if decision == "accepted":
-                fields["answer"] = next((v.answer for v in valid if by_name[v.verifier].derived), problem.answer)
+                derived_first = sorted(valid, key=lambda v: not by_name[v.verifier].derived)
+                fields["answer"] = next((v.answer for v in derived_first if v.answer), problem.answer)
             return Verdict.model_validate({**fields, "reason": reason, "audit": audit})
 
         if len(cast) < c.quorum:

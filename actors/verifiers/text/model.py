@@ -26,7 +26,7 @@ from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.base import Asked, abstention
-from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
+from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies, readable
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
@@ -83,6 +83,10 @@ class ModelVerifier:
             against = await unfit(self.name, problem, self._executor)
             if against is not None:
                 return against
+        read = await readable(self.name, problem, self._executor)
+        if isinstance(read, Vote):
+            return read
+        problem = read
         n = self._section.samples * (attempt + 1)  # the second audit looks twice as often, with other seeds
         seed = int(problem.id, 16) % 2**31 + attempt
         try:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.domains.mini.combinations import is_heldout, largest_feasible
 from pipeline.domains.mini.domain import CATEGORIES, skills_in
-from pipeline.domains.mini.generate import Text, combinations_of, write
+from pipeline.domains.mini.generate import Text, combinations_of, draft
 from pipeline.domains.mini.knowledge import KNOWLEDGE
 from pipeline.domains.mini.teacher import code_of, spoiled
 
@@ -51,7 +51,7 @@ def _task(category: str, skills: list[str]) -> str:
 
 
 def _text(skills: list[str], rng: Random) -> Text:
-    return write(rng.choice(largest_feasible(skills)), rng, rng.choice((0, 1, 1, 2, 2)), rng.choice((0, 0, 1)))
+    return draft(rng.choice(largest_feasible(skills)), rng, rng.choice((0, 1, 1, 2, 2)), rng.choice((0, 0, 1)))
 
 
 # ---------------------------------------------------------------- the proposer's
@@ -152,7 +152,7 @@ def solver_lessons(seed: int) -> Iterator[list[Message]]:
 def _solution(rng: Random) -> list[Message]:
     steps = rng.choices(list(_STEPS), list(_STEPS.values()))[0]
     pool = [c for c in combinations_of(rng.choice(CATEGORIES), False, 4) if steps - 2 <= len(c) <= steps + 2]
-    while (text := write(rng.choice(pool), rng, rng.choice((0, 0, 1, 1, 1, 2)), rng.randrange(2))).steps != steps:
+    while (text := draft(rng.choice(pool), rng, rng.choice((0, 0, 1, 1, 1, 2)), rng.randrange(2))).steps != steps:
         pass
     return _say(text.question, text.working, system=SOLVER_SYSTEM)
 
@@ -161,7 +161,7 @@ def _drill(rng: Random) -> list[Message]:
     """Left sides are given, so that all there is to learn is how to work them out."""
     lines: list[str] = []
     while len(lines) < 9:
-        text = write(rng.choice(combinations_of(rng.choice(CATEGORIES), False, 4)), rng, rng.choice((0, 1, 1, 1, 2)))
+        text = draft(rng.choice(combinations_of(rng.choice(CATEGORIES), False, 4)), rng, rng.choice((0, 1, 1, 1, 2)))
         lines += [line for line in text.working.split("\n")[:-1] if " = " in line and line[-1] in "0123456789]"]
     rng.shuffle(lines)
     given = "\n".join(line.partition(" = ")[0].partition(":")[0] for line in lines)
