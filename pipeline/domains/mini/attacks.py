@@ -53,7 +53,9 @@ class MiniAdversary:
             cut, on = rng.randint(1, max(1, len(first) - 1)), rng.randint(1, max(1, len(second) - 1))
             return _answered(replace(one, question=" ".join([*first[:cut], *second[on:]])))
         dropped = other.dropped if set(other.dropped) <= set(one.offered) else one.dropped
-        return _child(other, replace(one, turns=other.turns, idle=other.idle, dropped=dropped))
+        return _child(
+            other, replace(one, turns=other.turns, idle=other.idle, blameless=other.blameless, dropped=dropped)
+        )
 
     def faults(self, attack: Attack, problem: Problem) -> frozenset[str]:
         return truth.faults(problem, attack.category, attack.offered)
