@@ -2,8 +2,9 @@
 
 The numbers of the problem that stand in the code are replaced, each by one other number wherever it occurs, but for
 those that are the submitted answer itself. What prints the same whatever the numbers were is no check of the problem
-(`print(7 + 0 * (12 * 31))`), nor is code that holds fewer than two thirds of them (`print(7 + 0 * 0)`). Other numbers may
-break a condition of the code; only a run that ends well, with another output, shows that the output depends on them.
+(`print(7 + 0 * (12 * 31))`), nor is code that holds fewer than two thirds of them (`print(7 + 0 * 0)`). Other numbers
+may break a condition of the code; only a run that ends well, with another output, shows that the output depends on
+them.
 
 Invariant: the agent sees nothing of these runs. What they cannot see: code that mixes the problem's numbers into a
 result that it did not need them for.

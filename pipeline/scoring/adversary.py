@@ -249,7 +249,7 @@ class _Judge:
         return Try(attack, paid, j.accepted, exported and bool(exported_text([problem])), frozenset(faults))
 
     def _probed(self, problem: Problem, number: int) -> tuple[Probe, float, float]:
-        """As if a capable solver had been asked, who guesses where he cannot; how often he can, and a guess is right."""
+        """As if a capable solver had been asked, who guesses where he cannot; how often he can; a guess's chance."""
         c, rng = self._config.prober, Random(f"probe {number}")
         reach = self._adversary.reach(problem.question)
         guess = chance.baseline(problem, self._domain.twins(problem.question))
