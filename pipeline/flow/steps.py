@@ -67,9 +67,11 @@ def state_of(folder: Path) -> dict[str, Any]:
 
 
 def register_of(context: Context, stages: Sequence[str]) -> Register:
-    """The problems that these stages of the run have written, a step after another."""
+    """The problems that these stages of the run have written, a step after another. Skeletons are counted of the last
+    of them: what a teacher wrote often is no reason to pay its pupil less for it."""
     register = Register(context.domain.identity)
     for stage in stages:
+        register.counts.clear()
         for folder in context.run.steps(stage):
             register.fade(context.config.reward.memory)
             copies(judged_in(folder), register)

@@ -35,7 +35,7 @@ from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Task
 from pipeline.scoring import rewards
-from pipeline.scoring.identity import diversity
+from pipeline.scoring.identity import alert, diversity
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import commonest_failure, copies, ends, raise_if_all_failed, staleness, summarize
@@ -155,7 +155,10 @@ class Producer:
         }
         facts |= {f"depth/{pool}": s / rollout_s for pool, s in stream.waited_s.items()}
         facts |= staleness(judged, step)
-        facts |= diversity(self._identities(judged))
+        identities = self._identities(judged)
+        facts |= diversity(identities)
+        if line := alert(facts, len(identities)):
+            self._context.progress.say("mgpo", f"step {step}, little variety: {line}")
         facts |= await stream.spot_check(judged, self._context.domain, self._context.seed("mgpo", step, "spot"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / (self._played_at - since)
         self._learn(judged, copied)
