@@ -37,7 +37,6 @@ from pipeline.records import Episode, Failure, Outcome, Probe, Problem, Skill, T
 from pipeline.scoring import chance, rewards
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
-from pipeline.scoring.problems import text as exported_text
 
 EACH = 12
 """Members of each kind in the first generation."""
@@ -207,8 +206,7 @@ class _Judge:
         try:
             for words in attack.texts():
                 stage, action, result, repairs = await environment.answer(words)
-                at = {"start": 0, "end": 1, "text": words, "tool": result, "repairs": repairs}
-                turns.append(Turn(stage=stage, action=action, **at))
+                turns.append(Turn(stage=stage, action=action, start=0, end=1, text=words, tool=result, repairs=repairs))
             if environment.submitted is not None:
                 await mark_checks(turns, environment.submitted, environment.again, limits.wall_s)
         finally:
@@ -245,8 +243,8 @@ class _Judge:
                 self._paid_for.add(meaning)
         if problem is not None and not j.failed:
             paid += self._undeserved(attack, j, faults)
-        exported = j.solved and not copied and not self._domain.is_heldout(j.used) and problem is not None
-        return Try(attack, paid, j.accepted, exported and bool(exported_text([problem])), frozenset(faults))
+        exported = j.solved and not copied and not self._domain.is_heldout(j.used)
+        return Try(attack, paid, j.accepted, exported, frozenset(faults))
 
     def _probed(self, problem: Problem, number: int) -> tuple[Probe, float, float]:
         """As if a capable solver had been asked, who guesses where he cannot; how often he can; a guess's chance."""
