@@ -49,7 +49,7 @@ answer with one JSON object:
 and has exactly one correct answer, else 0, "rationale": one or two sentences, "flags": a list of what is wrong, empty \
 if nothing is, "used_skills": of the skills asked for, those that the answer depends on}
 Flags: ambiguous (more than one reading or answer), underspecified (a fact is missing), unsolvable (contradictory or \
-impossible), trivial (nothing to reason about), vacuous (a part of it could be left out and the answer stayed the same), \
+impossible), trivial (nothing to reason about), vacuous (a part could be left out and the answer stayed the same), \
 leaks_answer (the statement gives its answer away), off_task (where the message says what was asked for: it is of \
 another category, it does not use each of the skills, or skills were left out that go together with the others).
 {guard} and flag the problem as ambiguous."""
