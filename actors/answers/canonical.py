@@ -112,7 +112,7 @@ def _number(number: Number, text: str) -> str | None:
         return plain
     if text[0] in "$€£¥₹":
         return text[0] + plain
-    quantity = re.fullmatch(r"(?P<sign>-?)[0-9.,/ ]*[0-9](?: ?(?P<percent>%)| (?P<unit>[^0-9]+))", text)
+    quantity = re.fullmatch(r"-?[0-9.,/ ]*[0-9](?: ?(?P<percent>\\?%)| (?P<unit>[^0-9]+))", text)
     if quantity is None:
         return None
     return f"{plain}%" if quantity["percent"] else f"{plain} {quantity['unit'].strip()}"

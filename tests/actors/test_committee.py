@@ -16,6 +16,7 @@ from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import MINI, changed
 
+ANYTHING = Asked(None, (), ())
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
 COMMITTEE = MINI.committee
 
@@ -332,7 +333,7 @@ def test_a_dead_sandbox_leaves_problems_undecided():
 def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
     section = config.ModelVerifierConfig(samples=5, majority=0.6)
     verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), handle(Boxes(*answers), "answers"))
-    found = asyncio.run(verifier.vote(PROBLEM, "", (), 0))
+    found = asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
     assert found.valid is valid
     assert found.outcome.kind == ("model_error" if valid is None else "ok")
 
@@ -342,8 +343,8 @@ def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
     verifier = ModelVerifier(
         "m", config.ModelVerifierConfig(), Executor(pool.run_batch.remote), handle(boxes, "answers")
     )
-    asyncio.run(verifier.vote(PROBLEM, "", (), 0))
-    asyncio.run(verifier.vote(PROBLEM, "", (), 1))
+    asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
+    asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 1))
     (first, n1, seed1), (second, n2, seed2) = boxes.asked
     assert first == second == PROBLEM.question and n2 == 2 * n1 and seed1 != seed2
 

@@ -145,7 +145,7 @@ def _one_of_each(trees: list[Tree]) -> Fault | None:
 
 
 def _replaced(sentences: list[Sentence]) -> tuple[Sentence, ...] | Fault:
-    """ "If it is below 9, take 9 instead." is the larger of it and 9; with two different numbers it is nothing known."""
+    """What is 9 where it was below 9 is the larger of it and 9; with two different numbers it is nothing known."""
     read = []
     for s in sentences:
         if s.rule == "replaced":

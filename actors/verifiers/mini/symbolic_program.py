@@ -187,8 +187,24 @@ def derive(clauses):
     (rule, numbers, _), *steps, (asked, operands, unit) = clauses
     value = bounded(begin(rule, numbers))
     for rule, numbers, _ in steps:
-        value = bounded(follow(value, rule, numbers))
+        value = step(value, rule, numbers)
     return conclude(value, asked, operands, unit)
+
+
+TAKEN: dict[Any, Any] = {}
+
+
+def step(value, rule, numbers):
+    """`follow`, within bounds; remembered, because the search for idle steps takes the same ones many times."""
+    key = (isinstance(value, list), tuple(value), rule, tuple(numbers))
+    if key not in TAKEN:
+        try:
+            TAKEN[key] = bounded(follow(value, rule, numbers))
+        except Unsolvable as e:
+            TAKEN[key] = e
+    if isinstance(TAKEN[key], Unsolvable):
+        raise TAKEN[key]
+    return TAKEN[key]
 
 
 def solve(clauses, offered):

@@ -11,7 +11,7 @@ from actors.answers import Judgement, compare
 from actors.answers.canonical import canonical_answer
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import abstention
+from actors.verifiers.base import Asked, abstention
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
 
@@ -43,10 +43,15 @@ def client_of(section: config.ModelVerifierConfig | config.ProgramVerifierConfig
     )
 
 
-def framed(system: str, problem: Problem, trace: str) -> list[dict[str, str]]:
-    """`system` holds {guard}. The statement, and the agent's work if there is any, as data."""
+def framed(system: str, problem: Problem, trace: str, asked: Asked | None = None) -> list[dict[str, str]]:
+    """`system` holds {guard}. The statement, what was asked for where the reader is to know it, and the agent's work if
+    there is any, as data."""
     code = secrets.token_hex(8)
     shown = f"<<statement {code}>>\n{problem.question}\n<<end {code}>>"
+    if asked is not None and asked.offered:
+        kept = f"category: {asked.category or 'any'}\nskills: {', '.join(asked.active) or 'none'}"
+        left_out = ", ".join(skill for skill in asked.offered if skill not in asked.active)
+        shown += f"\n<<asked {code}>>\n{kept}\nleft out: {left_out or 'none'}\n<<end {code}>>"
     if trace:
         shown += f"\n<<working {code}>>\n{trace}\n<<end {code}>>"
     guard = GUARD.format(code=code)

@@ -217,6 +217,32 @@ def _trivial(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
     return Problem.make(f"Mia has {number} stones. How many stones does Mia have now?", str(number)), ()
 
 
+def _vacuous_step(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
+    """A step that changes nothing, right after the opening."""
+    opening, *rest = _sentences(problem)
+    name = opening.split(" ", 1)[0]
+    nothing = {
+        "maths": (f"{name} finds 0 more.", f"{name} loses 0.", f"Then {name} has 1 times as many."),
+        "code": ("Add 0 to every value.", "Raise every value by 0."),
+        "science": ("This happens 1 times in total.", "Take one of 1 equal parts."),
+    }
+    category = _category(problem)
+    return (_asked(problem, " ".join([opening, rng.choice(nothing[category]), *rest])), active) if category else None
+
+
+def _answer_form(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
+    """The right answer, not as the language writes it: what is exported would be judged by another reader."""
+    if not _category(problem):
+        return None  # free text has other forms
+    if problem.answer in _FLIPPED:
+        forms = [problem.answer.upper(), f"{problem.answer}.", f"({problem.answer})"]
+    elif problem.answer.startswith("["):
+        forms = [f"{{{problem.answer[1:-1]}}}", problem.answer.replace("]", " ]"), f"{problem.answer}\u2060"]
+    else:
+        forms = [f"{problem.answer}.0", f"+{problem.answer}", f"{problem.answer} + 0*x", f"{problem.answer}\u200b"]
+    return _answered(problem, rng.choice(forms)), active
+
+
 _DEFECTS: dict[str, Callable[[Problem, tuple[str, ...], Random], Spoiled]] = {
     "wrong_answer": _wrong_answer,
     "off_by_one": _off_by_one,
@@ -230,4 +256,6 @@ _DEFECTS: dict[str, Callable[[Problem, tuple[str, ...], Random], Spoiled]] = {
     "injection": _injection,
     "unused_skill": _unused_skill,
     "trivial": _trivial,
+    "vacuous_step": _vacuous_step,
+    "answer_form": _answer_form,
 }

@@ -1,8 +1,9 @@
 """Sound problems from a set of skills, seeded; and the held-out benchmark.
 
 Invariant: a `Text` that `write` returns satisfies every type and condition of LANGUAGE.md, uses each of the given
-skills, has no step that could be left out (`substance`), and is a pure function of its arguments. `read` is the inverse for texts of this module's own wording; it also
-reads unsound ones and says at which sentence they break (the scripted teacher mends its drafts with it).
+skills, has no step that could be left out (`substance`), and is a pure function of its arguments. `read` is the inverse
+for texts of this module's own wording; it also reads unsound ones and says at which sentence they break (the scripted
+teacher mends its drafts with it).
 """
 
 from __future__ import annotations

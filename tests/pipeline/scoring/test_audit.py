@@ -20,7 +20,7 @@ def test_every_defect_is_planted_about_equally_often_and_the_same_for_a_seed():
     planted = plant(problems, 1)
     assert planted == plant(problems, 1) != plant(problems, 2)
     counts = {d: sum(p.defect == d for p in planted) for d in {p.defect for p in planted}}
-    assert len(counts) == 12 and len(planted) == 330
+    assert len(counts) == 14 and len(planted) == 330
     assert min(counts.values()) >= 10
 
 
