@@ -31,7 +31,7 @@ from pipeline.records import AnswerKind, Failure, Problem
 
 CAP = 999_999
 """Largest value a written problem reaches."""
-IDLE_TRIES = 6
+IDLE_TRIES = 5
 """Sets of numbers that are tried for one shape in which some step does not matter."""
 LARGEST = 9_999
 """Largest number in its text."""
@@ -354,8 +354,8 @@ def write(skills: Iterable[str], rng: Random, level: int = 1, extra: int = 0, st
     step to matter (`parity` asks nothing of what `gcd` gives); it need not unless `strict`.
     """
     wanted = frozenset(skills)
-    for i in range(60):
-        alone = i < 20 or not strict
+    for i in range(100 if not strict else 28):
+        alone = i < 10 or not strict
         rules = order(wanted, rng, extra if alone else extra + 2, others=not alone)
         shape = [Sentence(r, rng.randrange(len(r.wordings)), ()) for r in rules]
         text = fill(shape, rng, level, strict=strict)

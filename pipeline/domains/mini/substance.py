@@ -19,8 +19,8 @@ Part = tuple[Rule, tuple[int, ...]]
 
 LIMIT = 999_999
 """Larger values do not occur."""
-SAMPLES, TRIES = 24, 200
-GLANCE = 8
+SAMPLES, TRIES = 24, 120
+GLANCE = 5
 """Samples that show most problems without substance to be so."""
 MATTERS = 2
 """A sound problem's answer must change in so many of the samples, which is more than the one that the committee asks
