@@ -5,7 +5,8 @@ deadline; who unblocks it: their votes, or their deadlines. A verifier that hang
 the reason in its vote: it costs its vote, never the run. Abstention is not a vote.
 
 The decision (PAPER, the committee), in this order:
-1. below `quorum` votes: undecided, never accepted;
+1. below `quorum` votes: rejected, unless the votes of verifiers whose infrastructure failed could still make up the
+   number: then undecided. So what no verifier can read or decide is a fault of the problem, and no way out of a reward;
 2. a disqualifying flag of any vote: rejected;
 3. fewer than `required` valid votes: rejected, unless the votes of verifiers whose infrastructure failed could still
    make up the number: then undecided;
@@ -29,7 +30,7 @@ from typing import Any
 
 from actors.execution import Executor
 from actors.verifiers import make
-from actors.verifiers.base import Verifier, abstention
+from actors.verifiers.base import Asked, Verifier, abstention
 from pipeline import config
 from pipeline.records import Episode, Failure, Problem, Verdict, Vote
 
@@ -58,9 +59,11 @@ class Committee:
         self._counts = {"judged": 0, "accepted": 0, "rejected": 0, "undecided": 0, "abstentions": 0, "audits": 0}
 
     async def judge(self, problem: Problem, episode: Episode | None, active: Sequence[str]) -> Verdict:
-        trace = _trace_of(episode)
-        votes = await asyncio.gather(*(self._vote(v, problem, trace, active, 0) for v in self._verifiers))
-        verdict = await self._decide(problem, trace, active, votes)
+        """The verdict on a problem that the episode handed in with these skills active; without an episode, on one
+        that was asked for with them."""
+        trace, asked = _trace_of(episode), _asked(episode, active)
+        votes = await asyncio.gather(*(self._vote(v, problem, trace, asked, 0) for v in self._verifiers))
+        verdict = await self._decide(problem, trace, asked, votes)
         self._counts["judged"] += 1
         self._counts[verdict.decision] += 1
         self._counts["abstentions"] += sum(v.valid is None for v in votes)
@@ -76,12 +79,10 @@ class Committee:
 
     # ---------------------------------------------------------------- votes
 
-    async def _vote(
-        self, verifier: Verifier, problem: Problem, trace: str, active: Sequence[str], attempt: int
-    ) -> Vote:
+    async def _vote(self, verifier: Verifier, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         """A verifier's vote, or its abstention, within its deadline. Never raises."""
         began = time.monotonic()
-        task = asyncio.ensure_future(verifier.vote(problem, trace, active, attempt))
+        task = asyncio.ensure_future(verifier.vote(problem, trace, asked, attempt))
         # `wait` and not `wait_for`: a verifier that will not be cancelled must not hold the committee up.
         done, _ = await asyncio.wait([task], timeout=verifier.timeout_s)
         if not done:
@@ -100,8 +101,9 @@ class Committee:
 
     # ---------------------------------------------------------------- the decision
 
-    async def _decide(self, problem: Problem, trace: str, active: Sequence[str], votes: Sequence[Vote]) -> Verdict:
+    async def _decide(self, problem: Problem, trace: str, asked: Asked, votes: Sequence[Vote]) -> Verdict:
         c = self._config
+        by_name = {v.name: v for v in self._verifiers}
         cast = [v for v in votes if v.valid is not None]
         valid = [v for v in cast if v.valid]
         flags = sorted({flag for v in cast for flag in v.flags})
@@ -109,11 +111,15 @@ class Committee:
         missing = sum(v.valid is None and v.outcome.kind == "infra_error" for v in votes)
 
         def verdict(decision: str, reason: str, audit: str | None = None) -> Verdict:
-            fields = {"problem_id": problem.id, "votes": votes, "flags": flags, "decision": decision}
+            fields = {"problem_id": problem.id, "votes": votes, "flags": flags, "decision": decision, **_told(cast)}
+            if decision == "accepted":
+                derived_first = sorted(valid, key=lambda v: not by_name[v.verifier].derived)
+                fields["answer"] = next((v.answer for v in derived_first if v.answer), problem.answer)
             return Verdict.model_validate({**fields, "reason": reason, "audit": audit})
 
         if len(cast) < c.quorum:
-            return verdict("undecided", f"{len(cast)} votes, the quorum is {c.quorum}")
+            decision = "undecided" if len(cast) + missing >= c.quorum else "rejected"
+            return verdict(decision, f"{len(cast)} votes, the quorum is {c.quorum}, {missing} could not vote")
         if barred:
             return verdict("rejected", f"flagged {', '.join(barred)}")
         if len(valid) < c.required:
@@ -126,13 +132,13 @@ class Committee:
             return verdict("accepted", f"{len(valid)} of {len(votes)} vote valid")
         if not c.audit:
             return verdict("rejected", "the answers differ")
-        resolved, said = await self._audit(problem, trace, active, valid, dissent)
+        resolved, said = await self._audit(problem, trace, asked, valid, dissent)
         return verdict(
             "accepted" if resolved else "rejected", f"{len(valid)} of {len(votes)} vote valid, audited", said
         )
 
     async def _audit(
-        self, problem: Problem, trace: str, active: Sequence[str], valid: Sequence[Vote], dissent: Sequence[Vote]
+        self, problem: Problem, trace: str, asked: Asked, valid: Sequence[Vote], dissent: Sequence[Vote]
     ) -> tuple[bool, str]:
         """Whether the differing answers are resolved in favour of the submission, and why."""
         by_name = {v.name: v for v in self._verifiers}
@@ -143,7 +149,7 @@ class Committee:
         if len(confirming) >= self._config.required:
             return True, f"{' and '.join(confirming)} derive the submitted answer independently; samples differ"
         second = await asyncio.gather(
-            *(self._vote(by_name[v.verifier], problem, trace, active, 1) for v in dissent),
+            *(self._vote(by_name[v.verifier], problem, trace, asked, 1) for v in dissent),
         )
         stubborn = [v.verifier for v in second if not v.valid]
         if stubborn:
@@ -164,6 +170,24 @@ def _result(name: str, task: asyncio.Task[Vote]) -> Vote:
     if not isinstance(vote, Vote):
         return abstention(name, f"answered with {type(vote).__name__}, expected a vote", "model_error")
     return vote.model_copy(update={"verifier": name})
+
+
+def _asked(episode: Episode | None, active: Sequence[str]) -> Asked:
+    if episode is None:
+        return Asked(None, tuple(active), tuple(active))
+    return Asked(episode.task.category, tuple(skill.id for skill in episode.task.skills), tuple(active))
+
+
+def _told(votes: Sequence[Vote]) -> dict[str, Any]:
+    """What the votes say of the problem itself: what all that can tell have in common."""
+    used = [set(v.used_skills) for v in votes if v.used_skills is not None]
+    categories = {v.category for v in votes if v.category is not None}
+    adherent = [v.adherent for v in votes if v.adherent is not None]
+    return {
+        "used_skills": tuple(sorted(set.intersection(*used))) if used else None,
+        "category": categories.pop() if len(categories) == 1 else None,
+        "adherent": all(adherent) if adherent else None,
+    }
 
 
 def _trace_of(episode: Episode | None) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.commands.keys import (
     ABLATE_KEYS,
+    ADVERSARY_KEYS,
     AUDIT_KEYS,
     CHAOS_KEYS,
     DOCTOR_KEYS,
@@ -177,24 +178,14 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _audit_verifiers(args: argparse.Namespace) -> int:
-    config, _ = _config(args)
-    import asyncio
+    config, root = _config(args)
+    from pipeline.commands import audit
 
-    from pipeline import domains
-    from pipeline.commands.driver import closing
-    from pipeline.pools.cluster import Cluster
-    from pipeline.scoring.audit import run_audit
-
-    cluster = Cluster(config)
-    domain = domains.of(config.domain)
-    sound = domain.sound_problems(args.problems, config.seed)
-    planted = domain.plant(sound, config.seed)
-
-    async def work() -> dict[str, Any]:
-        committee = await cluster.committee()
-        return await run_audit(committee, sound, planted, config.seed)
-
-    _print(args.json, asyncio.run(closing(cluster, work())))
+    if args.adversary:
+        result = audit.adversary(config, root, args.adversary)
+        print(json.dumps(result) if args.json else audit.render(result))
+    else:
+        _print(args.json, audit.defects(config, args.problems))
     return 0
 
 
@@ -367,10 +358,16 @@ def _parser() -> Parser:
         DOCTOR_KEYS,
     )
 
-    audit = add("audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS)
+    audit = add(
+        "audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS | ADVERSARY_KEYS
+    )
     audit.add_argument(
         "--problems", type=at_least(1), default=1000, metavar="N", help="sound ones, and as many planted (1000)"
     )
+    audit.add_argument(
+        "--adversary", type=at_least(1), nargs="?", const=20_000, metavar="N",
+        help="instead, search so many tries long (20000) for what is paid and should not be; needs no Ray",
+    )  # fmt: skip
 
     ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
     ablate.description = _ablation_help()

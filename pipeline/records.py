@@ -130,6 +130,9 @@ class ToolResult(Record):
     active: tuple[str, ...] | None = None
     """Of an edit that was carried out: ids of the skills active from here on. None of anything else, and of episodes
     that were written before this field was."""
+    depends: bool | None = None
+    """Of an exec that ran: does what it prints follow from the numbers of the problem that was submitted? None where
+    nothing was submitted, the problem has no numbers, or nobody could try (actors/dependence.py)."""
 
 
 class Turn(Record):
@@ -201,7 +204,14 @@ class Vote(Record):
     """The verifier's own answer, in the problem's answer kind."""
     rationale: str = ""
     flags: tuple[str, ...] = ()
-    """ambiguous · underspecified · unsolvable · trivial · leaks_answer · off_task."""
+    """ambiguous · underspecified · unsolvable · trivial · vacuous · leaks_answer · off_task."""
+    used_skills: tuple[str, ...] | None = None
+    """Skills whose part of the problem the answer depends on, sorted. None: this verifier cannot tell."""
+    category: str | None = None
+    """Of the problem as it reads; None as above."""
+    adherent: bool | None = None
+    """Whether it is what was asked for: of the category, and with as many of the skills that were offered as go
+    together. None as above."""
     outcome: Outcome = Outcome(kind="ok")
     wall_s: float = 0.0
 
@@ -217,10 +227,26 @@ class Verdict(Record):
     reason: str
     audit: str | None = None
     """What the second audit said, where answers differed."""
+    used_skills: tuple[str, ...] | None = None
+    """Skills that every verifier which can tell finds used, sorted: credit goes to these. None: none can tell."""
+    category: str | None = None
+    """Of the problem as it reads; None where no verifier can tell, or they differ."""
+    adherent: bool | None = None
+    """Every verifier that can tell finds the problem to be what was offered (see Vote). None: none of them can tell."""
+    answer: str | None = None
+    """Of an accepted problem, the answer in its canonical form: what is exported."""
 
     @property
     def accepted(self) -> bool:
         return self.decision == "accepted"
+
+
+class Attempts(Record):
+    """The judged samples of a prober that solved a problem no oftener than chance."""
+
+    prober: str
+    correct: int
+    judged: int
 
 
 class Probe(Record):
@@ -238,6 +264,17 @@ class Probe(Record):
     high: float
     """95 % interval of pass_at_k."""
     prober: str
+    chance: float = 0.0
+    """How often a guess that knows the statement's form is right (pipeline/scoring/chance.py)."""
+    above_chance: bool | None = None
+    """Whether the prober is right oftener than guessing explains; None: nobody asked, and any right answer counts."""
+    weaker: tuple[Attempts, ...] = ()
+    """Probers before this one that solved the problem no oftener than chance, weakest first."""
+
+    @property
+    def solved(self) -> bool:
+        """Some prober solves the problem; where none does, nothing tells what is hard from what cannot be solved."""
+        return self.pass_at_k > 0 if self.above_chance is None else self.above_chance
 
 
 class Rollout(Record):

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.records import Outcome, Problem, Vote
 from sandbox.api import Request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the writer of a problem was asked for, which the problem is held against."""
+
+    category: str | None
+    """None: any."""
+    offered: tuple[str, ...]
+    """Ids of the skills offered. Where they do not go together, it is free which of the largest subsets is used."""
+    active: tuple[str, ...]
+    """Those that the writer kept: each of them is used."""
 
 
 class Verifier(Protocol):
@@ -21,7 +33,7 @@ class Verifier(Protocol):
     committee's second audit turns on it."""
     timeout_s: float
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         """`trace` is the agent's work, for those who can read it; `attempt` 1 is the second audit."""
         ...
 

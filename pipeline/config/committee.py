@@ -77,7 +77,7 @@ VERIFIERS: Registry[VerifierConfig] = Registry(
     "kind", [SymbolicVerifierConfig, ExecutingVerifierConfig, ModelVerifierConfig, ProgramVerifierConfig]
 )
 
-Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task"]
+Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "vacuous", "leaks_answer", "off_task"]
 
 
 class CommitteeConfig(Section):
@@ -92,6 +92,7 @@ class CommitteeConfig(Section):
         "underspecified",
         "unsolvable",
         "trivial",
+        "vacuous",
         "leaks_answer",
         "off_task",
     )

@@ -46,13 +46,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.calls import within
+from pipeline import domains
 from pipeline.config import Config
 from pipeline.domains.base import Domain
-from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
-from pipeline.scoring import audit
+from pipeline.records import Attempts, Episode, Failure, Outcome, Probe, Problem, Task, Verdict
+from pipeline.scoring import audit, chance
 from pipeline.scoring.judged import Judged, lacks_votes
 from pipeline.store.ledger import ENDS, Key, Ledger
-from pipeline.watch.retry import Attempts
+from pipeline.watch.retry import Attempts as Retries
 
 T = TypeVar("T")
 _POOLS = ("proposer", "committee", "prober")
@@ -79,6 +80,7 @@ class Stream:
         self.committee = committee
         self.prober = prober
         self.sink = sink
+        self.domain = domains.of(config.domain)
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
@@ -150,7 +152,7 @@ class StepStream:
         # Before the pool has grown to its full size, what there is room for is played in this many rounds.
         rounds = -(-pool.max_replicas // pool.min_replicas)
         deadline_s = rounds * self._config.episode.limits.wall_s + 60
-        attempts = Attempts(self._config.episode.attempts)
+        attempts = Retries(self._config.episode.attempts)
         async for _ in attempts:
             async with stream.suspects if attempts.last and attempts.deaths else nullcontext(), stream.room:
                 key = task.id, self.ledger.issue(task.id)
@@ -180,9 +182,27 @@ class StepStream:
         verdict: Verdict = await self._retried(episode, "committee", judging, c.committee.timeout_s, lacks_votes)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
-        probing = partial(stream.prober.probe.remote, problem, prober, episode.task.seed)
-        probe: Probe = await self._retried(episode, "prober", probing, c.prober.timeout_s)
-        return Judged(episode, verdict, probe)
+        exported = Judged(episode, verdict, None).problem
+        assert exported is not None
+        return Judged(episode, verdict, await self._probed(episode, exported, prober))
+
+    async def _probed(self, episode: Episode, problem: Problem, prober: str | None) -> Probe:
+        """The probe of the prober that is asked for; where that one does no better than chance, of the first stronger
+        one that does, or of the strongest. Raises Failure if infrastructure keeps failing."""
+        c, pool, seed = self._config, self._stream.prober, episode.task.seed
+        assert pool is not None
+        baseline = chance.baseline(problem, self._stream.domain.twins(problem.question))
+        ladder = [model.path for model in c.prober.ladder]
+        rungs = ladder[ladder.index(prober) :] if prober in ladder else [prober]
+        weaker: tuple[Attempts, ...] = ()
+        for rung in rungs:
+            probing = partial(pool.probe.remote, problem, rung, seed)
+            found: Probe = await self._retried(episode, "prober", probing, c.prober.timeout_s)
+            probe = chance.measured(found, baseline, c.reward.significance).model_copy(update={"weaker": weaker})
+            if probe.solved:
+                break
+            weaker += (Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown),)
+        return probe
 
     async def _retried(
         self,
@@ -195,7 +215,7 @@ class StepStream:
         """A call that changes nothing, made again where infrastructure failed it, or a part of its answer (`lacks`):
         the episode stays as it was played. Raises the last Failure."""
         key = episode.id, episode.attempt
-        attempts = Attempts(self._config.episode.attempts)
+        attempts = Retries(self._config.episode.attempts)
         try:
             async for _ in attempts:
                 try:
@@ -229,7 +249,7 @@ class StepStream:
 
     async def spot_check(self, judged: Sequence[Judged], domain: Domain, seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that the domain spoils; see `audit.spot_check`."""
-        accepted = [(j.episode.submitted, j.episode.active) for j in judged if j.accepted and j.episode.submitted]
+        accepted = [(j.problem, j.episode.active) for j in judged if j.accepted and j.problem]
         n = self._config.committee.spot_checks
         try:
             return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)

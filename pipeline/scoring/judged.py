@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.records import Episode, Probe, Verdict
+from pipeline.records import Episode, Probe, Problem, Verdict
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,25 @@ class Judged:
     @property
     def accepted(self) -> bool:
         return self.verdict is not None and self.verdict.accepted
+
+    @property
+    def problem(self) -> Problem | None:
+        """What was submitted; once it is accepted, with the answer in the form that the committee gives it."""
+        submitted, verdict = self.episode.submitted, self.verdict
+        if submitted is None or verdict is None or verdict.answer is None:
+            return submitted
+        return submitted.model_copy(update={"answer": verdict.answer})
+
+    @property
+    def solved(self) -> bool:
+        """Accepted, and a prober solves it above chance, where it was probed: a success."""
+        return self.accepted and (self.probe is None or self.probe.solved)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Skills that the problem uses, as the verifiers read it; where none can tell, those that were active."""
+        told = self.verdict.used_skills if self.verdict else None
+        return self.episode.active if told is None else told
 
     @property
     def failed(self) -> bool:

@@ -120,7 +120,7 @@ def test_a_submission_that_its_own_tests_refute_is_rejected_whatever_models_say(
 def test_programs_that_break_off_or_disagree_with_each_other_are_no_vote(pool):
     others = [f"def second(values):\n    return {n}" for n in (1, 2, 3)]
     verdict = judge(pool, called(), says(fenced(BROKEN)), says(*map(fenced, others)), says(replied("I cannot.")))
-    assert verdict.decision == "undecided" and [v.valid for v in verdict.votes] == [None] * 3
+    assert verdict.decision == "rejected" and [v.valid for v in verdict.votes] == [None] * 3
 
 
 def test_a_hung_endpoint_costs_its_vote_and_not_the_problem(pool):

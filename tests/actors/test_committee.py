@@ -8,13 +8,15 @@ import pytest
 
 from actors.committee import Committee
 from actors.execution import Executor
+from actors.verifiers.base import Asked
 from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
-from pipeline.records import Episode, Failure, Outcome, Problem, Task, ToolResult, Turn, Vote
+from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Vote
 from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import MINI, changed
 
+ANYTHING = Asked(None, (), ())
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
 COMMITTEE = MINI.committee
 
@@ -119,13 +121,62 @@ def test_below_quorum_is_undecided_even_if_every_vote_cast_is_valid():
 
 
 def test_the_quorum_counts_votes_cast_not_verifiers():
-    silent = Fake("m", abstain("model_error"), derived=False)
+    silent = Fake("m", abstain("infra_error"), derived=False)
     assert decide(Fake("a", YES), silent, silent).decision == "undecided"
     assert (
         decide(Fake("a", YES), Fake("b", YES), silent, section=changed(MINI.committee, quorum=3)).decision
         == "undecided"
     )
     assert decide(Fake("a", YES), Fake("b", YES), silent, section=changed(MINI.committee, quorum=2)).accepted
+
+
+@pytest.mark.parametrize("kind", ["model_error", "data_error"])
+def test_what_no_verifier_can_decide_is_rejected_and_not_undecided(kind):
+    """Else a problem that nobody can read leaves its group unpunished."""
+    silent = [Fake(n, abstain(kind), derived=False) for n in "bc"]
+    assert decide(Fake("a", YES), *silent).decision == "rejected"
+    assert decide(*(Fake(n, abstain(kind)) for n in "abc")).decision == "rejected"
+
+
+def told(valid, used, category="maths", adherent=True):
+    return vote(valid).model_copy(update={"used_skills": used, "category": category, "adherent": adherent})
+
+
+def test_the_verdict_says_what_all_who_can_tell_find_used():
+    a, b, m = told(True, ("add", "gcd")), told(True, ("add", "share")), vote(True)
+    verdict = decide(Fake("a", a), Fake("b", b), Fake("m", m, derived=False))
+    assert (verdict.used_skills, verdict.category, verdict.adherent) == (("add",), "maths", True)
+    differing = decide(Fake("a", a), Fake("b", told(True, (), "code", False)), Fake("m", m, derived=False))
+    assert (differing.used_skills, differing.category, differing.adherent) == ((), None, False)
+    silent = decide(Fake("a", YES), Fake("b", YES))
+    assert (silent.used_skills, silent.category, silent.adherent) == (None, None, None)
+
+
+def test_an_accepted_problem_has_the_answer_that_was_derived_and_a_rejected_one_none():
+    derived = vote(True, "51").model_copy(update={"answer": "fifty-one"})
+    assert decide(Fake("m", YES, derived=False), Fake("a", derived)).answer == "fifty-one"
+    assert decide(Fake("a", NO), Fake("b", NO)).answer is None
+
+
+def test_verifiers_are_told_what_was_offered_and_what_was_kept():
+    class Reader(Fake):
+        async def vote(self, problem, trace, asked, attempt):
+            self.asked = asked
+            return YES
+
+    def skill(id):
+        return Skill(id=id, category="maths", intent="", method="", difficulty="", tool_hint="", score=1, source="")
+
+    task = Task(id="e", group_id="g", category="maths", skills=(skill("add"), skill("gcd")), seed=0)
+    episode = Episode(
+        id="e", attempt=1, task=task, turns=(), active=("gcd",), submitted=PROBLEM, outcome=Outcome(kind="ok"),
+        policy_versions=(0,), prompt_tokens=1, sampled_tokens=1, wall_s=0.0,
+    )  # fmt: skip
+    reader = Reader("a")
+    asyncio.run(Committee.of(COMMITTEE, [reader]).judge(PROBLEM, episode, episode.active))
+    assert reader.asked == Asked("maths", ("add", "gcd"), ("gcd",))
+    asyncio.run(Committee.of(COMMITTEE, [reader]).judge(PROBLEM, None, ("add",)))
+    assert reader.asked == Asked(None, ("add",), ("add",))
 
 
 def test_a_vote_that_failed_and_could_still_decide_leaves_it_undecided():
@@ -242,31 +293,11 @@ def test_a_wrong_problem_on_which_the_solver_errs_alike_is_rejected(pool):
     assert verdict.decision == "rejected" and [v.valid for v in verdict.votes] == [False, False, True]
 
 
-def test_an_answer_written_otherwise_is_the_same_answer(pool):
-    assert judge(pool, Problem.make(PROBLEM.question, "102/2 stones"), Boxes("51")).accepted
-
-
-def test_an_answer_that_cannot_be_read_is_rejected_and_one_that_cannot_be_compared_is_undecided(pool):
-    for unreadable in ("51 I think", "51]", "[51", "51, 51]"):
-        assert judge(pool, Problem.make(PROBLEM.question, unreadable), Boxes(None)).decision == "rejected"
-    assert judge(pool, Problem.make(PROBLEM.question, "9**9**9**9**9"), Boxes(None)).decision == "undecided"
-
-
 @pytest.mark.parametrize("kind", ["choice", "text", "code"])
 def test_a_right_answer_of_the_wrong_kind_is_rejected(pool, kind):
     """Solvers' answers would be compared by that kind's rules: 51.0 is another choice than 51."""
     verdict = judge(pool, Problem.make(PROBLEM.question, "51", kind), Boxes("51"))
     assert verdict.decision == "rejected" and [v.valid for v in verdict.votes][:2] == [False, False]
-
-
-@pytest.mark.parametrize(
-    "answer, accepted", [("180", True), ("180 km", True), ("180 m", False), ("180000 m", False), ("180%", False)]
-)
-def test_an_answer_in_a_unit_is_in_the_unit_asked_for(pool, answer, accepted):
-    question = "A car moves at 60 km per hour for 3 hours. How many kilometres is that?"
-    verdict = judge(pool, Problem.make(question, answer), Boxes("180"), active=("distance",))
-    assert verdict.accepted is accepted
-    assert not judge(pool, Problem.make(PROBLEM.question, "51 km"), Boxes("51")).accepted
 
 
 def test_skills_left_unused_disqualify(pool):
@@ -302,7 +333,7 @@ def test_a_dead_sandbox_leaves_problems_undecided():
 def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
     section = config.ModelVerifierConfig(samples=5, majority=0.6)
     verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), handle(Boxes(*answers), "answers"))
-    found = asyncio.run(verifier.vote(PROBLEM, "", (), 0))
+    found = asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
     assert found.valid is valid
     assert found.outcome.kind == ("model_error" if valid is None else "ok")
 
@@ -312,8 +343,8 @@ def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
     verifier = ModelVerifier(
         "m", config.ModelVerifierConfig(), Executor(pool.run_batch.remote), handle(boxes, "answers")
     )
-    asyncio.run(verifier.vote(PROBLEM, "", (), 0))
-    asyncio.run(verifier.vote(PROBLEM, "", (), 1))
+    asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
+    asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 1))
     (first, n1, seed1), (second, n2, seed2) = boxes.asked
     assert first == second == PROBLEM.question and n2 == 2 * n1 and seed1 != seed2
 

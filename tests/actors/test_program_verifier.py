@@ -6,12 +6,14 @@ import json
 import pytest
 
 from actors.execution import Executor
+from actors.verifiers.base import Asked
 from actors.verifiers.text.program import ProgramVerifier
 from pipeline import config
 from pipeline.records import Problem
 from tests.actors.endpoint import drips, endpoint, says
 from tests.actors.pools import sandbox
 
+ANYTHING = Asked(None, (), ())
 PROBLEM = Problem.make("How many primes are there below 20?", "8")
 COUNT = """Counting them:
 ```python
@@ -34,7 +36,7 @@ def verify(pool, behaviour, **section):
         async with endpoint(behaviour) as requests:
             settings = config.ProgramVerifierConfig(base_url=requests.url, **{"timeout_s": 20} | section)
             verifier = ProgramVerifier("p", settings, Executor(pool.run_batch.remote), None)
-            return await verifier.vote(PROBLEM, "notes of the agent: 8", (), 0), requests
+            return await verifier.vote(PROBLEM, "notes of the agent: 8", ANYTHING, 0), requests
 
     return asyncio.run(main())
 

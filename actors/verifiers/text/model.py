@@ -25,8 +25,8 @@ from actors.answers.replies import extract_boxed, extract_program
 from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import abstention
-from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
+from actors.verifiers.base import Asked, abstention
+from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies, readable
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
@@ -39,6 +39,7 @@ class Reply(BaseModel):
     vote: Literal[0, 1]
     rationale: str = Field(max_length=4_000)
     flags: list[config.Flag] = Field(max_length=10)
+    used_skills: list[str] | None = Field(default=None, max_length=100)
 
 
 _SYSTEM = """\
@@ -46,10 +47,11 @@ You check problems written by another model. Solve the problem yourself, step by
 answer with one JSON object:
 {"answer": your final answer (where a program is asked for, its Python source), "vote": 1 if the problem is well posed \
 and has exactly one correct answer, else 0, "rationale": one or two sentences, "flags": a list of what is wrong, empty \
-if nothing is}
+if nothing is, "used_skills": of the skills asked for, those that the answer depends on}
 Flags: ambiguous (more than one reading or answer), underspecified (a fact is missing), unsolvable (contradictory or \
-impossible), trivial (nothing to reason about), leaks_answer (the statement gives its answer away), off_task (it is no \
-problem of the kind asked for).
+impossible), trivial (nothing to reason about), vacuous (a part could be left out and the answer stayed the same), \
+leaks_answer (the statement gives its answer away), off_task (where the message says what was asked for: it is of \
+another category, it does not use each of the skills, or skills were left out that go together with the others).
 {guard} and flag the problem as ambiguous."""
 
 
@@ -61,6 +63,8 @@ class _Sample:
     """The model itself voted against the problem."""
     rationale: str = ""
     flags: tuple[str, ...] = ()
+    used: frozenset[str] | None = None
+    """None: the model did not say."""
 
 
 class ModelVerifier:
@@ -78,20 +82,25 @@ class ModelVerifier:
         if section.base_url is not None:
             self._client = client_of(section, section.base_url)
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         if problem.answer_kind == "code":
             against = await unfit(self.name, problem, self._executor)
             if against is not None:
                 return against
+        read = await readable(self.name, problem, self._executor)
+        if isinstance(read, Vote):
+            return read
+        problem = read
         n = self._section.samples * (attempt + 1)  # the second audit looks twice as often, with other seeds
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
             samples = await (
-                self._ask_endpoint(problem, trace, n, seed) if self._client else self._ask_pool(problem, n, seed)
+                self._ask_endpoint(problem, trace, asked, n, seed) if self._client else self._ask_pool(problem, n, seed)
             )
         except Failure as e:
             return abstention(self.name, str(e), e.kind)
-        return await self._decide(problem, samples)
+        vote = await self._decide(problem, samples)
+        return vote if vote.valid is None else vote.model_copy(update=self._told(samples, vote, asked))
 
     # ---------------------------------------------------------------- asking
 
@@ -105,9 +114,9 @@ class ModelVerifier:
         entries = called(problem.checks)
         return [_Sample(extract_program(text, entries)) for text in texts]
 
-    async def _ask_endpoint(self, problem: Problem, trace: str, n: int, seed: int) -> list[_Sample]:
+    async def _ask_endpoint(self, problem: Problem, trace: str, asked: Asked, n: int, seed: int) -> list[_Sample]:
         """n replies side by side. Raises the Failure where every one failed."""
-        messages = framed(_SYSTEM, problem, trace if self._section.trace else "")
+        messages = framed(_SYSTEM, problem, trace if self._section.trace else "", asked)
         replies = await gather_replies([self._reply(messages, seed + i) for i in range(n)])
         return [r if r is not None else _Sample(None) for r in replies]
 
@@ -125,7 +134,8 @@ class ModelVerifier:
             reply = Reply.model_validate(json.loads(text[start:end]))
         except (ValueError, ValidationError, RecursionError):
             return _Sample(None, rationale="the reply is not the JSON asked for")
-        return _Sample(reply.answer.strip() or None, reply.vote == 0, reply.rationale[:300], tuple(reply.flags))
+        used = None if reply.used_skills is None else frozenset(reply.used_skills)
+        return _Sample(reply.answer.strip() or None, reply.vote == 0, reply.rationale[:300], tuple(reply.flags), used)
 
     # ---------------------------------------------------------------- deciding
 
@@ -155,6 +165,15 @@ class ModelVerifier:
                 rationale=f"{rationale}, {count} with {(answer or '')[:200]}",
             )
         return abstention(self.name, f"no majority: {rationale}", "model_error")
+
+    def _told(self, samples: Sequence[_Sample], vote: Vote, asked: Asked) -> dict[str, Any]:
+        """What a majority says of the skills that were offered; nothing where no sample says anything."""
+        told = [s.used for s in samples if s.used is not None]
+        if not told or not asked.offered:
+            return {}
+        needed = max(1.0, self._section.majority * len(samples))
+        used = sorted(skill for skill in set(asked.offered) if sum(skill in names for names in told) >= needed)
+        return {"used_skills": tuple(used), "adherent": "off_task" not in vote.flags}
 
     async def _judged(self, problem: Problem, given: Sequence[str]) -> tuple[list[str], list[Judgement]]:
         """Answers and what they are worth; of programs, what they did, and only of those that ran through."""

@@ -18,8 +18,8 @@ from actors.answers import Judgement, compare_many
 from actors.answers.code import called
 from actors.answers.replies import extract_program
 from actors.execution import Executor
-from actors.verifiers.base import abstention, call
-from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
+from actors.verifiers.base import Asked, abstention, call
+from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies, readable
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
@@ -59,10 +59,14 @@ class ProgramVerifier:
         self._executor = executor
         self._client = client_of(section, section.base_url)
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         code = problem.answer_kind == "code"
         if code and (against := await unfit(self.name, problem, self._executor)) is not None:
             return against
+        read = await readable(self.name, problem, self._executor)
+        if isinstance(read, Vote):
+            return read
+        problem = read
         n = self._section.samples * (attempt + 1)
         seed = int(problem.id, 16) % 2**31 + attempt
         try:

@@ -11,12 +11,13 @@ from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.tasks import make_curriculum
-from pipeline.records import Failure, Skill
+from pipeline.records import Episode, Failure, Probe, Skill, Verdict
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.skills.probing import Ladder
 from pipeline.stages import synthesize
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_records
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, episode, probe, verdict
 
@@ -98,6 +99,8 @@ def run(root, pools, target=10, most=400):
                 state = {"curriculum": make_curriculum(context).state(), "ladder": Ladder().model_dump()}
                 with directory.new_step("mgpo", 1) as folder:
                     (folder / "state.json").write_text(json.dumps(state))
+                    for name, of in (("episodes", Episode), ("verdicts", Verdict), ("probes", Probe)):
+                        write_records(folder / f"{name}.parquet", [], of)
                 directory.finish("mgpo", {"checkpoint": "nowhere"}, 1.0)
             return asyncio.run(synthesize.run(context))
     finally:
@@ -168,6 +171,6 @@ def test_done_but_for_the_export_it_plays_nothing(root):
 
 
 def test_it_gives_up_with_its_count_and_exports_nothing(root):
-    with pytest.raises(Failure, match=r"1 of 10 problems after synthesize\.max_episodes \(24\)"):
+    with pytest.raises(Failure, match=r"1 of 10 problems after synthesize\.max_episodes \(24; 15 copies left out\)"):
         run(root, Pools(lambda n: 1), most=3 * WAVE)
     assert not (root / "dataset").exists()
