@@ -85,7 +85,7 @@ class Run:
     def order(self, zygote: Zygote, job: bytes) -> None:
         """Ask for the child; does not wait. Raises InfraError."""
         self._zygote = zygote
-        self._count_threads = not zygote.layer("throw-away uid")
+        self._count_threads = not (zygote.layer("throw-away uid") or zygote.layer("pids cgroup"))
         try:
             self._facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as e:
