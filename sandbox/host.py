@@ -269,9 +269,9 @@ class Run:
         if not data:
             raise InfraError("the fork server died during the run")
         said = json.loads(data)
+        if ("started" in said or "output" in said) and not fds:
+            raise InfraError("no descriptors for a run")
         if "started" in said:
-            if not fds:
-                raise InfraError("no descriptors for a run")
             self._scratch, self._pidfd = said["scratch"], fds[0]
             self.pid = _pid_of(self._pidfd)
         elif "output" in said:

@@ -11,7 +11,7 @@ import platform
 import resource
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .api import SandboxUnavailable
 
@@ -101,6 +101,17 @@ def syscall(name: str, *args: int | ctypes.c_void_p | None) -> int:
     if result < 0:
         raise _error(name)
     return result
+
+
+def prepared(name: str) -> Callable[..., None]:
+    """A system call that is made hundreds of times in a run: its arguments are ctypes already. Raises OSError."""
+    call, nr = _libc.syscall, ctypes.c_long(_NATIVE[name])
+
+    def make(*args: ctypes.c_long | ctypes.Array[ctypes.c_char]) -> None:
+        if call(nr, *args) < 0:
+            raise _error(name)
+
+    return make
 
 
 def _error(what: str) -> OSError:

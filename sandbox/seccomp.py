@@ -23,7 +23,7 @@ def _names(text: str) -> list[str]:
 
 # Free of arguments worth checking. Paths are the file wall's business; memory and time are the rlimits'.
 _PLAIN = _names("""
-read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 pwrite64 readv
+read write close fstat lseek mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 pwrite64 readv
 writev preadv pwritev sched_yield mremap msync dup dup2 dup3 nanosleep getitimer setitimer alarm pause getpid sendfile
 exit exit_group wait4 waitid uname fsync fdatasync ftruncate getdents getdents64 getcwd chdir fchdir mkdir
 mkdirat unlink unlinkat rmdir rename renameat renameat2 link linkat symlink symlinkat readlink readlinkat access
@@ -49,6 +49,7 @@ _RLIMIT_CPU, _RLIMIT_CORE = 0, 4
 _SIGKILL, _SIGCONT = 9, 18
 _MADVISE = (*range(5), 8, 10, 11, *range(14, 20))
 """What allocators ask for. Not: to merge equal pages, to throw out or to fetch those that other runs share."""
+_MAP_HUGETLB = 0x40000
 _FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_PRIVATE, _FUTEX_COMMANDS = 0, 9, 0x80, 14
 _PRCTL = (15, 16)  # a thread's name
 
@@ -93,6 +94,7 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
     return {
         "futex": futexes,
         "madvise": (Check(2, _MADVISE, refusal=EINVAL),),
+        "mmap": (Check(3, (0,), _MAP_HUGETLB, refusal=EINVAL),),  # the machine's reserve of huge pages
         # Without flags: one of them asks whether a page lies in memory.
         "preadv2": (Check(5, (0,), refusal=EOPNOTSUPP),),
         "pwritev2": (Check(5, (0,), refusal=EOPNOTSUPP),),

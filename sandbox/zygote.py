@@ -224,6 +224,9 @@ class Zygote:
                 return spare
             except (BrokenPipeError, ConnectionResetError):
                 self._end(spare)
+            except OSError:
+                self._end(spare)
+                raise
             finally:
                 spare.orders.close()
         raise ChildProcessError("the processes forked for it died")

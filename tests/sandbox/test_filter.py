@@ -66,7 +66,8 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
     ("expected", "call", "args"),
     [
         (ALLOW, "read", ()),
-        (ALLOW, "mmap", ()),
+        (ALLOW, "mmap", (0, 4096, 3, 0x22)),
+        (EINVAL, "mmap", (0, 1 << 21, 3, 0x40022)),  # huge pages, of which the machine has few
         (ALLOW, "exit_group", ()),
         (ALLOW, "clone", (THREAD,)),
         (EAGAIN, "clone", (17,)),  # fork
