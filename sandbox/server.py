@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
@@ -41,6 +42,8 @@ class Zygote:
         self.folder, lock = scratch.new_folder()
         self._locks = [lock]
         """Whoever finds these free may take the folders away; the fork server has them too."""
+        self._ending = threading.Lock()
+        """A slot that closes and a run that finds its zygote dead may end it at once."""
         self._group, no_group = "", ""
         try:
             self._group, lock = groups.new_folder()
@@ -120,11 +123,12 @@ class Zygote:
         if hasattr(self, "process"):
             self.process.kill()
             self.process.wait()
-        if self._locks:
-            self._clear()
-            for lock in self._locks:
-                os.close(lock)
-            self._locks = []
+        with self._ending:
+            if self._locks:
+                self._clear()
+                for lock in self._locks:
+                    os.close(lock)
+                self._locks = []
 
     def _clear(self) -> None:
         """Remove the folders, in which its last runs may be dying still; if that cannot be, the next slot to start

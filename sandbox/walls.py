@@ -30,6 +30,8 @@ class Walls:
     pid_namespace: int | None = None
     """Descriptor of the zygote's own pid namespace, where each run can have a new one."""
     run_namespaces: int = 0
+    scratch: str = "/tmp"
+    """In the jail, where each run mounts its own."""
     filter: bytes = b""
     """The system call filter; empty if the kernel takes none."""
     starting_filter: bytes = b""
@@ -171,7 +173,9 @@ def _jail(walls: Walls, roots: Roots, mount_point: str) -> None:
         if os.path.islink(link) and not os.path.lexists(mount_point + link):
             os.makedirs(os.path.dirname(mount_point + link), exist_ok=True)
             os.symlink(os.readlink(link), mount_point + link)
-    os.makedirs(mount_point + "/tmp", exist_ok=True)
+    if any(below(path, ("/tmp",)) for path in (*roots.stdlib, *roots.packages, *roots.libraries)):
+        walls.scratch = "/scratch"  # it would hide them
+    os.makedirs(mount_point + walls.scratch, exist_ok=True)
     os.chdir(mount_point)
     kernel.pivot_root_here()
     _seal("/")

@@ -34,6 +34,9 @@ _TYPICAL = {
 }
 
 
+_SITES = ("site-packages", "dist-packages")
+
+
 @dataclass(frozen=True)
 class Roots:
     """What a run may read, as spelled in `sys.path`."""
@@ -87,7 +90,9 @@ def typical(packages: list[str]) -> str:
 
 def _roots(imported: set[str]) -> Roots:
     paths = sysconfig.get_paths()
-    stdlib = tuple(dict.fromkeys((paths["stdlib"], paths["platstdlib"])))
+    both = dict.fromkeys((paths["stdlib"], paths["platstdlib"]))
+    # Of a virtual environment, the second holds packages and nothing else.
+    stdlib = tuple(path for path in both if set(os.listdir(path)) - set(_SITES))
     packages = []
     for name in sorted(imported):
         module = sys.modules.get(name)
@@ -98,7 +103,7 @@ def _roots(imported: set[str]) -> Roots:
     known = [*packages, *(os.path.join(lib, "lib-dynload") for lib in stdlib)]
     libraries = sorted(path for path in _linked_by(known) if not below(path, known))
     libraries += [path for path in ("/usr/share/zoneinfo",) if os.path.isdir(path)]
-    masked = [os.path.join(lib, name) for lib in stdlib for name in ("site-packages", "dist-packages")]
+    masked = [os.path.join(lib, name) for lib in stdlib for name in _SITES]
     return Roots(stdlib, tuple(packages), tuple(libraries), tuple(path for path in masked if os.path.isdir(path)))
 
 

@@ -182,7 +182,7 @@ class Zygote:
         facts = socket.socket(fileno=fds[-1])
         own_scratch, uid = None, self._take_uid()
         try:
-            order.update(base=self.base, uid=uid, scratch="/tmp")
+            order.update(base=self.base, uid=uid, scratch=self.walls.scratch)
             if not self.walls.jail:
                 own_scratch = scratch.make(self.folder, uid)
                 order["scratch"] = own_scratch
