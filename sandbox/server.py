@@ -1,7 +1,7 @@
 """The supervisor's side of a fork server: start it, know its layers, end it.
 
-Invariant: a zygote that was killed or closed has left nothing: no process, no descriptor, and no folder or control group
-but one that its dying runs still hold, which the next to start sweeps.
+Invariant: a zygote that was killed or closed has left nothing: no process, no descriptor, and no folder or control
+group but one that its dying runs still hold, which the next to start sweeps.
 """
 
 from __future__ import annotations

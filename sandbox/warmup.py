@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import importlib.util
 import os
 import sys
 import sysconfig
@@ -155,4 +156,5 @@ def _narrow(roots: Roots) -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") in own]
     sys.path[:] = [path for path in sys.path if below(path, roots.stdlib) and not below(path, roots.masked)]
     sys.path_importer_cache.clear()
+    importlib.util.find_spec("_nothing_")  # it lists the folders, which a run may not: their entries it may read
     sys.argv[:] = ["main.py"]

@@ -59,7 +59,10 @@ HOSTILE_SESSIONS = [
     ["import os\nfor _ in range(9): os.write(3, b'{}\\n')", "1 / 0"],
     ["x = 1", "while True: pass", "print(x)"],
     ["import os\nwhile True: os.write(1, b'x' * 65536)", "print(1)"],
-    ["import threading, time\nfor _ in range(30): threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"],
+    [
+        "import threading, time\n"
+        "for _ in range(30): threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"
+    ],
     ["import os\nos.closerange(0, 64)", "print(1)"],
     ["import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f, daemon=True).start()", "print(1)"],
 ]

@@ -112,7 +112,7 @@ def test_what_was_refused_for_our_own_group_is_told(tree: Path, monkeypatch: pyt
 def test_a_kernel_without_a_way_to_end_a_group_is_refused_and_nothing_stays(tree: Path) -> None:
     with pytest.raises(OSError, match=r"cgroup\.kill"):
         groups.new_folder()
-    assert not [path for path in tree.rglob("agentic-*")]
+    assert not list(tree.rglob("agentic-*"))
 
 
 def test_limits_are_written_once_where_their_controller_is(tmp_path: Path) -> None:

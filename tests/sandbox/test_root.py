@@ -23,7 +23,16 @@ def test_a_run_reaches_nothing_else_of_the_machine(platform: str) -> None:
     """With every wall, and with Landlock alone; the root is looked at from outside too."""
     if platform not in HERE:
         pytest.skip("only root can look into the root of a fork server, or simulate")
-    command = [sys.executable, "-m", "tests.sandbox.simulate", platform, "--", sys.executable, "-m", __package__ + ".reach"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.sandbox.simulate",
+        platform,
+        "--",
+        sys.executable,
+        "-m",
+        __package__ + ".reach",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
