@@ -240,7 +240,8 @@ async def soak(runs: int, slots: int) -> dict[str, Any]:
         return result.status, result.stdout
 
     async def session(name: str, codes: list[str]) -> list[tuple[str, str]]:
-        said, cells = [], ()
+        said: list[tuple[str, str]] = []
+        cells: tuple[str, ...] = ()
         for code in codes:
             result, cells = await pool.session_run(name, code, cells)
             statuses[f"cell {result.status}"] += 1

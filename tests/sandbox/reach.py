@@ -38,7 +38,7 @@ def _packages() -> list[str]:
     import numpy
     import sympy
 
-    return [os.path.dirname(module.__file__) for module in (mpmath, numpy, sympy)]
+    return [os.path.dirname(str(module.__file__)) for module in (mpmath, numpy, sympy)]
 
 
 def allowed(path: str) -> bool:
