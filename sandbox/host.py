@@ -85,7 +85,7 @@ class Run:
     def order(self, zygote: Zygote, job: bytes) -> None:
         """Ask for the child; does not wait. Raises InfraError."""
         self._zygote = zygote
-        self._count_threads = not zygote.layer("throw-away uid")
+        self._count_threads = not (zygote.layer("throw-away uid") or zygote.layer("pids cgroup"))
         try:
             self._facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as e:
@@ -269,9 +269,9 @@ class Run:
         if not data:
             raise InfraError("the fork server died during the run")
         said = json.loads(data)
+        if ("started" in said or "output" in said) and not fds:
+            raise InfraError("no descriptors for a run")
         if "started" in said:
-            if not fds:
-                raise InfraError("no descriptors for a run")
             self._scratch, self._pidfd = said["scratch"], fds[0]
             self.pid = _pid_of(self._pidfd)
         elif "output" in said:
