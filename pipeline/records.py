@@ -26,6 +26,7 @@ Action = Literal["think", "exec", "edit", "submit"]
 ACTIONS: tuple[Action, ...] = ("think", "exec", "edit", "submit")
 
 AnswerKind = Literal["math", "code", "choice", "text"]
+ANSWER_KINDS: tuple[AnswerKind, ...] = ("math", "choice", "text", "code")
 
 OutcomeKind = Literal["ok", "model_error", "data_error", "infra_error"]
 """ok · the model's text is wrong · the same input fails again · retry elsewhere."""
