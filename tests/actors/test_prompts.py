@@ -59,7 +59,9 @@ def test_a_folder_that_is_not_there_is_refused(bundled: Path, tmp_path: Path) ->
 @given(st.text(), st.text())
 def test_what_is_filled_in_is_text_whatever_it_says(statement: str, rule: str) -> None:
     template = r"{{rule}}: $\frac{a}{b}$ {x} %s $y {{statement}}"
-    assert prompts.fill(template, statement=statement, rule=rule) == rf"{rule}: $\frac{{a}}{{b}}$ {{x}} %s $y {statement}"
+    assert (
+        prompts.fill(template, statement=statement, rule=rule) == rf"{rule}: $\frac{{a}}{{b}}$ {{x}} %s $y {statement}"
+    )
     assert "{{rule}}" in prompts.fill("{{a}}", a="{{rule}}")
 
 
