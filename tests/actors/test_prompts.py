@@ -69,3 +69,7 @@ def test_a_digest_tells_one_set_of_prompts_from_another() -> None:
     one = {"a": "x", "b": "y"}
     assert prompts.digest(one) == prompts.digest(dict(reversed(one.items())))
     assert len({prompts.digest(p) for p in (one, {"a": "x", "b": "z"}, {"a": "y", "b": "x"}, {"a": "x"})}) == 4
+
+
+def test_a_place_may_have_any_name() -> None:
+    assert prompts.fill("{{text}} {{template}} {{self}}", text="a", template="b", self="c") == "a b c"
