@@ -68,8 +68,10 @@ class ChatClient:
         max_tokens: int,
         seed: int | None = None,
         schema: dict[str, Any] | None = None,
+        regex: str | None = None,
     ) -> str:
-        """The reply to `messages`; with `schema` the endpoint is asked for JSON of that form. Raises Failure."""
+        """The reply to `messages`; with `schema` the endpoint is asked for JSON of that form, with `regex` vLLM's is
+        asked for a text that matches it. Raises Failure."""
         body: dict[str, Any] = {
             "model": self._model,
             "messages": list(messages),
@@ -78,6 +80,8 @@ class ChatClient:
         }
         if seed is not None:
             body["seed"] = seed
+        if regex is not None:
+            body["structured_outputs"] = {"regex": regex}
         if schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
