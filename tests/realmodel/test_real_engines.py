@@ -168,11 +168,11 @@ def server() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments = ["--served-model-name", "smol", "--max-model-len", "4096", "--no-enable-chunked-prefill"]
+    arguments = ["--port", str(port), "--served-model-name", "smol", "--max-model-len", "4096", "--enforce-eager"]
+    arguments.append("--no-enable-chunked-prefill")  # on a CPU, requests with a seed kill the server under it
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("vllm"), "serve", str(model_dir()), "--port", str(port), "--enforce-eager"]
-        + arguments,
+        [Path(sys.executable).with_name("vllm"), "serve", str(model_dir()), *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
