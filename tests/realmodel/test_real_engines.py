@@ -30,7 +30,7 @@ from pipeline.store.tables import read_records
 from tests.realmodel.smollm import model_dir
 from tests.realmodel.truth import SKILLS, TRAJECTORIES, serving
 
-pytestmark = [pytest.mark.realmodel, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.realmodel, pytest.mark.nightly, pytest.mark.timeout(7200)]
 
 EPISODES = int(os.environ.get("REALMODEL_EPISODES", "32"))
 """Trajectories that are learned from; each takes about two seconds of a CPU core to train on."""
