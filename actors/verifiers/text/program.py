@@ -106,7 +106,7 @@ class ProgramVerifier:
         text = await self._client.complete(
             messages, temperature=self._section.temperature, max_tokens=self._section.max_tokens, seed=seed
         )
-        return extract_program(text, called(problem.checks) if code else ("solve",))
+        return extract_program(text, called(problem.checks) if code else ("solve",), bare=True)
 
 
 def _answer_of(result: Result) -> str | None:
