@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pipeline.config.cluster import PoolConfig, RayConfig
 from pipeline.config.committee import (
+    PROMPTS,
     VERIFIERS,
+    AskingVerifierConfig,
     CommitteeConfig,
     ExecutingVerifierConfig,
     Flag,
@@ -49,8 +51,10 @@ __all__ = [
     "DOMAINS",
     "OBJECTIVES",
     "TEACHERS",
+    "PROMPTS",
     "VERIFIERS",
     "AcquireStage",
+    "AskingVerifierConfig",
     "CommitteeConfig",
     "Config",
     "CurriculumConfig",
