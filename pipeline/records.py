@@ -26,6 +26,7 @@ Action = Literal["think", "exec", "edit", "submit"]
 ACTIONS: tuple[Action, ...] = ("think", "exec", "edit", "submit")
 
 AnswerKind = Literal["math", "code", "choice", "text"]
+ANSWER_KINDS: tuple[AnswerKind, ...] = ("math", "choice", "text", "code")
 
 Decision = Literal["accepted", "rejected", "undecided"]
 """undecided: infrastructure could not say; never accepted, and no reward is derived from it."""

@@ -7,12 +7,13 @@ and limits of a domain are data, laid under what the user wrote (`pipeline.confi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from actors import prompts
 from pipeline.config import DomainConfig
-from pipeline.records import AnswerKind, Failure, Problem
+from pipeline.records import ANSWER_KINDS, AnswerKind, Failure, Problem
 
 if TYPE_CHECKING:
     from actors.teacher import Teacher  # brings Ray, which looking at a domain does not need
@@ -32,14 +33,28 @@ class Planted:
 
 @dataclass(frozen=True)
 class Prompts:
+    """What models are told, by role. Texts with `{{places}}` are filled by who uses them (`actors.prompts`)."""
+
     questions: str
-    """Asks a teacher for the skills behind questions with their answers: a template of `{form}` and `{text}`."""
+    """Asks a teacher for the skills behind questions with their answers: has the places form and text."""
     prose: str
     """Asks a teacher for the skills that a text explains or uses: the same."""
     proposer: str
     """What a proposer is told whose model directory has no prompt of its own."""
     solver: str
     """The same for a solver."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Everything that the domain says in files, by file name: solver_<kind of answer>, the judges' and the verifiers'
+    prompts; empty where the domain has no such files."""
+
+    def solvers(self) -> dict[AnswerKind, str]:
+        """What a solver is told for each kind of answer."""
+        return {kind: self.roles.get(f"solver_{kind}", self.solver) for kind in ANSWER_KINDS}
+
+    def digests(self) -> dict[str, str]:
+        """Of each prompt, what tells it from another text."""
+        own = {"questions": self.questions, "prose": self.prose, "proposer": self.proposer, "solver": self.solver}
+        return prompts.digests(dict(self.roles) or own)
 
     def extraction(self, kind: Literal["qa", "text"]) -> str:
         """The template for a document of this kind."""

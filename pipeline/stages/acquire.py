@@ -126,7 +126,7 @@ def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
 async def _reply(context: Context, teacher: Teacher, number: int, document: extraction.Document) -> dict[str, Any]:
     """The teacher's reply and, where something of it cannot be read, its repair. Raises Failure if no reply came."""
     template = context.domain.prompts.extraction(document.kind)
-    messages = extraction.acquisition_messages(document, template)
+    messages = extraction.acquisition_messages(document, template, context.domain.categories)
     for again in range(_TRIES):
         seed = context.seed("acquire", number, *([again] if again else []))
         try:
