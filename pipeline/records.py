@@ -230,7 +230,7 @@ class Verdict(Record):
     audit: str | None = None
     """What the second audit said, where answers differed."""
     used_skills: tuple[str, ...] | None = None
-    """Skills that every verifier which can tell finds used, sorted: what credit goes to. None: none of them can tell."""
+    """Skills that every verifier which can tell finds used, sorted: credit goes to these. None: none can tell."""
     category: str | None = None
     """Of the problem as it reads; None where no verifier can tell, or they differ."""
     adherent: bool | None = None

@@ -101,7 +101,7 @@ VERIFIERS: Registry[VerifierConfig] = Registry(
     "kind", [SymbolicVerifierConfig, ExecutingVerifierConfig, ModelVerifierConfig, ProgramVerifierConfig]
 )
 
-Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task"]
+Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "vacuous", "leaks_answer", "off_task"]
 
 
 class CommitteeConfig(Section):
@@ -116,6 +116,7 @@ class CommitteeConfig(Section):
         "underspecified",
         "unsolvable",
         "trivial",
+        "vacuous",
         "leaks_answer",
         "off_task",
     )
