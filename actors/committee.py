@@ -50,7 +50,10 @@ class Committee:
         prompts: Mapping[str, str] | None = None,
     ):
         executor = Executor(sandbox.run_batch.remote)
-        verifiers = [make(section, f"{section.kind}-{i}", executor, solver, prompts) for i, section in enumerate(config.verifiers)]
+        verifiers = [
+            make(section, f"{section.kind}-{i}", executor, solver, prompts)
+            for i, section in enumerate(config.verifiers)
+        ]
         auditor = config.auditor and make(config.auditor, "auditor", executor, solver, prompts)
         self._setup(config, verifiers, auditor)
 
@@ -91,9 +94,7 @@ class Committee:
 
     # ---------------------------------------------------------------- votes
 
-    async def _vote(
-        self, verifier: Verifier, problem: Problem, trace: str, asked: Asked, attempt: int
-    ) -> Vote:
+    async def _vote(self, verifier: Verifier, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         """A verifier's vote, or its abstention, within its deadline. Never raises."""
         began = time.monotonic()
         task = asyncio.ensure_future(verifier.vote(problem, trace, asked, attempt))
@@ -123,9 +124,7 @@ class Committee:
         barred = self._barred(cast)
         missing = sum(v.outcome.kind == "infra_error" for v in silent)
 
-        def verdict(
-            decision: Decision, reason: str, audit: str | None = None, second: Sequence[Vote] = ()
-        ) -> Verdict:
+        def verdict(decision: Decision, reason: str, audit: str | None = None, second: Sequence[Vote] = ()) -> Verdict:
             return Verdict(
                 problem_id=problem.id,
                 votes=(*votes, *second),

@@ -50,8 +50,8 @@ from pipeline.config.stages import (
 __all__ = [
     "DOMAINS",
     "OBJECTIVES",
-    "TEACHERS",
     "PROMPTS",
+    "TEACHERS",
     "VERIFIERS",
     "AcquireStage",
     "AskingVerifierConfig",

@@ -12,7 +12,6 @@ from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Majority, Positive, Seconds
 
-
 PROMPTS = Path(__file__).parents[1] / "domains" / "text" / "prompts"
 """What the verifiers of free text tell their models, where the run's domain says nothing else."""
 

@@ -91,8 +91,8 @@ class Config(Section):
         for where, verifier in self.committee.judges().items():
             if verifier.language and self.domain.free_text:
                 raise ValueError(
-                    f"committee.{where}.kind {verifier.kind} reads the language of domain {verifier.language} only, and "
-                    "would flag every free text as ambiguous; expected program (base_url, model, style) or model"
+                    f"committee.{where}.kind {verifier.kind} reads the language of domain {verifier.language} only, "
+                    "and would flag every free text as ambiguous; expected program (base_url, model, style) or model"
                 )
         return self
 

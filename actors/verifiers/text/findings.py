@@ -18,7 +18,7 @@ from pipeline.records import Problem
 from sandbox.api import Request, Result
 
 MAX_ANSWERS = 8
-"""Of one program; more are as many readings of a statement as it takes to be ambiguous."""
+"""Of one program that are compared; more say the same: the statement has several."""
 _MAX_CHARS = 2_000
 
 
@@ -31,7 +31,7 @@ class Finding:
     """Its word for the fault, or why there is nothing."""
 
 
-_CALL = '''
+_CALL = """
 
 def _text_(value):
     if isinstance(value, bool):
@@ -53,8 +53,8 @@ def _answers_():
         return {"answers": [_text_(found)], "whole": None}
     members = sorted(found, key=str) if isinstance(found, (set, frozenset)) else list(found)
     whole = None if all(isinstance(m, str) for m in members) else _text_(found)
-    return {"answers": [_text_(m) for m in members[:%d]], "whole": whole}
-''' % (MAX_ANSWERS + 1)
+    return {"answers": [_text_(m) for m in members[:9]], "whole": whole}
+"""
 """Behind the program, in the sandbox: what solve() returns as text, sympy's numbers and fractions alike."""
 
 
@@ -124,4 +124,3 @@ def _raised(result: Result) -> Finding:
         if own and re.search(words, own[1], re.IGNORECASE):
             return Finding(flag=flag, said=own[1][:200])
     return Finding(said=f"{result.status} {result.reason}".strip()[:200])
-
