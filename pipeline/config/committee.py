@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config.cluster import PoolConfig
 from pipeline.config.models import ModelConfig, SamplingConfig
@@ -49,7 +50,7 @@ class AskingVerifierConfig(VerifierConfig):
 
     base_url: str | None
     """An OpenAI-compatible endpoint, up to and with /v1."""
-    model: str | None = None
+    model: str | None = Field(default=None, validate_default=True)
     """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key."""
@@ -61,11 +62,12 @@ class AskingVerifierConfig(VerifierConfig):
     max_tokens: Positive
     """Of a reply."""
 
-    @model_validator(mode="after")
-    def _named(self) -> AskingVerifierConfig:
-        if self.base_url is not None and not (self.model or "").strip():
-            raise ValueError(f"base_url ({self.base_url}) without a model; expected the model's name at that endpoint")
-        return self
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("base_url") is not None and not (model or "").strip():
+            raise PydanticCustomError("missing", "an endpoint without a model")
+        return model
 
 
 class ModelVerifierConfig(AskingVerifierConfig):
@@ -92,6 +94,8 @@ class ProgramVerifierConfig(AskingVerifierConfig):
     style: Literal["python", "sympy"] = "python"
     base_url: str
     """An OpenAI-compatible endpoint, up to and with /v1."""
+    model: str
+    """The model's name at that endpoint."""
     max_tokens: Positive = 4096
     timeout_s: Seconds = 180
 

@@ -92,12 +92,15 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
     text = visible(text)
     starts = [m.start() for m in re.finditer(r"\{", text)][-_MOST:]
     for start in reversed(starts):
-        try:
-            value = loose_json.loads(_balanced(text, start), set())
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            yield {re.sub(r"[\s-]+", "_", _read(key).strip().lower()): _read(v) for key, v in value.items()}
+        whole = _balanced(text, start)
+        for written in (whole, f'{whole}"'):  # a reply that was cut off may end in a string
+            try:
+                value = loose_json.loads(written, set())
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(value, dict):
+                yield {re.sub(r"[\s-]+", "_", _read(key).strip().lower()): _read(v) for key, v in value.items()}
+            break
 
 
 def _balanced(text: str, start: int) -> str:
