@@ -24,9 +24,9 @@ def places(text: str) -> frozenset[str]:
     return frozenset(_PLACE.findall(text))
 
 
-def fill(text: str, **values: str) -> str:
+def fill(template: str, /, **values: str) -> str:
     """The prompt with every place filled. Raises KeyError for one without a value, which no file that was read has."""
-    return _PLACE.sub(lambda place: values[place[1]], text)
+    return _PLACE.sub(lambda place: values[place[1]], template)
 
 
 def read(bundled: Path, over: Path | None = None) -> dict[str, str]:

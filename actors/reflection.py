@@ -22,7 +22,6 @@ from actors.verifiers.text.asking import GUARD
 from pipeline import config
 from pipeline.records import Episode, Turn
 
-
 _JSON = re.compile(r"\{[^{}]*\}")
 """The last one is the reply, whatever reasoning stands before it."""
 

@@ -11,7 +11,7 @@ import time
 from typing import Any, Protocol
 
 from actors.chat import ChatFormat, Message
-from actors.episode import KindOf, run_episode
+from actors.episode import KindOf, run_episode, turn_seed
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
 from actors.shipping import ship
@@ -27,7 +27,8 @@ class Teacher(Protocol):
 
 
 class OpenAITeacher:
-    """Any OpenAI-compatible chat endpoint."""
+    """Any OpenAI-compatible chat endpoint. Each turn of a conversation has a seed of its own: with one for all of them
+    a weak model says the same again."""
 
     def __init__(self, settings: config.OpenAITeacherConfig):
         self._settings = settings
@@ -39,7 +40,10 @@ class OpenAITeacher:
             self._client = ChatClient(
                 s.base_url, s.model, s.api_key_env, timeout_s=s.timeout_s, retries=s.retries, concurrency=s.concurrency
             )
-        return await self._client.complete(messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed)
+        turn = sum(message["role"] == "assistant" for message in messages)
+        return await self._client.complete(
+            messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=turn_seed(seed, 0, turn)
+        )
 
 
 class TeacherProposer:

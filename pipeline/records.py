@@ -136,6 +136,10 @@ class ToolResult(Record):
     that were written before this field was."""
 
 
+Note = Literal["no header", "no check", "no submission", "repeated"]
+"""What a turn lacked, as the environment told the agent."""
+
+
 class Turn(Record):
     """One action of the agent and the environment's answer to it."""
 
@@ -151,6 +155,7 @@ class Turn(Record):
     """The turn hit the token limit before it ended."""
     repairs: tuple[str, ...] = ()
     """What its call did not write as it should, and was read all the same (actors/loose_json.py)."""
+    notes: tuple[Note, ...] = ()
 
 
 class Problem(Record):

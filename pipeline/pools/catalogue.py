@@ -82,7 +82,7 @@ def solver(
         "model_dir": str(model_dir),
         "engine": model.engine,
         "seed": c.seed,
-        "system_prompt": system_prompt(model_dir, domain.prompts.solver),
+        "prompts": {kind: system_prompt(model_dir, told) for kind, told in domain.prompts.solvers().items()},
         "weights": weights,
         "sink": sink,
     }

@@ -41,6 +41,8 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
     own = [j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied]
     sampled = sum(j.episode.sampled_tokens for j in played)
+    turns = [t for j in played for t in j.episode.turns]
+    repeated = [t for t in turns if "repeated" in t.notes]
     execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
     return {
         "episodes": len(judged),
@@ -61,6 +63,9 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "malformed_calls": sum(
             t.tool is not None and t.tool.status == "malformed" for j in played for t in j.episode.turns
         ),
+        "headless_turns": sum("no header" in t.notes for t in turns),
+        "repeated_turns": len(repeated),
+        "repeated_tokens": sum(t.end - t.start for t in repeated),
         "duplicate_rate": len(copied) / max(len(accepted), 1),
         **judges_kappa(j.verdict for j in played if j.verdict),
     }

@@ -6,6 +6,7 @@ Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -149,10 +150,19 @@ class SkillLibrary:
                 raise Failure(
                     f"skill library: {skill_folder / 'SKILL.md'} must hold one skill called {skill_folder.name!r}"
                 )
+            if script is not None:
+                _refuse_no_python(script, skill_folder / "script.py")
             skills.append(found.skills[0].model_copy(update={"script": script}))
         if not skills:
             raise Failure(f"skill library {folder}: holds no skill")
         return cls(skills)
+
+
+def _refuse_no_python(script: str, path: Path) -> None:
+    try:
+        ast.parse(script)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise Failure(f"skill library: {path}: {e}; expected Python, or no such file") from None
 
 
 def select(candidates: Iterable[Skill], min_score: float) -> SkillLibrary:

@@ -59,7 +59,9 @@ def test_a_folder_that_is_not_there_is_refused(bundled: Path, tmp_path: Path) ->
 @given(st.text(), st.text())
 def test_what_is_filled_in_is_text_whatever_it_says(statement: str, rule: str) -> None:
     template = r"{{rule}}: $\frac{a}{b}$ {x} %s $y {{statement}}"
-    assert prompts.fill(template, statement=statement, rule=rule) == rf"{rule}: $\frac{{a}}{{b}}$ {{x}} %s $y {statement}"
+    assert (
+        prompts.fill(template, statement=statement, rule=rule) == rf"{rule}: $\frac{{a}}{{b}}$ {{x}} %s $y {statement}"
+    )
     assert "{{rule}}" in prompts.fill("{{a}}", a="{{rule}}")
 
 
@@ -67,3 +69,7 @@ def test_a_digest_tells_one_set_of_prompts_from_another() -> None:
     one = {"a": "x", "b": "y"}
     assert prompts.digest(one) == prompts.digest(dict(reversed(one.items())))
     assert len({prompts.digest(p) for p in (one, {"a": "x", "b": "z"}, {"a": "y", "b": "x"}, {"a": "x"})}) == 4
+
+
+def test_a_place_may_have_any_name() -> None:
+    assert prompts.fill("{{text}} {{template}} {{self}}", text="a", template="b", self="c") == "a b c"

@@ -88,7 +88,7 @@ class ModelVerifier:
     async def _ask_pool(self, problem: Problem, n: int, seed: int) -> list[_Sample]:
         sampling = config.SamplingConfig(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
         assert self._solver is not None
-        response = self._solver.answers.remote(problem.question, n, sampling, seed)
+        response = self._solver.answers.remote(problem.question, n, sampling, seed, problem.answer_kind)
         texts: list[str] = await within(response, "solver pool", self.timeout_s)
         if problem.answer_kind != "code":
             return [_Sample(extract_boxed(text)) for text in texts]
