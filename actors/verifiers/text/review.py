@@ -47,8 +47,8 @@ it."""
 
 
 def read(text: str) -> Review | None:
-    """The last object of the text that holds a vote; None without one."""
-    for fields in _objects(text):
+    """The last object of the text that holds a vote, else its lines "vote: 1", "flags: …"; None without a vote."""
+    for fields in (*_objects(text), _lines(text)):
         valid = _truth(_first(fields, "vote", "valid", "verdict", "decision"))
         if valid is None:
             continue
@@ -101,6 +101,15 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             if isinstance(value, dict):
                 yield {re.sub(r"[\s-]+", "_", _read(key).strip().lower()): _read(v) for key, v in value.items()}
             break
+
+
+_LINE = re.compile(r"(?im)^\W*(vote|flags?|used[ _]skills|category|on[ _]task|rationale)\W*?[:=]\W*?(\S.*)$")
+
+
+def _lines(text: str) -> dict[str, Any]:
+    """Fields written a line each, as by who was asked for JSON and writes prose."""
+    found = _LINE.findall(visible(text))
+    return {re.sub(r"\s+", "_", name.lower()): value.strip(" *`") for name, value in found}
 
 
 def _balanced(text: str, start: int) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections import Counter
+from random import Random
 
 import pytest
 
@@ -16,8 +17,8 @@ from pipeline.domains.text.defects import BY_MODEL, plant, read
 from pipeline.records import Failure, Problem
 
 ENGLISH = Problem.make(
-    "A train covers 120 kilometres in 2 hours. A car needs 3 hours for it. How many kilometres does the car cover in an "
-    "hour?",
+    "A train covers 120 kilometres in 2 hours. A car needs 3 hours for it. How many kilometres does the car cover in "
+    "one hour?",
     "40",
 )
 CHINESE = Problem.make("一列火车2小时行驶120公里。汽车需要3小时。汽车每小时行驶多少公里？", "40")
@@ -34,7 +35,7 @@ SOUND = [(p, ("some_skill",)) for p in (ENGLISH, CHINESE, CHOICE, SENTENCE, OTHE
 
 def planted(seed: int = 0):
     """(sound, planted) over many copies, so that each defect meets each kind of problem."""
-    many = SOUND * 40
+    many = Random(5).choices(SOUND, k=280)
     return list(zip(many, plant(many, seed), strict=True))
 
 
@@ -75,8 +76,8 @@ def test_what_is_planted_is_unsound_as_its_name_says():
 
 
 def test_a_chinese_statement_stays_chinese():
-    chinese = [p for (problem, _), p in planted() if problem is CHINESE]
-    assert len({p.defect for p in chinese}) >= 6
+    chinese = plant([(CHINESE, ())] * 27, 0)
+    assert len({p.defect for p in chinese}) == 9
     for spoiled in chinese:
         if spoiled.defect != "injection":
             assert not re.search(r"[A-Za-z]{2,} [A-Za-z]{2,}", spoiled.problem.question), spoiled
