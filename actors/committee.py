@@ -50,11 +50,8 @@ class Committee:
         prompts: Mapping[str, str] | None = None,
     ):
         executor = Executor(sandbox.run_batch.remote)
-        verifiers = [
-            make(section, f"{section.kind}-{i}", executor, solver, prompts)
-            for i, section in enumerate(config.verifiers)
-        ]
-        auditor = config.auditor and make(config.auditor, "auditor", executor, solver, prompts)
+        verifiers = [make(section, i, executor, solver, prompts) for i, section in enumerate(config.verifiers)]
+        auditor = make(config.auditor, "auditor", executor, solver, prompts) if config.auditor else None
         self._setup(config, verifiers, auditor)
 
     @classmethod

@@ -17,13 +17,14 @@ from pipeline import config
 
 def make(
     section: config.VerifierConfig,
-    name: str,
+    index: int | str,
     executor: Executor,
     solver: Any | None,
     prompts: Mapping[str, str] | None = None,
 ) -> Verifier:
-    """The verifier of a config section; `prompts`: what the domain tells the models of those that ask one."""
-    verifier: Verifier = section.load()(name, section, executor, solver)
+    """The verifier of a config section; `index` tells two of one kind apart. `prompts`: what the domain tells
+    the models of those that ask one."""
+    verifier: Verifier = section.load()(f"{section.kind}-{index}", section, executor, solver)
     if prompts and isinstance(verifier, Told):
         verifier.tell(prompts)
     return verifier

@@ -236,7 +236,7 @@ def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour, cause, kind):
         async with endpoint(behaviour) as requests:
             wait_s = 1 if cause == "infra_error" else 20
             section = kind(base_url=requests.url, model="m", samples=2, timeout_s=wait_s)
-            bad = make(section, "bad", Executor(no_sandbox), None)
+            bad = make(section, 2, Executor(no_sandbox), None)
             return await Committee.of(MINI.committee, [Sure("a"), Sure("b"), bad]).judge(PROBLEM, None, ())
 
     verdict = asyncio.run(asyncio.wait_for(main(), 60))

@@ -152,7 +152,7 @@ class ModelVerifier:
         objections = [r for r in reviews if not r.valid]
         said = next((r.rationale for r in [*objections, *reviews] if r.rationale), "")
         rationale += f": {said}" if said else ""
-        found = {"verifier": self.name, "flags": raised, **(_told(reviews, needed, raised) if asked else {})}
+        found = {"verifier": self.name, "flags": raised, **(_told(reviews, needed, raised, asked) if asked else {})}
         if equal >= needed:
             valid = len(objections) < needed and not raised
             return Vote(valid=valid, answer=problem.answer, rationale=rationale, **found)
@@ -174,10 +174,11 @@ class ModelVerifier:
         return list(given), await compare_many(pairs, self._executor)
 
 
-def _told(reviews: Sequence[Review], needed: float, raised: Sequence[str]) -> dict[str, Any]:
-    """What the majority says of the problem itself, beside its soundness."""
+def _told(reviews: Sequence[Review], needed: float, raised: Sequence[str], asked: Asked) -> dict[str, Any]:
+    """What the majority says of the problem itself, beside its soundness; of skills, those that were asked for."""
     able = [r for r in reviews if r.used_skills is not None]
-    used = Counter(skill for r in able for skill in set(r.used_skills or ()))
+    ids = {skill.lower(): skill for skill in (*asked.offered, *asked.active)}
+    used = Counter(ids[name] for r in able for name in {n.lower() for n in r.used_skills or ()} & set(ids))
     categories = Counter(r.category for r in reviews if r.category is not None)
     top = categories.most_common(1)
     return {
@@ -197,8 +198,10 @@ _FORMS = {
 
 def _asked_for(problem: Problem, asked: Asked) -> str:
     """What the writer was asked for, as the review is shown it."""
-    intents = dict(asked.intents)
     lines = [f"answer: {_FORMS[problem.answer_kind]}"]
+    if not asked:  # nobody was asked for anything
+        return lines[0]
+    intents = dict(asked.intents)
     if asked.category is not None:
         lines.append(f"category: {asked.category}")
     if asked.active:
