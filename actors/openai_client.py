@@ -83,9 +83,11 @@ class ChatClient:
         max_tokens: int,
         seed: int | None = None,
         schema: dict[str, Any] | None = None,
+        regex: str | None = None,
     ) -> str:
-        """The reply to `messages`; with `schema` the endpoint is asked for JSON of that form, unless it has refused to
-        be: the messages have to ask for it as well. Raises Failure."""
+        """The reply to `messages`. With `schema` the endpoint is asked for JSON of that form, unless it has refused to
+        be: the messages have to ask for it as well. With `regex` vLLM's is asked for a text that matches it. Raises
+        Failure."""
         body: dict[str, Any] = {
             "model": self._model,
             "messages": list(messages),
@@ -94,6 +96,8 @@ class ChatClient:
         }
         if seed is not None:
             body["seed"] = seed
+        if regex is not None:
+            body["structured_outputs"] = {"regex": regex}
         if schema is None or not self._schemas:
             return await self._text(body)
         form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}

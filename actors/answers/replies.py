@@ -62,8 +62,8 @@ def extract_boxed(text: str) -> str | None:
 
 def extract_program(text: str, entries: Collection[str] = ()) -> str | None:
     """The program of a completion: the last code block that can be one. Of several, one that defines what the tests
-    call (`entries`); a block in another language, or that only shows a value, is none. None without any, unless the text
-    itself is a program that defines one of them."""
+    call (`entries`); a block in another language, or that only shows a value, is none. None without any, unless the
+    text itself is a program that defines one of them."""
     shown = visible(text)
     found = _blocks(shown)
     blocks = [code for info, code in found if info in _PYTHON and code.strip()]

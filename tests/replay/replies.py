@@ -1,5 +1,6 @@
-"""Replies in the habits of many models, and what a careful person reads in each; `python -m tests.replay.replies` prints
-what share the parsers read.
+"""Replies in the habits of many models, and what a careful person reads in each.
+
+`python -m tests.replay.replies` prints what share of them the parsers read.
 
 A data file holds replies to one prompt: `=== habit | {what is read}`, then the reply as it came. Most are written by
 hand after what these models are known to do; those marked "recorded" are a model's own.
