@@ -35,8 +35,8 @@ from actors.verifiers.base import Asked, Verifier, abstention
 from pipeline import config
 from pipeline.records import Decision, Episode, Failure, Problem, Verdict, Vote
 
-TRACE_CHARS = 8_000
-"""Characters of the agent's work that verifiers are shown, from its end."""
+TRACE_CHARS = 80_000
+"""Characters of the agent's work that verifiers are shown, from its end: all of an episode of 20,000 tokens."""
 
 
 class Committee:
@@ -183,8 +183,8 @@ class Committee:
 
     def _outcome(self, second: Sequence[Vote]) -> tuple[Decision, str]:
         """What follows from the votes of the second audit, and why."""
-        lost = [v for v in second if v.valid is None and v.outcome.kind != "model_error"]
-        against = [v for v in second if v.valid is False or (v.valid is None and v not in lost)]
+        lost = [v for v in second if v.valid is None and v.outcome.kind == "infra_error"]
+        against = [v for v in second if not v.valid and v not in lost]
         if against:
             return "rejected", f"{_names(against)} did not come round: {against[0].rationale}"
         if lost:

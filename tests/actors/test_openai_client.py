@@ -340,6 +340,14 @@ def test_a_problem_of_another_kind_than_asked_for_is_off_task():
     assert vote.used_skills == ()
 
 
+@pytest.mark.parametrize("said", ["ill-posed", "\\text{ill-posed}", "Ill posed: two answers"])
+@pytest.mark.parametrize("kind", ["math", "choice", "text"])
+def test_a_model_that_finds_no_single_answer_objects_whatever_its_review_says(said, kind):
+    problem = Problem.make("Is it A or B?", "A", kind)
+    vote = verify(says(f"Either fits: \\boxed{{{said}}}", VOTE), samples=1, problem=problem)[0]
+    assert vote.valid is False
+
+
 def test_an_answer_without_a_review_supports_nothing():
     vote = verify(says("\\boxed{51}"))[0]
     assert vote.valid is None and "review" in vote.rationale

@@ -189,7 +189,7 @@ def _solution(item: Item, said: str, rng: Random) -> str:
     if item.problem.answer_kind == "code":
         return _program(item, said, rng)
     none = said == "right" and item.defect in SEEN_BY_PROGRAMS
-    answer = "none" if none else _found(item, said)
+    answer = "ill-posed" if none else _found(item, said)
     box = rng.choice([rf"\boxed{{{answer}}}", rf"$$\boxed{{{answer}}}$$", rf"**\boxed{{ {answer} }}**."])
     return f"I go through it step by step; ${{a}}$ and \\frac{{1}}{{2}} come up.\nThe answer is {box}"
 

@@ -15,9 +15,10 @@ In the second audit (`attempt` 1) the review is told that the judges differ.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.answers import Judgement, compare_many
@@ -37,6 +38,8 @@ from pipeline.records import Failure, Problem, Vote
 _SHOWN_CHARS = 6_000
 """Of its own solution, from the end, that a model is shown when it reviews."""
 _NO_REVIEW = Review(valid=True)
+_ILL_POSED = re.compile(r"(?:\\text\{)?\W*ill[- ]?posed\b", re.IGNORECASE)
+"""What judge_solve asks for where no single answer follows: an objection, whatever the review says."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ class ModelVerifier:
         told = framed(self._prompts["judge_solve"], {"statement": problem.question}, solver=solver)
         solution = await self._complete(client, told, seed)
         answer = self._answer(problem, solution)
+        if answer is None:
+            return _Sample(None, Review(valid=True, rationale="the solution ends in no answer"))
         blocks = {
             "statement": problem.question,
             "asked for": _asked_for(problem, asked),
@@ -113,7 +118,7 @@ class ModelVerifier:
         said = review.read(await self._complete(client, framed(self._prompts[role], blocks), seed, schema))
         if said is None:
             return _Sample(None, Review(valid=True, rationale="the review holds no vote that can be read"))
-        return _Sample(answer, said)
+        return _Sample(answer, replace(said, valid=False) if _ILL_POSED.match(answer) else said)
 
     async def _complete(
         self, client: ChatClient, messages: list[dict[str, str]], seed: int, schema: dict[str, Any] | None = None
