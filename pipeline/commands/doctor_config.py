@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import domains
-from pipeline.config import Config, ModelConfig, ModelVerifierConfig, OpenAITeacherConfig, ProgramVerifierConfig
+from pipeline.config import AskingVerifierConfig, Config, ModelConfig, OpenAITeacherConfig
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
@@ -182,9 +182,9 @@ def _endpoints(config: Config) -> list[Check]:
 
     if isinstance(config.teacher, OpenAITeacherConfig):
         add("teacher", config.teacher)
-    for i, verifier in enumerate(config.committee.verifiers):
-        if isinstance(verifier, ModelVerifierConfig | ProgramVerifierConfig):
-            add(f"committee.verifiers.{i}", verifier)
+    for where, verifier in config.committee.judges().items():
+        if isinstance(verifier, AskingVerifierConfig):
+            add(f"committee.{where}", verifier)
     if config.reward.judge is not None:
         add("reward.judge", config.reward.judge)
 

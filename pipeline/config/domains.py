@@ -22,6 +22,8 @@ _PACKAGES = Path(__file__).parents[1] / "domains"
 class DomainConfig(Implemented):
     defaults: ClassVar[Path]
     """The YAML file of the domain's defaults."""
+    free_text: ClassVar[bool] = False
+    """Its problems are in no language that a program reads: models judge them."""
 
 
 class MiniDomainConfig(DomainConfig):
@@ -38,6 +40,7 @@ class TextDomainConfig(DomainConfig):
 
     implementation: ClassVar[str] = "pipeline.domains.text:TextDomain"
     defaults: ClassVar[Path] = _PACKAGES / "text" / "defaults.yaml"
+    free_text: ClassVar[bool] = True
     kind: Literal["text"] = "text"
     prompts: str | None = None
     """A folder with prompts of your own, each named like the bundled one that it replaces

@@ -57,3 +57,4 @@ class AcquireStage(Section):
     min_score: Fraction = 0.5
     """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
     max_document_chars: Positive = 8000
+    """Of a text shown to the teacher at once; a Chinese, Japanese or Korean sign counts for three."""

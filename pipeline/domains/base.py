@@ -102,7 +102,10 @@ class Domain:
 
     def sound_problems(self, n: int, seed: int) -> list[Sound]:
         """n distinct problems that are sound by construction. Raises Failure where the domain cannot make any."""
-        raise Failure("audit: this domain makes no problems that are known to be sound; expected domain mini")
+        raise Failure(
+            "audit-verifiers: this domain makes no problems that are known to be sound; expected --from FILE, a .jsonl "
+            "file with question and answer a line"
+        )
 
     def build(self, out: Path, seed: int, scale: float, threads: int, say: Callable[[str], None]) -> None:
         """Train the bundled models again, from scratch, into folder `out`; `scale` shortens it. Raises Failure where
@@ -113,3 +116,10 @@ class Domain:
         """As many problems as `sound`, each one of them spoiled in a known way. Raises Failure where the domain knows
         no way."""
         raise Failure("committee.spot_checks: this domain knows no way to spoil a problem; expected 0")
+
+    async def plant_by_model(
+        self, sound: Sequence[Sound], teacher: Teacher, seed: int
+    ) -> tuple[list[Planted], dict[str, int]]:
+        """Problems that a model has spoiled, asked for one defect each, and by reason how many it has not. Raises
+        Failure where the domain has no words to ask for that."""
+        raise Failure("audit-verifiers --by-model: this domain asks no model to spoil problems; expected domain text")

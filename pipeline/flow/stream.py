@@ -180,7 +180,8 @@ class StepStream:
         verdict: Verdict = await self._retried(episode, "committee", judging, c.committee.timeout_s, lacks_votes)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
-        probing = partial(stream.prober.probe.remote, problem, prober, episode.task.seed)
+        exported = Judged(episode, verdict, None).problem
+        probing = partial(stream.prober.probe.remote, exported, prober, episode.task.seed)
         probe: Probe = await self._retried(episode, "prober", probing, c.prober.timeout_s)
         return Judged(episode, verdict, probe)
 
@@ -229,7 +230,7 @@ class StepStream:
 
     async def spot_check(self, judged: Sequence[Judged], domain: Domain, seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that the domain spoils; see `audit.spot_check`."""
-        accepted = [(j.episode.submitted, j.episode.active) for j in judged if j.accepted and j.episode.submitted]
+        accepted = [(j.problem, j.episode.active) for j in judged if j.accepted and j.problem]
         n = self._config.committee.spot_checks
         try:
             return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)

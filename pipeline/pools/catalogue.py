@@ -28,8 +28,8 @@ def sandbox(c: Config) -> PoolSpec:
     )
 
 
-def committee(c: Config, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
-    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge}
+def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
+    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge, "prompts": domain.prompts.roles}
     return PoolSpec("committee", c.committee.pool, Committee, arguments, longest_call_s=c.committee.timeout_s)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.records import Episode, Failure
+from pipeline.scoring.agreement import judges_kappa
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.store.ledger import End, Key
@@ -33,7 +34,8 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
     episode in `copied` counts as valid and adds nothing to the yield.
 
     `solved_yield_per_1k` is the hard yield of what the prober solves at least once, as the reward counts (1[rho > 0]);
-    `unsolved_rate` says how many of the accepted it never solves."""
+    `unsolved_rate` says how many of the accepted it never solves. `judges_kappa` is how far verifiers agree beyond
+    chance, and not there where one of them always says the same."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
@@ -65,6 +67,7 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "repeated_turns": len(repeated),
         "repeated_tokens": sum(t.end - t.start for t in repeated),
         "duplicate_rate": len(copied) / max(len(accepted), 1),
+        **judges_kappa(j.verdict for j in played if j.verdict),
     }
 
 

@@ -20,6 +20,7 @@ from actors.answers.replies import extract_boxed, extract_program
 from actors.chat import parse_turn
 from actors.reflection import ReflectionJudge
 from actors.tool_calls import Malformed, ToolCall
+from actors.verifiers.text import review
 from pipeline import config
 from pipeline.records import ToolResult, Turn
 from pipeline.skills import replies
@@ -89,12 +90,20 @@ def _reflection(text: str) -> dict[str, Any]:
     return {"coherent": [i for i, paid in enumerate(credit) if paid]}
 
 
+def _review(text: str) -> dict[str, Any]:
+    found = review.read(text)
+    if found is None:
+        return {"none": True}
+    return {"valid": found.valid, "flags": sorted(found.flags), "used": list(found.used_skills or ())}
+
+
 PARSERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "turns": _turn,
     "extractions": _extraction,
     "solutions": _solution,
     "programs": _program,
     "reflections": _reflection,
+    "reviews": _review,
 }
 
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors import prompts
 from pipeline.config import TextDomainConfig
-from pipeline.domains.base import Domain, Prompts
+from pipeline.domains.base import Domain, Planted, Prompts, Sound
+from pipeline.domains.text import defects
+from pipeline.records import Failure
+from pipeline.watch.fanout import map_bounded
 
+if TYPE_CHECKING:
+    from actors.teacher import Teacher  # brings Ray
+
+_AT_ONCE = 16
 BUNDLED = Path(__file__).parent / "prompts"
 
 
@@ -24,3 +34,25 @@ class TextDomain(Domain):
             solver=files["solver_math"],
             roles=files,
         )
+
+    def plant(self, sound: Sequence[Sound], seed: int) -> list[Planted]:
+        return defects.plant(sound, seed)
+
+    async def plant_by_model(
+        self, sound: Sequence[Sound], teacher: Teacher, seed: int
+    ) -> tuple[list[Planted], dict[str, int]]:
+        """Which defect is asked for takes turns."""
+        kinds = list(defects.BY_MODEL)
+
+        async def one(index: int) -> Planted | str:
+            problem, active = sound[index]
+            defect = kinds[index % len(kinds)]
+            try:
+                reply = await teacher.complete(defects.ask(self.prompts.roles["spoil"], problem, defect), seed + index)
+            except Failure as e:
+                return e.kind
+            spoiled = defects.read(reply, problem)
+            return "no spoiled problem in the reply" if spoiled is None else Planted(f"{defect}/model", spoiled, active)
+
+        found = await map_bounded(one, range(len(sound)), _AT_ONCE)
+        return [f for f in found if isinstance(f, Planted)], dict(Counter(f for f in found if isinstance(f, str)))
