@@ -5,7 +5,8 @@ does (silence, a slow drip, an endless body), and no reply over `max_bytes` is h
 by asking again is not asked again.
 
 Failures: infra_error (unreachable, too slow, 429 or 5xx to the last try, no readable body: retry later) · data_error
-(the endpoint refuses the request: key, model name, field) · model_error (the reply holds no text).
+(the endpoint refuses the request: key, model name, field) · model_error (the reply holds no text). What the server says
+of its error stands in the failure's line.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +36,18 @@ class _TryAgain(Exception):
         self.pause_s = pause_s
 
 
+class _Refused(Failure):
+    """The endpoint does not take the request as it is."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+_ABOUT_THE_CALLER = (401, 403, 404)
+"""Refusals that no other form of the request would mend."""
+
+
 class ChatClient:
     def __init__(
         self,
@@ -52,6 +66,7 @@ class ChatClient:
         self._tries = retries + 1
         self._max_bytes = max_bytes
         self._turns = asyncio.Semaphore(concurrency)
+        self._schemas = True
         key = os.environ.get(api_key_env, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=concurrency)
@@ -68,8 +83,11 @@ class ChatClient:
         max_tokens: int,
         seed: int | None = None,
         schema: dict[str, Any] | None = None,
+        regex: str | None = None,
     ) -> str:
-        """The reply to `messages`; with `schema` the endpoint is asked for JSON of that form. Raises Failure."""
+        """The reply to `messages`. With `schema` the endpoint is asked for JSON of that form, unless it has refused to
+        be: the messages have to ask for it as well. With `regex` vLLM's is asked for a text that matches it. Raises
+        Failure."""
         body: dict[str, Any] = {
             "model": self._model,
             "messages": list(messages),
@@ -78,11 +96,21 @@ class ChatClient:
         }
         if seed is not None:
             body["seed"] = seed
-        if schema is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "strict": True, "schema": schema},
-            }
+        if regex is not None:
+            body["structured_outputs"] = {"regex": regex}
+        if schema is None or not self._schemas:
+            return await self._text(body)
+        form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
+        try:
+            return await self._text({**body, "response_format": form})
+        except _Refused as e:
+            if e.status in _ABOUT_THE_CALLER:
+                raise
+        text = await self._text(body)
+        self._schemas = False
+        return text
+
+    async def _text(self, body: dict[str, Any]) -> str:
         last = ""
         for attempt in range(self._tries):
             try:
@@ -111,12 +139,26 @@ class ChatClient:
             raise _TryAgain(f"{type(e).__name__}: {e}") from None
         except (httpx.InvalidURL, ValueError) as e:
             raise Failure(f"{self._url}: {e}; expected an http(s) base URL") from None
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _TryAgain(f"HTTP {response.status_code}", _retry_after(response))
-        if response.status_code != 200:
-            said = received[:200].decode("utf-8", "replace").replace("\n", " ")
-            raise Failure(f"{self._url}: HTTP {response.status_code} for model {self._model!r}: {said}")
-        return bytes(received)
+        status = response.status_code
+        if status == 200:
+            return bytes(received)
+        if status == 429 or (status >= 500 and status != 501):
+            raise _TryAgain(f"HTTP {status}{_said(received)}", _retry_after(response))
+        raise _Refused(f"{self._url}: HTTP {status} for model {self._model!r}{_said(received)}", status)
+
+
+def _said(body: bytes | bytearray) -> str:
+    """What the server says of its error, in one line: the message of a JSON body, else its text."""
+    text = bytes(body[:20_000]).decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        for name in ("error", "message", "detail"):
+            found = found[name] if isinstance(found, dict) and found.get(name) else found
+        text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = re.sub(r"<[^>]*>", " ", text)
+    line = " ".join(text.split())[:300]
+    return f": {line}" if line else ""
 
 
 def _retry_after(response: httpx.Response) -> float | None:

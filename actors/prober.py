@@ -35,7 +35,7 @@ class Prober:
         c = self._config
         if prober not in self._solvers:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
-        response = self._solvers[prober].answers.remote(problem.question, c.n, c.sampling, seed)
+        response = self._solvers[prober].answers.remote(problem.question, c.n, c.sampling, seed, problem.answer_kind)
         texts: list[str] = await within(response, f"prober {prober}", c.timeout_s)
         outcomes = await judge_completions([(problem, text) for text in texts], self._executor)
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))

@@ -7,7 +7,7 @@ its engine only.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from actors.episode import turn_seed
 from actors.replica import PolicyReplica
 from actors.sample import Sample
 from pipeline import config
-from pipeline.records import ACTIONS, COGNITIVE_STAGES, Failure, Rollout
+from pipeline.records import ACTIONS, COGNITIVE_STAGES, AnswerKind, Failure, Rollout
 
 
 @dataclass(frozen=True)
@@ -36,35 +36,51 @@ class Solver(PolicyReplica):
         model_dir: str,
         engine: config.EngineConfig,
         seed: int,
-        system_prompt: str,
+        prompts: Mapping[AnswerKind, str],
         weights: Any | None = None,
         sink: Any | None = None,
     ):
+        """`prompts`: what it is told, by the kind of answer that is asked for."""
         super().__init__(model_dir, engine, seed, weights, sink)
-        self._prompt = system_prompt
+        self._prompts = prompts
         await self._start()
 
-    async def answers(self, question: str, n: int, sampling: config.SamplingConfig, seed: int) -> list[str]:
+    async def answers(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
+    ) -> list[str]:
         """`n` independent completions."""
         await self._catch_up()
-        return [s.text for s in await self._complete(self._encode(question), n, sampling, seed)]
+        return [s.text for s in await self._complete(self._encode(question, kind), n, sampling, seed)]
 
     async def answers_many(
-        self, questions: Sequence[str], n: int, sampling: config.SamplingConfig, seed: int
+        self,
+        questions: Sequence[str],
+        n: int,
+        sampling: config.SamplingConfig,
+        seed: int,
+        kinds: Sequence[AnswerKind] | None = None,
     ) -> list[list[str]]:
         """`n` completions of each question, all at once in the engine. One call, however many questions."""
         await self._catch_up()
-        prompts = [self._encode(q) for q in questions]
+        maths: Sequence[AnswerKind] = ["math"] * len(questions)
+        prompts = [self._encode(q, kind) for q, kind in zip(questions, kinds or maths, strict=True)]
         jobs = [self._complete(p, n, sampling, turn_seed(seed, n, i)) for i, p in enumerate(prompts)]
         return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
 
     async def sample(
-        self, group_id: str, question: str, n: int, sampling: config.SamplingConfig, seed: int, attempt: int = 1
+        self,
+        group_id: str,
+        question: str,
+        n: int,
+        sampling: config.SamplingConfig,
+        seed: int,
+        attempt: int = 1,
+        kind: AnswerKind = "math",
     ) -> list[Completion]:
         """A group of completions to train on: `{group_id}/{i}`, one action each. Their rollouts have reached the sink
         when this returns."""
         await self._catch_up()
-        prompt = self._encode(question)
+        prompt = self._encode(question, kind)
         samples = await self._complete(prompt, n, sampling, seed)
         ids = [f"{group_id}/{i}" for i in range(n)]
         await asyncio.gather(
@@ -74,8 +90,8 @@ class Solver(PolicyReplica):
             Completion(i, attempt, s.text, len(s.token_ids), s.truncated) for i, s in zip(ids, samples, strict=True)
         ]
 
-    def _encode(self, question: str) -> list[int]:
-        return self._engine.chat.encode_messages(solver_messages(question, self._prompt))
+    def _encode(self, question: str, kind: AnswerKind) -> list[int]:
+        return self._engine.chat.encode_messages(solver_messages(question, self._prompts[kind]))
 
     async def _complete(self, prompt: list[int], n: int, sampling: config.SamplingConfig, seed: int) -> list[Sample]:
         try:

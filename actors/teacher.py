@@ -11,7 +11,8 @@ import time
 from typing import Any, Protocol
 
 from actors.chat import ChatFormat, Message
-from actors.episode import KindOf, run_episode
+from actors.episode import KindOf, run_episode, turn_seed
+from actors.guidance import TURN
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
 from actors.shipping import ship
@@ -27,19 +28,31 @@ class Teacher(Protocol):
 
 
 class OpenAITeacher:
-    """Any OpenAI-compatible chat endpoint."""
+    """Any OpenAI-compatible chat endpoint. Each turn of a conversation has a seed of its own: with one for all of them
+    a weak model says the same again."""
 
     def __init__(self, settings: config.OpenAITeacherConfig):
         self._settings = settings
         self._client: ChatClient | None = None
 
     async def complete(self, messages: list[Message], seed: int = 0) -> str:
+        return await self._ask(messages, seed, None)
+
+    async def turn(self, messages: list[Message], seed: int = 0) -> str:
+        """Its next turn in an episode."""
+        return await self._ask(messages, seed, TURN if self._settings.guided else None)
+
+    async def _ask(self, messages: list[Message], seed: int, regex: str | None) -> str:
         s = self._settings
         if self._client is None:  # made where it is used: a client does not travel between processes
             self._client = ChatClient(
                 s.base_url, s.model, s.api_key_env, timeout_s=s.timeout_s, retries=s.retries, concurrency=s.concurrency
             )
-        return await self._client.complete(messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed)
+        turn = sum(message["role"] == "assistant" for message in messages)
+        seed = turn_seed(seed, 0, turn)
+        return await self._client.complete(
+            messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed, regex=regex
+        )
 
 
 class TeacherProposer:
@@ -64,7 +77,8 @@ class TeacherProposer:
 
     async def episode(self, task: Task, attempt: int) -> Episode:
         """Play a task. The rollout has reached the sink when this returns, unless there is nothing to train on."""
-        policy = TextPolicy(lambda messages: self._teacher.complete(messages, seed=task.seed), self._chat)
+        say = self._teacher.turn if isinstance(self._teacher, OpenAITeacher) else self._teacher.complete
+        policy = TextPolicy(lambda messages: say(messages, seed=task.seed), self._chat)
         tools = SandboxTools(self._sandbox)
         played, rollout = await run_episode(
             task, attempt, policy, tools, self._chat, self._prompt, self._limits, time.monotonic, self._kind_of

@@ -185,7 +185,7 @@ def _audit_verifiers(args: argparse.Namespace) -> int:
         result = audit.adversary(config, root, args.adversary)
         print(json.dumps(result) if args.json else audit.render(result))
     else:
-        _print(args.json, audit.defects(config, args.problems))
+        _print(args.json, audit.defects(config, args.problems, args.source, args.by_model))
     return 0
 
 
@@ -368,6 +368,14 @@ def _parser() -> Parser:
         "--adversary", type=at_least(1), nargs="?", const=20_000, metavar="N",
         help="instead, search so many tries long (20000) for what is paid and should not be; needs no Ray",
     )  # fmt: skip
+    audit.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="sound problems with their answers, .jsonl; default: those that the domain makes",
+    )
+    audit.add_argument("--by-model", action="store_true", help="let the teacher spoil them as well, as no rule can")
 
     ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
     ablate.description = _ablation_help()

@@ -26,6 +26,10 @@ Action = Literal["think", "exec", "edit", "submit"]
 ACTIONS: tuple[Action, ...] = ("think", "exec", "edit", "submit")
 
 AnswerKind = Literal["math", "code", "choice", "text"]
+ANSWER_KINDS: tuple[AnswerKind, ...] = ("math", "choice", "text", "code")
+
+Decision = Literal["accepted", "rejected", "undecided"]
+"""undecided: infrastructure could not say; never accepted, and no reward is derived from it."""
 
 OutcomeKind = Literal["ok", "model_error", "data_error", "infra_error"]
 """ok · the model's text is wrong · the same input fails again · retry elsewhere."""
@@ -135,6 +139,10 @@ class ToolResult(Record):
     nothing was submitted, the problem has no numbers, or nobody could try (actors/dependence.py)."""
 
 
+Note = Literal["no header", "no check", "no submission", "repeated"]
+"""What a turn lacked, as the environment told the agent."""
+
+
 class Turn(Record):
     """One action of the agent and the environment's answer to it."""
 
@@ -150,6 +158,7 @@ class Turn(Record):
     """The turn hit the token limit before it ended."""
     repairs: tuple[str, ...] = ()
     """What its call did not write as it should, and was read all the same (actors/loose_json.py)."""
+    notes: tuple[Note, ...] = ()
 
 
 class Problem(Record):
@@ -214,6 +223,8 @@ class Vote(Record):
     together. None as above."""
     outcome: Outcome = Outcome(kind="ok")
     wall_s: float = 0.0
+    second: bool = False
+    """Cast in the second audit, which is no vote of the committee."""
 
 
 class Verdict(Record):
@@ -222,8 +233,7 @@ class Verdict(Record):
     problem_id: str
     votes: tuple[Vote, ...]
     flags: tuple[str, ...]
-    decision: Literal["accepted", "rejected", "undecided"]
-    """undecided: below quorum, never accepted, and no reward is derived from it."""
+    decision: Decision
     reason: str
     audit: str | None = None
     """What the second audit said, where answers differed."""

@@ -14,24 +14,34 @@ from typing import Any
 
 from pipeline import domains
 from pipeline.config import Config
+from pipeline.domains.teachers import make_teacher
 from pipeline.report.facts import ADVERSARY
+from pipeline.scoring import problems
 from pipeline.scoring.adversary import search
 from pipeline.scoring.audit import run_audit
 from pipeline.store import files
 
 
-def defects(config: Config, n: int) -> dict[str, Any]:
-    """Plant a defect in each of n sound problems, and see who notices."""
+def defects(config: Config, n: int, source: Path | None = None, by_model: bool = False) -> dict[str, Any]:
+    """Plant a defect in each of n sound problems, the domain's or those of `source`, and see who notices; `by_model`
+    lets the teacher spoil them as well."""
     from pipeline.commands.driver import closing
     from pipeline.pools.cluster import Cluster
 
-    cluster = Cluster(config)
     domain = domains.of(config.domain)
-    sound = domain.sound_problems(n, config.seed)
+    if source is None:
+        sound = domain.sound_problems(n, config.seed)
+    else:
+        sound = [(problems.of_row(row), ()) for row in problems.read(source, n, config.seed)]
     planted = domain.plant(sound, config.seed)
+    cluster = Cluster(config)
 
     async def work() -> dict[str, Any]:
-        return await run_audit(await cluster.committee(), sound, planted, config.seed)
+        unspoiled: dict[str, int] = {}
+        if by_model:
+            spoiled, unspoiled = await domain.plant_by_model(sound, make_teacher(config.teacher, domain), config.seed)
+            planted.extend(spoiled)
+        return await run_audit(await cluster.committee(), sound, planted, config.seed) | {"unspoiled": unspoiled}
 
     return asyncio.run(closing(cluster, work()))
 

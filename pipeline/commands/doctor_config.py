@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import domains
-from pipeline.config import Config, ModelConfig, ModelVerifierConfig, OpenAITeacherConfig, ProgramVerifierConfig
+from pipeline.config import AskingVerifierConfig, Config, ModelConfig, OpenAITeacherConfig
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
 
 _ANSWER_S = 15.0
+_PROMPT_SHARE = 0.15
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -38,11 +39,37 @@ class Check:
 def named(config: Config, elsewhere: bool) -> list[Check]:
     """`elsewhere`: the run joins a cluster, whose nodes may have folders that are not here."""
     try:
+        domains.of(config.domain)
+    except Failure as e:
+        return [Check("config", "fail", str(e), "mend domain")]
+    try:
         endpoints = _endpoints(config)
         models = list(_models(config, "warn" if elsewhere else "fail"))
+        prompt = list(_prompt(config))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
-    return [*models, _corpus(config), _benchmark(config), *endpoints]
+    return [*models, *prompt, _corpus(config), _benchmark(config), *endpoints]
+
+
+def _prompt(config: Config) -> Iterator[Check]:
+    """What the proposer is told, against the tokens of an episode; nothing where its model is not here."""
+    from actors.chat import ChatFormat, system_prompt  # brings tokenizers, which the bare project has not
+
+    domain, limits = domains.of(config.domain), config.episode.limits
+    try:
+        folder = domain.resolve(config.proposer.path)
+        chat = ChatFormat(folder)
+    except Failure:  # told with the models
+        return
+    told = chat.system(config.system_prompt or system_prompt(folder, domain.prompts.proposer), limits)
+    tokens = len(chat.encode_text(told))
+    share = tokens / limits.max_tokens
+    found = f"the proposer's takes {tokens} tokens, {share:.0%} of episode.limits.max_tokens ({limits.max_tokens})"
+    if share <= _PROMPT_SHARE:
+        yield Check("prompts", "ok", found)
+    else:
+        todo = f"expected at most {_PROMPT_SHARE:.0%}: shorten it, or raise that limit"
+        yield Check("prompts", "warn", found, todo)
 
 
 # ---------------------------------------------------------------- models
@@ -155,9 +182,9 @@ def _endpoints(config: Config) -> list[Check]:
 
     if isinstance(config.teacher, OpenAITeacherConfig):
         add("teacher", config.teacher)
-    for i, verifier in enumerate(config.committee.verifiers):
-        if isinstance(verifier, ModelVerifierConfig | ProgramVerifierConfig):
-            add(f"committee.verifiers.{i}", verifier)
+    for where, verifier in config.committee.judges().items():
+        if isinstance(verifier, AskingVerifierConfig):
+            add(f"committee.{where}", verifier)
     if config.reward.judge is not None:
         add("reward.judge", config.reward.judge)
 

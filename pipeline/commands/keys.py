@@ -13,9 +13,12 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "failed_replies": "documents that the teacher did not answer",
         "malformed_replies": "teacher replies of which something could not be read",
         "candidates": "skills proposed by the teacher",
+        "copied_examples": "skills that only repeat the prompt's example, no candidates",
         "dropped_low_score": "below acquire.min_score",
         "duplicates": "the same skill again",
         "kept": "skills in the library",
+        "scripts": "of them with a script",
+        "scripts_left_out": "scripts that did not run, or defined nothing; their skills stay",
         "skills": "category -> skills kept",
         "unnamed_categories": "those of them that the domain does not name",
     },
@@ -75,6 +78,9 @@ AUDIT_KEYS = {
     "committee": "{false_accept, false_reject (each with _high, the end of its 95 % interval), abstention, "
     "disagreement, latency_s, latency_p95_s}",
     "verifiers": "name -> the same of each verifier's votes",
+    "kappa": "verifier~verifier -> how far their votes agree beyond chance",
+    "error_kappa": "the same of their errors",
+    "unspoiled": "with --by-model: why a model's reply spoiled nothing -> count",
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
 }

@@ -28,8 +28,8 @@ def sandbox(c: Config) -> PoolSpec:
     )
 
 
-def committee(c: Config, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
-    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge}
+def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
+    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge, "prompts": domain.prompts.roles}
     return PoolSpec("committee", c.committee.pool, Committee, arguments, longest_call_s=c.committee.timeout_s)
 
 
@@ -82,7 +82,7 @@ def solver(
         "model_dir": str(model_dir),
         "engine": model.engine,
         "seed": c.seed,
-        "system_prompt": system_prompt(model_dir, domain.prompts.solver),
+        "prompts": {kind: system_prompt(model_dir, told) for kind, told in domain.prompts.solvers().items()},
         "weights": weights,
         "sink": sink,
     }

@@ -24,6 +24,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
+from actors.chat import ChatFormat
 from actors.committee import Committee
 from actors.episode import Environment, mark_checks
 from actors.execution import Executor
@@ -178,6 +179,7 @@ class _Judge:
                 f"expected committee.required ({config.committee.required}) or more"
             )
         self._committee = Committee.of(config.committee, verifiers)
+        self._chat = ChatFormat(domain.resolve(config.proposer.path))
         self._seen = Register(domain.identity)
         self._paid_for: set[Identity | None] = set()
 
@@ -201,12 +203,12 @@ class _Judge:
         name = f"try-{number}"
         task = Task(id=name, group_id=name, category=attack.category, skills=skills, seed=number)
         limits = self._config.episode.limits
-        environment = Environment(task, SandboxTools(self._sandbox), limits, self._domain.answer_kind)
+        environment = Environment(task, SandboxTools(self._sandbox), limits, self._domain.answer_kind, self._chat)
         turns: list[Turn] = []
         try:
             for words in attack.texts():
-                stage, action, result, repairs = await environment.answer(words)
-                turns.append(Turn(stage=stage, action=action, start=0, end=1, text=words, tool=result, repairs=repairs))
+                answer = await environment.answer(words)
+                turns.append(Turn(start=0, end=1, text=words, **vars(answer)))
             if environment.submitted is not None:
                 await mark_checks(turns, environment.submitted, environment.again, limits.wall_s)
         finally:

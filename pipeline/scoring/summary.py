@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.records import Episode, Failure
 from pipeline.scoring import chance
+from pipeline.scoring.agreement import judges_kappa
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
@@ -36,12 +37,15 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
     episode in `copied` counts as valid and adds nothing to the yield.
 
     `solved_yield_per_1k` is the hard yield of what a prober solves above chance, as the reward counts; `unsolved_rate`
-    says how many of the accepted none does, `guessable_rate` how many a guess gets right one time in two."""
+    says how many of the accepted none does, `guessable_rate` how many a guess gets right one time in two.
+    `judges_kappa` is how far verifiers agree beyond chance, and not there where one of them always says the same."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
     own = [j.probe for j in accepted if j.probe and j.key not in copied]
     sampled = sum(j.episode.sampled_tokens for j in played)
+    turns = [t for j in played for t in j.episode.turns]
+    repeated = [t for t in turns if "repeated" in t.notes]
     execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
     return {
         "episodes": len(judged),
@@ -63,7 +67,11 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "malformed_calls": sum(
             t.tool is not None and t.tool.status == "malformed" for j in played for t in j.episode.turns
         ),
+        "headless_turns": sum("no header" in t.notes for t in turns),
+        "repeated_turns": len(repeated),
+        "repeated_tokens": sum(t.end - t.start for t in repeated),
         "duplicate_rate": len(copied) / max(len(accepted), 1),
+        **judges_kappa(j.verdict for j in played if j.verdict),
     }
 
 

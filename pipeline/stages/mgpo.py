@@ -112,8 +112,8 @@ class Producer:
         """When the last step had been played. A step's rate counts from then at the earliest, for steps overlap."""
         # Problems that the teacher wrote count as seen: to recite one is no new problem.
         self._seen = register_of(context, ("sft", "mgpo"))
-        judge = context.config.reward.judge
-        self._judge = ReflectionJudge(judge) if judge else None
+        judge, told = context.config.reward.judge, context.domain.prompts.roles.get("reflection_judge")
+        self._judge = ReflectionJudge(judge, told) if judge else None
 
     def _after(self, step: int) -> tuple[Curriculum, probing.Ladder]:
         """Curriculum and ladder of probers as a step on disk has left them; as they begin, for 0 and less."""

@@ -12,6 +12,7 @@ from actors.verifiers.base import Asked
 from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Vote
+from pipeline.scoring.judged import lacks_votes
 from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import MINI, changed
@@ -107,6 +108,71 @@ def test_a_committee_of_models_asks_the_dissenter_once_more(second, decision):
     verdict = decide(*models)
     assert verdict.decision == decision and verdict.audit
     assert [m.attempts for m in models] == [[0], [0], [0, 1]]
+
+
+def models(*votes):
+    return [Fake(name, *said, derived=False) for name, said in zip("abc", votes, strict=True)]
+
+
+NO_MAJORITY = abstain("model_error")
+
+
+@pytest.mark.parametrize(
+    "second, decision",
+    [
+        (YES, "accepted"),
+        (NO, "rejected"),
+        (vote(True, flags=("ambiguous",)), "rejected"),
+        (abstain("model_error"), "rejected"),  # the models could not decide
+        (abstain("infra_error"), "undecided"),
+        (RuntimeError("died"), "undecided"),
+    ],
+)
+@pytest.mark.parametrize("third", [NO, NO_MAJORITY], ids=["differs", "no majority"])
+def test_the_auditor_settles_what_the_models_do_not_agree_on(third, second, decision):
+    auditor = Fake("audit", None, second, derived=False)
+    judges = models((YES,), (YES,), (third,))
+    verdict = asyncio.run(Committee.of(COMMITTEE, judges, auditor).judge(PROBLEM, None, ("add",)))
+    assert verdict.decision == decision and verdict.audit and auditor.attempts == [1]
+    assert [m.attempts for m in judges] == [[0]] * 3  # none of them is asked again
+    assert [(v.verifier, v.second) for v in verdict.votes][3:] == [("audit", True)]
+    assert lacks_votes(verdict) is (decision == "undecided")
+
+
+def test_the_auditor_is_not_asked_where_nothing_differs_or_nothing_can_be_won():
+    auditor = Fake("audit", YES, derived=False)
+    for votes in (
+        (YES, YES, YES),
+        (YES, NO, NO),
+        (YES, NO_MAJORITY, NO_MAJORITY),
+        (YES, YES, vote(True, flags=("ambiguous",))),
+    ):
+        asyncio.run(Committee.of(COMMITTEE, models(*((v,) for v in votes)), auditor).judge(PROBLEM, None, ()))
+    assert auditor.attempts == []
+
+
+def test_the_auditor_is_shown_the_answers_that_were_found():
+    class Reader(Fake):
+        async def vote(self, problem, trace, asked, attempt):
+            self.trace = trace
+            return YES
+
+    auditor = Reader("audit")
+    judges = models((YES,), (YES,), (vote(False, "50"),))
+    asyncio.run(Committee.of(COMMITTEE, judges, auditor).judge(PROBLEM, None, ()))
+    assert auditor.trace == "Answers that were found:\n- 50\n- 51"
+
+
+def test_no_majority_of_a_model_calls_the_audit_and_two_derivations_answer_it():
+    silent = Fake("m", NO_MAJORITY, NO, derived=False)
+    assert decide(Fake("a", YES), Fake("b", YES), silent).accepted and silent.attempts == [0]
+    silent = Fake("m", NO_MAJORITY, YES, derived=False)
+    verdict = decide(*models((YES,), (YES,), (NO_MAJORITY, YES)))
+    assert verdict.accepted and verdict.audit
+    assert not decide(*models((YES,), (YES,), (NO_MAJORITY, NO_MAJORITY))).accepted
+    section = changed(MINI.committee, audit=False)
+    assert not decide(*models((YES,), (YES,), (NO_MAJORITY,)), section=section).accepted
+    assert decide(Fake("a", YES), Fake("b", YES), silent, section=section).accepted
 
 
 def test_without_the_audit_differing_answers_reject():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
+from actors import prompts
 from actors.answers import Judgement, compare
 from actors.answers.canonical import canonical_answer
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import Asked, abstention
+from actors.verifiers.base import abstention
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
 
@@ -36,26 +38,23 @@ async def readable(name: str, problem: Problem, executor: Executor) -> Problem |
     return problem.model_copy(update={"answer": answer})
 
 
-def client_of(section: config.ModelVerifierConfig | config.ProgramVerifierConfig, base_url: str) -> ChatClient:
+def client_of(section: config.AskingVerifierConfig, base_url: str) -> ChatClient:
     """Two tries fit into the verifier's deadline."""
-    return ChatClient(
-        base_url, section.model or "default", section.api_key_env, timeout_s=section.timeout_s / 2, retries=1
-    )
+    return ChatClient(base_url, section.model or "", section.api_key_env, timeout_s=section.timeout_s / 2, retries=1)
 
 
-def framed(system: str, problem: Problem, trace: str, asked: Asked | None = None) -> list[dict[str, str]]:
-    """`system` holds {guard}. The statement, what was asked for where the reader is to know it, and the agent's work if
-    there is any, as data."""
+@cache
+def bundled() -> Mapping[str, str]:
+    """What the models of verifiers are told, by role, where the run's domain says nothing else."""
+    return prompts.read(config.PROMPTS)
+
+
+def framed(prompt: str, blocks: Mapping[str, str], **places: str) -> list[dict[str, str]]:
+    """A prompt with its guard and other `places` filled, and the blocks that are not empty, shown as data."""
     code = secrets.token_hex(8)
-    shown = f"<<statement {code}>>\n{problem.question}\n<<end {code}>>"
-    if asked is not None and asked.offered:
-        kept = f"category: {asked.category or 'any'}\nskills: {', '.join(asked.active) or 'none'}"
-        left_out = ", ".join(skill for skill in asked.offered if skill not in asked.active)
-        shown += f"\n<<asked {code}>>\n{kept}\nleft out: {left_out or 'none'}\n<<end {code}>>"
-    if trace:
-        shown += f"\n<<working {code}>>\n{trace}\n<<end {code}>>"
-    guard = GUARD.format(code=code)
-    return [{"role": "system", "content": system.replace("{guard}", guard)}, {"role": "user", "content": shown}]
+    shown = "\n".join(f"<<{name} {code}>>\n{text}\n<<end {code}>>" for name, text in blocks.items() if text)
+    told = prompts.fill(prompt, guard=GUARD.format(code=code), **places)
+    return [{"role": "system", "content": told}, {"role": "user", "content": shown}]
 
 
 async def gather_replies(replies: Sequence[Coroutine[Any, Any, T]]) -> list[T | None]:
@@ -66,6 +65,13 @@ async def gather_replies(replies: Sequence[Coroutine[Any, Any, T]]) -> list[T | 
         if not isinstance(failure, Failure) or len(failures) == len(results):
             raise failure
     return [None if isinstance(r, BaseException) else r for r in results]
+
+
+def unasked(name: str, failure: Failure) -> Vote:
+    """The abstention of a verifier whose model was not heard. An endpoint that refuses says nothing about the problem
+    either: who runs it can mend that, not who wrote the problem."""
+    kind = "model_error" if failure.kind == "model_error" else "infra_error"
+    return abstention(name, str(failure), kind)
 
 
 def commonest(problem: Problem, given: Sequence[str], judged: Sequence[Judgement]) -> tuple[str | None, int]:
