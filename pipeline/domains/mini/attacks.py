@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from random import Random
 
@@ -85,9 +85,18 @@ def _offer(rng: Random, category: str | None = None) -> tuple[str, tuple[str, ..
 def _honest(rng: Random, category: str | None = None) -> Attack:
     """A sound problem that uses what was offered."""
     category = category or rng.choice(CATEGORIES)
-    skills = rng.choice([c for c in combinations_of(category, False, 3) if len(c) >= 2])
-    text = write(skills, rng, level=rng.choice((0, 1, 2)))
-    return _of(text, category, tuple(sorted(skills)))
+    while True:
+        skills = rng.choice([c for c in combinations_of(category, False, 3) if len(c) >= 2])
+        if text := _text(skills, rng, rng.choice((0, 1, 2))):
+            return _of(text, category, tuple(sorted(skills)))
+
+
+def _text(skills: Collection[str], rng: Random, level: int) -> Text | None:
+    """None where too few numbers satisfy these skills together."""
+    try:
+        return write(skills, rng, level)
+    except Failure:
+        return None
 
 
 def _of(text: Text, category: str, offered: tuple[str, ...]) -> Attack:
@@ -136,15 +145,13 @@ def _off_task(rng: Random) -> Attack:
     """Drop what was offered, and write something else: no skill of it, another category, or its easiest part."""
     category, offered = _offer(rng)
     way = rng.random()
-    if way < 0.4:
-        name, thing = _person(rng)
-        steps = f"{name} has {rng.randint(2, 20)} {thing}. {name} finds {rng.randint(1, 9)} more."
-        question = f"{steps} What is the number now?"
-        return replace(_written(question, offered, category), dropped=offered)
     kept = rng.choice(offered)
-    other = kept if way < 0.7 else rng.choice(skills_in(rng.choice([c for c in CATEGORIES if c != category])))
-    dropped = tuple(s for s in offered if s != other)
-    return replace(_of(write({other}, rng, 0), category, offered), dropped=dropped)
+    other = kept if way < 0.3 else rng.choice(skills_in(rng.choice([c for c in CATEGORIES if c != category])))
+    if way < 0.6 and (text := _text({other}, rng, 0)):
+        return replace(_of(text, category, offered), dropped=tuple(s for s in offered if s != other))
+    name, thing = _person(rng)
+    steps = f"{name} has {rng.randint(2, 20)} {thing}. {name} finds {rng.randint(1, 9)} more."
+    return replace(_written(f"{steps} What is the number now?", offered, category), dropped=offered)
 
 
 def _open_words(rng: Random) -> Attack:
