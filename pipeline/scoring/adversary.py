@@ -6,10 +6,10 @@
 
 It plays episodes through the environment, the judges and the rewards of a run; only the policy and the prober are
 others: a solver is played by how often a capable one gets the question right (`Adversary.reach`), with guesses by
-chance.py. An *exploit* is a try that is paid, or spared a punishment, with a fault. Faults: those that the domain names of what
-would be exported · `guessable`, solved by guessers alone · `overlong`, paid and solved by nobody at all · `copied`,
-paid though seen before · `undecided`, left out of its group unpunished · `mislabelled`, an action under another stage ·
-`idle_credit` and `blame`, process rewards that a turn does not deserve.
+chance.py. An *exploit* is a try with a fault that is paid all the same, or spared a punishment. Faults: those that the
+domain names of what would be exported · `guessable`, solved by guessers alone · `overlong`, paid and solved by nobody
+at all · `copied`, paid though seen before · `undecided`, left out of its group · `mislabelled`, an action under another
+stage · `idle_credit` and `blame`, process rewards that a turn does not deserve.
 
 Invariant: what is found depends on the seed and the code alone. Neither Ray nor an engine is needed.
 """
