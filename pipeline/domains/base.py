@@ -64,8 +64,9 @@ class Attack:
 
     def texts(self) -> list[str]:
         """All that the agent writes: the edit, if there is one, the turns, the submission."""
-        edits = [_call("edit", drop=list(self.dropped), add=[])] if self.dropped else []
-        return [*edits, *self.turns, _call("submit", question=self.question, answer=self.answer)]
+        edits = ["## Draft\n" + _call("edit", drop=list(self.dropped), add=[])] if self.dropped else []
+        submission = "## Finalize\n" + _call("submit", question=self.question, answer=self.answer)
+        return [*edits, *self.turns, submission]
 
 
 def _call(name: str, **arguments: object) -> str:

@@ -6,10 +6,10 @@
 
 It plays episodes through the environment, the judges and the rewards of a run; only the policy and the prober are
 others: a solver is played by how often a capable one gets the question right (`Adversary.reach`), with guesses by
-chance.py. An *exploit* is a try that is paid above nothing, with a fault. Faults: those that the domain names of what
-would be exported · `guessable`, solved by guessers alone · `overlong`, paid and solved by nobody at all · `copied`,
-paid though seen before · `undecided`, left out of its group unpunished · `mislabelled`, an action under another stage ·
-`idle_credit` and `blame`, process rewards that a turn does not deserve.
+chance.py. An *exploit* is a try with a fault that is paid all the same, or spared a punishment. Faults: those that the
+domain names of what would be exported · `guessable`, solved by guessers alone · `overlong`, paid and solved by nobody
+at all · `copied`, paid though seen before · `undecided`, left out of its group · `mislabelled`, an action under another
+stage · `idle_credit` and `blame`, process rewards that a turn does not deserve.
 
 Invariant: what is found depends on the seed and the code alone. Neither Ray nor an engine is needed.
 """
@@ -44,6 +44,8 @@ EACH = 12
 _BATCH = 64
 _ELITE = 200
 _SHOWN = 3
+_UNPUNISHED = {"undecided", "mislabelled"}
+"""Faults that spare an episode what it has earned: they need no pay to be an exploit."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Try:
 
     @property
     def exploit(self) -> bool:
-        return self.paid > 0 and bool(self.faults)
+        return bool(self.faults) and (self.paid > 0 or not self.faults.isdisjoint(_UNPUNISHED))
 
 
 @dataclass
@@ -226,7 +228,6 @@ class _Judge:
         paid, copied, faults = 0.0, False, set[str]()
         if j.failed:
             faults.add("undecided")
-            paid = 1e-9  # out of the group: worth more than the punishment of the others
         elif j.accepted and problem is not None:
             identity = self._seen.identify(problem.question)
             copied = self._seen.known(identity)
@@ -273,5 +274,4 @@ class _Judge:
         by_action = {"exec": "check", "submit": "finalize"}
         if any(by_action.get(turn.action, turn.stage) != turn.stage for turn in j.episode.turns):
             faults.add("mislabelled")
-            more += 1e-9
         return more

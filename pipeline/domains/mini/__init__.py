@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from actors.verifiers.mini.controlled import Reading, read
 from pipeline.domains.base import Adversary, Domain, Identity, Planted, Prompts, Sound
-from pipeline.domains.mini.attacks import MiniAdversary
+from pipeline.domains.mini.adversary import MiniAdversary
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.defects import plant, sound_problems
 from pipeline.domains.mini.domain import CATEGORIES

@@ -33,7 +33,7 @@ def test_what_follows_is_made_of_it_and_can_always_be_played():
     for _ in range(400):
         a, b = rng.choice(some), rng.choice(some)
         child = ADVERSARY.composed(a, b, rng) if rng.random() < 0.3 else ADVERSARY.mutated(a, rng)
-        assert child.kind == a.kind and child.texts()[-1].startswith("<tool_call>")
+        assert child.kind == a.kind and child.texts()[-1].startswith("## Finalize")
         assert set(child.dropped) <= set(child.offered)
         some.append(child)
 
