@@ -77,18 +77,27 @@ def _folder_in(parent: str) -> tuple[str, int]:
                     remove(os.path.join(parent, name))
                 finally:
                     os.close(lock)
-    path = os.path.join(parent, _PREFIX + os.urandom(8).hex())
-    os.mkdir(path)
-    try:
-        if not os.path.exists(os.path.join(path, "cgroup.kill")):
-            raise OSError(errno.ENOSYS, "no cgroup.kill: Linux 5.14 or newer is needed")
-        lock = _lock(path)
-    except OSError:
+    path, lock = _locked_folder(parent)
+    if not os.path.exists(os.path.join(path, "cgroup.kill")):
+        os.close(lock)
         os.rmdir(path)
-        raise
+        raise OSError(errno.ENOSYS, "no cgroup.kill: Linux 5.14 or newer is needed")
     _enable(parent)
     _enable(path)
     return path, lock
+
+
+def _locked_folder(parent: str) -> tuple[str, int]:
+    """Before its lock is held, a new folder looks like one of the dead, and may be swept."""
+    for _ in range(8):
+        path = os.path.join(parent, _PREFIX + os.urandom(8).hex())
+        os.mkdir(path)
+        with contextlib.suppress(OSError):
+            lock = _lock(path)
+            if os.path.exists(path):
+                return path, lock
+            os.close(lock)
+    raise OSError(errno.EAGAIN, "each folder made was taken away")
 
 
 def _lock(path: str) -> int:

@@ -43,6 +43,8 @@ move_mount fsopen fsmount mount_setattr quotactl
 
 _O_ACCMODE, _O_TRUNC, _O_PATH = 3, 0o1000, 0o10000000
 _THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
+_NO_THREAD = 0x8000F000
+"""What no thread library asks for. One of them (CLONE_VFORK) has its caller wait where no signal stops it."""
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _RLIMIT_CPU, _RLIMIT_CORE = 0, 4
@@ -112,7 +114,7 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
         "prctl": (Check(0, _PRCTL),),
         "prlimit64": (Check(0, (0,)), Check(1, kept, refuse=True)),
         "setrlimit": (Check(0, kept, refuse=True),),
-        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES, refusal=EAGAIN),),
+        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES | _NO_THREAD, refusal=EAGAIN),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside; SIGCONT, so that
         # what we freeze stays frozen.
         "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True)),

@@ -7,6 +7,7 @@ The expectation is `ldd`'s: the libraries that it names for the interpreter, its
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -50,10 +51,11 @@ def allowed(path: str) -> bool:
 def _libraries() -> set[str]:
     modules = [os.path.join(sysconfig.get_paths()["stdlib"], "lib-dynload"), *_packages()]
     objects = [str(path) for root in modules for path in Path(root).rglob("*.so")]
-    # `libgcc_s` is loaded by name when a thread ends.
     said = subprocess.run(["ldd", sys.executable, *objects], capture_output=True, text=True).stdout
-    beside = subprocess.run(["gcc", "-print-file-name=libgcc_s.so.1"], capture_output=True, text=True).stdout.split()
-    return {os.path.realpath(path) for path in [*re.findall(r"(?:=>|^)\s*(/\S+)", said, re.MULTILINE), *beside]}
+    ctypes.CDLL("libgcc_s.so.1")  # loaded by name when a thread ends
+    with open("/proc/self/maps") as maps:
+        said += "".join(f"\n=> {line.split()[-1]}" for line in maps if "libgcc_s" in line)
+    return {os.path.realpath(path) for path in re.findall(r"(?:=>|^)\s*(/\S+)", said, re.MULTILINE)}
 
 
 _ROOTS = [

@@ -73,6 +73,8 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         (EAGAIN, "clone", (17,)),  # fork
         (EAGAIN, "clone", (0x4111,)),  # vfork
         (EAGAIN, "clone", (THREAD | 0x10000000,)),  # a thread in a new user namespace
+        *((EAGAIN, "clone", (THREAD | flag,)) for flag in (0x1000, 0x2000, 0x4000, 0x8000, 1 << 31)),
+        (ALLOW, "clone", (0x7D0F00,)),  # musl's
         (EAGAIN, "clone", (0x0911,)),  # a process that shares memory and signal handlers
         (ENOSYS, "clone3", ()),
         (ALLOW, "openat", (-100, 0, 0o101101)),  # write, create, truncate

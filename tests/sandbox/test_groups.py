@@ -115,6 +115,26 @@ def test_a_kernel_without_a_way_to_end_a_group_is_refused_and_nothing_stays(tree
     assert not list(tree.rglob("agentic-*"))
 
 
+@pytest.mark.parametrize("held_before", [False, True])
+def test_a_folder_that_others_sweep_at_its_birth_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_before: bool
+) -> None:
+    lock, swept = groups._lock, []
+
+    def sweeping(path: str) -> int:
+        if swept:
+            return lock(path)
+        swept.append(path)
+        fd = lock(path) if held_before else -1
+        os.rmdir(path)
+        return fd if held_before else lock(path)
+
+    monkeypatch.setattr(groups, "_lock", sweeping)
+    path, fd = groups._locked_folder(str(tmp_path))
+    os.close(fd)
+    assert swept and os.listdir(tmp_path) == [os.path.basename(path)] != [os.path.basename(swept[0])]
+
+
 def test_limits_are_written_once_where_their_controller_is(tmp_path: Path) -> None:
     (tmp_path / "cgroup.subtree_control").write_text("memory pids io")
     some = Groups(str(tmp_path))
