@@ -27,8 +27,8 @@ class EnginePolicy:
 
 
 class TextPolicy:
-    """A teacher, or any chat client: its text is tokenised here, so its episodes give rollouts to imitate. A call that
-    it writes in Hermes's form becomes one in the form of the model that is to learn from it.
+    """A teacher, or any chat client: its text is tokenised here, so its episodes give rollouts to imitate. A call of
+    Hermes's form becomes one of the form of the model that is to learn from it.
 
     It knows no log-probabilities (0) and has no version (0).
     """
