@@ -362,10 +362,10 @@ def test_an_answer_written_otherwise_is_the_same_answer(pool):
     assert judge(pool, Problem.make(PROBLEM.question, "102/2 stones"), Boxes("51")).accepted
 
 
-def test_an_answer_that_cannot_be_read_is_rejected_and_one_that_cannot_be_compared_is_undecided(pool):
+def test_an_answer_that_cannot_be_read_or_compared_is_rejected(pool):
     for unreadable in ("51 I think", "51]", "[51", "51, 51]"):
         assert judge(pool, Problem.make(PROBLEM.question, unreadable), Boxes(None)).decision == "rejected"
-    assert judge(pool, Problem.make(PROBLEM.question, "9**9**9**9**9"), Boxes(None)).decision == "undecided"
+    assert judge(pool, Problem.make(PROBLEM.question, "9**9**9**9**9"), Boxes(None)).decision == "rejected"
 
 
 @pytest.mark.parametrize("kind", ["choice", "text", "code"])

@@ -64,7 +64,6 @@ def test_programs_that_agree_on_another_answer_vote_against(pool):
         "```python\ndef solve():\n    return int('two answers?')\n```",
         "```python\ndef solve():\n    a, b = [1, 2, 3]\n```",
         "```python\ndef solve():\n    return 8 // 0\n```",
-        "```python\ndef solve():\n    while True: pass\n```",
         "```\ndef solve(): pass\n```",
     ],
 )

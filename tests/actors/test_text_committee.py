@@ -40,7 +40,7 @@ def committee(url: str, pool: object, samples: int) -> Committee:
 
 async def judged(items: Sequence[Item], rates: Rates, seed: int, pool: object, samples: int) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    async with endpoint(Judges(items, rates, seed)) as requests:
+    async with endpoint(Judges(items, rates, seed, 0.3 if samples > 2 else 0.0)) as requests:
         court = committee(requests.url, pool, samples)
         for start in range(0, len(items), _CHUNK):
             chunk = items[start : start + _CHUNK]

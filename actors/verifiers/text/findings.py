@@ -116,11 +116,15 @@ _FAULTS: tuple[tuple[Flag, str], ...] = (
 )
 _OWN = re.compile(r"\s*(?:ValueError|RuntimeError|Exception|AssertionError|ArithmeticError)\b:?\s*(.*)", re.DOTALL)
 
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""What Python's own messages quote of a value is no word of the program's."""
+
 
 def _raised(result: Result) -> Finding:
     """An error that says what is wrong with the problem is a finding; any other is the program's own."""
     own = _OWN.match(result.reason) if result.status == "error" else None
+    said = _QUOTED.sub("", own[1]) if own else ""
     for flag, words in _FAULTS:
-        if own and re.search(words, own[1], re.IGNORECASE):
+        if own and re.search(words, said, re.IGNORECASE):
             return Finding(flag=flag, said=own[1][:200])
     return Finding(said=f"{result.status} {result.reason}".strip()[:200])
