@@ -270,7 +270,8 @@ def test_a_model_solves_blind_and_reviews_with_the_work_and_what_was_asked_for(t
     assert vote.valid is True and "the work" not in blind and "gcd" not in blind
     assert PROBLEM.question in blind and PROBLEM.question in review
     assert ("the work" in review) is trace and "Adding: \\boxed{51}" in review
-    assert "category: maths" in review and "- add: adds two numbers" in review and "gcd" not in review
+    assert "category: maths" in review and "each of them:\n- add: adds two numbers\n" in review
+    assert "left out:\n- gcd\n" in review
     assert all("response_format" not in r for r in requests)  # a reply may reason before it answers
 
 
