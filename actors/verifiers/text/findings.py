@@ -31,6 +31,9 @@ class Finding:
     """Its word for the fault, or why there is nothing."""
 
 
+_LATEX = {ord(control): "\\" + letter for control, letter in zip("\a\b\f\r\t\v", "abfrtv", strict=True)}
+"""A program that writes "\\frac" with one backslash returns a form feed and "rac"."""
+
 _CALL = """
 
 def _text_(value):
@@ -73,7 +76,7 @@ async def read(result: Result, problem: Problem, executor: Executor) -> Finding:
         return _one(printed)
     if not isinstance(value.get("answers"), list):
         return Finding(said="solve() returned nothing")
-    answers = [a.strip()[:_MAX_CHARS] for a in value["answers"] if isinstance(a, str)]
+    answers = [a.strip("\n ").translate(_LATEX)[:_MAX_CHARS] for a in value["answers"] if isinstance(a, str)]
     whole = value.get("whole")
     if not answers:
         return Finding(flag="unsolvable", said="no answer satisfies the statement")
