@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from actors.answers.notation import MATH_WORDS
-from actors.answers.reading import formula, read_value
+from actors.answers.reading import COUNTS, formula, read_value
 from actors.answers.values import Collection, Either, Formula, Number, Ratio, Time, Value
 from actors.answers.words import choice
 from actors.answers.writing import WORDS_IN_MATHS, unwrap
@@ -82,6 +82,8 @@ def _is_words(text: str) -> bool:
     """ "no solution", "even": letters and blanks, and none of them a name of maths."""
     plain = WORDS_IN_MATHS.sub(r"\1", text)
     words = re.findall(r"[a-z]+", plain.lower())
+    if re.fullmatch(r"[\u4e00-\u9fff]+\.?", plain):
+        return not set(plain) & COUNTS
     letters = re.fullmatch(r"[A-Za-z][A-Za-z' -]+\.?", plain) is not None
     return letters and len(words[0]) > 1 and not set(words) & MATH_WORDS
 
@@ -112,6 +114,7 @@ def _number(number: Number, text: str) -> str | None:
         return plain
     if text[0] in "$€£¥₹":
         return text[0] + plain
+    text = re.sub(r"(?<=[0-9])(?=[\u4e00-\u9fff])", " ", text)
     quantity = re.fullmatch(r"-?[0-9.,/ ]*[0-9](?: ?(?P<percent>\\?%)| (?P<unit>[^0-9]+))", text)
     if quantity is None:
         return None

@@ -213,7 +213,11 @@ def _asked_for(problem: Problem, asked: Asked) -> str:
     intents = dict(asked.intents)
     if asked.category is not None:
         lines.append(f"category: {asked.category}")
-    if asked.active:
-        lines.append("skills that a solver is to need, each of them:")
-        lines += [f"- {skill}: {intents[skill]}" if skill in intents else f"- {skill}" for skill in asked.active]
+    left_out = [skill for skill in asked.offered if skill not in asked.active]
+    for said, skills in (
+        ("skills that a solver is to need, each of them", asked.active),
+        ("skills that the writer left out", left_out),
+    ):
+        lines += [f"{said}:"] if skills else []
+        lines += [f"- {skill}: {intents[skill]}" if skill in intents else f"- {skill}" for skill in skills]
     return "\n".join(lines)
