@@ -10,12 +10,11 @@ their number, so that neither talking more nor talking the judge over pays more 
 from __future__ import annotations
 
 import json
-import secrets
 
 from pydantic import BaseModel, Field, ValidationError
 
 from actors.openai_client import ChatClient
-from actors.verifiers.text.asking import GUARD
+from actors.verifiers.text.asking import GUARD, code_of
 from pipeline import config
 from pipeline.records import Episode, Turn
 
@@ -38,13 +37,7 @@ Answer with one JSON object: {"coherent": the numbers of the coherent ones among
 class ReflectionJudge:
     def __init__(self, section: config.ReflectionJudgeConfig):
         self._section = section
-        self._client = ChatClient(
-            section.base_url,
-            section.model,
-            section.api_key_env,
-            timeout_s=section.timeout_s,
-            concurrency=section.concurrency,
-        )
+        self._client = ChatClient.of(section, timeout_s=section.timeout_s)
 
     async def credit(self, episode: Episode) -> tuple[float, ...]:
         """One number a turn, at most `weight` together. Raises Failure if the endpoint cannot be reached."""
@@ -71,11 +64,11 @@ def _is_thought(turn: Turn) -> bool:
 
 
 def _messages(episode: Episode, thoughts: list[int]) -> list[dict[str, str]]:
-    code = secrets.token_hex(8)
-    system = _SYSTEM.replace("{guard}", GUARD.format(code=code)).replace("{thoughts}", ", ".join(map(str, thoughts)))
     turns = [
         f"[{i}] {turn.text}" + (f"\n-> {turn.tool.content}" if turn.tool else "")
         for i, turn in enumerate(episode.turns)
     ]
+    code = code_of(*turns)
+    system = _SYSTEM.replace("{guard}", GUARD.format(code=code)).replace("{thoughts}", ", ".join(map(str, thoughts)))
     shown = f"<<working {code}>>\n" + "\n".join(turns) + f"\n<<end {code}>>"
     return [{"role": "system", "content": system}, {"role": "user", "content": shown}]

@@ -36,9 +36,7 @@ class OpenAITeacher:
     async def complete(self, messages: list[Message], seed: int = 0) -> str:
         s = self._settings
         if self._client is None:  # made where it is used: a client does not travel between processes
-            self._client = ChatClient(
-                s.base_url, s.model, s.api_key_env, timeout_s=s.timeout_s, retries=s.retries, concurrency=s.concurrency
-            )
+            self._client = ChatClient.of(s, timeout_s=s.timeout_s, retries=s.retries)
         return await self._client.complete(messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed)
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import domains
-from pipeline.config import Config, ModelConfig, ModelVerifierConfig, OpenAITeacherConfig, ProgramVerifierConfig
+from pipeline.config import Config, ModelConfig
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
 
-_ANSWER_S = 15.0
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -137,52 +136,25 @@ def _benchmark(config: Config) -> Check:
 # ---------------------------------------------------------------- endpoints
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    base_url: str
-    model: str
-    api_key_env: str
-
-
 def _endpoints(config: Config) -> list[Check]:
     """Each endpoint that the config names, asked once, all at a time."""
-    fields: dict[_Endpoint, list[str]] = {}
+    from pipeline.pools import endpoints  # brings httpx, which the bare project has not
 
-    def add(where: str, section: Any) -> None:
-        if section.base_url is not None:
-            endpoint = _Endpoint(section.base_url, section.model or "default", section.api_key_env)
-            fields.setdefault(endpoint, []).append(where)
-
-    if isinstance(config.teacher, OpenAITeacherConfig):
-        add("teacher", config.teacher)
-    for i, verifier in enumerate(config.committee.verifiers):
-        if isinstance(verifier, ModelVerifierConfig | ProgramVerifierConfig):
-            add(f"committee.verifiers.{i}", verifier)
-    if config.reward.judge is not None:
-        add("reward.judge", config.reward.judge)
+    async def asked(endpoint: endpoints.Endpoint) -> Check:
+        section, where = endpoint.section, ", ".join(endpoint.fields)
+        has_key = bool(os.environ.get(section.api_key_env))
+        model = section.model or "default"
+        detail = {"base_url": section.base_url, "model": model, "fields": endpoint.fields, "key": has_key}
+        try:
+            await endpoints.ask(endpoint)
+        except endpoints.Later as e:
+            return Check("endpoint", "warn", str(e), f"look whether {where} can bear the run's calls", detail)
+        except Failure as e:
+            todo = f"start that endpoint, or mend {where}: base_url, model, or the key ({endpoint.key})"
+            return Check("endpoint", "fail", str(e), todo, detail)
+        return Check("endpoint", "ok", f"{section.base_url} answers as {model} ({endpoint.key})", detail=detail)
 
     async def ask_all() -> list[Check]:
-        return list(await asyncio.gather(*(_asked(endpoint, names) for endpoint, names in fields.items())))
+        return list(await asyncio.gather(*map(asked, endpoints.endpoints_of(config))))
 
-    return asyncio.run(ask_all()) if fields else []
-
-
-async def _asked(endpoint: _Endpoint, names: list[str]) -> Check:
-    from actors.openai_client import ChatClient  # brings httpx, which the bare project has not
-
-    where = ", ".join(names)
-    has_key = bool(os.environ.get(endpoint.api_key_env))
-    key = f"${endpoint.api_key_env} is {'set' if has_key else 'not set'}"
-    detail = {"base_url": endpoint.base_url, "model": endpoint.model, "fields": names, "key": has_key}
-    client = ChatClient(
-        endpoint.base_url, endpoint.model, endpoint.api_key_env, timeout_s=_ANSWER_S, retries=0, concurrency=1
-    )
-    try:
-        await client.complete([{"role": "user", "content": "Say yes."}], temperature=0, max_tokens=4)
-    except Failure as e:
-        if e.kind != "model_error":  # an answer without text is one
-            todo = f"start that endpoint, or mend {where}: base_url, model, or the key ({key})"
-            return Check("endpoint", "fail", str(e), todo, detail)
-    finally:
-        await client.close()
-    return Check("endpoint", "ok", f"{endpoint.base_url} answers as {endpoint.model} ({key})", detail=detail)
+    return asyncio.run(ask_all()) if endpoints.endpoints_of(config) else []

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.cluster import PoolConfig
+from pipeline.config.endpoints import EndpointUse
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Majority, Positive, Seconds
@@ -17,7 +18,7 @@ class VerifierConfig(Implemented):
 
     kind: str
     timeout_s: Seconds
-    """For a vote, the wait for a free sandbox slot included."""
+    """For a vote, the wait for a free sandbox slot included, that for a turn at an endpoint not."""
 
 
 class SymbolicVerifierConfig(VerifierConfig):
@@ -36,7 +37,7 @@ class ExecutingVerifierConfig(VerifierConfig):
     timeout_s: Seconds = 30
 
 
-class ModelVerifierConfig(VerifierConfig):
+class ModelVerifierConfig(VerifierConfig, EndpointUse):
     """A model solves the problem, and an endpoint also reviews it."""
 
     implementation: ClassVar[str] = "actors.verifiers.text.model:ModelVerifier"
@@ -56,7 +57,7 @@ class ModelVerifierConfig(VerifierConfig):
     api_key_env: str = "OPENAI_API_KEY"
 
 
-class ProgramVerifierConfig(VerifierConfig):
+class ProgramVerifierConfig(VerifierConfig, EndpointUse):
     """For problems in free text: a model writes programs for the statement, the sandbox runs them."""
 
     implementation: ClassVar[str] = "actors.verifiers.text.program:ProgramVerifier"

@@ -46,7 +46,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.calls import within
-from pipeline.config import Config
+from pipeline.config import Config, asks_endpoint
 from pipeline.domains.base import Domain
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
 from pipeline.scoring import audit
@@ -62,7 +62,11 @@ class Stream:
     """What the steps of a stage share: the pools, the room in them, and the accounts.
 
     `proposer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `sink`: the rollout buffer ·
-    `before`: accounts of the stage when the stream begins, nothing live.
+    `before`: accounts of the stage when the stream begins, nothing live · `played_by`: the section of whoever plays, if
+    it is not the policy.
+
+    A pool that asks endpoints keeps the deadline of each call itself, because what a call waits there for its turn
+    counts for none; from here it has none.
     """
 
     def __init__(
@@ -73,12 +77,18 @@ class Stream:
         prober: Any | None,
         sink: Any,
         before: Mapping[str, int] | None = None,
+        played_by: Any | None = None,
     ):
         self.config = config
         self.proposer = proposer
         self.committee = committee
         self.prober = prober
         self.sink = sink
+        c = config.committee
+        self.judging_s = None if any(map(asks_endpoint, c.verifiers)) else c.timeout_s
+        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
+        rounds = -(-config.proposer.pool.max_replicas // config.proposer.pool.min_replicas)
+        self.playing_s = None if asks_endpoint(played_by) else rounds * config.episode.limits.wall_s + 60
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
@@ -146,10 +156,7 @@ class StepStream:
 
     async def _played(self, task: Task) -> Episode:
         """The episode of a task; another one, under the next number, for each that infrastructure failed."""
-        stream, pool = self._stream, self._config.proposer.pool
-        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
-        rounds = -(-pool.max_replicas // pool.min_replicas)
-        deadline_s = rounds * self._config.episode.limits.wall_s + 60
+        stream = self._stream
         attempts = Attempts(self._config.episode.attempts)
         async for _ in attempts:
             async with stream.suspects if attempts.last and attempts.deaths else nullcontext(), stream.room:
@@ -157,7 +164,9 @@ class StepStream:
                 stream.counts["issued"] += 1
                 try:
                     response = stream.proposer.episode.remote(task, key[1])
-                    episode: Episode = await self._tracked(key, "proposer", within(response, "proposer", deadline_s))
+                    episode: Episode = await self._tracked(
+                        key, "proposer", within(response, "proposer", stream.playing_s)
+                    )
                 except Failure as e:
                     attempts.note(e)
                     episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
@@ -177,7 +186,7 @@ class StepStream:
         if problem is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
         judging = partial(stream.committee.judge.remote, problem, episode, episode.active)
-        verdict: Verdict = await self._retried(episode, "committee", judging, c.committee.timeout_s, lacks_votes)
+        verdict: Verdict = await self._retried(episode, "committee", judging, stream.judging_s, lacks_votes)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         probing = partial(stream.prober.probe.remote, problem, prober, episode.task.seed)
@@ -189,7 +198,7 @@ class StepStream:
         episode: Episode,
         pool: str,
         call: Callable[[], Awaitable[T]],
-        timeout_s: float,
+        timeout_s: float | None,
         lacks: Callable[[T], bool] = lambda _: False,
     ) -> T:
         """A call that changes nothing, made again where infrastructure failed it, or a part of its answer (`lacks`):

@@ -69,7 +69,9 @@ async def _collect(context: Context) -> None:
         return
     teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
     ledger = Ledger(context.run, "sft")
-    stream = Stream(context.config, teacher, committee, None, context.cluster.buffer())
+    stream = Stream(
+        context.config, teacher, committee, None, context.cluster.buffer(), played_by=context.config.teacher
+    )
     curriculum = make_curriculum(context)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
