@@ -16,7 +16,8 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from actors.chat import ChatFormat, Message, env_message, parse_turn, task_messages
+from actors.chat import Message, env_message, parse_turn, task_messages
+from actors.chat_formats import Format
 from actors.queueing import WorkClock, stopping, work_timeout
 from actors.sample import Sample
 from actors.tool_calls import Malformed, ToolCall
@@ -61,7 +62,7 @@ class Policy(Protocol):
 class Conversation:
     """What the policy sees, as messages and as tokens, and how each token came to be."""
 
-    def __init__(self, chat: ChatFormat, messages: list[Message]):
+    def __init__(self, chat: Format, messages: list[Message]):
         self._chat = chat
         self.messages = list(messages)
         self.token_ids = chat.encode_messages(messages)
@@ -210,7 +211,7 @@ async def run_episode(
     attempt: int,
     policy: Policy,
     tools: Tools,
-    chat: ChatFormat,
+    chat: Format,
     system_prompt: str,
     limits: EpisodeLimits,
     clock: Callable[[], float],

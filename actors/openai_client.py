@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import httpx
 
+from actors.canary import refuse
 from actors.endpoint_gate import Gate, gate_of
 from actors.queueing import queueing
 from actors.reply_store import ReplyStore, key_of, store
@@ -136,7 +137,9 @@ class ChatClient:
         schema: dict[str, Any] | None = None,
         top_p: float | None = None,
     ) -> Reply:
-        """The reply to `messages`, and how it ended. Raises Failure and Halt."""
+        """The reply to `messages`, and how it ended. Raises Failure, and Halt for a budget that is spent or an answer
+        that would be shown."""
+        refuse(m["content"] for m in messages)
         body = self._body(messages, temperature, max_tokens, seed, schema, top_p)
         kept, key = store(), key_of(self._base_url, body)
         if (found := kept.get(self._base_url, key)) is not None:

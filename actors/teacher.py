@@ -1,4 +1,5 @@
-"""Teachers: a model behind an OpenAI-compatible endpoint, and the replica that lets any teacher play the proposer.
+"""Teachers: a model behind an OpenAI-compatible endpoint, and the replica that lets any teacher play the proposer. A
+proposer behind an endpoint is one that nobody learns from.
 
 The replica consumes tasks and produces episodes for the caller and their rollouts for the sink, as the proposer's
 replica does; only the turns come from a teacher's text, so it holds no engine and no weights. An episode waits for the
@@ -11,13 +12,14 @@ import time
 from typing import Any, Protocol
 
 from actors.chat import ChatFormat, Message
+from actors.chat_formats import Format, PlainText
 from actors.episode import KindOf, run_episode
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
 from actors.shipping import ship
 from actors.tools import SandboxTools
 from pipeline import config
-from pipeline.records import Episode, Task
+from pipeline.records import Episode, Failure, Task
 
 
 class Teacher(Protocol):
@@ -40,13 +42,33 @@ class OpenAITeacher:
         return await self._client.complete(messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed)
 
 
+class EndpointPolicy:
+    """A proposer behind an endpoint, sampled as the run samples its proposer."""
+
+    def __init__(self, endpoint: config.EndpointConfig, sampling: config.SamplingConfig):
+        self._endpoint, self._sampling = endpoint, sampling
+        self._client: ChatClient | None = None
+
+    async def complete(self, messages: list[Message], seed: int = 0) -> str:
+        e, s = self._endpoint, self._sampling
+        if self._client is None:
+            self._client = ChatClient.of(e, timeout_s=e.timeout_s, retries=e.retries)
+        reply = await self._client.reply(
+            messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=seed, top_p=s.top_p
+        )
+        if not reply.text.strip():
+            raise Failure("the reply holds no text", "model_error")
+        return reply.text
+
+
 class TeacherProposer:
-    """Serve replica. `model_dir` is the student's: its tokenizer gives the rollouts their tokens."""
+    """Serve replica. `model_dir` is the student's, whose tokenizer gives the rollouts their tokens; None where nobody
+    learns from them."""
 
     def __init__(
         self,
         teacher: Teacher,
-        model_dir: str,
+        model_dir: str | None,
         episode: config.EpisodeConfig,
         sandbox: Any,
         sink: Any,
@@ -54,7 +76,7 @@ class TeacherProposer:
         kind_of: KindOf,
     ):
         self._teacher = teacher
-        self._chat = ChatFormat(model_dir)
+        self._chat: Format = PlainText() if model_dir is None else ChatFormat(model_dir)
         self._limits = episode.limits
         self._sandbox = sandbox
         self._sink = sink

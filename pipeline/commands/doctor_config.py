@@ -52,8 +52,15 @@ def _models(config: Config, missing: Status) -> Iterator[Check]:
     domain = domains.of(config.domain)
     models: list[tuple[str, ModelConfig]] = [("proposer", config.proposer), ("solve.base", config.solve.base)]
     models += [(f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder)]
-    models += [("committee.judge", config.committee.judge)] if config.committee.judge else []
+    more = {
+        "committee.judge": config.committee.judge,
+        "synthesize.proposer": config.synthesize.proposer,
+        "evaluate.model": config.evaluate.model,
+    }
+    models += [(where, model) for where, model in more.items() if model]
     for where, model in models:
+        if model.endpoint is not None:  # asked as one
+            continue
         fields.setdefault(model.path, []).append(f"{where}.path")
     for path, names in fields.items():
         detail = {"path": path, "fields": names}

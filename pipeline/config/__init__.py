@@ -20,7 +20,7 @@ from pipeline.config.committee import (
     VerifierConfig,
 )
 from pipeline.config.domains import DOMAINS, DomainConfig, MiniDomainConfig, TextDomainConfig
-from pipeline.config.endpoints import EndpointUse, asks_endpoint
+from pipeline.config.endpoints import EndpointConfig, EndpointUse, asks_endpoint
 from pipeline.config.episode import EpisodeConfig, EpisodeLimits, SandboxConfig
 from pipeline.config.models import EngineConfig, ModelConfig, SamplingConfig
 from pipeline.config.objectives import (
@@ -56,6 +56,7 @@ __all__ = [
     "Config",
     "CurriculumConfig",
     "DomainConfig",
+    "EndpointConfig",
     "EndpointUse",
     "EngineConfig",
     "EpisodeConfig",

@@ -51,3 +51,17 @@ class EndpointUse(Section):
                 f"budget_usd ({self.budget_usd:g}) needs prices: expected usd_per_million_in or usd_per_million_out"
             )
         return self
+
+
+class EndpointConfig(EndpointUse):
+    """A model behind an OpenAI-compatible endpoint, where a model is asked for."""
+
+    base_url: str
+    """Of the endpoint, up to and with /v1."""
+    model: str
+    """The model's name at that endpoint."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
+    timeout_s: Seconds = 300
+    """For a try of a call, from when it is its turn."""
+    retries: int = Field(default=4, ge=0)

@@ -49,7 +49,7 @@ from actors.calls import within
 from pipeline.config import Config, asks_endpoint
 from pipeline.domains.base import Domain
 from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
-from pipeline.scoring import audit
+from pipeline.scoring import audit, canaries
 from pipeline.scoring.judged import Judged, lacks_votes
 from pipeline.store.ledger import ENDS, Key, Ledger
 from pipeline.watch.retry import Attempts
@@ -85,10 +85,14 @@ class Stream:
         self.prober = prober
         self.sink = sink
         c = config.committee
-        self.judging_s = None if any(map(asks_endpoint, c.verifiers)) else c.timeout_s
+        asks_judge = any(map(asks_endpoint, c.verifiers)) or (c.judge is not None and c.judge.endpoint is not None)
+        self.judging_s = None if asks_judge else c.timeout_s
+        asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
+        self.probing_s = None if asks_prober else config.prober.timeout_s
         # Before the pool has grown to its full size, what there is room for is played in this many rounds.
         rounds = -(-config.proposer.pool.max_replicas // config.proposer.pool.min_replicas)
-        self.playing_s = None if asks_endpoint(played_by) else rounds * config.episode.limits.wall_s + 60
+        asks_policy = asks_endpoint(played_by) or config.proposer.endpoint is not None
+        self.playing_s = None if asks_policy else rounds * config.episode.limits.wall_s + 60
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
@@ -182,7 +186,7 @@ class StepStream:
 
     async def _verified(self, episode: Episode, prober: str | None) -> Judged:
         """Judge and probe an episode that handed something in. Raises Failure if infrastructure keeps failing."""
-        problem, stream, c = episode.submitted, self._stream, self._config
+        problem, stream = episode.submitted, self._stream
         if problem is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
         judging = partial(stream.committee.judge.remote, problem, episode, episode.active)
@@ -190,7 +194,7 @@ class StepStream:
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         probing = partial(stream.prober.probe.remote, problem, prober, episode.task.seed)
-        probe: Probe = await self._retried(episode, "prober", probing, c.prober.timeout_s)
+        probe: Probe = await self._retried(episode, "prober", probing, stream.probing_s)
         return Judged(episode, verdict, probe)
 
     async def _retried(
@@ -244,6 +248,12 @@ class StepStream:
             return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)
         except Failure:
             return {"spot_checks_failed": 1.0}  # the step goes on without this figure
+
+    async def canaries(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
+        """Whether answers stay with those who may see them; see `canaries.look`."""
+        stream, n = self._stream, self._config.committee.canaries
+        deadlines = stream.judging_s, stream.probing_s
+        return await canaries.look(stream.committee, stream.prober, judged, n, seed, deadlines)
 
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""

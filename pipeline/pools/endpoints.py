@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.openai_client import ChatClient, Later
 from actors.reply_store import KEPT_IN, kept_in, store
-from pipeline.config import Config, ModelVerifierConfig, ReflectionJudgeConfig, asks_endpoint
+from pipeline.config import Config, ModelConfig, ModelVerifierConfig, ReflectionJudgeConfig, asks_endpoint
 from pipeline.records import Failure
 
 _ANSWER_S = 8.0
@@ -51,6 +51,14 @@ def endpoints_of(config: Config) -> list[Endpoint]:
     asks: list[tuple[str, Any, tuple[str, ...]]] = [("teacher", config.teacher, ("acquire", "sft"))]
     asks += [(name, v, ("sft", "mgpo", "synthesize")) for name, v in verifiers.items()]
     asks += [("reward.judge", config.reward.judge, ("mgpo",))]
+    models: list[tuple[str, ModelConfig | None, tuple[str, ...]]] = [
+        ("proposer", config.proposer, ("synthesize",)),
+        ("synthesize.proposer", config.synthesize.proposer, ("synthesize",)),
+        ("committee.judge", config.committee.judge, ("sft", "mgpo", "synthesize")),
+        ("evaluate.model", config.evaluate.model, ("evaluate",)),
+        *((f"prober.ladder.{i}", model, ("mgpo", "synthesize")) for i, model in enumerate(config.prober.ladder)),
+    ]
+    asks += [(f"{name}.endpoint", model.endpoint, stages) for name, model, stages in models if model]
     for name, section, stages in asks:
         if not asks_endpoint(section):
             continue
