@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from actors.chat import ChatFormat, Message
+from actors.chat import Message
 from actors.chat_formats import Format, PlainText
+from actors.chat_templates import chat_format
 from actors.episode import KindOf, run_episode
 from actors.openai_client import ChatClient
 from actors.policies import TextPolicy
@@ -76,7 +77,7 @@ class TeacherProposer:
         kind_of: KindOf,
     ):
         self._teacher = teacher
-        self._chat: Format = PlainText() if model_dir is None else ChatFormat(model_dir)
+        self._chat: Format = PlainText() if model_dir is None else chat_format(model_dir)
         self._limits = episode.limits
         self._sandbox = sandbox
         self._sink = sink

@@ -75,12 +75,12 @@ def _models(config: Config, missing: Status) -> Iterator[Check]:
 
 def _model(folder: Path) -> str:
     """What lies there. Raises Failure for what no engine could load."""
-    from actors.chat import ChatFormat  # brings tokenizers, which the bare project has not
+    from actors.chat_templates import chat_format  # brings tokenizers, which the bare project has not
 
     if not folder.is_dir():
         raise Failure(f"{folder}: no folder")
     config = _object(folder / "config.json")
-    ChatFormat(folder)
+    chat_format(folder)
     index = folder / "model.safetensors.index.json"
     shards = set(_object(index).get("weight_map", {}).values()) if index.is_file() else set()
     weights = [folder / name for name in sorted(shards)] or sorted(

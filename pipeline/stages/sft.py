@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import within
-from actors.chat import ChatFormat
+from actors.chat_templates import chat_format
 from pipeline.flow import trajectories
 from pipeline.flow.context import Context
 from pipeline.flow.steps import write_step
@@ -63,7 +63,7 @@ Trajectories = tuple[list[str], int, int]
 def _given(context: Context, base: Path) -> Trajectories:
     """Those of `sft.data`."""
     path = context.domain.resolve(context.config.sft.data or "")
-    rollouts, left_out = trajectories.read(path, ChatFormat(base), context.config.episode.limits.max_tokens)
+    rollouts, left_out = trajectories.read(path, chat_format(base), context.config.episode.limits.max_tokens)
     if left_out:
         context.progress.say("sft", f"{left_out} left out, longer than episode.limits.max_tokens")
     file = context.run.path("trajectories", "given.parquet")
