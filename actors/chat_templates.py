@@ -119,10 +119,9 @@ class TemplateFormat:
 
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {n: t.get("content", "") if isinstance(t := self._settings.get(n), dict) else t or "" for n in names}
-        rendered, _ = render_jinja_template(
-            [list(messages)], chat_template=self._template, add_generation_prompt=opened, **tokens
-        )
-        text: str = rendered[0]
+        render: Any = render_jinja_template
+        rendered = render([list(messages)], chat_template=self._template, add_generation_prompt=opened, **tokens)
+        text: str = rendered[0][0]
         return text
 
     def _pieces(self, messages: Sequence[Message], opened: bool) -> list[Piece]:
@@ -158,7 +157,10 @@ class TemplateFormat:
         try:
             text = self._rendered(spaced, opened=True)
         except Exception:
-            text = self._rendered(spaced[1:], opened=True)
+            try:
+                text = self._rendered(spaced[1:], opened=True)
+            except Exception as e:
+                raise Failure(f"{self._where}: {_line(e)}") from None
         return {m["role"] for i, m in enumerate(_PROBE) if f"MARK{i}STOP" in text and f" MARK{i}STOP " not in text}
 
     def _end(self) -> int:

@@ -58,6 +58,8 @@ class ModelConfig(Section):
         if not isinstance(given, dict) or "path" in given:
             return given
         match given.get("endpoint"):
-            case {"model": str(name)} | EndpointConfig(model=name):
+            case EndpointConfig(model=name):
                 return given | {"path": name}
+            case dict() as endpoint:  # without a name, the endpoint's own check says so
+                return given | {"path": str(endpoint.get("model", ""))}
         return given

@@ -64,7 +64,8 @@ def _messages(line: Any) -> list[Message]:
 def _rollout(name: str, messages: list[Message], chat: Format) -> Rollout:
     first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
     talk = Conversation(chat, messages[:first])
-    stages, kinds = [], []
+    stages: list[int] = []
+    kinds: list[int] = []
     for i in range(first, len(messages), 2):
         text = messages[i]["content"]
         if i > first:

@@ -30,9 +30,8 @@ Rows = list[dict[str, Any]]
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.evaluate
     rows = problems.read(context.domain.resolve(config.benchmark), config.problems, context.config.seed)
-    if config.model is not None:
-        measured = {"score": None}
-    else:
+    measured: dict[str, Path | None] = {"score": None}
+    if config.model is None:
         measured = {
             "before": context.domain.resolve(context.config.solve.base.path),
             "after": Path(context.result_of("solve")["checkpoint"]),

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from actors.chat import ChatFormat
 from actors.chat_templates import TemplateFormat, chat_format
@@ -27,6 +27,8 @@ WORDS = [
     "def f(x):\n    return x",
     "naïve",
 ]
+PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""How tokenizers of the Llama 3 and Qwen kind cut text before they merge."""
 SPECIAL = {
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"),
     "gemma3": ("<bos>", "<end_of_turn>", "<start_of_turn>"),
@@ -51,7 +53,10 @@ def folder(path: Path, name: str, chat_template: str | None = None, metaspace: b
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
         tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
     else:
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        split = pre_tokenizers.Split(Regex(PIECES), "isolated")
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
         tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(set("".join(WORDS)) | set(map(chr, range(33, 127)))) if metaspace else []
     trainer = trainers.BpeTrainer(
