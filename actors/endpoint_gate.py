@@ -60,9 +60,12 @@ class Gate:
         finally:
             self._free()
 
-    async def hold(self, seconds: float) -> None:
-        """Keep everybody waiting for so long: the endpoint has asked for it."""
+    def close(self) -> None:
+        """Nobody passes any more, until whoever closed it calls `reopen`."""
         self._held += 1
+
+    async def reopen(self, seconds: float) -> None:
+        """Open it after so long: the endpoint has asked for it."""
         try:
             with queueing():
                 await asyncio.sleep(seconds)

@@ -191,26 +191,28 @@ class ChatClient:
     async def _ask(self, body: dict[str, Any], prompt_tokens: int, max_tokens: int) -> Reply:
         gate, failed, put_off_s = self._gate(), 0, 0.0
         while True:
-            try:
-                async with gate.place(prompt_tokens + max_tokens) as era:
+            async with gate.place(prompt_tokens + max_tokens) as era:
+                try:
                     return await self._pay(body, prompt_tokens, max_tokens, gate)
-            except _TryAgain as e:
-                if e.how == "busy":
+                except _TryAgain as e:
+                    error = e
+                if error.how == "busy":
                     gate.busy(era)
-                if e.pause_s:
-                    put_off_s += e.pause_s
-                    if put_off_s > self._use.max_wait_s:
-                        waits = f"it puts the call off for {put_off_s:g} s, more than max_wait_s"
-                        raise Later(f"{self._url}: {e}: {waits} ({self._use.max_wait_s:g})", "infra_error") from None
-                    await gate.hold(e.pause_s * random.uniform(1.0, 1.1))
-                    continue
-                failed += 1
-                if failed == self._tries:
-                    kind = Later if e.how in ("busy", "slow") else Failure
-                    raise kind(f"{self._url}: {e} ({self._tries} tries)", "infra_error") from None
-                await asyncio.sleep(
-                    min(_FIRST_PAUSE_S * 2 ** (failed - 1), _LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)
-                )
+                put_off_s += error.pause_s or 0.0
+                if put_off_s > self._use.max_wait_s:
+                    waits = f"it puts the call off for {put_off_s:g} s, more than max_wait_s"
+                    raise Later(f"{self._url}: {error}: {waits} ({self._use.max_wait_s:g})", "infra_error")
+                if error.pause_s:  # before the place is another's
+                    gate.close()
+            if error.pause_s:
+                await gate.reopen(error.pause_s * random.uniform(1.0, 1.1))
+                continue
+            failed += 1
+            if failed == self._tries:
+                kind = Later if error.how in ("busy", "slow") else Failure
+                raise kind(f"{self._url}: {error} ({self._tries} tries)", "infra_error")
+            pause_s = min(_FIRST_PAUSE_S * 2 ** (failed - 1), _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
 
     async def _pay(self, body: dict[str, Any], prompt_tokens: int, max_tokens: int, gate: Gate) -> Reply:
         """One try, of which the store knows what it cost."""

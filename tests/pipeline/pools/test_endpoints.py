@@ -164,6 +164,7 @@ def test_limits_and_budgets_may_change_when_a_run_goes_on(monkeypatch, tmp_path)
     given = [*settings("http://127.0.0.1:9/v1")]
     monkeypatch.setattr(endpoints, "check", lambda *_: asyncio.sleep(0, []))
     drive(monkeypatch, tmp_path / "run", idle, *given)
+    (tmp_path / "run" / "steps").mkdir()
     drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.budget_tokens=9", "teacher.concurrency=3")
     with pytest.raises(Failure, match="made with another config"):
         drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.top_k=3")
