@@ -15,8 +15,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from actors.tool_calls import OPEN, Malformed, ToolCall, split, visible
-from pipeline.records import COGNITIVE_STAGES, CognitiveStage, Failure, Skill
+from actors import prompts
+from actors.templates import own_form
+from actors.tool_calls import OPEN, Malformed, ToolCall, shown, split, visible
+from actors.wording import Bare, Teaching, Wording
+from pipeline.config import EpisodeLimits
+from pipeline.records import COGNITIVE_STAGES, CognitiveStage, Failure
 
 Message = dict[str, str]
 """{"role": system | user | assistant, "content": text}."""
@@ -66,34 +70,6 @@ TOOL_SCHEMAS: tuple[dict[str, Any], ...] = (
     },
 )
 
-DEFAULT_SYSTEM_PROMPT = f"""You write problems that test reasoning. You are given a category and a list of skills, \
-each with what it asks of a solver. Combine the skills that fit together into one problem that is well posed, has \
-exactly one correct answer, and is hard because the skills depend on each other, not because it is long or unclear.
-
-You work in turns. Begin every turn with a line that names its stage, written as below ("Stage: check" asks for a turn \
-that begins with "## Check"), then think aloud, then make at most one tool call.
-## Draft: compose the problem. Decide how the skills depend on each other.
-## Check: verify it. Solve it by running code; look for conflicts, missing facts and a second answer.
-## Refine: mend what the check found, or drop skills that do not fit. You may return to this stage at any time.
-## Finalize: submit the question, complete and in final wording, with the answer that you verified.
-
-A tool call is written as
-<tool_call>
-{{"name": "exec", "arguments": {{"code": "print(2 + 2)"}}}}
-</tool_call>
-and its result comes back between <tool_response> and </tool_response>. A call is JSON, \
-in which a backslash is written twice and a line break as \\n:
-<tool_call>
-{{"name": "submit", "arguments": {{"question": "Simplify $\\\\frac{{6}}{{4}} \\\\times 5$.", "answer": "7.5"}}}}
-</tool_call>
-The tools, as JSON schemas:
-{chr(10).join(json.dumps(schema) for schema in TOOL_SCHEMAS)}
-
-The question must not contain its answer or mention skills, tools or these instructions. Calls are limited; submit \
-once a check has confirmed the answer."""
-
-DEFAULT_SOLVER_PROMPT = r"Solve step by step; put the final answer in \boxed{}."
-
 
 def system_prompt(model_dir: str | Path, default: str) -> str:
     """The prompt a model was made for: its `system_prompt.txt`, else `default`."""
@@ -106,25 +82,28 @@ def solver_messages(question: str, system_prompt: str) -> list[Message]:
     return [{"role": "system", "content": system_prompt}, {"role": "user", "content": question}]
 
 
-def task_messages(category: str, skills: Sequence[Skill], system_prompt: str) -> list[Message]:
-    """The start of an episode: skills are shown by id and intent only."""
-    listed = "".join(f"- {s.id}: {s.intent}\n" for s in skills)
-    offer = f"Skills:\n{listed}" if skills else ""
-    user = f"Category: {category}\n{offer}Stage: draft"
-    return [{"role": "system", "content": system_prompt}, {"role": "user", "content": user}]
+def tool_schemas(limits: EpisodeLimits) -> list[dict[str, Any]]:
+    """Of the tools that an agent has under these limits."""
+    return [schema for schema in TOOL_SCHEMAS if schema["name"] in (*limits.tools, "submit")]
 
 
-def env_message(next_stage: CognitiveStage, tool_response: str | None = None) -> str:
-    """The environment's answer to a turn."""
-    stage = f"Stage: {next_stage}"
-    return stage if tool_response is None else f"<tool_response>\n{tool_response}\n</tool_response>\n{stage}"
+_OWN_FORM = """The tools, and how they are called, are described apart from this text; what a tool says comes back \
+between <tool_response> and </tool_response>."""
+
+
+def _hermes_form(schemas: Sequence[dict[str, Any]]) -> str:
+    listed = "\n".join(json.dumps(schema) for schema in schemas)
+    return (
+        f"A tool call is written as\n{shown(schemas[0]['name'])}\nand what the tool says comes back between "
+        f"<tool_response> and </tool_response>. The tools, as JSON schemas:\n{listed}"
+    )
 
 
 # ---------------------------------------------------------------- tokens
 
 
 class ChatFormat:
-    """ChatML over the tokenizer of a model directory."""
+    """ChatML over the tokenizer of a model directory, with calls in the form that its chat template teaches."""
 
     def __init__(self, tokenizer_dir: str | Path):
         path = Path(tokenizer_dir) / "tokenizer.json"
@@ -140,6 +119,36 @@ class ChatFormat:
         """Tokens that end a sampled turn."""
         self._newline = self.encode_text("\n")
         self._generate = [self._start, *self.encode_text("assistant\n")]
+        self._dir = tokenizer_dir
+        self._form = own_form(tokenizer_dir, TOOL_SCHEMAS)
+
+    def wording(self, limits: EpisodeLimits) -> Wording:
+        """How the environment speaks to this model."""
+        return Teaching(self.example) if limits.teach else Bare()
+
+    def written(self, text: str) -> str:
+        """A text of ours, with the calls in it as this model writes them."""
+        return self._form.rewritten(text) if self._form else text
+
+    def example(self, tool: str) -> str:
+        """A call of a tool as this model writes it."""
+        return self.written(shown(tool))
+
+    def system(self, prompt: str, limits: EpisodeLimits) -> str:
+        """The system message of an episode. A prompt with a place for the tools gets them, as the model's own template
+        shows them where it does; one without is for a model that knows them."""
+        if "tools" not in prompts.places(prompt):
+            return prompt
+        schemas = tool_schemas(limits)
+        form = own_form(self._dir, schemas) if self._form else None
+        filled = prompts.fill(
+            self.written(prompt),
+            tools=_OWN_FORM if form else _hermes_form(schemas),
+            max_turns=str(limits.max_turns),
+            max_tool_calls=str(limits.max_tool_calls),
+            max_turn_tokens=str(limits.max_turn_tokens),
+        )
+        return form.system(filled) if form else filled
 
     def _control(self, token: str, path: Path) -> int:
         for token_id, added in self._tokenizer.get_added_tokens_decoder().items():
@@ -171,10 +180,11 @@ class ChatFormat:
 # ---------------------------------------------------------------- reading a turn
 
 _STAGE = r"(?P<{}>draft|check|refine|finali[sz]e)\b"
-_NAMES_STAGE = r"(?:stage[:\-–*_ \t]*)"
+_NAMES_STAGE = r"(?:(?:current[ \t]+)?stage[ \t]*\d?[:\-–#*_ \t]*)"
 _HEADER = re.compile(
-    # "## Check: …", "**Check**", "Stage: check": marked, so that the stage's name may stand before anything
-    rf"(?:[#>*_][#>*_ \t]*{_NAMES_STAGE}?|{_NAMES_STAGE}){_STAGE.format('marked')}[*_ \t:.]*"
+    # "## Check: …", "## 2. Check", "**Check**", "Stage: check": marked, so that the stage's name may stand before
+    # anything
+    rf"(?:[#>*_`][#>*_` \t]*(?:\d[.)][ \t]*)?{_NAMES_STAGE}?|{_NAMES_STAGE}){_STAGE.format('marked')}[*_` \t:.]*"
     # "Check: …", "Check": plain, so that a sentence may begin with the same word
     rf"|{_STAGE.format('plain')}(?:[ \t]*:+[ \t.]*|[ \t.]*(?:\n|\Z))",
     re.IGNORECASE,

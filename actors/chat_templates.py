@@ -1,4 +1,4 @@
-"""Chat formats other than plain ChatML: whatever template the tokenizer of a model brings.
+"""Chat formats other than plain ChatML: whatever template the tokenizer of a model brings, and plain text.
 
 Invariant: the tokens of a conversation are those of the template's own rendering, and text that a model, a tool or a
 corpus wrote can never become a control token. The template is rendered with a mark in place of each content; the frame
@@ -21,8 +21,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from actors.chat import ChatFormat, Message
-from actors.chat_formats import Format
+from actors.chat import TOOL_SCHEMAS, ChatFormat, Message
+from actors.templates import own_form
 from pipeline.records import Failure
 
 _MARK = re.compile(r"MARK(\d+)STOP")
@@ -36,7 +36,7 @@ Piece = str | int
 """Of a rendered conversation: frame, or the number of the message whose content stands there."""
 
 
-def chat_format(folder: str | Path) -> Format:
+def chat_format(folder: str | Path) -> ChatFormat:
     """The format of a model directory: its template's, or ChatML where it brings none. Raises Failure."""
     template = _template(Path(folder))
     if template is None:
@@ -51,9 +51,9 @@ def chat_format(folder: str | Path) -> Format:
     return plain if same else found
 
 
-class TemplateFormat:
+class TemplateFormat(ChatFormat):
     def __init__(self, folder: str | Path, template: str):
-        self._where = f"chat template of {folder}"
+        self._where, self._dir = f"chat template of {folder}", folder
         path = Path(folder) / "tokenizer.json"
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -68,6 +68,7 @@ class TemplateFormat:
         self.stop_ids = list(dict.fromkeys([self.eos_id, *self._model_stops(Path(folder))]))
         self._anchor: str | None = None
         self._check(special)
+        self._form = own_form(folder, TOOL_SCHEMAS)
 
     # ------------------------------------------------------------ tokens
 
@@ -200,6 +201,35 @@ class TemplateFormat:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         finally:
             self._tokenizer.encode_special_tokens = True
+
+
+_BYTES = 3
+
+
+class PlainText(ChatFormat):
+    """For those who only ever see text: an endpoint's turns, from which nobody learns. A token is three bytes, about
+    what it is in a real model, so limits in tokens hold here too."""
+
+    def __init__(self) -> None:
+        self._form = None
+        self.eos_id, self.stop_ids = 0, [0]
+
+    def encode_text(self, text: str) -> list[int]:
+        raw = text.encode("utf-8", "replace")
+        parts = [raw[i : i + _BYTES] for i in range(0, len(raw), _BYTES)]
+        return [len(part) << 8 * _BYTES | int.from_bytes(part) for part in parts]
+
+    def encode_messages(self, messages: Sequence[Message]) -> list[int]:
+        return [i for m in messages for i in (*self.encode_text(f"{m['role']}\n{m['content']}"), self.eos_id)]
+
+    def encode_reply(self, role: str, text: str, *, closed: bool) -> list[int]:
+        end = [] if closed else [self.eos_id]
+        return [*end, *self.encode_messages([{"role": role, "content": text}])]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        mask = (1 << 8 * _BYTES) - 1
+        raw = b"".join((i & mask).to_bytes(i >> 8 * _BYTES) for i in ids if i != self.eos_id)
+        return raw.decode("utf-8", "ignore")
 
 
 def _template(folder: Path) -> str | None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from actors.chat import Message, env_message, parse_turn, task_messages
-from actors.chat_formats import Format
+from actors.chat import ChatFormat, Message, parse_turn
 from actors.queueing import WorkClock, stopping, work_timeout
 from actors.sample import Sample
 from actors.tool_calls import Malformed, ToolCall
+from actors.wording import Wording, skill_is_no_tool
 from pipeline.config import EpisodeLimits
 from pipeline.records import (
     ACTIONS,
@@ -30,6 +31,7 @@ from pipeline.records import (
     CognitiveStage,
     Episode,
     Failure,
+    Note,
     Outcome,
     OutcomeKind,
     Problem,
@@ -62,7 +64,7 @@ class Policy(Protocol):
 class Conversation:
     """What the policy sees, as messages and as tokens, and how each token came to be."""
 
-    def __init__(self, chat: Format, messages: list[Message]):
+    def __init__(self, chat: ChatFormat, messages: list[Message]):
         self._chat = chat
         self.messages = list(messages)
         self.token_ids = chat.encode_messages(messages)
@@ -97,11 +99,24 @@ KindOf = Callable[[str], AnswerKind]
 """The kind of answer that a question asks for, where the submission does not say it."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the environment made of a turn."""
+
+    stage: CognitiveStage
+    action: Action
+    tool: ToolResult | None
+    repairs: tuple[str, ...]
+    """What of the call was mended."""
+    notes: tuple[Note, ...]
+
+
 class Environment:
     """The agent's surroundings: active skills, stage, calls left. Answers one turn at a time."""
 
-    def __init__(self, task: Task, tools: Tools, limits: EpisodeLimits, kind_of: KindOf):
-        self._tools, self._limits, self._kind_of = tools, limits, kind_of
+    def __init__(self, task: Task, tools: Tools, limits: EpisodeLimits, kind_of: KindOf, chat: ChatFormat):
+        self._tools, self._limits, self._kind_of, self._chat = tools, limits, kind_of, chat
+        self.wording: Wording = chat.wording(limits)
         self._offered = {s.id: s for s in task.skills}
         self.active = dict(self._offered)
         self.stage: CognitiveStage = "draft"
@@ -109,22 +124,49 @@ class Environment:
         self.submitted: Problem | None = None
         self._opened = False
         self._calls = 0
+        self._said: set[tuple[str, tuple[str, ...]]] = set()
+        """Each turn so far, with the skills that were active."""
+        self.repeats = 0
 
-    async def answer(self, text: str) -> tuple[CognitiveStage, Action, ToolResult | None, tuple[str, ...]]:
-        """(stage, action, tool result, what was mended) of a turn; afterwards `stage` holds the next suggestion."""
+    async def answer(self, text: str) -> Answer:
+        """Afterwards `stage` holds the next suggestion."""
         named, _, call = parse_turn(text)
+        notes = self._lacking(named, call, text)
         stage: CognitiveStage = named or self.stage
         action: Action = "think"
         result: ToolResult | None = None
         if isinstance(call, Malformed):
-            result = self._result("", "malformed", call.message)
+            result = self._result("", "malformed", self._no_call(call))
         elif stage not in self._limits.stages:
             stages = ", ".join(self._limits.stages)
             result = self._result("", "malformed", f"Malformed turn: no stage {stage}; stages are {stages}")
         elif isinstance(call, ToolCall):
             action, result = await self._call(call)
         self.stage = self._next(stage, action, result)
-        return stage, action, result, call.repairs if isinstance(call, ToolCall) else ()
+        return Answer(stage, action, result, call.repairs if isinstance(call, ToolCall) else (), notes)
+
+    def _lacking(self, named: CognitiveStage | None, call: ToolCall | Malformed | None, text: str) -> tuple[Note, ...]:
+        """What a turn should have had. A turn that comes again is taken as it is, and counted."""
+        notes: list[Note] = []
+        stage = named or self.stage
+        if self._limits.teach:
+            if named is None:
+                notes.append("no header")
+            if call is None and stage == "check" and "exec" in self._limits.tools:
+                notes.append("no check")
+            if call is None and stage == "finalize":
+                notes.append("no submission")
+        said = (text.strip(), tuple(self.active))
+        if self._limits.max_repeats is not None and said in self._said:
+            self.repeats += 1
+            notes.append("repeated")
+        self._said.add(said)
+        return tuple(notes)
+
+    def _no_call(self, call: Malformed) -> str:
+        if self._limits.teach and call.called in self._offered:
+            return skill_is_no_tool(call.called, self._chat.example)
+        return self._chat.written(call.message)
 
     async def close(self) -> None:
         if self._opened:
@@ -143,7 +185,7 @@ class Environment:
             skill = self._offered.get(a["id"])
             if skill is None:
                 return "think", self._unknown("skill", [a["id"]], self._offered)
-            return "think", self._result("skill", "ok", skill.method)
+            return "think", self._result("skill", "ok", self.wording.skill(skill))
         kind: AnswerKind = a["answer_kind"] or self._kind_of(a["question"])
         self.submitted = Problem.make(a["question"], a["answer"], kind, a["checks"])
         return "submit", self._result("submit", "ok", "Submitted.")
@@ -211,7 +253,7 @@ async def run_episode(
     attempt: int,
     policy: Policy,
     tools: Tools,
-    chat: Format,
+    chat: ChatFormat,
     system_prompt: str,
     limits: EpisodeLimits,
     clock: Callable[[], float],
@@ -219,8 +261,10 @@ async def run_episode(
 ) -> tuple[Episode, Rollout]:
     """Play one episode to its end. The rollout's rewards are 0 here; whoever judges the episode fills them in."""
     worked = WorkClock(clock)
-    talk = Conversation(chat, task_messages(task.category, task.skills, system_prompt))
-    environment = Environment(task, tools, limits, kind_of)
+    environment = Environment(task, tools, limits, kind_of, chat)
+    opening = environment.wording.task(task.category, task.skills)
+    system = chat.system(system_prompt, limits)
+    talk = Conversation(chat, [{"role": "system", "content": system}, {"role": "user", "content": opening}])
     turns: list[Turn] = []
     try:
         with stopping(worked):
@@ -284,13 +328,16 @@ async def _play(
         turns.append(turn.model_copy(update={"truncated": sample.truncated}))  # stands if the answer to it fails
         try:
             async with work_timeout(limits.wall_s - elapsed()):
-                stage, action, result, repairs = await environment.answer(sample.text)
+                answer = await environment.answer(sample.text)
         except TimeoutError:
             return _out_of_time(turns, limits)
-        turns[-1] = turns[-1].model_copy(update={"stage": stage, "action": action, "tool": result, "repairs": repairs})
+        turns[-1] = turns[-1].model_copy(update=vars(answer))
         if environment.submitted is not None:
             return Outcome(kind="ok")
-        reply = env_message(environment.stage, None if result is None else result.content)
+        if limits.max_repeats is not None and environment.repeats >= limits.max_repeats:
+            return Outcome(kind="model_error", reason=f"{environment.repeats} turns repeat earlier ones")
+        said = None if answer.tool is None else answer.tool.content
+        reply = environment.wording.answer(environment.stage, said, answer.notes)
         if index + 1 < limits.max_turns and not talk.add_reply(reply, limits.max_tokens - len(talk.token_ids)):
             return Outcome(kind="model_error", reason="token limit")
         room = limits.max_tokens - len(talk.token_ids)

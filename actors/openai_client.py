@@ -9,7 +9,8 @@ A reply that was paid for is kept (`reply_store`), and the same request is not s
 budget is not sent: it raises Halt, which ends the run.
 
 Failures: infra_error (unreachable, too slow, 429 or 5xx to the last try, no readable body: retry later) · data_error
-(the endpoint refuses the request: key, model name, field) · model_error (the reply holds no text, or was cut off).
+(the endpoint refuses the request: key, model name, field) · model_error (the reply holds no text, or was cut off). What
+the server says of its error stands in the failure's line.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -65,6 +67,18 @@ class Reply:
     reply_tokens: int
 
 
+class _Refused(Failure):
+    """The endpoint does not take the request as it is."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+_ABOUT_THE_CALLER = (401, 403, 404)
+"""Refusals that no other form of the request would mend."""
+
+
 class ChatClient:
     def __init__(
         self,
@@ -86,6 +100,8 @@ class ChatClient:
         self._tries = retries + 1
         self._max_bytes = max_bytes
         self._use = use or EndpointUse(concurrency=concurrency)
+        self.takes_schemas = True
+        """False once it has refused one, and taken the same request without."""
         key = os.environ.get(api_key_env, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=self._use.concurrency)
@@ -97,7 +113,7 @@ class ChatClient:
         `EndpointUse`."""
         return cls(
             section.base_url,
-            section.model or "default",
+            section.model or "",
             section.api_key_env,
             timeout_s=timeout_s,
             retries=retries,
@@ -115,10 +131,13 @@ class ChatClient:
         max_tokens: int,
         seed: int | None = None,
         schema: dict[str, Any] | None = None,
+        regex: str | None = None,
     ) -> str:
-        """The text of the reply to `messages`; with `schema` the endpoint is asked for JSON of that form. A reply that
-        was cut off, or held back by the endpoint, is a Failure (model_error). Raises Failure and Halt."""
-        reply = await self.reply(messages, temperature=temperature, max_tokens=max_tokens, seed=seed, schema=schema)
+        """The text of the reply to `messages`, see `reply`. One that was cut off, or held back by the endpoint, is a
+        Failure (model_error)."""
+        reply = await self.reply(
+            messages, temperature=temperature, max_tokens=max_tokens, seed=seed, schema=schema, regex=regex
+        )
         if reply.finish_reason == "length":
             raise Failure(f"the reply was cut off at {max_tokens} tokens; raise max_tokens", "model_error")
         if reply.finish_reason == "content_filter":
@@ -135,28 +154,13 @@ class ChatClient:
         max_tokens: int,
         seed: int | None = None,
         schema: dict[str, Any] | None = None,
+        regex: str | None = None,
         top_p: float | None = None,
     ) -> Reply:
-        """The reply to `messages`, and how it ended. Raises Failure, and Halt for a budget that is spent or an answer
-        that would be shown."""
+        """The reply to `messages`, and how it ended. With `schema` the endpoint is asked for JSON of that form, unless
+        it has refused to be: the messages have to ask for it as well. With `regex` vLLM's is asked for a text that
+        matches it. Raises Failure, and Halt for a budget that is spent or an answer that would be shown."""
         refuse(m["content"] for m in messages)
-        body = self._body(messages, temperature, max_tokens, seed, schema, top_p)
-        kept, key = store(), key_of(self._base_url, body)
-        if (found := kept.get(self._base_url, key)) is not None:
-            return Reply(**found)
-        reply = await self._ask(body, self._prompt_bound(messages), max_tokens)
-        kept.put(key, asdict(reply))
-        return reply
-
-    def _body(
-        self,
-        messages: Sequence[dict[str, str]],
-        temperature: float,
-        max_tokens: int,
-        seed: int | None,
-        schema: dict[str, Any] | None,
-        top_p: float | None,
-    ) -> dict[str, Any]:
         use = self._use
         body: dict[str, Any] = {
             "model": self._model,
@@ -164,19 +168,36 @@ class ChatClient:
             "temperature": temperature,
             use.max_tokens_field: max_tokens,
         }
-        for name, value in (("top_p", top_p), ("top_k", use.top_k), ("seed", seed)):
-            if value is not None:
-                body[name] = value
-        if use.thinking is not None:
-            body["chat_template_kwargs"] = {"enable_thinking": use.thinking}
-        if schema is not None and use.structured == "json_schema":
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": "reply", "strict": True, "schema": _strict(schema)},
-            }
-        elif schema is not None and use.structured == "json_object":
-            body["response_format"] = {"type": "json_object"}
-        return {k: v for k, v in (body | use.extra_body).items() if v is not None}
+        optional = {
+            "top_p": top_p,
+            "top_k": use.top_k,
+            "seed": seed,
+            "structured_outputs": None if regex is None else {"regex": regex},
+            "chat_template_kwargs": None if use.thinking is None else {"enable_thinking": use.thinking},
+        }
+        body |= {name: value for name, value in optional.items() if value is not None}
+        if schema is None or not self.takes_schemas:
+            return await self._kept(body, max_tokens)
+        form = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
+        try:
+            return await self._kept({**body, "response_format": form}, max_tokens)
+        except _Refused as e:
+            if e.status in _ABOUT_THE_CALLER:
+                raise
+        reply = await self._kept(body, max_tokens)
+        self.takes_schemas = False
+        return reply
+
+    async def _kept(self, body: dict[str, Any], max_tokens: int) -> Reply:
+        """The reply to a request, which is sent if it never was."""
+        body = {k: v for k, v in (body | self._use.extra_body).items() if v is not None}
+        kept, key = store(), key_of(self._base_url, body)
+        if (found := kept.get(self._base_url, key)) is not None:
+            return Reply(**found)
+        prompt_tokens = sum(8 + _tokens(m["content"]) for m in body["messages"])
+        reply = await self._ask(body, prompt_tokens, max_tokens)
+        kept.put(key, asdict(reply))
+        return reply
 
     # ------------------------------------------------------------ asking
 
@@ -264,9 +285,6 @@ class ChatClient:
         use = self._use
         return (prompt_tokens * use.usd_per_million_in + reply_tokens * use.usd_per_million_out) / 1e6
 
-    def _prompt_bound(self, messages: Sequence[dict[str, str]]) -> int:
-        return sum(8 + _tokens(m["content"]) for m in messages)
-
     async def _post(self, body: dict[str, Any]) -> tuple[httpx.Response, bytes]:
         """One try: the whole answer, read under one deadline and one size limit."""
         try:
@@ -289,22 +307,24 @@ class ChatClient:
     def _refusal(self, response: httpx.Response, received: bytes) -> Exception:
         """What an answer other than 200 is: busy or down, so that another try may pass, or a no."""
         status = response.status_code
-        if status == 429 or status >= 500:
+        if status == 429 or (status >= 500 and status != 501):
             pause_s = _retry_after(response) if status in (429, 503) else None
-            return _TryAgain(f"HTTP {status}", "busy" if status == 429 else "down", pause_s)
-        said = received[:200].decode("utf-8", "replace").replace("\n", " ")
-        return Failure(f"{self._url}: HTTP {status} for model {self._model!r}: {said}")
+            return _TryAgain(f"HTTP {status}{_said(received)}", "busy" if status == 429 else "down", pause_s)
+        return _Refused(f"{self._url}: HTTP {status} for model {self._model!r}{_said(received)}", status)
 
 
-def _strict(schema: Any) -> Any:
-    """The schema in the part of JSON Schema that every endpoint takes: objects closed, lengths left out. Whoever reads
-    the reply checks it anyway."""
-    if isinstance(schema, list):
-        return [_strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept = {k: _strict(v) for k, v in schema.items() if k not in ("maxLength", "minLength", "maxItems", "minItems")}
-    return kept | {"additionalProperties": False} if schema.get("type") == "object" else kept
+def _said(body: bytes) -> str:
+    """What the server says of its error, in one line: the message of a JSON body, else its text."""
+    text = body[:20_000].decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+        for name in ("error", "message", "detail"):
+            found = found[name] if isinstance(found, dict) and found.get(name) else found
+        text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        text = re.sub(r"<[^>]*>", " ", text)
+    line = " ".join(text.split())[:300]
+    return f": {line}" if line else ""
 
 
 def _tokens(text: str) -> int:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from actors.chat import Message
-from actors.chat_formats import Format
+from actors.chat import ChatFormat, Message
 from actors.sample import Sample
 from pipeline.config import SamplingConfig
 
@@ -33,7 +32,7 @@ class TextPolicy:
     It knows no log-probabilities (0) and has no version (0).
     """
 
-    def __init__(self, complete: Callable[[list[Message]], Awaitable[str]], chat: Format):
+    def __init__(self, complete: Callable[[list[Message]], Awaitable[str]], chat: ChatFormat):
         self._complete, self._chat = complete, chat
 
     async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:

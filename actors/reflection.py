@@ -10,13 +10,19 @@ their number, so that neither talking more nor talking the judge over pays more 
 from __future__ import annotations
 
 import json
+import re
 
 from pydantic import BaseModel, Field, ValidationError
 
+from actors import prompts
 from actors.openai_client import ChatClient
+from actors.tool_calls import visible
 from actors.verifiers.text.asking import GUARD, code_of
 from pipeline import config
 from pipeline.records import Episode, Turn
+
+_JSON = re.compile(r"\{[^{}]*\}")
+"""The last one is the reply, whatever reasoning stands before it."""
 
 
 class Reply(BaseModel):
@@ -25,18 +31,20 @@ class Reply(BaseModel):
     coherent: list[int] = Field(max_length=100)
 
 
-_SYSTEM = """\
+PROMPT = """\
 You read the working of a model that writes problems: numbered turns, each with what its tool answered. Among the \
-turns {thoughts} find those that are coherent: they name what the turns before have shown (an error, a conflict, a \
+turns {{thoughts}} find those that are coherent: they name what the turns before have shown (an error, a conflict, a \
 gap), and what they change follows from it. Restating the problem, praising it, or changing something at random is not \
 coherent.
 Answer with one JSON object: {"coherent": the numbers of the coherent ones among them, an empty list if there are none}
-{guard} and leave its turn out."""
+{{guard}} and leave its turn out."""
+"""For domains that have no prompt of their own for this role."""
 
 
 class ReflectionJudge:
-    def __init__(self, section: config.ReflectionJudgeConfig):
-        self._section = section
+    def __init__(self, section: config.ReflectionJudgeConfig, prompt: str | None = None):
+        """`prompt` has the places thoughts and guard; None takes `PROMPT`."""
+        self._section, self._prompt = section, prompt or PROMPT
         self._client = ChatClient.of(section, timeout_s=section.timeout_s)
 
     async def credit(self, episode: Episode) -> tuple[float, ...]:
@@ -45,14 +53,11 @@ class ReflectionJudge:
         if not thoughts:
             return (0.0,) * len(episode.turns)
         text = await self._client.complete(
-            _messages(episode, thoughts),
-            temperature=0.0,
-            max_tokens=self._section.max_tokens,
-            schema=Reply.model_json_schema(),
+            _messages(self._prompt, episode, thoughts), temperature=0.0, max_tokens=self._section.max_tokens
         )
         try:
-            reply = Reply.model_validate(json.loads(text[text.find("{") : text.rfind("}") + 1]))
-        except (ValueError, ValidationError, RecursionError):
+            reply = Reply.model_validate(json.loads(_JSON.findall(visible(text))[-1]))
+        except (IndexError, ValueError, ValidationError, RecursionError):
             return (0.0,) * len(episode.turns)
         coherent = set(reply.coherent) & set(thoughts)
         share = self._section.weight / len(thoughts)
@@ -63,12 +68,12 @@ def _is_thought(turn: Turn) -> bool:
     return turn.action == "think" and turn.tool is None and turn.stage in ("check", "refine")
 
 
-def _messages(episode: Episode, thoughts: list[int]) -> list[dict[str, str]]:
+def _messages(prompt: str, episode: Episode, thoughts: list[int]) -> list[dict[str, str]]:
     turns = [
         f"[{i}] {turn.text}" + (f"\n-> {turn.tool.content}" if turn.tool else "")
         for i, turn in enumerate(episode.turns)
     ]
     code = code_of(*turns)
-    system = _SYSTEM.replace("{guard}", GUARD.format(code=code)).replace("{thoughts}", ", ".join(map(str, thoughts)))
+    system = prompts.fill(prompt, guard=GUARD.format(code=code), thoughts=", ".join(map(str, thoughts)))
     shown = f"<<working {code}>>\n" + "\n".join(turns) + f"\n<<end {code}>>"
     return [{"role": "system", "content": system}, {"role": "user", "content": shown}]

@@ -7,7 +7,7 @@ its engine only, or for an endpoint that answers in its place.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from actors.openai_client import ChatClient
 from actors.replica import PolicyReplica
 from actors.sample import Sample
 from pipeline import config
-from pipeline.records import ACTIONS, COGNITIVE_STAGES, Failure, Rollout
+from pipeline.records import ACTIONS, COGNITIVE_STAGES, AnswerKind, Failure, Rollout
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,51 @@ class Solver(PolicyReplica):
         model_dir: str,
         engine: config.EngineConfig,
         seed: int,
-        system_prompt: str,
+        prompts: Mapping[AnswerKind, str],
         weights: Any | None = None,
         sink: Any | None = None,
     ):
+        """`prompts`: what it is told, by the kind of answer that is asked for."""
         super().__init__(model_dir, engine, seed, weights, sink)
-        self._prompt = system_prompt
+        self._prompts = prompts
         await self._start()
 
-    async def answers(self, question: str, n: int, sampling: config.SamplingConfig, seed: int) -> list[str]:
+    async def answers(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
+    ) -> list[str]:
         """`n` independent completions."""
         await self._catch_up()
-        return [s.text for s in await self._complete(self._encode(question), n, sampling, seed)]
+        return [s.text for s in await self._complete(self._encode(question, kind), n, sampling, seed)]
 
     async def answers_many(
-        self, questions: Sequence[str], n: int, sampling: config.SamplingConfig, seed: int
+        self,
+        questions: Sequence[str],
+        n: int,
+        sampling: config.SamplingConfig,
+        seed: int,
+        kinds: Sequence[AnswerKind] | None = None,
     ) -> list[list[str]]:
         """`n` completions of each question, all at once in the engine. One call, however many questions."""
         await self._catch_up()
-        prompts = [self._encode(q) for q in questions]
+        asked = zip(questions, kinds or ["math"] * len(questions), strict=True)
+        prompts = [self._encode(q, kind) for q, kind in asked]
         jobs = [self._complete(p, n, sampling, turn_seed(seed, n, i)) for i, p in enumerate(prompts)]
         return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
 
     async def sample(
-        self, group_id: str, question: str, n: int, sampling: config.SamplingConfig, seed: int, attempt: int = 1
+        self,
+        group_id: str,
+        question: str,
+        n: int,
+        sampling: config.SamplingConfig,
+        seed: int,
+        attempt: int = 1,
+        kind: AnswerKind = "math",
     ) -> list[Completion]:
         """A group of completions to train on: `{group_id}/{i}`, one action each. Their rollouts have reached the sink
         when this returns."""
         await self._catch_up()
-        prompt = self._encode(question)
+        prompt = self._encode(question, kind)
         samples = await self._complete(prompt, n, sampling, seed)
         ids = [f"{group_id}/{i}" for i in range(n)]
         await asyncio.gather(
@@ -76,9 +92,9 @@ class Solver(PolicyReplica):
             Completion(i, attempt, s.text, len(s.token_ids), s.truncated) for i, s in zip(ids, samples, strict=True)
         ]
 
-    def _encode(self, question: str) -> list[int]:
+    def _encode(self, question: str, kind: AnswerKind) -> list[int]:
         refuse([question])
-        return self._engine.chat.encode_messages(solver_messages(question, self._prompt))
+        return self._engine.chat.encode_messages(solver_messages(question, self._prompts[kind]))
 
     async def _complete(self, prompt: list[int], n: int, sampling: config.SamplingConfig, seed: int) -> list[Sample]:
         try:
@@ -93,13 +109,15 @@ class EndpointSolver:
     """Serve replica: a model behind an endpoint answers questions. It is not trained. A reply that was cut off is an
     answer as far as it goes; one without text is an empty one."""
 
-    def __init__(self, endpoint: config.EndpointConfig, system_prompt: str):
+    def __init__(self, endpoint: config.EndpointConfig, prompts: Mapping[AnswerKind, str]):
         self._client = ChatClient.of(endpoint, timeout_s=endpoint.timeout_s, retries=endpoint.retries)
-        self._prompt = system_prompt
+        self._prompts = prompts
 
-    async def answers(self, question: str, n: int, sampling: config.SamplingConfig, seed: int) -> list[str]:
+    async def answers(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
+    ) -> list[str]:
         """`n` independent completions, each with a seed of its own."""
-        messages, s = solver_messages(question, self._prompt), sampling
+        messages, s = solver_messages(question, self._prompts[kind]), sampling
         jobs = [
             self._client.reply(
                 messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=turn_seed(seed, n, i), top_p=s.top_p
@@ -109,10 +127,16 @@ class EndpointSolver:
         return [reply.text for reply in await asyncio.gather(*jobs)]
 
     async def answers_many(
-        self, questions: Sequence[str], n: int, sampling: config.SamplingConfig, seed: int
+        self,
+        questions: Sequence[str],
+        n: int,
+        sampling: config.SamplingConfig,
+        seed: int,
+        kinds: Sequence[AnswerKind] | None = None,
     ) -> list[list[str]]:
         """`n` completions of each question. One call, however many questions."""
-        jobs = [self.answers(q, n, sampling, turn_seed(seed, n, i)) for i, q in enumerate(questions)]
+        asked = enumerate(zip(questions, kinds or ["math"] * len(questions), strict=True))
+        jobs = [self.answers(q, n, sampling, turn_seed(seed, n, i), kind) for i, (q, kind) in asked]
         return list(await asyncio.gather(*jobs))
 
 

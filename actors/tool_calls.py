@@ -19,9 +19,9 @@ from typing import Any, Literal, cast
 
 from actors import loose_json
 from actors.loose_json import Unclear
+from pipeline.records import ANSWER_KINDS
 
 ToolName = Literal["exec", "edit", "skill", "submit"]
-ANSWER_KINDS = ("math", "choice", "text", "code")
 
 EXAMPLE: dict[str, str] = {
     "exec": '{"name": "exec", "arguments": {"code": "print(1 + 1)"}}',
@@ -48,6 +48,8 @@ class Malformed:
 
     message: str
     """What was wrong and what a good call looks like; shown to the agent."""
+    called: str = ""
+    """The name that was called, where no tool has it."""
 
 
 def render(name: str, arguments: dict[str, Any] | str) -> str:
@@ -139,7 +141,7 @@ _BARE = 8
 def _other_form(text: str) -> tuple[str, ToolCall | Malformed | None]:
     """A call without Hermes's tag: behind the mark of another template, or bare at the end of the text."""
     if mark := _MARK.search(text):
-        inside = re.sub(r"\s*(?:</function_call>|</tool_calls>|```|<\|\w+\|>)\s*\Z", "", text[mark.end() :])
+        inside = re.sub(r"\s*(?:</function_call>|</tool_calls>|```|<\|/?\w+\|>)\s*\Z", "", text[mark.end() :])
         return text[: mark.start()].strip(), _noted(_read(inside), "form")
     starts = list(_STARTS.finditer(text))[-_BARE:]
     bare = [m for m in starts if _says_call(text[m.end() :])] or [
@@ -289,7 +291,7 @@ def _values(raw: Any, notes: set[str]) -> Any:
 
 def _checked(name: str, arguments: dict[str, Any] | None, notes: set[str]) -> ToolCall | Malformed:
     if name not in EXAMPLE:
-        return _bad(f"no tool {name[:40]!r}; tools are {', '.join(EXAMPLE)}", "exec")
+        return _bad(f"no tool {name[:40]!r}; tools are {', '.join(EXAMPLE)}", "exec", called=name)
     if arguments is None:
         return _bad('"arguments" is no object', name)
     try:
@@ -302,8 +304,13 @@ def _checked(name: str, arguments: dict[str, Any] | None, notes: set[str]) -> To
     return ToolCall(cast(ToolName, name), read, tuple(sorted(notes)))
 
 
-def _bad(what: str, example: str) -> Malformed:
-    return Malformed(f"Malformed call: {what}. Example: {OPEN}\n{EXAMPLE[example]}\n{CLOSE}")
+def _bad(what: str, example: str, called: str = "") -> Malformed:
+    return Malformed(f"Malformed call: {what}. Example: {shown(example)}", called)
+
+
+def shown(name: str) -> str:
+    """An example of a call of this tool."""
+    return f"{OPEN}\n{EXAMPLE[name]}\n{CLOSE}"
 
 
 def _exec(a: dict[str, Any]) -> dict[str, Any] | str:

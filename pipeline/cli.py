@@ -182,17 +182,26 @@ def _audit_verifiers(args: argparse.Namespace) -> int:
 
     from pipeline import domains
     from pipeline.commands.driver import closing
+    from pipeline.domains.teachers import make_teacher
     from pipeline.pools.cluster import Cluster
+    from pipeline.scoring import problems
     from pipeline.scoring.audit import run_audit
 
-    cluster = Cluster(config)
     domain = domains.of(config.domain)
-    sound = domain.sound_problems(args.problems, config.seed)
+    if args.source is None:
+        sound = domain.sound_problems(args.problems, config.seed)
+    else:
+        sound = [(problems.of_row(row), ()) for row in problems.read(args.source, args.problems, config.seed)]
     planted = domain.plant(sound, config.seed)
+    cluster = Cluster(config)
 
     async def work() -> dict[str, Any]:
+        unspoiled = {}
+        if args.by_model:
+            spoiled, unspoiled = await domain.plant_by_model(sound, make_teacher(config.teacher, domain), config.seed)
+            planted.extend(spoiled)
         committee = await cluster.committee()
-        return await run_audit(committee, sound, planted, config.seed)
+        return await run_audit(committee, sound, planted, config.seed) | {"unspoiled": unspoiled}
 
     _print(args.json, asyncio.run(closing(cluster, work())))
     return 0
@@ -371,6 +380,14 @@ def _parser() -> Parser:
     audit.add_argument(
         "--problems", type=at_least(1), default=1000, metavar="N", help="sound ones, and as many planted (1000)"
     )
+    audit.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="sound problems with their answers, .jsonl; default: those that the domain makes",
+    )
+    audit.add_argument("--by-model", action="store_true", help="let the teacher spoil them as well, as no rule can")
 
     ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
     ablate.description = _ablation_help()

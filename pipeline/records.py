@@ -26,6 +26,10 @@ Action = Literal["think", "exec", "edit", "submit"]
 ACTIONS: tuple[Action, ...] = ("think", "exec", "edit", "submit")
 
 AnswerKind = Literal["math", "code", "choice", "text"]
+ANSWER_KINDS: tuple[AnswerKind, ...] = ("math", "choice", "text", "code")
+
+Decision = Literal["accepted", "rejected", "undecided"]
+"""undecided: infrastructure could not say; never accepted, and no reward is derived from it."""
 
 OutcomeKind = Literal["ok", "model_error", "data_error", "infra_error"]
 """ok · the model's text is wrong · the same input fails again · retry elsewhere."""
@@ -132,6 +136,10 @@ class ToolResult(Record):
     that were written before this field was."""
 
 
+Note = Literal["no header", "no check", "no submission", "repeated"]
+"""What a turn lacked, as the environment told the agent."""
+
+
 class Turn(Record):
     """One action of the agent and the environment's answer to it."""
 
@@ -147,6 +155,7 @@ class Turn(Record):
     """The turn hit the token limit before it ended."""
     repairs: tuple[str, ...] = ()
     """What its call did not write as it should, and was read all the same (actors/loose_json.py)."""
+    notes: tuple[Note, ...] = ()
 
 
 class Problem(Record):
@@ -201,9 +210,18 @@ class Vote(Record):
     """The verifier's own answer, in the problem's answer kind."""
     rationale: str = ""
     flags: tuple[str, ...] = ()
-    """ambiguous · underspecified · unsolvable · trivial · leaks_answer · off_task."""
+    """ambiguous · underspecified · unsolvable · trivial · vacuous · leaks_answer · off_task."""
+    used_skills: tuple[str, ...] | None = None
+    """Skills whose part of the problem the answer depends on, sorted. None: this verifier cannot tell."""
+    category: str | None = None
+    """Of the problem as it reads; None as above."""
+    adherent: bool | None = None
+    """Whether it is what was asked for: of the category, and with as many of the skills that were offered as go
+    together. None as above."""
     outcome: Outcome = Outcome(kind="ok")
     wall_s: float = 0.0
+    second: bool = False
+    """Cast in the second audit, which is no vote of the committee."""
 
 
 class Verdict(Record):
@@ -212,11 +230,18 @@ class Verdict(Record):
     problem_id: str
     votes: tuple[Vote, ...]
     flags: tuple[str, ...]
-    decision: Literal["accepted", "rejected", "undecided"]
-    """undecided: below quorum, never accepted, and no reward is derived from it."""
+    decision: Decision
     reason: str
     audit: str | None = None
     """What the second audit said, where answers differed."""
+    used_skills: tuple[str, ...] | None = None
+    """Skills that every verifier which can tell finds used, sorted: credit goes to these. None: none can tell."""
+    category: str | None = None
+    """Of the problem as it reads; None where no verifier can tell, or they differ."""
+    adherent: bool | None = None
+    """Every verifier that can tell finds the problem to be what was offered (see Vote). None: none of them can tell."""
+    answer: str | None = None
+    """Of an accepted problem, the answer in its canonical form: what is exported."""
 
     @property
     def accepted(self) -> bool:

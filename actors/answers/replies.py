@@ -18,6 +18,7 @@ _PYTHON = frozenset({"", "python", "python3", "python2", "py", "py3", "pycon", "
 _MARKS = re.compile(
     r"^[ \t]*(?P<fence>`{3,}|~{3,})(?P<info>[^\n<]*)(?=$|<)|<(?P<end>/?)(?:think|thinking)>", re.MULTILINE
 )
+_BEGINS = re.compile(r"^(?:def|async def|class|import|from|@)\b", re.MULTILINE)
 _BOX = re.compile(r"\\f?boxed\s*(?:(\{)|(?=[0-9A-Za-z.+-])([^\s$\\{},;]+))")
 
 
@@ -61,12 +62,26 @@ def extract_boxed(text: str) -> str | None:
 
 def extract_program(text: str, entries: Collection[str] = ()) -> str | None:
     """The program of a completion: the last code block that can be one. Of several, one that defines what the tests
-    call (`entries`); a block in another language, or that only shows a value, is none. None without any."""
-    blocks = [code for info, code in _blocks(visible(text)) if info in _PYTHON and code.strip()]
+    call (`entries`); a block in another language, or that only shows a value, is none. None without any, unless the
+    text itself is a program that defines one of them."""
+    shown = visible(text)
+    found = _blocks(shown)
+    blocks = [code for info, code in found if info in _PYTHON and code.strip()]
+    if not found and (bare := _bare(shown, entries)) is not None:
+        return bare
     trees = [(code, tree) for code in blocks if (tree := _parsed(code)) is not None and _does_something(tree)]
     defining = [code for code, tree in trees if set(entries) & _defined(tree)]
     whole = [code for code, _ in trees]
     return next((group[-1] for group in (defining, whole) if group), blocks[-1] if blocks and not whole else None)
+
+
+def _bare(text: str, entries: Collection[str]) -> str | None:
+    """Without any block: what is left from the first line that begins a program, if that defines what is asked for."""
+    if begins := _BEGINS.search(text):
+        code = text[begins.start() :].strip()
+        tree = _parsed(code)
+        return code if tree is not None and set(entries) & _defined(tree) else None
+    return None
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:

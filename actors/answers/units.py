@@ -78,6 +78,23 @@ rupee inr INR = 1 rupee
 % percent pct percentage = 1 percent
 bit = 1 bit
 byte = 8 bit
+公里 千米 = 1000 m
+米 = 1 m
+厘米 = 1/100 m
+毫米 = 1/1000 m
+平方米 = 1 m^2
+立方米 = 1 m^3
+英里 = 1609344/1000 m
+千克 公斤 = 1 kg
+克 = 1/1000 kg
+秒 = 1 s
+分钟 = 60 s
+小时 = 3600 s
+升 = 1/1000 m^3
+毫升 = 1/1000000 m^3
+牛 = 1 kg m s^-2
+焦 = 1 kg m^2 s^-2
+元 人民币 = 1 yuan
 """
 _PREFIXES = {
     "giga": ("G", Fraction(10**9)),
@@ -126,7 +143,7 @@ def _forms(word: str) -> list[str]:
 
 
 _UNITS = _units()
-_ATOM = re.compile(r"(square |cubic )?([A-Za-zµμΩ%]+)(?:\^?\{?([+-]?[0-9])\}?)?")
+_ATOM = re.compile(r"(square |cubic )?([A-Za-zµμΩ%\u4e00-\u9fff]+)(?:\^?\{?([+-]?[0-9])\}?)?")
 _TEMPERATURE = re.compile(r"(?:degrees?|deg) ([CcFf])(?:elsius|ahrenheit)?|([Cc])elsius|([Ff])ahrenheit")
 
 

@@ -15,9 +15,9 @@ from typing import Any
 from actors.answers.values import Judgement
 from actors.answers.writing import WORDS_IN_MATHS, signs, unwrap
 
-CHOICE_WORDS = frozenset({"even", "odd", "yes", "no", "true", "false"})
+CHOICE_WORDS = frozenset({"even", "odd", "yes", "no", "true", "false", "是", "否"})
 _CHOICES = CHOICE_WORDS | set("abcdefghij")
-_SAME_WORD = {"true": "yes", "false": "no"}
+_SAME_WORD = {"true": "yes", "false": "no", "是": "yes", "否": "no"}
 
 _REPLACEMENTS = (
     (r"\\(?:to|rightarrow|longrightarrow|Rightarrow|implies)(?![A-Za-z])|->|=>|⟶|⇒", "→"),

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 
 INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
+_FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: " ", 0x3001: ",", 0x3002: "."}
+"""Digits, letters and marks as Chinese and Japanese texts have them."""
 _TEXT = (
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|bm|boldsymbol)"
 )
@@ -57,7 +59,7 @@ _LABEL = re.compile(
 
 def unwrap(text: str) -> str:
     """The answer without what stands around the whole of it. Wrappers may be nested: $\\boxed{5}$."""
-    text = INVISIBLE.sub("", text).strip()
+    text = INVISIBLE.sub("", text).translate(_FULL_WIDTH).strip()
     while True:
         inner = next((m[1] for w in _WRAPPERS if (m := w.fullmatch(text))), None)
         if inner is None and (match := _BRACED.fullmatch(text)) and _balanced(match[1]):

@@ -7,14 +7,24 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.base import Verifier
+from actors.verifiers.base import Told, Verifier
 from pipeline import config
 
 
-def make(section: config.VerifierConfig, index: int, executor: Executor, solver: Any | None) -> Verifier:
-    """The verifier of a config section; `index` tells two of one kind apart."""
+def make(
+    section: config.VerifierConfig,
+    index: int | str,
+    executor: Executor,
+    solver: Any | None,
+    prompts: Mapping[str, str] | None = None,
+) -> Verifier:
+    """The verifier of a config section; `index` tells two of one kind apart. `prompts`: what the domain tells
+    the models of those that ask one."""
     verifier: Verifier = section.load()(f"{section.kind}-{index}", section, executor, solver)
+    if prompts and isinstance(verifier, Told):
+        verifier.tell(prompts)
     return verifier

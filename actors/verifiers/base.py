@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from pipeline.records import Outcome, Problem, Vote
 from sandbox.api import Request
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the writer of a problem was asked for, which the problem is held against."""
+
+    category: str | None
+    """None: any."""
+    offered: tuple[str, ...]
+    """Ids of the skills offered. Where they do not go together, it is free which of the largest subsets is used."""
+    active: tuple[str, ...]
+    """Those that the writer kept: each of them is used."""
+    intents: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """What each skill offered asks of a solver, as far as it is known: (id, one line)."""
 
 
 class Verifier(Protocol):
@@ -21,8 +36,17 @@ class Verifier(Protocol):
     committee's second audit turns on it."""
     timeout_s: float
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         """`trace` is the agent's work, for those who can read it; `attempt` 1 is the second audit."""
+        ...
+
+
+@runtime_checkable
+class Told(Protocol):
+    """A verifier that asks a model."""
+
+    def tell(self, prompts: Mapping[str, str]) -> None:
+        """Take the prompts of the run's domain, by role, in place of those that its settings name."""
         ...
 
 

@@ -20,6 +20,7 @@ from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
 
+_PROMPT_SHARE = 0.15
 Status = Literal["ok", "warn", "fail"]
 
 
@@ -37,11 +38,38 @@ class Check:
 def named(config: Config, elsewhere: bool) -> list[Check]:
     """`elsewhere`: the run joins a cluster, whose nodes may have folders that are not here."""
     try:
+        domains.of(config.domain)
+    except Failure as e:
+        return [Check("config", "fail", str(e), "mend domain")]
+    try:
         endpoints = _endpoints(config)
         models = list(_models(config, "warn" if elsewhere else "fail"))
+        prompt = list(_prompt(config))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
-    return [*models, _corpus(config), _benchmark(config), *endpoints]
+    return [*models, *prompt, _corpus(config), _benchmark(config), *endpoints]
+
+
+def _prompt(config: Config) -> Iterator[Check]:
+    """What the proposer is told, against the tokens of an episode; nothing where its model is not here."""
+    from actors.chat import system_prompt  # brings tokenizers, which the bare project has not
+    from actors.chat_templates import chat_format
+
+    domain, limits = domains.of(config.domain), config.episode.limits
+    try:
+        folder = domain.resolve(config.proposer.path)
+        chat = chat_format(folder)
+    except Failure:  # told with the models
+        return
+    told = chat.system(config.system_prompt or system_prompt(folder, domain.prompts.proposer), limits)
+    tokens = len(chat.encode_text(told))
+    share = tokens / limits.max_tokens
+    found = f"the proposer's takes {tokens} tokens, {share:.0%} of episode.limits.max_tokens ({limits.max_tokens})"
+    if share <= _PROMPT_SHARE:
+        yield Check("prompts", "ok", found)
+    else:
+        todo = f"expected at most {_PROMPT_SHARE:.0%}: shorten it, or raise that limit"
+        yield Check("prompts", "warn", found, todo)
 
 
 # ---------------------------------------------------------------- models
@@ -150,7 +178,7 @@ def _endpoints(config: Config) -> list[Check]:
     async def asked(endpoint: endpoints.Endpoint) -> Check:
         section, where = endpoint.section, ", ".join(endpoint.fields)
         has_key = bool(os.environ.get(section.api_key_env))
-        model = section.model or "default"
+        model = section.model
         detail = {"base_url": section.base_url, "model": model, "fields": endpoint.fields, "key": has_key}
         try:
             await endpoints.ask(endpoint)

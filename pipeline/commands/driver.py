@@ -42,6 +42,7 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
         with Metrics(run) as metrics, Progress() as progress:
             progress.say("run", f"{config.name} in {root}")
             context = Context(config, run, Cluster(config), metrics, progress)
+            run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:
                 for line in await endpoints.check(config, [name for name in names if run.result(name) is None]):

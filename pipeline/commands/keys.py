@@ -70,6 +70,9 @@ AUDIT_KEYS = {
     "committee": "{false_accept, false_reject (each with _high, the end of its 95 % interval), abstention, "
     "disagreement, latency_s, latency_p95_s}",
     "verifiers": "name -> the same of each verifier's votes",
+    "kappa": "verifier~verifier -> how far their votes agree beyond chance",
+    "error_kappa": "the same of their errors",
+    "unspoiled": "with --by-model: why a model's reply spoiled nothing -> count",
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
 }

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from pipeline.config.cluster import PoolConfig, RayConfig
 from pipeline.config.committee import (
+    PROMPTS,
     VERIFIERS,
+    AskingVerifierConfig,
     CommitteeConfig,
     ExecutingVerifierConfig,
     Flag,
@@ -49,9 +51,11 @@ from pipeline.config.stages import (
 __all__ = [
     "DOMAINS",
     "OBJECTIVES",
+    "PROMPTS",
     "TEACHERS",
     "VERIFIERS",
     "AcquireStage",
+    "AskingVerifierConfig",
     "CommitteeConfig",
     "Config",
     "CurriculumConfig",

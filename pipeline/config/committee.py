@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline.config.cluster import PoolConfig
 from pipeline.config.endpoints import EndpointUse
@@ -12,10 +14,15 @@ from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Majority, Positive, Seconds
 
+PROMPTS = Path(__file__).parents[1] / "domains" / "text" / "prompts"
+"""What the verifiers of free text tell their models, where the run's domain says nothing else."""
+
 
 class VerifierConfig(Implemented):
     """A verifier is one file in `actors/verifiers/` and one entry in `VERIFIERS`."""
 
+    language: ClassVar[str] = ""
+    """The domain whose language it reads; "" for one that reads any text."""
     kind: str
     timeout_s: Seconds
     """For a vote, the wait for a free sandbox slot included, that for a turn at an endpoint not."""
@@ -25,6 +32,7 @@ class SymbolicVerifierConfig(VerifierConfig):
     """Solves the mini world's language by sympy."""
 
     implementation: ClassVar[str] = "actors.verifiers.mini.symbolic:SymbolicVerifier"
+    language: ClassVar[str] = "mini"
     kind: Literal["symbolic"] = "symbolic"
     timeout_s: Seconds = 30
 
@@ -33,43 +41,62 @@ class ExecutingVerifierConfig(VerifierConfig):
     """Compiles the mini world's language to a program, and runs it."""
 
     implementation: ClassVar[str] = "actors.verifiers.mini.executing:ExecutingVerifier"
+    language: ClassVar[str] = "mini"
     kind: Literal["executing"] = "executing"
     timeout_s: Seconds = 30
 
 
-class ModelVerifierConfig(VerifierConfig, EndpointUse):
-    """A model solves the problem, and an endpoint also reviews it."""
+class AskingVerifierConfig(VerifierConfig, EndpointUse):
+    """A verifier that asks a model."""
 
-    implementation: ClassVar[str] = "actors.verifiers.text.model:ModelVerifier"
-    kind: Literal["model"] = "model"
+    base_url: str | None
+    """An OpenAI-compatible endpoint, up to and with /v1."""
+    model: str | None = Field(default=None, validate_default=True)
+    """The model's name at that endpoint."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
     samples: Positive = 3
     """Answers by majority of n."""
     majority: Majority = 0.6
     """Share of the samples that must agree, else the verifier abstains."""
     temperature: float = Field(default=0.7, ge=0)
+    max_tokens: Positive
+    """Of a reply."""
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("base_url") is not None and not (model or "").strip():
+            raise PydanticCustomError("missing", "an endpoint without a model")
+        return model
+
+
+class ModelVerifierConfig(AskingVerifierConfig):
+    """A model solves the problem; behind an endpoint it also reviews it."""
+
+    implementation: ClassVar[str] = "actors.verifiers.text.model:ModelVerifier"
+    kind: Literal["model"] = "model"
+    base_url: str | None = None
+    """An OpenAI-compatible endpoint, up to and with /v1; None asks `committee.judge`."""
     max_tokens: Positive = 8192
     timeout_s: Seconds = 300
     trace: bool = True
-    """Show an endpoint the agent's work beside the statement, as the paper does."""
-    base_url: str | None = None
-    """An OpenAI-compatible endpoint; None asks `committee.judge`."""
-    model: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
+    """Show an endpoint the agent's work beside the statement, as the paper does, once it has solved the problem."""
+    structured: bool = False
+    """Ask the endpoint for a review as JSON of a schema, whose first field is the reasoning. Off, a review is text with
+    JSON at its end, which every endpoint can write."""
 
 
-class ProgramVerifierConfig(VerifierConfig, EndpointUse):
+class ProgramVerifierConfig(AskingVerifierConfig):
     """For problems in free text: a model writes programs for the statement, the sandbox runs them."""
 
     implementation: ClassVar[str] = "actors.verifiers.text.program:ProgramVerifier"
     kind: Literal["program"] = "program"
     style: Literal["python", "sympy"] = "python"
     base_url: str
-    """An OpenAI-compatible endpoint."""
-    model: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    samples: Positive = 3
-    majority: Majority = 0.6
-    temperature: float = Field(default=0.7, ge=0)
+    """An OpenAI-compatible endpoint, up to and with /v1."""
+    model: str
+    """The model's name at that endpoint."""
     max_tokens: Positive = 4096
     timeout_s: Seconds = 180
 
@@ -78,7 +105,7 @@ VERIFIERS: Registry[VerifierConfig] = Registry(
     "kind", [SymbolicVerifierConfig, ExecutingVerifierConfig, ModelVerifierConfig, ProgramVerifierConfig]
 )
 
-Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "leaks_answer", "off_task"]
+Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "vacuous", "leaks_answer", "off_task"]
 
 
 class CommitteeConfig(Section):
@@ -93,11 +120,16 @@ class CommitteeConfig(Section):
         "underspecified",
         "unsolvable",
         "trivial",
+        "vacuous",
         "leaks_answer",
         "off_task",
     )
     audit: bool = True
     """Resolve differing answers by a second audit; off rejects them."""
+    auditor: Annotated[VerifierConfig, VERIFIERS] | None = None
+    """Who carries out the second audit: one more model. None asks those again who differ."""
+    allow_same_model: bool = False
+    """Let one model judge twice. Two judges of one model err alike, and then count for one."""
     spot_checks: int = Field(default=0, ge=0)
     """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
     what share is accepted is a live figure of the committee's quality. 0 where the domain knows no such ways."""
@@ -121,6 +153,32 @@ class CommitteeConfig(Section):
             if needed > len(self.verifiers):
                 raise ValueError(f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})")
         return self
+
+    @model_validator(mode="after")
+    def _different(self) -> CommitteeConfig:
+        if self.allow_same_model:
+            return self
+        seen: dict[str, str] = {}
+        for where, model in ((w, _model_of(v)) for w, v in self.judges().items()):
+            if model is not None and (other := seen.setdefault(model, where)) != where:
+                raise ValueError(
+                    f"{where} and {other} are one model ({model}); expected different ones, or allow_same_model: true"
+                )
+        return self
+
+    def judges(self) -> dict[str, VerifierConfig]:
+        """The verifiers and the auditor, by field."""
+        found = {f"verifiers.{i}": verifier for i, verifier in enumerate(self.verifiers)}
+        return found | ({"auditor": self.auditor} if self.auditor is not None else {})
+
+
+def _model_of(verifier: VerifierConfig) -> str | None:
+    """What tells its model from others, whoever serves it; None where it asks none."""
+    if not isinstance(verifier, AskingVerifierConfig):
+        return None
+    if verifier.base_url is None:
+        return "committee.judge"
+    return (verifier.model or "").rstrip("/").rpartition("/")[2].lower()
 
 
 class ProberConfig(Section):

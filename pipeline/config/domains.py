@@ -7,9 +7,14 @@ limit are data: `defaults.yaml` in its package, laid under what the user wrote.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import StringConstraints
 
 from pipeline.config.section import Implemented, Registry
+
+Category = Annotated[str, StringConstraints(pattern=r"^[^\W_][\w&+/.-]*$", to_lower=True)]
+"""One word, as the reader of skills takes it."""
 
 _PACKAGES = Path(__file__).parents[1] / "domains"
 
@@ -17,6 +22,8 @@ _PACKAGES = Path(__file__).parents[1] / "domains"
 class DomainConfig(Implemented):
     defaults: ClassVar[Path]
     """The YAML file of the domain's defaults."""
+    free_text: ClassVar[bool] = False
+    """Its problems are in no language that a program reads: models judge them."""
 
 
 class MiniDomainConfig(DomainConfig):
@@ -33,7 +40,13 @@ class TextDomainConfig(DomainConfig):
 
     implementation: ClassVar[str] = "pipeline.domains.text:TextDomain"
     defaults: ClassVar[Path] = _PACKAGES / "text" / "defaults.yaml"
+    free_text: ClassVar[bool] = True
     kind: Literal["text"] = "text"
+    prompts: str | None = None
+    """A folder with prompts of your own, each named like the bundled one that it replaces
+    (pipeline/domains/text/prompts/); a run records which it had."""
+    categories: tuple[Category, ...] = ("maths", "code", "science")
+    """Of skills and problems, as the teacher is told them."""
 
 
 DOMAINS: Registry[DomainConfig] = Registry("kind", [MiniDomainConfig, TextDomainConfig])

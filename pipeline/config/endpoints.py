@@ -39,8 +39,6 @@ class EndpointUse(Section):
     """Sent as `chat_template_kwargs.enable_thinking` (vLLM, SGLang); None sends nothing."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the endpoint calls the limit of a reply."""
-    structured: Literal["json_schema", "json_object", "none"] = "json_schema"
-    """How replies of a given form are asked for, beside the prompt that describes it."""
     extra_body: dict[str, Any] = Field(default={})
     """Fields laid over every request. A null takes a field out (`{temperature: null}`)."""
 

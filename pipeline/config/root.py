@@ -90,6 +90,16 @@ class Config(Section):
         return uri
 
     @model_validator(mode="after")
+    def _judges_can_read(self) -> Config:
+        for where, verifier in self.committee.judges().items():
+            if verifier.language and self.domain.free_text:
+                raise ValueError(
+                    f"committee.{where}.kind {verifier.kind} reads the language of domain {verifier.language} only, "
+                    "and would flag every free text as ambiguous; expected program (base_url, model, style) or model"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _episodes_fit(self) -> Config:
         context, limit = self.proposer.engine.max_model_len, self.episode.limits.max_tokens
         if context is not None and limit > context:

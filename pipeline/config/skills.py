@@ -42,6 +42,9 @@ class OpenAITeacherConfig(TeacherConfig, EndpointUse):
     retries: int = Field(default=4, ge=0)
     temperature: float = Field(default=0.7, ge=0)
     max_tokens: Positive = 4096
+    guided: bool = False
+    """Hold the turns of its episodes to a header and a readable call, where the endpoint can (vLLM's
+    `structured_outputs`). For a model that was never trained on episodes; a policy in training is held to nothing."""
 
 
 TEACHERS: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig])
@@ -55,3 +58,4 @@ class AcquireStage(Section):
     min_score: Fraction = 0.5
     """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
     max_document_chars: Positive = 8000
+    """Of a text shown to the teacher at once; a Chinese, Japanese or Korean sign counts for three."""

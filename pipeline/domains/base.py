@@ -7,12 +7,13 @@ and limits of a domain are data, laid under what the user wrote (`pipeline.confi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from actors import prompts
 from pipeline.config import DomainConfig
-from pipeline.records import AnswerKind, Failure, Problem
+from pipeline.records import ANSWER_KINDS, AnswerKind, Failure, Problem
 
 if TYPE_CHECKING:
     from actors.teacher import Teacher  # brings Ray, which looking at a domain does not need
@@ -32,14 +33,28 @@ class Planted:
 
 @dataclass(frozen=True)
 class Prompts:
+    """What models are told, by role. Texts with `{{places}}` are filled by who uses them (`actors.prompts`)."""
+
     questions: str
-    """Asks a teacher for the skills behind questions with their answers: a template of `{form}` and `{text}`."""
+    """Asks a teacher for the skills behind questions with their answers: has the places form and text."""
     prose: str
     """Asks a teacher for the skills that a text explains or uses: the same."""
     proposer: str
     """What a proposer is told whose model directory has no prompt of its own."""
     solver: str
     """The same for a solver."""
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Everything that the domain says in files, by file name: solver_<kind of answer>, the judges' and the verifiers'
+    prompts; empty where the domain has no such files."""
+
+    def solvers(self) -> dict[AnswerKind, str]:
+        """What a solver is told for each kind of answer."""
+        return {kind: self.roles.get(f"solver_{kind}", self.solver) for kind in ANSWER_KINDS}
+
+    def digests(self) -> dict[str, str]:
+        """Of each prompt, what tells it from another text."""
+        own = {"questions": self.questions, "prose": self.prose, "proposer": self.proposer, "solver": self.solver}
+        return prompts.digests(dict(self.roles) or own)
 
     def extraction(self, kind: Literal["qa", "text"]) -> str:
         """The template for a document of this kind."""
@@ -87,7 +102,10 @@ class Domain:
 
     def sound_problems(self, n: int, seed: int) -> list[Sound]:
         """n distinct problems that are sound by construction. Raises Failure where the domain cannot make any."""
-        raise Failure("audit: this domain makes no problems that are known to be sound; expected domain mini")
+        raise Failure(
+            "audit-verifiers: this domain makes no problems that are known to be sound; expected --from FILE, a .jsonl "
+            "file with question and answer a line"
+        )
 
     def build(self, out: Path, seed: int, scale: float, threads: int, say: Callable[[str], None]) -> None:
         """Train the bundled models again, from scratch, into folder `out`; `scale` shortens it. Raises Failure where
@@ -98,3 +116,10 @@ class Domain:
         """As many problems as `sound`, each one of them spoiled in a known way. Raises Failure where the domain knows
         no way."""
         raise Failure("committee.spot_checks: this domain knows no way to spoil a problem; expected 0")
+
+    async def plant_by_model(
+        self, sound: Sequence[Sound], teacher: Teacher, seed: int
+    ) -> tuple[list[Planted], dict[str, int]]:
+        """Problems that a model has spoiled, asked for one defect each, and by reason how many it has not. Raises
+        Failure where the domain has no words to ask for that."""
+        raise Failure("audit-verifiers --by-model: this domain asks no model to spoil problems; expected domain text")

@@ -85,7 +85,9 @@ class Stream:
         self.prober = prober
         self.sink = sink
         c = config.committee
-        asks_judge = any(map(asks_endpoint, c.verifiers)) or (c.judge is not None and c.judge.endpoint is not None)
+        asks_judge = any(map(asks_endpoint, c.judges().values())) or (
+            c.judge is not None and c.judge.endpoint is not None
+        )
         self.judging_s = None if asks_judge else c.timeout_s
         asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
         self.probing_s = None if asks_prober else config.prober.timeout_s
@@ -193,7 +195,8 @@ class StepStream:
         verdict: Verdict = await self._retried(episode, "committee", judging, stream.judging_s, lacks_votes)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
-        probing = partial(stream.prober.probe.remote, problem, prober, episode.task.seed)
+        exported = Judged(episode, verdict, None).problem
+        probing = partial(stream.prober.probe.remote, exported, prober, episode.task.seed)
         probe: Probe = await self._retried(episode, "prober", probing, stream.probing_s)
         return Judged(episode, verdict, probe)
 
@@ -242,7 +245,7 @@ class StepStream:
 
     async def spot_check(self, judged: Sequence[Judged], domain: Domain, seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that the domain spoils; see `audit.spot_check`."""
-        accepted = [(j.episode.submitted, j.episode.active) for j in judged if j.accepted and j.episode.submitted]
+        accepted = [(j.problem, j.episode.active) for j in judged if j.accepted and j.problem]
         n = self._config.committee.spot_checks
         try:
             return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)

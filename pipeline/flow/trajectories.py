@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actors.chat import Message, parse_turn
-from actors.chat_formats import Format
+from actors.chat import ChatFormat, Message, parse_turn
 from actors.episode import Conversation
 from actors.sample import Sample
 from actors.tool_calls import ToolCall
@@ -22,7 +21,7 @@ from pipeline.records import ACTIONS, COGNITIVE_STAGES, Action, Failure, Rollout
 _ACTIONS: dict[str, Action] = {"exec": "exec", "edit": "edit", "submit": "submit"}
 
 
-def read(path: Path, chat: Format, max_tokens: int) -> tuple[list[Rollout], int]:
+def read(path: Path, chat: ChatFormat, max_tokens: int) -> tuple[list[Rollout], int]:
     """The rollouts of a file, and how many lines are longer than `max_tokens`. Raises Failure naming the line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -61,7 +60,7 @@ def _messages(line: Any) -> list[Message]:
     return [{"role": m["role"], "content": m["content"]} for m in found]
 
 
-def _rollout(name: str, messages: list[Message], chat: Format) -> Rollout:
+def _rollout(name: str, messages: list[Message], chat: ChatFormat) -> Rollout:
     first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
     talk = Conversation(chat, messages[:first])
     stages: list[int] = []

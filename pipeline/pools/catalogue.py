@@ -28,8 +28,8 @@ def sandbox(c: Config) -> PoolSpec:
     )
 
 
-def committee(c: Config, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
-    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge}
+def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
+    arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge, "prompts": domain.prompts.roles}
     return PoolSpec("committee", c.committee.pool, Committee, arguments, longest_call_s=c.committee.timeout_s)
 
 
@@ -94,14 +94,14 @@ def solver(
     """A model that answers questions: a prober, the judge, or with weights the solver in training."""
     longest_s = max(c.prober.timeout_s, c.solve.timeout_s)
     if model.endpoint is not None:
-        asked = {"endpoint": model.endpoint, "system_prompt": domain.prompts.solver}
+        asked = {"endpoint": model.endpoint, "prompts": domain.prompts.solvers()}
         return PoolSpec(name, model.pool, EndpointSolver, asked, longest_call_s=longest_s)
     model_dir = domain.resolve(model.path)
     arguments = {
         "model_dir": str(model_dir),
         "engine": model.engine,
         "seed": c.seed,
-        "system_prompt": system_prompt(model_dir, domain.prompts.solver),
+        "prompts": {kind: system_prompt(model_dir, told) for kind, told in domain.prompts.solvers().items()},
         "weights": weights,
         "sink": sink,
     }

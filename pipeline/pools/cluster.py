@@ -174,7 +174,7 @@ class Cluster:
 
     async def committee(self) -> DeploymentHandle:
         sandbox, judge = await asyncio.gather(self.sandbox(), self._judge())
-        return await self._pool(catalogue.committee(self.config, sandbox, judge))
+        return await self._pool(catalogue.committee(self.config, domains.of(self.config.domain), sandbox, judge))
 
     async def _judge(self) -> DeploymentHandle:
         """The model that verifiers without an endpoint ask."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from actors.openai_client import ChatClient, Later
 from actors.reply_store import KEPT_IN, kept_in, store
-from pipeline.config import Config, ModelConfig, ModelVerifierConfig, ReflectionJudgeConfig, asks_endpoint
+from pipeline.config import Config, ModelConfig, ModelVerifierConfig, asks_endpoint
 from pipeline.records import Failure
 
 _ANSWER_S = 8.0
@@ -47,7 +47,7 @@ class Endpoint:
 def endpoints_of(config: Config) -> list[Endpoint]:
     """Each endpoint that the config names, once."""
     found: dict[tuple[str, str | None, str], Endpoint] = {}
-    verifiers = {f"committee.verifiers.{i}": v for i, v in enumerate(config.committee.verifiers)}
+    verifiers = {f"committee.{name}": verifier for name, verifier in config.committee.judges().items()}
     asks: list[tuple[str, Any, tuple[str, ...]]] = [("teacher", config.teacher, ("acquire", "sft"))]
     asks += [(name, v, ("sft", "mgpo", "synthesize")) for name, v in verifiers.items()]
     asks += [("reward.judge", config.reward.judge, ("mgpo",))]
@@ -65,13 +65,14 @@ def endpoints_of(config: Config) -> list[Endpoint]:
         endpoint = found.setdefault((section.base_url, section.model, section.api_key_env), Endpoint(section))
         endpoint.fields.append(name)
         endpoint.stages.update(stages)
-        if isinstance(section, ModelVerifierConfig | ReflectionJudgeConfig):
+        if isinstance(section, ModelVerifierConfig) and section.structured:
             endpoint.schema, endpoint.section = True, section
     return list(found.values())
 
 
-async def ask(endpoint: Endpoint) -> None:
-    """One question. Raises Later where the endpoint is slow or busy, Failure where no call can succeed."""
+async def ask(endpoint: Endpoint) -> str:
+    """One question; says what the endpoint does not take, "" if nothing. Raises Later where it is slow or busy, Failure
+    where no call can succeed."""
     client = ChatClient.of(endpoint.section, timeout_s=_ANSWER_S, retries=0)
     try:
         await client.complete(
@@ -86,6 +87,9 @@ async def ask(endpoint: Endpoint) -> None:
             raise
     finally:
         await client.close()
+    if endpoint.schema and not client.takes_schemas:
+        return f"{endpoint.section.base_url}: takes no schema for its replies; it is asked in words alone"
+    return ""
 
 
 async def check(config: Config, stages: Iterable[str]) -> list[str]:
@@ -103,6 +107,8 @@ async def check(config: Config, stages: Iterable[str]) -> list[str]:
             raise Failure(f"{where}: {said}", answer.kind)
         elif isinstance(answer, BaseException):
             raise answer
+        elif answer:
+            odd.append(f"{where}: {answer}")
     return odd
 
 

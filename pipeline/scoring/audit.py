@@ -14,6 +14,7 @@ from actors.calls import within
 from actors.passk import wilson
 from pipeline.domains.base import Planted, Sound
 from pipeline.records import Verdict
+from pipeline.scoring.agreement import pairwise
 
 _CHUNK = 64
 _CHUNK_TIMEOUT_S = 600.0
@@ -25,7 +26,8 @@ def figures(sound: Sequence[Verdict], planted: Sequence[tuple[str, Verdict]]) ->
     false_accept: accepted (or voted valid) share of the planted; false_reject: rejected share of the sound; abstention:
     share of all without a decision (a vote); disagreement: of the committee, share of all on which votes differ; of a
     verifier, share of its votes that differ from the committee's decision; latency_s: of a vote; for the committee, of
-    the slowest vote. *_high is the upper end of the 95 % interval.
+    the slowest vote. *_high is the upper end of the 95 % interval. kappa: how far each pair of verifiers agrees beyond
+    chance; error_kappa: the same of their errors, which judges of different minds do not have in common.
     """
     verdicts = [*sound, *(v for _, v in planted)]
     bad = [v for _, v in planted]
@@ -45,6 +47,8 @@ def figures(sound: Sequence[Verdict], planted: Sequence[tuple[str, Verdict]]) ->
             **_latency([max((vote.wall_s for vote in v.votes), default=0.0) for v in verdicts]),
         },
         "verifiers": {name: _verifier(name, sound, bad) for name in names},
+        "kappa": pairwise(verdicts),
+        "error_kappa": pairwise(verdicts, [True] * len(sound) + [False] * len(bad)),
         "injections_accepted": by_defect.get("injection", {"accepted": 0})["accepted"],
         "by_defect": by_defect,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.records import Episode, Probe, Verdict
+from pipeline.records import Episode, Probe, Problem, Verdict
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,14 @@ class Judged:
     @property
     def accepted(self) -> bool:
         return self.verdict is not None and self.verdict.accepted
+
+    @property
+    def problem(self) -> Problem | None:
+        """What was submitted; once it is accepted, with the answer in the form that the committee gives it."""
+        submitted, verdict = self.episode.submitted, self.verdict
+        if submitted is None or verdict is None or verdict.answer is None:
+            return submitted
+        return submitted.model_copy(update={"answer": verdict.answer})
 
     @property
     def failed(self) -> bool:

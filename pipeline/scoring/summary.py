@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.records import Episode, Failure
+from pipeline.scoring.agreement import judges_kappa
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.store.ledger import End, Key
@@ -33,12 +34,15 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
     episode in `copied` counts as valid and adds nothing to the yield.
 
     `solved_yield_per_1k` is the hard yield of what the prober solves at least once, as the reward counts (1[rho > 0]);
-    `unsolved_rate` says how many of the accepted it never solves."""
+    `unsolved_rate` says how many of the accepted it never solves. `judges_kappa` is how far verifiers agree beyond
+    chance, and not there where one of them always says the same."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
     own = [j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied]
     sampled = sum(j.episode.sampled_tokens for j in played)
+    turns = [t for j in played for t in j.episode.turns]
+    repeated = [t for t in turns if "repeated" in t.notes]
     execs = [t for j in played for t in j.episode.turns if t.action == "exec" and t.tool]
     return {
         "episodes": len(judged),
@@ -59,7 +63,11 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "malformed_calls": sum(
             t.tool is not None and t.tool.status == "malformed" for j in played for t in j.episode.turns
         ),
+        "headless_turns": sum("no header" in t.notes for t in turns),
+        "repeated_turns": len(repeated),
+        "repeated_tokens": sum(t.end - t.start for t in repeated),
         "duplicate_rate": len(copied) / max(len(accepted), 1),
+        **judges_kappa(j.verdict for j in played if j.verdict),
     }
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipeline.records import Failure
 from pipeline.skills.extraction import Document
+from pipeline.skills.scripts import length
 
 QA_PER_DOCUMENT = 8
 """Question-answer pairs shown to the teacher together."""
@@ -162,14 +164,22 @@ def _text(row: dict[str, object], name: str) -> str:
     return str(value)
 
 
-def _chunks(text: str, max_chars: int) -> Iterator[str]:
-    """Cut at paragraphs, so that no piece is longer than `max_chars` unless one paragraph is."""
-    piece = ""
-    for paragraph in text.split("\n\n"):
-        if piece and len(piece) + len(paragraph) + 2 > max_chars:
-            if piece.strip():
-                yield piece
-            piece = ""
-        piece = f"{piece}\n\n{paragraph}" if piece else paragraph
-    if piece.strip():
-        yield piece
+_BOUNDARIES = ((r"\n\s*\n", "\n\n"), (r"\n", "\n"), (r"(?<=[.!?])\s+", " "), (r"(?<=[。！？；])", ""))
+"""Where a text may be cut, best first: paragraphs, lines, sentences; and what stands between them."""
+
+
+def _chunks(text: str, max_chars: int) -> list[str]:
+    """Cut so that no piece is longer than `max_chars` Latin letters unless one sentence is."""
+    if length(text) <= max_chars:
+        return [text] if text.strip() else []
+    cuts = (([part for part in re.split(at, text) if part.strip()], between) for at, between in _BOUNDARIES)
+    parts, between = next(((parts, between) for parts, between in cuts if len(parts) > 1), ([], ""))
+    if not parts:
+        return [text]
+    found: list[str] = []
+    for piece in (piece for part in parts for piece in _chunks(part, max_chars)):
+        if found and length(found[-1]) + len(between) + length(piece) <= max_chars:
+            found[-1] = f"{found[-1]}{between}{piece}"
+        else:
+            found.append(piece)
+    return found

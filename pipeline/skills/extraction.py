@@ -6,6 +6,7 @@ Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<
 
 from __future__ import annotations
 
+import ast
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Literal
 
 import yaml
 
+from actors.prompts import fill
 from pipeline.records import Failure, Skill
 from pipeline.skills.replies import FORM, SECTIONS, read
 from pipeline.store.files import replace, writing
@@ -22,19 +24,19 @@ QA_PROMPT = """You take apart worked examples. Below is a question with its answ
 skills does one need to get from the question to the answer? Describe the knowledge behind it so that someone could \
 write new problems from it. Never repeat the question, its story or its numbers.
 
-{form}
+{{form}}
 
 Question and answer:
-{text}"""
+{{text}}"""
 
 TEXT_PROMPT = """You read for what can be practised. Below is a piece of text. Work backwards: which atomic reasoning \
 skills does it explain or use? Describe the knowledge, apart from this text's own wording, examples and numbers, so \
 that someone could write problems from it. A passage that teaches nothing gets a low score.
 
-{form}
+{{form}}
 
 Text:
-{text}"""
+{{text}}"""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,10 @@ class Document:
     text: str
 
 
-def acquisition_messages(document: Document, template: str) -> list[dict[str, str]]:
+def acquisition_messages(document: Document, template: str, categories: Sequence[str] = ()) -> list[dict[str, str]]:
     """The conversation that asks a teacher for the skills of one document."""
-    return [{"role": "user", "content": template.format(form=FORM, text=document.text)}]
+    filled = fill(template, form=FORM, text=document.text, categories=", ".join(categories))
+    return [{"role": "user", "content": filled}]
 
 
 def repair_messages(asked: list[dict[str, str]], reply: str, faults: Sequence[str]) -> list[dict[str, str]]:
@@ -147,10 +150,19 @@ class SkillLibrary:
                 raise Failure(
                     f"skill library: {skill_folder / 'SKILL.md'} must hold one skill called {skill_folder.name!r}"
                 )
+            if script is not None:
+                _refuse_no_python(script, skill_folder / "script.py")
             skills.append(found.skills[0].model_copy(update={"script": script}))
         if not skills:
             raise Failure(f"skill library {folder}: holds no skill")
         return cls(skills)
+
+
+def _refuse_no_python(script: str, path: Path) -> None:
+    try:
+        ast.parse(script)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+        raise Failure(f"skill library: {path}: {e}; expected Python, or no such file") from None
 
 
 def select(candidates: Iterable[Skill], min_score: float) -> SkillLibrary:

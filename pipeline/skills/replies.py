@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from actors.tool_calls import visible
 from pipeline.config import loading
 from pipeline.records import Skill
+from pipeline.skills.scripts import MAX_ID_CHARS, skill_id
 
 SECTIONS = ("Structure", "Action", "Effect", "Tool hint")
 KEYS = ("name", "category", "intent", "score")
@@ -105,7 +106,7 @@ class _Head:
 
 _RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,}|={3,})\s*")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
-_KEY = re.compile(r"\s*(?:[-*+]\s+)?[*_`\"']{0,3}([A-Za-z]+)[*_`\"']{0,3}\s*:[*_]{0,2}\s*(.*)")
+_KEY = re.compile(r"\s*(?:[-*+]\s+)?[*_`\"']{0,3}([A-Za-z]+)[*_`\"']{0,3}\s*[:：][*_]{0,2}\s*(.*)")
 _ALIASES = {"skill": "name", "title": "name", "id": "name"}
 _KNOWN = {*KEYS, "source", *_ALIASES}
 
@@ -263,9 +264,8 @@ def _skill(fields: dict[str, str], body: list[str], source: str) -> Skill:
 
 
 def _name(text: str) -> str:
-    name = re.sub(r"[ -]+", "_", text.strip().lower())
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
-        raise _Fault("name must be snake_case, at most 64 characters")
+    if (name := skill_id(text)) is None:
+        raise _Fault(f"name must be snake_case, in letters of any script, at most {MAX_ID_CHARS} characters")
     return name
 
 

@@ -8,6 +8,7 @@ goes on from that wave when it is started again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Skill
 from pipeline.skills import corpus, extraction, replies
+from pipeline.skills.admission import admit
 from pipeline.watch.fanout import map_bounded
 
 _WAVE = 32
@@ -51,10 +53,16 @@ async def run(context: Context) -> dict[str, Any]:
     readings = {n: saved for n, saved in _saved(context, documents).items() if "failure" not in saved}
     failed = len(documents) - len(readings)
     candidates: list[Skill] = []
-    malformed = 0
+    malformed = copied = 0
+    shown = {
+        (skill.id, skill.intent)
+        for prompt in (context.domain.prompts.questions, context.domain.prompts.prose)
+        for skill in replies.read(prompt, "the prompt").skills
+    }
     for saved in readings.values():
         read = _read(saved)
-        candidates += read.skills
+        candidates += [skill for skill in read.skills if (skill.id, skill.intent) not in shown]
+        copied += sum((skill.id, skill.intent) in shown for skill in read.skills)
         malformed += bool(read.faults)
         for fault in read.faults:
             context.progress.say("acquire", f"left out: {fault}")
@@ -70,6 +78,12 @@ async def run(context: Context) -> dict[str, Any]:
             f"acquire: none of {len(candidates)} candidate skills reaches acquire.min_score ({config.min_score}); "
             "lower it, or give a richer corpus"
         )
+    admission = await asyncio.to_thread(admit, kept, context.config.sandbox)
+    for id, why in admission.refused.items():
+        context.progress.say("acquire", f"the script of {id} is left out: {why}")
+    if admission.untried:
+        context.progress.say("acquire", f"no script was tried: {admission.untried}")
+    kept = extraction.SkillLibrary(admission.skills)
     kept.save(context.run.path("skills"))
     return {
         "documents": len(documents),
@@ -78,9 +92,12 @@ async def run(context: Context) -> dict[str, Any]:
         "failed_replies": failed,
         "malformed_replies": malformed,
         "candidates": len(candidates),
+        "copied_examples": copied,
         "dropped_low_score": low,
         "duplicates": len(candidates) - low - len(kept),
         "kept": len(kept),
+        "scripts": sum(skill.script is not None for skill in kept),
+        "scripts_left_out": len(admission.refused),
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
         "unnamed_categories": sorted({s.category for s in kept} - set(context.domain.categories)),
     }
@@ -126,7 +143,7 @@ def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
 async def _reply(context: Context, teacher: Teacher, number: int, document: extraction.Document) -> dict[str, Any]:
     """The teacher's reply and, where something of it cannot be read, its repair. Raises Failure if no reply came."""
     template = context.domain.prompts.extraction(document.kind)
-    messages = extraction.acquisition_messages(document, template)
+    messages = extraction.acquisition_messages(document, template, context.domain.categories)
     for again in range(_TRIES):
         seed = context.seed("acquire", number, *([again] if again else []))
         try:

@@ -88,14 +88,16 @@ async def _measure(
     texts: list[list[str]] = []
     with context.progress.stage(f"evaluate: {name}", len(rows), "problem") as progress:
         for start in range(0, len(rows), _CHUNK):
-            chunk = [r["question"] for r in rows[start : start + _CHUNK]]
+            chunk = rows[start : start + _CHUNK]
+            asked = [row["question"] for row in chunk]
+            kinds = [problems.of_row(row).answer_kind for row in chunk]
             seed = context.seed("evaluate", start)
             watchdog.beat(f"the solver {name}, problems from {start + 1} on")
-            response = solver.answers_many.remote(chunk, config.samples, config.sampling, seed)
+            response = solver.answers_many.remote(asked, config.samples, config.sampling, seed, kinds)
             texts += await within(response, "solver", context.config.watchdog_s)
             progress.advance(len(chunk))
     watchdog.beat(f"the judging of the solver {name}")
-    asked = [problems.of_row(r) for r, group in zip(rows, texts, strict=True) for _ in group]
-    flat = await judge(asked, [t for group in texts for t in group], Executor(sandbox.run_batch.remote))
+    posed = [problems.of_row(r) for r, group in zip(rows, texts, strict=True) for _ in group]
+    flat = await judge(posed, [t for group in texts for t in group], Executor(sandbox.run_batch.remote))
     n = config.samples
     return texts, [flat[i : i + n] for i in range(0, len(flat), n)]

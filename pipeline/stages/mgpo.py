@@ -118,8 +118,8 @@ class Producer:
             for v in read_records(folder / "verdicts.parquet", Verdict)
             if v.accepted
         }
-        judge = context.config.reward.judge
-        self._judge = ReflectionJudge(judge) if judge else None
+        judge, told = context.config.reward.judge, context.domain.prompts.roles.get("reflection_judge")
+        self._judge = ReflectionJudge(judge, told) if judge else None
 
     def _after(self, step: int) -> tuple[Curriculum, probing.Ladder]:
         """Curriculum and ladder of probers as a step on disk has left them; as they begin, for 0 and less."""

@@ -116,8 +116,9 @@ class Sampler:
         async for _ in attempts:
             # The completions of a group are issued together, so their attempt numbers are the same.
             keys = [(f"{name}/{i}", self.ledger.issue(f"{name}/{i}")) for i in range(solve.group_size)]
+            seed, (_, attempt) = self._context.seed(name), keys[0]
             response = self._student.sample.remote(
-                name, problem.question, solve.group_size, solve.sampling, self._context.seed(name), keys[0][1]
+                name, problem.question, solve.group_size, solve.sampling, seed, attempt, problem.answer_kind
             )
             try:
                 completions: list[Completion] = await within(response, "student", solve.timeout_s)

@@ -159,8 +159,8 @@ def _export(context: Context) -> dict[str, Any]:
         if j.accepted and j.verdict and j.probe:
             distinct.setdefault(j.verdict.problem_id, (j, level))
     chosen = list(distinct.values())[: context.config.synthesize.target]
-    submitted = [j.episode.submitted for j, _ in chosen if j.episode.submitted]
-    context.run.write_text("dataset/problems.jsonl", problems.text(submitted))
+    exported = [j.problem for j, _ in chosen if j.problem]
+    context.run.write_text("dataset/problems.jsonl", problems.text(exported))
     origins = [json.dumps(_provenance(*one), ensure_ascii=False) + "\n" for one in chosen]
     context.run.write_text("dataset/provenance.jsonl", "".join(origins))
     facts = summarize([j for j, _ in played])

@@ -1,6 +1,7 @@
 """The run directory: where a run keeps everything, and what makes it resumable.
 
     config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
+    prompts.json           digests of the prompts
     skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
     checkpoints/<stage>/   Hugging Face directories       dataset/              problems.jsonl, provenance.jsonl
     metrics.jsonl, tensorboard/, report.html              events.jsonl          what befell the run, for who watches
@@ -147,6 +148,19 @@ class RunDir:
 
     def write_json(self, name: str, value: Any) -> Path:
         return self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def adopt_prompts(self, digests: dict[str, str]) -> None:
+        """Note what the run's models are told. Raises Failure where a run that has begun was told something else."""
+        path = self.path("prompts.json")
+        if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
+            before: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            changed = sorted(role for role in {*before, *digests} if before.get(role) != digests.get(role))
+            if changed:
+                raise Failure(
+                    f"run directory {self.root}: made with other prompts: {', '.join(changed)}; use those, or another "
+                    "--run-dir"
+                )
+        self.write_json("prompts.json", digests)
 
     # ------------------------------------------------------------ stages
 

@@ -24,6 +24,6 @@ class Boxes:
         self.completions = ["no answer" if a is None else f"thinking\n\\boxed{{{a}}}" for a in (*given, *answers)]
         self.asked: list[tuple[str, int, int]] = []
 
-    async def answers(self, question: str, n: int, sampling: Any, seed: int) -> list[str]:
+    async def answers(self, question: str, n: int, sampling: Any, seed: int, kind: str = "math") -> list[str]:
         self.asked.append((question, n, seed))
         return [self.completions[i % len(self.completions)] for i in range(n)]

@@ -1,4 +1,4 @@
-"""10,000 secrets on the way through committee and prober: none in a prompt; a leak that is put in is found."""
+"""Thousands of secrets on the way through committee and prober: none in a prompt; a leak that is put in is found."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ class Recorded:
 
         async def ask(client, body, *_):
             world.prompts.append("\n".join(m["content"] for m in body["messages"]))
-            return Reply(json.dumps({"answer": "7", "vote": 1, "rationale": "r", "flags": []}), "stop", 1, 1)
+            return Reply("\\boxed{seven}\n" + json.dumps({"vote": 1, "rationale": "r", "flags": []}), "stop", 1, 1)
 
         monkeypatch.setattr(ChatClient, "_ask", ask)
         solver = Solver.__new__(Solver)
         chat = SimpleNamespace(encode_messages=lambda ms: self.prompts.append("\n".join(m["content"] for m in ms)))
-        solver._prompt, solver._engine = "Solve.", SimpleNamespace(chat=chat)
+        solver._prompts, solver._engine = {"text": "Solve."}, SimpleNamespace(chat=chat, stop=lambda: None)
 
-        async def answers(question, n, sampling, seed):
-            solver._encode(question)
-            return [r"\boxed{7}"] * n
+        async def answers(question, n, sampling, seed, kind):
+            solver._encode(question, kind)
+            return ["I cannot say."] * n
 
         async def no_sandbox(requests):
             return [Result("infra", "none here")] * len(requests)
@@ -57,7 +57,7 @@ class Recorded:
         )
         handle = SimpleNamespace(answers=Remote(answers))
         judges = [make(s, i, Executor(no_sandbox), handle) for i, s in enumerate(sections)]
-        committee = Committee.of(changed(MINI.committee, verifiers=sections), judges)
+        committee = Committee.of(changed(MINI.committee, verifiers=sections, allow_same_model=True), judges)
         sandbox = SimpleNamespace(run_batch=Remote(no_sandbox))
         prober = Prober(changed(MINI.prober, n=2, k=1), {"solver": handle}, sandbox)
         self.committee = SimpleNamespace(judge_many=Remote(committee.judge_many))
@@ -71,17 +71,18 @@ def accepted(n):
     found = []
     for i in range(n):
         e = episode(question=f"What is {i} + 1?", answer=str(i + 1))
+        e = e.model_copy(update={"submitted": e.submitted.model_copy(update={"answer_kind": "text"})})
         work = Turn(stage="check", action="think", start=0, end=1, text=f"It is {i + 1}.")
         e = e.model_copy(update={"turns": (work, *e.turns)})
         found.append(Judged(e, verdict(e), probe(e).model_copy(update={"prober": "solver"})))
     return found
 
 
-def test_ten_thousand_secrets_and_none_in_a_prompt(monkeypatch):
+@pytest.mark.parametrize("n", [400, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_thousands_of_secrets_and_none_in_a_prompt(monkeypatch, n):
     world = Recorded(monkeypatch)
-    found = world.look(10_000, accepted(10_000))
-    assert found == {"canaries": 10_000, "canaries_leaked": 0, "canaries_unfinished": found["canaries_unfinished"]}
-    assert len(world.prompts) >= 50_000  # each problem was shown to four judges and a prober
+    assert world.look(n, accepted(n)) == {"canaries": n, "canaries_leaked": 0, "canaries_unfinished": 0}
+    assert len(world.prompts) >= 5 * n  # each problem was shown to four judges and a prober
     assert not [p for p in world.prompts if "canary" in p]
 
 

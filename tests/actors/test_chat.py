@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.chat import (
-    DEFAULT_SOLVER_PROMPT,
-    DEFAULT_SYSTEM_PROMPT,
-    ChatFormat,
-    parse_turn,
-    solver_messages,
-    system_prompt,
-    task_messages,
-)
+from actors.chat import ChatFormat, parse_turn, solver_messages, system_prompt
 from actors.tool_calls import Malformed, ToolCall
+from actors.wording import Bare, Teaching
 from pipeline.records import Failure, Skill
 from tests.actors.tiny_model import make_tokenizer
 
@@ -95,26 +88,18 @@ def test_a_task_shows_ids_and_intents_only():
         id="add", category="maths", intent="some more are added", method="SECRET", difficulty="d", tool_hint="h",
         script="def add(): ...", score=1.0, source="s",
     )  # fmt: skip
-    messages = task_messages("maths", [skill], "You write problems.")
-    assert messages[0] == {"role": "system", "content": "You write problems."}
-    assert messages[1]["content"] == "Category: maths\nSkills:\n- add: some more are added\nStage: draft"
+    offer = "Category: maths\nSkills:\n- add: some more are added\n"
+    assert Bare().task("maths", [skill]) == f"{offer}Stage: draft"
+    assert Teaching(str).task("maths", [skill]) == f"{offer}Begin your turn with the line\n## Draft"
 
 
 def test_a_model_brings_its_own_prompt(tmp_path):
-    assert system_prompt(tmp_path, DEFAULT_SOLVER_PROMPT) == DEFAULT_SOLVER_PROMPT
+    assert system_prompt(tmp_path, "Solve it.") == "Solve it."
     (tmp_path / "system_prompt.txt").write_text("You solve.\n")
-    assert solver_messages("1+1?", system_prompt(tmp_path, DEFAULT_SOLVER_PROMPT)) == [
+    assert solver_messages("1+1?", system_prompt(tmp_path, "Solve it.")) == [
         {"role": "system", "content": "You solve."},
         {"role": "user", "content": "1+1?"},
     ]
-
-
-def test_the_default_prompt_names_each_tool_and_stage_and_its_example_parses():
-    for word in ("## Draft", "## Check", "## Refine", "## Finalize", '"exec"', '"edit"', '"skill"', '"submit"'):
-        assert word in DEFAULT_SYSTEM_PROMPT
-    start = DEFAULT_SYSTEM_PROMPT.index("<tool_call>")
-    end = DEFAULT_SYSTEM_PROMPT.index("</tool_call>") + len("</tool_call>")
-    assert parse_turn(DEFAULT_SYSTEM_PROMPT[start:end])[2] == ToolCall("exec", {"code": "print(2 + 2)"})
 
 
 # ---------------------------------------------------------------- reading turns

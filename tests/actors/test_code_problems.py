@@ -71,9 +71,9 @@ def judge(pool, problem, programs, literal, replies):
             section = changed(
                 MINI.committee,
                 verifiers=(
-                    config.ProgramVerifierConfig(base_url=urls[0], timeout_s=20),
-                    config.ProgramVerifierConfig(base_url=urls[1], timeout_s=20, style="sympy"),
-                    config.ModelVerifierConfig(base_url=urls[2], timeout_s=20),
+                    config.ProgramVerifierConfig(base_url=urls[0], model="a", timeout_s=20),
+                    config.ProgramVerifierConfig(base_url=urls[1], model="b", timeout_s=20, style="sympy"),
+                    config.ModelVerifierConfig(base_url=urls[2], model="c", timeout_s=20),
                 ),
             )
             return await Committee(section, pool).judge(problem, None, ())
@@ -120,16 +120,19 @@ def test_a_submission_that_its_own_tests_refute_is_rejected_whatever_models_say(
 def test_programs_that_break_off_or_disagree_with_each_other_are_no_vote(pool):
     others = [f"def second(values):\n    return {n}" for n in (1, 2, 3)]
     verdict = judge(pool, called(), says(fenced(BROKEN)), says(*map(fenced, others)), says(replied("I cannot.")))
-    assert verdict.decision == "undecided" and [v.valid for v in verdict.votes] == [None] * 3
+    assert verdict.decision == "rejected" and [v.valid for v in verdict.votes] == [None] * 3  # V = 0, not left out
 
 
 def test_a_hung_endpoint_costs_its_vote_and_not_the_problem(pool):
     async def main():
         async with endpoint(says(fenced(GOOD))) as good, endpoint(drips) as bad:
             sections = [
-                config.ProgramVerifierConfig(base_url=u, timeout_s=t) for u, t in ((good.url, 20), (bad.url, 1))
+                config.ProgramVerifierConfig(base_url=u, model="m", timeout_s=t)
+                for u, t in ((good.url, 20), (bad.url, 1))
             ]
-            committee = changed(MINI.committee, verifiers=(sections[0], sections[0], sections[1]))
+            committee = changed(
+                MINI.committee, verifiers=(sections[0], sections[0], sections[1]), allow_same_model=True
+            )
             return await Committee(committee, pool).judge(called(), None, ())
 
     verdict = asyncio.run(main())

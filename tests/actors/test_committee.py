@@ -8,9 +8,11 @@ import pytest
 
 from actors.committee import Committee
 from actors.execution import Executor
+from actors.verifiers.base import Asked
 from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
-from pipeline.records import Episode, Failure, Outcome, Problem, Task, ToolResult, Turn, Vote
+from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Vote
+from pipeline.scoring.judged import lacks_votes
 from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import MINI, changed
@@ -107,6 +109,71 @@ def test_a_committee_of_models_asks_the_dissenter_once_more(second, decision):
     assert [m.attempts for m in models] == [[0], [0], [0, 1]]
 
 
+def models(*votes):
+    return [Fake(name, *said, derived=False) for name, said in zip("abc", votes, strict=True)]
+
+
+NO_MAJORITY = abstain("model_error")
+
+
+@pytest.mark.parametrize(
+    "second, decision",
+    [
+        (YES, "accepted"),
+        (NO, "rejected"),
+        (vote(True, flags=("ambiguous",)), "rejected"),
+        (abstain("model_error"), "rejected"),  # the models could not decide
+        (abstain("infra_error"), "undecided"),
+        (RuntimeError("died"), "undecided"),
+    ],
+)
+@pytest.mark.parametrize("third", [NO, NO_MAJORITY], ids=["differs", "no majority"])
+def test_the_auditor_settles_what_the_models_do_not_agree_on(third, second, decision):
+    auditor = Fake("audit", None, second, derived=False)
+    judges = models((YES,), (YES,), (third,))
+    verdict = asyncio.run(Committee.of(COMMITTEE, judges, auditor).judge(PROBLEM, None, ("add",)))
+    assert verdict.decision == decision and verdict.audit and auditor.attempts == [1]
+    assert [m.attempts for m in judges] == [[0]] * 3  # none of them is asked again
+    assert [(v.verifier, v.second) for v in verdict.votes][3:] == [("audit", True)]
+    assert lacks_votes(verdict) is (decision == "undecided")
+
+
+def test_the_auditor_is_not_asked_where_nothing_differs_or_nothing_can_be_won():
+    auditor = Fake("audit", YES, derived=False)
+    for votes in (
+        (YES, YES, YES),
+        (YES, NO, NO),
+        (YES, NO_MAJORITY, NO_MAJORITY),
+        (YES, YES, vote(True, flags=("ambiguous",))),
+    ):
+        asyncio.run(Committee.of(COMMITTEE, models(*((v,) for v in votes)), auditor).judge(PROBLEM, None, ()))
+    assert auditor.attempts == []
+
+
+def test_the_auditor_is_shown_the_answers_that_were_found():
+    class Reader(Fake):
+        async def vote(self, problem, trace, asked, attempt):
+            self.trace = trace
+            return YES
+
+    auditor = Reader("audit")
+    judges = models((YES,), (YES,), (vote(False, "50"),))
+    asyncio.run(Committee.of(COMMITTEE, judges, auditor).judge(PROBLEM, None, ()))
+    assert auditor.trace == "Answers that were found:\n- 50\n- 51"
+
+
+def test_no_majority_of_a_model_calls_the_audit_and_two_derivations_answer_it():
+    silent = Fake("m", NO_MAJORITY, NO, derived=False)
+    assert decide(Fake("a", YES), Fake("b", YES), silent).accepted and silent.attempts == [0]
+    silent = Fake("m", NO_MAJORITY, YES, derived=False)
+    verdict = decide(*models((YES,), (YES,), (NO_MAJORITY, YES)))
+    assert verdict.accepted and verdict.audit
+    assert not decide(*models((YES,), (YES,), (NO_MAJORITY, NO_MAJORITY))).accepted
+    section = changed(MINI.committee, audit=False)
+    assert not decide(*models((YES,), (YES,), (NO_MAJORITY,)), section=section).accepted
+    assert decide(Fake("a", YES), Fake("b", YES), silent, section=section).accepted
+
+
 def test_without_the_audit_differing_answers_reject():
     section = changed(MINI.committee, audit=False)
     verdict = decide(Fake("a", YES), Fake("b", YES), Fake("m", NO, derived=False), section=section)
@@ -119,13 +186,62 @@ def test_below_quorum_is_undecided_even_if_every_vote_cast_is_valid():
 
 
 def test_the_quorum_counts_votes_cast_not_verifiers():
-    silent = Fake("m", abstain("model_error"), derived=False)
+    silent = Fake("m", abstain("infra_error"), derived=False)
     assert decide(Fake("a", YES), silent, silent).decision == "undecided"
     assert (
         decide(Fake("a", YES), Fake("b", YES), silent, section=changed(MINI.committee, quorum=3)).decision
         == "undecided"
     )
     assert decide(Fake("a", YES), Fake("b", YES), silent, section=changed(MINI.committee, quorum=2)).accepted
+
+
+@pytest.mark.parametrize("kind", ["model_error", "data_error"])
+def test_what_no_verifier_can_decide_is_rejected_and_not_undecided(kind):
+    """Else a problem that nobody can read leaves its group unpunished."""
+    silent = [Fake(n, abstain(kind), derived=False) for n in "bc"]
+    assert decide(Fake("a", YES), *silent).decision == "rejected"
+    assert decide(*(Fake(n, abstain(kind)) for n in "abc")).decision == "rejected"
+
+
+def told(valid, used, category="maths", adherent=True):
+    return vote(valid).model_copy(update={"used_skills": used, "category": category, "adherent": adherent})
+
+
+def test_the_verdict_says_what_all_who_can_tell_find_used():
+    a, b, m = told(True, ("add", "gcd")), told(True, ("add", "share")), vote(True)
+    verdict = decide(Fake("a", a), Fake("b", b), Fake("m", m, derived=False))
+    assert (verdict.used_skills, verdict.category, verdict.adherent) == (("add",), "maths", True)
+    differing = decide(Fake("a", a), Fake("b", told(True, (), "code", False)), Fake("m", m, derived=False))
+    assert (differing.used_skills, differing.category, differing.adherent) == ((), None, False)
+    silent = decide(Fake("a", YES), Fake("b", YES))
+    assert (silent.used_skills, silent.category, silent.adherent) == (None, None, None)
+
+
+def test_an_accepted_problem_has_the_answer_that_was_derived_and_a_rejected_one_none():
+    derived = vote(True, "51").model_copy(update={"answer": "fifty-one"})
+    assert decide(Fake("m", YES, derived=False), Fake("a", derived)).answer == "fifty-one"
+    assert decide(Fake("a", NO), Fake("b", NO)).answer is None
+
+
+def test_verifiers_are_told_what_was_offered_and_what_was_kept():
+    class Reader(Fake):
+        async def vote(self, problem, trace, asked, attempt):
+            self.asked = asked
+            return YES
+
+    def skill(id):
+        return Skill(id=id, category="maths", intent="", method="", difficulty="", tool_hint="", score=1, source="")
+
+    task = Task(id="e", group_id="g", category="maths", skills=(skill("add"), skill("gcd")), seed=0)
+    episode = Episode(
+        id="e", attempt=1, task=task, turns=(), active=("gcd",), submitted=PROBLEM, outcome=Outcome(kind="ok"),
+        policy_versions=(0,), prompt_tokens=1, sampled_tokens=1, wall_s=0.0,
+    )  # fmt: skip
+    reader = Reader("a")
+    asyncio.run(Committee.of(COMMITTEE, [reader]).judge(PROBLEM, episode, episode.active))
+    assert reader.asked == Asked("maths", ("add", "gcd"), ("gcd",))
+    asyncio.run(Committee.of(COMMITTEE, [reader]).judge(PROBLEM, None, ("add",)))
+    assert reader.asked == Asked(None, ("add",), ("add",))
 
 
 def test_a_vote_that_failed_and_could_still_decide_leaves_it_undecided():

@@ -27,7 +27,7 @@ from tests.actors.endpoint import endpoint, response, says, sends
 from tests.mini import MINI, changed
 
 MESSAGES = [{"role": "user", "content": "hello"}]
-AGREES = json.dumps({"answer": "51", "vote": 1, "rationale": "because", "flags": []})
+AGREES = "\\boxed{51}\n" + json.dumps({"vote": 1, "rationale": "because", "flags": []})
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,9 @@ def decided(n, reply_s, **section):
         async with endpoint(behaviour := slow(reply_s, chat(AGREES))) as requests:
             settings = config.ModelVerifierConfig(base_url=requests.url, model="m", samples=1, **section)
             judges = [make(settings, i, Executor(no_sandbox), None) for i in range(2)]
-            committee = Committee.of(changed(MINI.committee, verifiers=(settings, settings)), judges)
+            committee = Committee.of(
+                changed(MINI.committee, verifiers=(settings, settings), allow_same_model=True), judges
+            )
             problems = [Problem.make(f"What is {i} + {51 - i}?", "51") for i in range(n)]
             verdicts = await committee.judge_many([(p, None, ()) for p in problems])
             return verdicts, behaviour.at["most"]
@@ -101,7 +103,7 @@ def decided(n, reply_s, **section):
 
 
 def test_none_of_256_problems_at_once_is_undecided_for_waiting():
-    verdicts, most = decided(256, 0.1, timeout_s=2, concurrency=16)  # 3.2 s of replies, one after the other
+    verdicts, most = decided(256, 0.05, timeout_s=2, concurrency=16)  # 3.2 s of replies, one after the other
     assert [v.reason for v in verdicts if not v.accepted] == []
     assert most == 16
 
@@ -278,8 +280,7 @@ def test_requests_are_in_the_endpoints_own_words():
     }
     assert sent(top_k=20)["top_k"] == 20
     assert sent(thinking=False)["chat_template_kwargs"] == {"enable_thinking": False}
-    assert sent(structured="json_object")["response_format"] == {"type": "json_object"}
-    assert "response_format" not in sent(structured="none")
+    assert "response_format" not in sent(extra_body={"response_format": None})
     more = sent(extra_body={"reasoning_effort": "low", "temperature": None, "max_tokens": 99})
     assert more["reasoning_effort"] == "low" and more["max_tokens"] == 99 and "temperature" not in more
 

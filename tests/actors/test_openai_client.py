@@ -14,6 +14,7 @@ from actors.execution import Executor
 from actors.openai_client import ChatClient, _text_of
 from actors.tool_calls import ToolCall
 from actors.verifiers import make
+from actors.verifiers.base import Asked
 from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
@@ -132,6 +133,9 @@ def test_nobody_there():
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
 
 
+ASKED = Asked("maths", ("add", "gcd"), ("add",), (("add", "adds two numbers"),))
+
+
 def reply(answer="51", vote=1, flags=(), **more):
     return json.dumps({"answer": answer, "vote": vote, "rationale": "because", "flags": list(flags)} | more)
 
@@ -145,14 +149,14 @@ def verify(behaviour, problem=PROBLEM, trace="the work", **section):
         async with endpoint(behaviour) as requests:
             settings = {"base_url": requests.url, "model": "m", "samples": 3, "timeout_s": 4} | section
             verifier = ModelVerifier("m", config.ModelVerifierConfig(**settings), Executor(no_sandbox), None)
-            return await verifier.vote(problem, trace, (), 0), requests
+            return await verifier.vote(problem, trace, ASKED, 0), requests
 
     return asyncio.run(main())
 
 
 def test_an_agreeing_model_votes_valid_and_was_not_told_the_answer():
     vote, requests = verify(says(reply()), trace="")
-    assert (vote.valid, vote.answer) == (True, "51") and len(requests) == 3
+    assert (vote.valid, vote.answer) == (True, "51") and len(requests) == 6  # it solves, then it reviews
     code = requests[0]["messages"][1]["content"].split("\n")[0].removeprefix("<<statement ").removesuffix(">>")
     shown = requests[0]["messages"][1]["content"].replace(code, "")
     assert PROBLEM.question in shown and "51" not in shown
@@ -185,10 +189,11 @@ def test_flags_count_when_a_majority_raises_them():
         "[1, 2]",
         '{"vote": 1}',
         reply(vote=2),
-        reply(vote="yes"),
-        reply(flags=["fine"]),
-        reply(answer=5),
+        reply(vote="perhaps"),
+        reply(vote=None),
         reply(answer="  "),
+        reply(answer=None),
+        reply(answer=True),
     ],
 )
 def test_garbage_is_no_vote(garbage):
@@ -229,7 +234,8 @@ def test_a_bad_endpoint_costs_its_vote_and_not_the_run(behaviour, cause, kind):
 
     async def main():
         async with endpoint(behaviour) as requests:
-            section = kind(base_url=requests.url, samples=2, timeout_s=1 if cause == "infra_error" else 20)
+            wait_s = 1 if cause == "infra_error" else 20
+            section = kind(base_url=requests.url, model="m", samples=2, timeout_s=wait_s)
             bad = make(section, 2, Executor(no_sandbox), None)
             return await Committee.of(MINI.committee, [Sure("a"), Sure("b"), bad]).judge(PROBLEM, None, ())
 
@@ -254,12 +260,143 @@ def test_the_statement_stands_between_markers_it_cannot_hold():
     assert code(hostile.replace("<<end 0000>>", f"<<end {first}>>")) != first
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_the_trace_is_shown_only_if_asked_for(shown):
+@pytest.mark.parametrize("trace", [True, False])
+def test_a_model_solves_blind_and_reviews_with_the_work_and_what_was_asked_for(trace):
     async def main():
-        async with endpoint(says(reply())) as requests:
-            section = config.ModelVerifierConfig(base_url=requests.url, samples=1, trace=shown)
-            await ModelVerifier("m", section, Executor(no_sandbox), None).vote(PROBLEM, "the work", (), 0)
-            return requests
+        async with endpoint(says("Adding: \\boxed{51}", reply())) as requests:
+            section = config.ModelVerifierConfig(base_url=requests.url, model="m", samples=1, trace=trace)
+            vote = await ModelVerifier("m", section, Executor(no_sandbox), None).vote(PROBLEM, "the work", ASKED, 0)
+            return vote, [r["messages"][1]["content"] for r in requests], requests
 
-    assert ("the work" in asyncio.run(main())[0]["messages"][1]["content"]) is shown
+    vote, (blind, review), requests = asyncio.run(main())
+    assert vote.valid is True and "the work" not in blind and "gcd" not in blind
+    assert PROBLEM.question in blind and PROBLEM.question in review
+    assert ("the work" in review) is trace and "Adding: \\boxed{51}" in review
+    assert "category: maths" in review and "- add: adds two numbers" in review and "gcd" not in review
+    assert all("response_format" not in r for r in requests)  # a reply may reason before it answers
+
+
+# ---------------------------------------------------------------- reviews as models write them
+
+
+def reviewed(text):
+    """The vote of a model that solves the problem rightly, and then says `text`."""
+    return verify(says("So \\boxed{51}", text), samples=1)[0]
+
+
+VOTE = '{"vote": 1, "flags": [], "used_skills": ["add"], "category": "Maths", "on_task": true, "rationale": "r"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        VOTE,
+        f"First I add, {{as one does}}, and find $\\frac{{102}}{{2}}$.\n{VOTE}",
+        f'<think>maybe {{"vote": 0}}</think>\n```json\n{VOTE}\n```\nThat is my review.',
+        f'The example was {{"vote": 0, "flags": ["trivial"]}}; mine is {VOTE}',
+        VOTE.replace("1,", "true,"),
+        VOTE.replace("1,", '"1",'),
+        VOTE.replace("1,", '"valid",'),
+        VOTE.replace("1,", "1.0,"),
+        VOTE.replace("[], ", "null, ", 1),
+        VOTE.replace("[], ", '"none", ', 1),
+        VOTE.replace("[], ", '["none"], ', 1),
+        VOTE.replace("[], ", '["well_written"], ', 1),
+        VOTE.replace("[], ", '{"ambiguous": false}, ', 1),
+        VOTE.replace('"', "'").replace("true", "True"),
+        VOTE.replace('"r"}', '"r",}'),
+        VOTE.replace('"r"}', '"since $\\frac{102}{2} = 51$'),  # LaTeX with one backslash, and cut off
+        VOTE.replace('"vote"', '"Vote"'),
+    ],
+)
+def test_a_review_is_read_however_it_is_written(text):
+    vote = reviewed(text)
+    assert (vote.valid, vote.flags, vote.adherent) == (True, (), True), vote
+    assert vote.used_skills == ("add",) and vote.category == "maths"
+
+
+@pytest.mark.parametrize(
+    "flags, raised",
+    [
+        ('["ambiguous"]', ("ambiguous",)),
+        ('"ambiguity, trivial"', ("ambiguous", "trivial")),
+        ('["Missing information", "splendid"]', ("underspecified",)),
+        ('{"leaks answer": true, "trivial": 0}', ("leaks_answer",)),
+        ('["contradictory: 2 and 3", null, 7]', ("unsolvable",)),
+    ],
+)
+def test_flags_are_read_by_any_name_and_unknown_ones_are_told(flags, raised):
+    vote = reviewed(VOTE.replace("[], ", f"{flags}, ", 1))
+    assert (vote.valid, vote.flags) == (False, raised)
+    assert ("splendid" in vote.rationale) == ("splendid" in flags)
+
+
+def test_a_number_in_a_reply_is_an_answer_and_so_is_latex_with_one_backslash():
+    assert verify(says(reply(answer=51)))[0].valid is True
+    assert verify(says(reply(answer=50)))[0].valid is False
+    half = Problem.make("What is the half of one?", "\\frac{1}{2}")
+    assert verify(says(reply(answer="\\frac{1}{2}").replace("\\\\", "\\")), problem=half)[0].valid is True
+
+
+def test_a_problem_of_another_kind_than_asked_for_is_off_task():
+    vote = reviewed(VOTE.replace("true", "false").replace("Maths", "science").replace('["add"]', "[]"))
+    assert (vote.valid, vote.flags, vote.adherent, vote.category) == (False, ("off_task",), False, "science")
+    assert vote.used_skills == ()
+
+
+@pytest.mark.parametrize("said", ["ill-posed", "\\text{ill-posed}", "Ill posed: two answers"])
+@pytest.mark.parametrize("kind", ["math", "choice", "text"])
+def test_a_model_that_finds_no_single_answer_objects_whatever_its_review_says(said, kind):
+    problem = Problem.make("Is it A or B?", "A", kind)
+    vote = verify(says(f"Either fits: \\boxed{{{said}}}", VOTE), samples=1, problem=problem)[0]
+    assert vote.valid is False
+
+
+def test_an_answer_without_a_review_supports_nothing():
+    vote = verify(says("\\boxed{51}"))[0]
+    assert vote.valid is None and "review" in vote.rationale
+
+
+# ---------------------------------------------------------------- endpoints with and without schemas
+
+
+def structured(behaviour):
+    return verify(behaviour, samples=1, structured=True)
+
+
+def strict(schema):
+    """The rules of OpenAI's strict mode: every object closed, every property required, no unsupported keyword."""
+    if schema.get("type") == "object":
+        assert schema["additionalProperties"] is False and set(schema["required"]) == set(schema["properties"])
+    allowed = {"type", "properties", "required", "additionalProperties", "items", "enum"}
+    assert set(schema) <= allowed
+    for inner in (*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])):
+        strict(inner)
+
+
+def test_a_schema_is_strict_and_has_the_reasoning_first():
+    vote, requests = structured(says("\\boxed{51}", VOTE))
+    assert vote.valid is True and "response_format" not in requests[0]
+    sent = requests[1]["response_format"]["json_schema"]
+    strict(sent["schema"])
+    assert sent["strict"] is True and next(iter(sent["schema"]["properties"])) == "reasoning"
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable Entity", "501 Not Implemented"])
+def test_an_endpoint_without_schemas_is_asked_without(status):
+    async def behave(n, body, writer):
+        known = set(body) <= {"model", "messages", "temperature", "max_tokens", "seed", "_headers"}
+        said = VOTE if "You review" in body["messages"][0]["content"] else "\\boxed{51}"
+        writer.write(response(chat(said)) if known else response(b"unknown field response_format", status))
+
+    vote, requests = structured(behave)
+    assert vote.valid is True and [("response_format" in r) for r in requests] == [False, True, False]
+
+
+def test_the_servers_own_message_stands_in_the_line():
+    crash = response(b'{"error": {"message": "CPU Generator does not use\\noffset", "code": 500}}', "500 Error")
+    for body in (crash, response(b"CPU Generator does not use offset", "500 Error")):
+        failure, _ = ask(sends(body), retries=0)
+        assert failure.kind == "infra_error" and "HTTP 500: CPU Generator does not use offset" in str(failure)
+    page = response(b"<html><h1>502 Bad\nGateway</h1></html>", "502 Bad Gateway")
+    assert "502 Bad Gateway" in str(ask(sends(page), retries=0)[0])

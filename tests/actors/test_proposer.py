@@ -22,7 +22,7 @@ from actors.solver import Solver
 from actors.tools import SandboxTools
 from actors.weights import WeightStore
 from pipeline import config
-from pipeline.records import Failure, Rollout, Skill, Task
+from pipeline.records import ANSWER_KINDS, Failure, Rollout, Skill, Task
 from tests.actors.test_engine import assert_close, logprobs
 from tests.actors.tiny_model import make_model, wire
 from tests.mini import MINI, changed
@@ -76,7 +76,7 @@ class World:
                     system_prompt="You write.",
                     kind_of=_maths,
                 ),
-                self._target("solver", Solver, **common, system_prompt="Solve."),
+                self._target("solver", Solver, **common, prompts=dict.fromkeys(ANSWER_KINDS, "Solve.")),
             ]
         )
         self.proposer = serve.get_deployment_handle("proposer", app_name="proposer")

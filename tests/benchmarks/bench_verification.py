@@ -30,7 +30,7 @@ from actors.verifiers.mini.compiler import compile_program
 from actors.verifiers.mini.controlled import Reading, read
 from pipeline import config, domains
 from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
-from pipeline.records import Problem
+from pipeline.records import ANSWER_KINDS, Problem
 from sandbox import Request
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import MINI
@@ -65,7 +65,8 @@ async def start_solver() -> Solver:
     """The bundled solver, as Serve would construct it."""
     model = MINI.prober.ladder[0]
     solver = Solver.__new__(Solver)
-    await solver.__init__(str(domains.of(MINI.domain).resolve(model.path)), model.engine, 0, "Solve.")  # type: ignore[misc]
+    path, told = str(domains.of(MINI.domain).resolve(model.path)), dict.fromkeys(ANSWER_KINDS, "Solve.")
+    await solver.__init__(path, model.engine, 0, told)  # type: ignore[misc]
     return solver
 
 

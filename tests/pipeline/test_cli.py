@@ -421,3 +421,13 @@ def test_a_cluster_that_does_not_answer_is_named_at_once():
 
     with pytest.raises(Failure, match=r"ray\.address '127\.0\.0\.1:9': no Ray cluster answers"):
         Cluster(Config.model_validate({"domain": "mini", "ray": {"address": "127.0.0.1:9"}})).start()
+
+
+def test_an_audit_of_free_text_wants_problems_with_known_answers(capsys, tmp_path):
+    config = Path(__file__).parents[2] / "deploy" / "configs" / "text.yaml"
+    assert "expected --from FILE" in refused(capsys, "audit-verifiers", "--config", config)
+    assert "none.jsonl" in refused(capsys, "audit-verifiers", "--config", config, "--from", "none.jsonl")
+    (tmp_path / "bad.jsonl").write_text('{"question": "What is 2 + 2?"}')
+    assert "bad.jsonl:1: no field answer" in refused(
+        capsys, "audit-verifiers", "--config", config, "--from", "bad.jsonl"
+    )

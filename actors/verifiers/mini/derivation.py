@@ -13,7 +13,7 @@ from actors.answers.reading import read_value
 from actors.answers.units import read_unit
 from actors.answers.values import Number
 from actors.execution import Executor
-from actors.verifiers.base import abstention
+from actors.verifiers.base import Asked, abstention
 from actors.verifiers.mini.controlled import Reading, Unread, flags_of, leaks, read
 from pipeline.records import AnswerKind, Problem, Vote
 from sandbox.api import Result
@@ -33,7 +33,7 @@ def rejection(name: str, unread: Unread, leaked: bool) -> Vote:
 
 
 async def conclude(
-    name: str, problem: Problem, reading: Reading, active: tuple[str, ...], result: Result, executor: Executor
+    name: str, problem: Problem, reading: Reading, asked: Asked, result: Result, executor: Executor
 ) -> Vote:
     """The vote that follows from a derivation's `{"answer": ...}` or `{"unsolvable": ...}`.
 
@@ -53,7 +53,7 @@ async def conclude(
     (judgement,) = await compare_many([(kind, answer, problem.answer)], executor)
     if judgement == "equal" and not _answers(reading, kind, problem):
         judgement = "different"
-    flags = flags_of(reading, active)
+    flags = flags_of(reading, asked.active)
     if judgement == "unknown" and is_formula(problem.answer) and not flags:
         return abstention(
             name, f"found {answer}, cannot tell whether {problem.answer[:80]!r} is the same", "data_error"
@@ -67,6 +67,8 @@ async def conclude(
         answer=answer,
         rationale="; ".join([*reasons, *flags.values()]),
         flags=tuple(flags),
+        used_skills=tuple(sorted(reading.skills)),
+        adherent="off_task" not in flags,
     )
 
 

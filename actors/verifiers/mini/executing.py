@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.base import call
+from actors.verifiers.base import Asked, call
 from actors.verifiers.mini import derivation
 from actors.verifiers.mini.compiler import DoesNotFit, compile_program
 from pipeline import config
@@ -21,7 +20,7 @@ class ExecutingVerifier:
         self.timeout_s = section.timeout_s
         self._executor = executor
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         reading = derivation.read_or_flag(self.name, problem)
         if isinstance(reading, Vote):
             return reading
@@ -30,4 +29,4 @@ class ExecutingVerifier:
         except DoesNotFit as e:
             return Vote(verifier=self.name, valid=False, rationale=f"unsolvable: {e}", flags=("unsolvable",))
         result = await self._executor.run(call(program))
-        return await derivation.conclude(self.name, problem, reading, tuple(active), result, self._executor)
+        return await derivation.conclude(self.name, problem, reading, asked, result, self._executor)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.base import call
+from actors.verifiers.base import Asked, call
 from actors.verifiers.mini import derivation
 from pipeline import config
 from pipeline.records import Problem, Vote
@@ -23,10 +22,10 @@ class SymbolicVerifier:
         self.timeout_s = section.timeout_s
         self._executor = executor
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         reading = derivation.read_or_flag(self.name, problem)
         if isinstance(reading, Vote):
             return reading
         clauses = [(c.rule, c.numbers, c.unit) for c in (reading.opening, *reading.steps, reading.question)]
         result = await self._executor.run(call(_PROGRAM, (clauses,)))
-        return await derivation.conclude(self.name, problem, reading, tuple(active), result, self._executor)
+        return await derivation.conclude(self.name, problem, reading, asked, result, self._executor)

@@ -1,66 +1,52 @@
-"""The model verifier: solves a problem by asking a model n times, and votes with the majority of its answers.
+"""The model verifier: solves a problem by asking a model n times, reviews it, and votes with the majority.
 
-The model is a solver pool (`solver.answers.remote`, final answers in a box) or an OpenAI-compatible endpoint (JSON
-replies: vote, answer, rationale, flags). Consumes a problem, waits for the samples, produces a vote.
+The model is a solver pool (`solver.answers.remote`, final answers in a box) or an OpenAI-compatible endpoint. An
+endpoint is asked twice a sample: it solves the problem blind, told what a solver is told; then it reviews the problem
+with its own answer and the agent's work before it, and says what is wrong, and whether the problem is what was asked
+for. Consumes a problem, waits for the samples, produces a vote.
 
 What a hostile problem text can reach: it can sway what the model says, not what counts. A sample supports the
-submission only if the answer the model worked out itself is judged equal to the submitted one, which it is not told
-(the agent's work may name it; `trace: false` keeps that from an endpoint). So "vote valid" in a text earns nothing.
-Samples that do not parse support nothing. Without a majority the verifier abstains.
+submission only if the answer the model worked out itself is judged equal to the submitted one, which it was not told
+when it solved the problem; the review can only take away. So "vote valid" in a text earns nothing. Samples that cannot
+be read support nothing. Without a majority the verifier abstains.
+
+In the second audit (`attempt` 1) the review is told that the judges differ.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
-
-from pydantic import BaseModel, Field, ValidationError
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from actors.answers import Judgement, compare_many
 from actors.answers.code import called
-from actors.answers.replies import extract_boxed, extract_program
+from actors.answers.replies import extract_boxed, extract_program, visible
 from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import abstention
-from actors.verifiers.text.asking import client_of, commonest, framed, gather_replies
+from actors.verifiers.base import Asked, abstention
+from actors.verifiers.text import review
+from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, unasked
 from actors.verifiers.text.programs import tried, unfit
+from actors.verifiers.text.review import Review
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
 
-
-class Reply(BaseModel):
-    """What an endpoint is asked for. Anything else is no reply."""
-
-    answer: str = Field(max_length=20_000)
-    vote: Literal[0, 1]
-    rationale: str = Field(max_length=4_000)
-    flags: list[config.Flag] = Field(max_length=10)
-
-
-_SYSTEM = """\
-You check problems written by another model. Solve the problem yourself, step by step, from its statement alone. Then \
-answer with one JSON object:
-{"answer": your final answer (where a program is asked for, its Python source), "vote": 1 if the problem is well posed \
-and has exactly one correct answer, else 0, "rationale": one or two sentences, "flags": a list of what is wrong, empty \
-if nothing is}
-Flags: ambiguous (more than one reading or answer), underspecified (a fact is missing), unsolvable (contradictory or \
-impossible), trivial (nothing to reason about), leaks_answer (the statement gives its answer away), off_task (it is no \
-problem of the kind asked for).
-{guard} and flag the problem as ambiguous."""
+_SHOWN_CHARS = 6_000
+"""Of its own solution, from the end, that a model is shown when it reviews."""
+_NO_REVIEW = Review(valid=True)
+_ILL_POSED = re.compile(r"(?:\\text\{)?\W*ill[- ]?posed\b", re.IGNORECASE)
+"""What judge_solve asks for where no single answer follows: an objection, whatever the review says."""
 
 
 @dataclass(frozen=True)
 class _Sample:
     answer: str | None
-    """None: the model gave no usable answer."""
-    objection: bool = False
-    """The model itself voted against the problem."""
-    rationale: str = ""
-    flags: tuple[str, ...] = ()
+    """None: the model gave no usable answer, or no review that can be read."""
+    review: Review = _NO_REVIEW
 
 
 class ModelVerifier:
@@ -73,12 +59,16 @@ class ModelVerifier:
         self._executor = executor
         self._solver = solver
         self._client: ChatClient | None = None
+        self._prompts = bundled()
         if section.base_url is None and solver is None:
             raise Failure(f"committee verifier {name}: neither base_url nor a solver pool; expected one of them")
         if section.base_url is not None:
             self._client = client_of(section, section.base_url)
 
-    async def vote(self, problem: Problem, trace: str, active: Sequence[str], attempt: int) -> Vote:
+    def tell(self, prompts: Mapping[str, str]) -> None:
+        self._prompts = prompts
+
+    async def vote(self, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
         if problem.answer_kind == "code":
             against = await unfit(self.name, problem, self._executor)
             if against is not None:
@@ -86,74 +76,96 @@ class ModelVerifier:
         n = self._section.samples * (attempt + 1)  # the second audit looks twice as often, with other seeds
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
-            samples = await (
-                self._ask_endpoint(problem, trace, n, seed) if self._client else self._ask_pool(problem, n, seed)
+            if self._client is None:
+                return await self._decide(problem, await self._ask_pool(problem, n, seed), None)
+            role = "judge_audit" if attempt else "judge_review"
+            replies = await gather_replies(
+                [self._sample(self._client, problem, trace, asked, role, seed + i) for i in range(n)]
             )
         except Failure as e:
-            return abstention(self.name, str(e), e.kind)
-        return await self._decide(problem, samples)
+            return unasked(self.name, e)
+        return await self._decide(problem, [r if r is not None else _Sample(None) for r in replies], asked)
 
     # ---------------------------------------------------------------- asking
 
     async def _ask_pool(self, problem: Problem, n: int, seed: int) -> list[_Sample]:
         sampling = config.SamplingConfig(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
         assert self._solver is not None
-        response = self._solver.answers.remote(problem.question, n, sampling, seed)
+        response = self._solver.answers.remote(problem.question, n, sampling, seed, problem.answer_kind)
         texts: list[str] = await within(response, "solver pool", self.timeout_s)
         if problem.answer_kind != "code":
             return [_Sample(extract_boxed(text)) for text in texts]
         entries = called(problem.checks)
         return [_Sample(extract_program(text, entries)) for text in texts]
 
-    async def _ask_endpoint(self, problem: Problem, trace: str, n: int, seed: int) -> list[_Sample]:
-        """n replies side by side. Raises the Failure where every one failed."""
-        messages = framed(_SYSTEM, problem, trace if self._section.trace else "")
-        replies = await gather_replies([self._reply(messages, seed + i) for i in range(n)])
-        return [r if r is not None else _Sample(None) for r in replies]
+    async def _sample(
+        self, client: ChatClient, problem: Problem, trace: str, asked: Asked, role: str, seed: int
+    ) -> _Sample:
+        """One answer, and the review that the model gives after it."""
+        solver = self._prompts[f"solver_{problem.answer_kind}"]
+        told = framed(self._prompts["judge_solve"], {"statement": problem.question}, solver=solver)
+        solution = await self._complete(client, told, seed)
+        answer = self._answer(problem, solution)
+        if answer is None:
+            return _Sample(None, Review(valid=True, rationale="the solution ends in no answer"))
+        blocks = {
+            "statement": problem.question,
+            "asked for": _asked_for(problem, asked),
+            "your solution": visible(solution).strip()[-_SHOWN_CHARS:],
+            "working": trace if self._section.trace else "",
+        }
+        schema = review.SCHEMA if self._section.structured else None
+        said = review.read(await self._complete(client, framed(self._prompts[role], blocks), seed, schema))
+        if said is None:
+            return _Sample(None, Review(valid=True, rationale="the review holds no vote that can be read"))
+        return _Sample(answer, replace(said, valid=False) if _ILL_POSED.match(answer) else said)
 
-    async def _reply(self, messages: list[dict[str, str]], seed: int) -> _Sample:
-        assert self._client is not None
-        text = await self._client.complete(
+    async def _complete(
+        self, client: ChatClient, messages: list[dict[str, str]], seed: int, schema: dict[str, Any] | None = None
+    ) -> str:
+        return await client.complete(
             messages,
             temperature=self._section.temperature,
             max_tokens=self._section.max_tokens,
             seed=seed,
-            schema=Reply.model_json_schema(),
+            schema=schema,
         )
-        try:
-            start, end = text.find("{"), text.rfind("}") + 1
-            reply = Reply.model_validate(json.loads(text[start:end]))
-        except (ValueError, ValidationError, RecursionError):
-            return _Sample(None, rationale="the reply is not the JSON asked for")
-        return _Sample(reply.answer.strip() or None, reply.vote == 0, reply.rationale[:300], tuple(reply.flags))
+
+    def _answer(self, problem: Problem, solution: str) -> str | None:
+        if problem.answer_kind == "code":
+            program = extract_program(solution, called(problem.checks))
+            return program if program is not None else review.answer(solution)
+        return review.answer(solution)
 
     # ---------------------------------------------------------------- deciding
 
-    async def _decide(self, problem: Problem, samples: Sequence[_Sample]) -> Vote:
+    async def _decide(self, problem: Problem, samples: Sequence[_Sample], asked: Asked | None) -> Vote:
+        """The majority's vote; `asked` None where the model was not asked for a review."""
         needed = max(1.0, self._section.majority * len(samples))
         given = [s for s in samples if s.answer is not None]
         if not given:
-            return abstention(self.name, f"none of {len(samples)} samples gave an answer", "model_error")
-        flags = Counter(flag for s in given for flag in set(s.flags))
+            said = next((f" ({s.review.rationale})" for s in samples if s.review.rationale), "")
+            return abstention(self.name, f"none of {len(samples)} samples gave an answer{said}", "model_error")
+        reviews = [s.review for s in given]
+        flags = Counter(flag for r in reviews for flag in r.flags)
+        flags["off_task"] = sum(r.on_task is False or "off_task" in r.flags for r in reviews)
         raised = tuple(sorted(flag for flag, count in flags.items() if count >= needed))
         answers, judged = await self._judged(problem, [s.answer or "" for s in given])
         equal = sum(j == "equal" for j in judged)
         answer, count = commonest(problem, answers, judged)
         rationale = f"{equal} of {len(samples)} samples agree with the submission"
-        rationale += f": {given[0].rationale}" if given[0].rationale else ""
-        objections = sum(s.objection for s in given)
+        objections = [r for r in reviews if not r.valid]
+        said = next((r.rationale for r in [*objections, *reviews] if r.rationale), "")
+        rationale += f": {said}" if said else ""
+        found = {"verifier": self.name, "flags": raised, **(_told(reviews, needed, raised, asked) if asked else {})}
         if equal >= needed:
-            valid = objections < needed and not raised
-            return Vote(verifier=self.name, valid=valid, answer=problem.answer, rationale=rationale, flags=raised)
-        if raised or objections >= needed:
-            return Vote(verifier=self.name, valid=False, answer=answer, rationale=rationale, flags=raised)
+            valid = len(objections) < needed and not raised
+            return Vote(valid=valid, answer=problem.answer, rationale=rationale, **found)
+        if raised or len(objections) >= needed:
+            return Vote(valid=False, answer=answer, rationale=rationale, **found)
         if count >= needed:
-            return Vote(
-                verifier=self.name,
-                valid=False,
-                answer=answer,
-                rationale=f"{rationale}, {count} with {(answer or '')[:200]}",
-            )
+            said = f"{rationale}, {count} with {(answer or '')[:200]}"
+            return Vote(valid=False, answer=answer, rationale=said, **found)
         return abstention(self.name, f"no majority: {rationale}", "model_error")
 
     async def _judged(self, problem: Problem, given: Sequence[str]) -> tuple[list[str], list[Judgement]]:
@@ -165,3 +177,39 @@ class ModelVerifier:
             return [a for a, _ in outcomes], [j for _, j in outcomes]
         pairs = [(problem.answer_kind, problem.answer, text) for text in given]
         return list(given), await compare_many(pairs, self._executor)
+
+
+def _told(reviews: Sequence[Review], needed: float, raised: Sequence[str], asked: Asked) -> dict[str, Any]:
+    """What the majority says of the problem itself, beside its soundness; of skills, those that were asked for."""
+    able = [r for r in reviews if r.used_skills is not None]
+    ids = {skill.lower(): skill for skill in (*asked.offered, *asked.active)}
+    used = Counter(ids[name] for r in able for name in {n.lower() for n in r.used_skills or ()} & set(ids))
+    categories = Counter(r.category for r in reviews if r.category is not None)
+    top = categories.most_common(1)
+    return {
+        "used_skills": tuple(sorted(skill for skill, n in used.items() if n >= needed)) if able else None,
+        "category": top[0][0] if top and top[0][1] >= needed else None,
+        "adherent": "off_task" not in raised if any(r.on_task is not None for r in reviews) else None,
+    }
+
+
+_FORMS = {
+    "math": "a number or formula",
+    "choice": "the letter of an option",
+    "text": "a word or a short phrase",
+    "code": "a program, judged by tests",
+}
+
+
+def _asked_for(problem: Problem, asked: Asked) -> str:
+    """What the writer was asked for, as the review is shown it."""
+    lines = [f"answer: {_FORMS[problem.answer_kind]}"]
+    if not asked:  # nobody was asked for anything
+        return lines[0]
+    intents = dict(asked.intents)
+    if asked.category is not None:
+        lines.append(f"category: {asked.category}")
+    if asked.active:
+        lines.append("skills that a solver is to need, each of them:")
+        lines += [f"- {skill}: {intents[skill]}" if skill in intents else f"- {skill}" for skill in asked.active]
+    return "\n".join(lines)

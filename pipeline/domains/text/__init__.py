@@ -1,12 +1,58 @@
-"""Free text and real models: documents, checkpoints and endpoints of the user's."""
+"""Free text and real models: documents, checkpoints and endpoints of the user's. README.md says what it tells them."""
 
 from __future__ import annotations
 
-from actors.chat import DEFAULT_SOLVER_PROMPT, DEFAULT_SYSTEM_PROMPT
-from pipeline.domains.base import Domain, Prompts
-from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors import prompts
+from pipeline.config import TextDomainConfig
+from pipeline.domains.base import Domain, Planted, Prompts, Sound
+from pipeline.domains.text import defects
+from pipeline.records import Failure
+from pipeline.watch.fanout import map_bounded
+
+if TYPE_CHECKING:
+    from actors.teacher import Teacher  # brings Ray
+
+_AT_ONCE = 16
+BUNDLED = Path(__file__).parent / "prompts"
 
 
 class TextDomain(Domain):
-    categories = ("maths", "code", "science")
-    prompts = Prompts(QA_PROMPT, TEXT_PROMPT, DEFAULT_SYSTEM_PROMPT, DEFAULT_SOLVER_PROMPT)
+    def __init__(self, settings: TextDomainConfig):
+        """Raises Failure where the user's prompts are not what the bundled ones can be replaced by."""
+        super().__init__(settings)
+        self.categories = settings.categories
+        files = prompts.read(BUNDLED, Path(settings.prompts) if settings.prompts else None)
+        self.prompts = Prompts(
+            questions=files["extract_questions"],
+            prose=files["extract_prose"],
+            proposer=files["proposer"],
+            solver=files["solver_math"],
+            roles=files,
+        )
+
+    def plant(self, sound: Sequence[Sound], seed: int) -> list[Planted]:
+        return defects.plant(sound, seed)
+
+    async def plant_by_model(
+        self, sound: Sequence[Sound], teacher: Teacher, seed: int
+    ) -> tuple[list[Planted], dict[str, int]]:
+        """Which defect is asked for takes turns."""
+        kinds = list(defects.BY_MODEL)
+
+        async def one(index: int) -> Planted | str:
+            problem, active = sound[index]
+            defect = kinds[index % len(kinds)]
+            try:
+                reply = await teacher.complete(defects.ask(self.prompts.roles["spoil"], problem, defect), seed + index)
+            except Failure as e:
+                return e.kind
+            spoiled = defects.read(reply, problem)
+            return "no spoiled problem in the reply" if spoiled is None else Planted(f"{defect}/model", spoiled, active)
+
+        found = await map_bounded(one, range(len(sound)), _AT_ONCE)
+        return [f for f in found if isinstance(f, Planted)], dict(Counter(f for f in found if isinstance(f, str)))

@@ -67,7 +67,7 @@ from pipeline.domains.base import Domain, Prompts
 
 class Riddles(Domain):
     categories = ("animals", "weather")
-    prompts = Prompts("{form} {text}", "{form} {text}", "Ask a riddle.", "Solve it.")
+    prompts = Prompts("{{form}} {{text}}", "{{form}} {{text}}", "Ask a riddle.", "Solve it.")
 """
 
 DEFAULTS = """

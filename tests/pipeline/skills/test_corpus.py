@@ -173,7 +173,15 @@ def test_chunks_lose_nothing_and_keep_their_size(tmp_path_factory, parts, limit)
     chunks = list(corpus._chunks(text, limit))
     assert "".join("".join(chunks).split()) == "".join(text.split())
     assert all(chunk.strip() for chunk in chunks)
-    assert all(len(c) <= limit or "\n\n" not in c.strip("\n") for c in chunks)
+    assert all(len(c) <= limit or "\n" not in c.strip() for c in chunks)
+
+
+def test_a_text_in_chinese_is_cut_at_its_sentences_and_each_sign_counts_for_three_letters():
+    text = "中国剩余定理把同余方程组化为一个方程。" * 40
+    chunks = corpus._chunks(text, 600)
+    assert "".join(chunks) == text and all(chunk.endswith("。") for chunk in chunks)
+    assert all(400 < 3 * len(chunk) <= 600 for chunk in chunks[:-1])
+    assert corpus._chunks("a b. " * 100, 600) == ["a b. " * 100]
 
 
 def test_the_bundled_corpus_is_read_whole():

@@ -1,0 +1,129 @@
+"""The text domain: its prompts are files, a user's are laid over them, and a run knows which it had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from actors import prompts
+from actors.chat import ChatFormat
+from pipeline import domains
+from pipeline.cli import main
+from pipeline.config import EpisodeLimits, TextDomainConfig
+from pipeline.domains.text import BUNDLED
+from pipeline.records import ANSWER_KINDS, Failure
+from pipeline.skills import replies
+from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages
+from tests.actors.test_episode import CHAT
+
+CONFIG = """
+domain: {kind: text, prompts: %s}
+proposer: {path: nowhere}
+teacher: {kind: openai, base_url: "http://localhost:1/v1", model: m}
+acquire: {corpus: [corpus]}
+committee: {verifiers: [{kind: model, base_url: "http://localhost:1/v1", model: a},
+                        {kind: model, base_url: "http://localhost:1/v1", model: b}]}
+prober: {ladder: [{path: nowhere}]}
+solve: {base: {path: nowhere}}
+evaluate: {benchmark: nowhere.jsonl}
+"""
+
+
+def text_domain(**fields: object):
+    return domains.of(TextDomainConfig(**fields))
+
+
+def test_every_role_has_a_prompt_and_every_kind_of_answer_its_solver() -> None:
+    told = text_domain().prompts
+    assert set(told.solvers()) == set(ANSWER_KINDS) and len(set(told.solvers().values())) == len(ANSWER_KINDS)
+    for kind in ("math", "choice", "text"):
+        assert r"\boxed{" in told.solvers()[kind]
+    assert "```python" in told.solvers()["code"]
+    assert prompts.places(told.questions) == prompts.places(told.prose) == {"form", "text", "categories"}
+
+
+def test_the_proposers_prompt_leaves_the_context_to_the_work() -> None:
+    """At most 15 % of an episode's tokens, at three characters a token: any tokenizer of a language model has more."""
+    limits = EpisodeLimits()
+    assert len(CHAT.system(text_domain().prompts.proposer, limits)) / 3 <= 0.15 * limits.max_tokens
+    assert isinstance(CHAT, ChatFormat)
+
+
+def test_the_example_of_an_extraction_prompt_is_a_document_as_the_reader_reads_it() -> None:
+    for role in ("extract_questions", "extract_prose"):
+        reading = replies.read((BUNDLED / f"{role}.md").read_text(), "prompt")
+        assert not reading.faults and len(reading.skills) == 1 and reading.skills[0].script
+
+
+def test_a_teacher_is_told_the_users_categories() -> None:
+    domain = text_domain(categories=("law", "maths"))
+    (message,) = acquisition_messages(Document("x", "text", "Body {{form}}"), domain.prompts.prose, domain.categories)
+    assert "one of law, maths;" in message["content"] and message["content"].endswith("Body {{form}}\n</text>")
+    assert domain.categories == ("law", "maths")
+
+
+def test_a_prompt_of_the_users_own_replaces_the_bundled_one(tmp_path: Path) -> None:
+    (tmp_path / "solver_text.md").write_text("Answer in one word.")
+    mine, bundled = text_domain(prompts=str(tmp_path)).prompts, text_domain().prompts
+    assert mine.solvers() == bundled.solvers() | {"text": "Answer in one word."}
+    differing = {role for role, digest in mine.digests().items() if bundled.digests()[role] != digest}
+    assert differing == {"solver_text"}
+    (tmp_path / "solver.md").write_text("x")
+    with pytest.raises(Failure, match=r"no prompt is called 'solver\.md'; expected any of extract_prose\.md"):
+        text_domain(prompts=str(tmp_path))
+
+
+# ---------------------------------------------------------------- a run
+
+
+class Teacher:
+    def __init__(self, reply: str):
+        self.reply, self.asked = reply, []
+
+    async def complete(self, messages, seed=0):
+        self.asked.append(messages)
+        return self.reply
+
+
+def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir(exist_ok=True)
+    (tmp_path / "corpus").mkdir(exist_ok=True)
+    (tmp_path / "corpus" / "a.md").write_text("Numbers leave remainders.")
+    (tmp_path / "run.yaml").write_text(CONFIG % "mine")
+    monkeypatch.setattr("pipeline.stages.acquire.make_teacher", lambda *_: teacher)
+    with pytest.raises(SystemExit) as ended:
+        main(["acquire", "--config", "run.yaml", "--run-dir", "r", "--json"])
+    out, err = capsys.readouterr()
+    assert ended.value.code == code, err
+    return json.loads(out) if out else None, err
+
+
+def test_an_example_that_the_teacher_copies_is_no_skill_and_a_script_that_fails_is_left_out(
+    capsys, monkeypatch, tmp_path
+) -> None:
+    example = (BUNDLED / "extract_prose.md").read_text()
+    example = example[example.index("---\nname:") : example.index("<text>")]
+    own = example.replace("heat_balance", "remainder_search").replace("final temperature", "number")
+    failing = own.replace("remainder_search", "other_search").replace("the number", "another number")
+    failing = failing.replace("    total =", "    return\n\nraise ValueError('oh')\n\ndef g(bodies):\n    total =")
+    result, err = acquire(capsys, monkeypatch, tmp_path, Teacher(f"{example}\n{own}\n{failing}"))
+    assert (result["copied_examples"], result["candidates"], result["scripts"]) == (1, 2, 1)
+    assert result["scripts_left_out"] == 1 and "the script of other_search is left out: error: ValueError: oh" in err
+    library = SkillLibrary.load(tmp_path / "r" / "skills")
+    assert {s.id: s.script is not None for s in library} == {"other_search": False, "remainder_search": True}
+
+
+def test_a_run_goes_on_with_the_prompts_that_it_began_with(capsys, monkeypatch, tmp_path) -> None:
+    own = (BUNDLED / "extract_questions.md").read_text()
+    own = own[own.index("---\nname:") : own.index("<questions>")].replace("last_digit", "digit")
+    teacher = Teacher(own.replace("find the last digit", "find a digit"))
+    acquire(capsys, monkeypatch, tmp_path, teacher)
+    noted = json.loads((tmp_path / "r" / "prompts.json").read_text())
+    assert noted == text_domain().prompts.digests()
+    acquire(capsys, monkeypatch, tmp_path, teacher)
+    (tmp_path / "mine" / "solver_math.md").write_text("Solve.")
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    assert "made with other prompts: solver_math; use those, or another --run-dir" in err

@@ -1,0 +1,117 @@
+"""An OpenAI-compatible endpoint that knows trajectories written by hand: it plays the teacher, and the judges.
+
+Of a problem that is none of those it says that it is unsolvable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from actors.tool_calls import render
+from pipeline.records import Skill
+from pipeline.skills.extraction import render as render_skill
+
+HERE = Path(__file__).parent
+TRAJECTORIES: list[dict[str, Any]] = yaml.safe_load((HERE / "trajectories.yaml").read_text())
+SKILLS = [
+    Skill(
+        id=id, category=category, intent=intent, method=f"A problem of {category}.\n\nDo what the name says: {intent}.",
+        difficulty="another step depends on its result", tool_hint="plain Python", score=0.9, source="by hand",
+    )
+    for id, category, intent in yaml.safe_load((HERE / "skills.yaml").read_text())
+]  # fmt: skip
+
+
+def turns(trajectory: dict[str, Any]) -> list[str]:
+    """A trajectory as the agent's turns."""
+    said = [f"## Draft\n{trajectory['draft']}\n{trajectory['question']}"]
+    if failed := trajectory.get("failed"):
+        said.append(f"## Check\nI run it.\n{render('exec', {'code': failed['code']})}")
+        said.append(f"## Refine\n{failed['refine']}")
+    if drop := trajectory.get("drop"):
+        said.append(f"## Refine\n{drop} does not fit.\n{render('edit', {'drop': [drop], 'add': []})}")
+    said.append(f"## Check\nI work it out independently.\n{render('exec', {'code': check_of(trajectory)})}")
+    submitted = {name: trajectory[name] for name in ("question", "answer", "checks") if name in trajectory}
+    call = render("submit", {**submitted, "answer_kind": trajectory["kind"]})
+    return [*said, f"## Finalize\nThe check confirms it.\n{call}"]
+
+
+def check_of(trajectory: dict[str, Any]) -> str:
+    if "code" in trajectory:
+        return str(trajectory["code"])
+    calls = [f"{c['entry']}({', '.join(map(repr, c['args']))}) == {c['expected']!r}" for c in trajectory["checks"]]
+    return f"{trajectory['answer']}\n\nprint(all([{', '.join(calls)}]))"
+
+
+def reply(messages: list[dict[str, str]], seed: int) -> str:
+    """What the endpoint says."""
+    last, whole = messages[-1]["content"], "\n".join(m["content"] for m in messages)
+    if "<questions>" in last or "<text>" in last:
+        named = [s for s in SKILLS if s.id in last]
+        return "\n".join(map(render_skill, named)) or "NONE"
+    if last.startswith("Category: ") or any(m["role"] == "assistant" for m in messages):
+        return _turn(messages, seed)
+    known = next((t for t in TRAJECTORIES if t["question"] in last), None)
+    if "JSON" in whole:
+        verdict = (
+            {"answer": known["answer"], "vote": 1, "rationale": "I solved it.", "flags": []}
+            if known
+            else {"answer": "", "vote": 0, "rationale": "nothing follows", "flags": ["unsolvable"]}
+        )
+        return json.dumps(verdict)
+    if known is None:
+        return "```python\ndef solve():\n    raise ValueError('no answer')\n```"
+    code = known["answer"] if known["kind"] == "code" else f"def solve():\n    return {known['answer']!r}"
+    return f"```python\n{code}\n```"
+
+
+def _turn(messages: list[dict[str, str]], seed: int) -> str:
+    mine = [m["content"] for m in messages if m["role"] == "assistant"]
+    offered = sorted(
+        re.findall(r"^- (\w+):", next(m["content"] for m in messages if m["role"] == "user"), re.MULTILINE)
+    )
+    fitting = [turns(t) for t in TRAJECTORIES if t["skills"] == offered]
+    if not mine:
+        return fitting[seed % len(fitting)][0]
+    played = next(said for said in fitting if said[0] == mine[0])
+    return played[len(mine)] if len(mine) < len(played) else "## Draft\nNothing is left to say."
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, Counter[str]]]:
+    """(base URL, how often it was asked by what)."""
+    asked: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked[body["model"]] += 1
+            said = {
+                "choices": [{"message": {"role": "assistant", "content": reply(body["messages"], body.get("seed", 0))}}]
+            }
+            content = json.dumps(said).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    finally:
+        server.shutdown()
+        thread.join()
