@@ -88,15 +88,15 @@ def test_thousands_of_secrets_and_none_in_a_prompt(monkeypatch, n):
 
 LEAKS = {
     "in a judge's prompt": lambda m: m.setattr(
-        model_verifier,
-        "framed",
-        lambda system, problem, trace: [{"role": "user", "content": f"{problem.question} ({problem.answer})"}],
+        model_verifier, "_asked_for", lambda problem, asked: f"an answer like {problem.answer}"
     ),
     "in the work that is shown": lambda m: m.setattr(
         "actors.committee._trace_of", lambda e: e.submitted.answer if e else ""
     ),
     "in the statement of a prober's": lambda m: m.setattr(
-        Prober, "probe", lambda self, p, name, seed: self._solvers[name].answers.remote(p.model_dump_json(), 1, None, 0)
+        Prober,
+        "probe",
+        lambda self, p, name, seed: self._solvers[name].answers.remote(p.model_dump_json(), 1, None, 0, p.answer_kind),
     ),
 }
 
