@@ -1,5 +1,5 @@
-"""The profile `endpoints-only` as a newcomer runs it: documents, an endpoint, five problems and their cost; and then the
-same again for nothing. The endpoint writes sums, and can add."""
+"""The profile `endpoints-only` as a newcomer runs it: documents, an endpoint, five problems and their cost; and then
+the same again for nothing. The endpoint writes sums, and can add."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ BUSY = response(b"busy", "429 Too Many Requests", "Retry-After: 99999\r\n")
 
 def settings(url):
     """A teacher and a judge that wants its replies in a form."""
-    judge = {"base_url": url, "model": "judge", "api_key_env": "MY_KEY", "kind": "model"}
+    judge = {"base_url": url, "model": "judge", "api_key_env": "MY_KEY", "kind": "model", "structured": True}
     return [
         f"teacher={{kind: openai, base_url: '{url}', model: big, api_key_env: MY_KEY}}",
         f"committee={{verifiers: [{json.dumps(judge)}], quorum: 1, required: 1}}",
@@ -74,7 +74,7 @@ def test_a_stage_that_asks_nobody_asks_nobody():
     [
         (sends(response(b"bad key", "401 Unauthorized")), "teacher: ", "HTTP 401.*MY_KEY is not set"),
         (knows_big_only, "teacher: |committee.verifiers.0: ", "no chat completion|HTTP 404 for model 'judge'"),
-        (takes_no_schema, "committee.verifiers.0: ", "HTTP 400 for model 'judge': json_schema: unknown field"),
+        (sends(response(b"seed: unknown field", "400 Bad Request")), "teacher: ", "HTTP 400 .*: seed: unknown field"),
         (sends(response(b"", "500 Oh")), "teacher: ", "HTTP 500"),
     ],
 )
@@ -90,6 +90,13 @@ def test_who_is_slow_or_busy_is_let_through_with_a_line(monkeypatch):
     for behaviour in (is_silent, sends(BUSY)):
         said, _ = check(behaviour, "acquire")
         assert isinstance(said, list) and len(said) == 1 and said[0].startswith("teacher: ")
+
+
+def test_who_takes_no_schema_is_asked_in_words_and_it_is_said():
+    said, requests = check(takes_no_schema, "sft")
+    assert said == [
+        f"committee.verifiers.0: {requests.url}: takes no schema for its replies; it is asked in words alone"
+    ]
 
 
 class Cluster:
