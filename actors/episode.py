@@ -2,7 +2,8 @@
 
 The environment holds the observation <K_t, h_t, sigma_t> (active skills, history, stage), reads each turn, answers it,
 and records it. `run_episode` is the whole loop; it waits for the policy and for the tools, each time at most until the
-episode's wall-clock limit, and whatever happens it ends in an `Episode` with an `Outcome` and a `Rollout`.
+episode's wall-clock limit (in which the wait for a turn at an endpoint does not count), and whatever happens it ends in
+an `Episode` with an `Outcome` and a `Rollout`.
 
 Invariants of the rollout: arrays of one length, at most `max_tokens`; `loss_mask` is 1 exactly on tokens the policy
 sampled; these are kept as sampled, with their log-probabilities and versions; `action_index` counts turns, and a turn's
@@ -11,7 +12,6 @@ tokens are `token_ids[turn.start:turn.end]`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Protocol
 
 from actors.chat import ChatFormat, Message, parse_turn
 from actors.dependence import Run, dependence
+from actors.queueing import WorkClock, stopping, work_timeout
 from actors.sample import Sample
 from actors.tool_calls import Malformed, ToolCall
 from actors.wording import Wording, skill_is_no_tool
@@ -282,14 +283,15 @@ async def run_episode(
     kind_of: KindOf = lambda _: "math",
 ) -> tuple[Episode, Rollout]:
     """Play one episode to its end. The rollout's rewards are 0 here; whoever judges the episode fills them in."""
-    begun = clock()
+    worked = WorkClock(clock)
     environment = Environment(task, tools, limits, kind_of, chat)
     opening = environment.wording.task(task.category, task.skills)
     system = chat.system(system_prompt, limits)
     talk = Conversation(chat, [{"role": "system", "content": system}, {"role": "user", "content": opening}])
     turns: list[Turn] = []
     try:
-        outcome = await _play(task, attempt, policy, talk, environment, limits, turns, lambda: clock() - begun)
+        with stopping(worked):
+            outcome = await _play(task, attempt, policy, talk, environment, limits, turns, worked)
     except Failure as failure:
         outcome = Outcome(kind=failure.kind, reason=str(failure))
     finally:
@@ -306,7 +308,7 @@ async def run_episode(
         policy_versions=tuple(sorted(set(talk.versions) - {-1})),
         prompt_tokens=len(mask) - sum(mask),
         sampled_tokens=sum(mask),
-        wall_s=clock() - begun,
+        wall_s=clock() - worked.begun,
     )
     rollout = Rollout(
         episode_id=task.id,
@@ -340,7 +342,7 @@ async def _play(
         return Outcome(kind="data_error", reason=f"prompt of {len(talk.token_ids)} tokens, limit {limits.max_tokens}")
     for index in range(limits.max_turns):
         try:
-            async with asyncio.timeout(limits.wall_s - elapsed()):
+            async with work_timeout(limits.wall_s - elapsed()):
                 sample = await policy(talk, min(limits.max_turn_tokens, room), turn_seed(task.seed, attempt, index))
         except TimeoutError:
             return _out_of_time(turns, limits)
@@ -348,7 +350,7 @@ async def _play(
         turn = Turn(stage=environment.stage, action="think", start=start, end=end, text=sample.text)
         turns.append(turn.model_copy(update={"truncated": sample.truncated}))  # stands if the answer to it fails
         try:
-            async with asyncio.timeout(limits.wall_s - elapsed()):
+            async with work_timeout(limits.wall_s - elapsed()):
                 answer = await environment.answer(sample.text)
         except TimeoutError:
             return _out_of_time(turns, limits)
@@ -372,7 +374,7 @@ async def mark_checks(turns: list[Turn], submitted: Problem, run: Run, left_s: f
     ran = {i: t.tool for i, t in enumerate(turns) if t.action == "exec" and t.tool and t.tool.status == "ok"}
     codes = [call.arguments["code"] for i in ran if isinstance(call := parse_turn(turns[i].text)[2], ToolCall)]
     try:
-        async with asyncio.timeout(left_s):
+        async with work_timeout(left_s):
             found = await dependence(codes, [tool.content for tool in ran.values()], submitted, run)
     except (Failure, TimeoutError):
         return

@@ -335,6 +335,11 @@ class Stalled(Lost):
     """Nothing has moved for as long as the watchdog waits."""
 
 
+class Halt(Exception):
+    """What ends the run wherever it is raised, in one line: no call after it may be made (a budget is spent). It is no
+    Failure, so nobody who bears with failures bears with it."""
+
+
 R = TypeVar("R", bound=Record)
 
 __all__ = [name for name in globals() if name[0].isupper() and name not in ("Any", "Self", "Union", "R")] + ["Field"]

@@ -23,8 +23,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "unnamed_categories": "those of them that the domain does not name",
     },
     "sft": {
-        "trajectories": "teacher episodes",
-        "accepted": "of them accepted by the committee, trained on",
+        "trajectories": "teacher episodes, or lines of sft.data",
+        "accepted": "of them trained on: accepted by the committee, or short enough",
         "validity": "accepted / trajectories",
         "steps": "optimizer steps",
         "loss_first": "loss of the first step, nats a token",
@@ -69,6 +69,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "before": "{mean, interval (95 %), by_category, by_steps, unknown} of the base solver",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
+        "score": "with evaluate.model: the same of that model; then before, after and gain are null",
+        "answers": "files with the answers to every item, of each model",
     },
 }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Section
 from pipeline.config.types import Fraction, Positive, Seconds
 
 
-class ReflectionJudgeConfig(Section):
+class ReflectionJudgeConfig(EndpointUse):
     """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
 
     base_url: str
@@ -18,7 +19,6 @@ class ReflectionJudgeConfig(Section):
     """Process reward of an episode whose reflections are all coherent, shared out among them."""
     max_tokens: Positive = 256
     timeout_s: Seconds = 60
-    concurrency: Positive = 16
 
 
 class RewardConfig(Section):

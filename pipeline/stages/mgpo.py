@@ -30,7 +30,7 @@ from pipeline.flow.context import Context
 from pipeline.flow.steps import Row, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer, trainable
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Task
@@ -54,6 +54,7 @@ _FIRST_LAST = 3
 
 async def run(context: Context) -> dict[str, Any]:
     config, cluster = context.config, context.cluster
+    trainable("proposer", config.proposer)
     base = Path(context.result_of("sft")["checkpoint"])
     done = context.run.steps("mgpo")
     before = accounts.check(context.run, "mgpo")
@@ -160,6 +161,7 @@ class Producer:
         if line := alert(facts, len(identities)):
             self._context.progress.say("mgpo", f"step {step}, little variety: {line}")
         facts |= await stream.spot_check(judged, self._context.domain, self._context.seed("mgpo", step, "spot"))
+        facts |= await stream.canaries(judged, self._context.seed("mgpo", step, "canary"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / (self._played_at - since)
         self._learn(judged, copied)
         trained = [key for key, _, _ in rows]

@@ -1,9 +1,11 @@
-"""Synthesis: the trained proposer writes until the data set has its size.
+"""Synthesis: a proposer writes until the data set has its size. In a run it is the one that MGPO trained, alone it is
+any checkpoint or endpoint (`synthesize.proposer`), over any skill library (`synthesize.skills`).
 
-Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it. The data set is
-the first `target` accepted, distinct and solved problems in the order of the tasks (scoring/selection.py), so an
+Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it, if it did. The data
+set is the first `target` accepted, distinct and solved problems in the order of the tasks (scoring/selection.py), so an
 interrupted run ends with the same data set and counts nothing twice. `problems.jsonl` is what a solver gets; where each
-problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance.
+problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance. What was
+accepted before the stage had to stop (`max_episodes`, a budget) is exported too.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import ModelConfig
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.records import Failure, Task
+from pipeline.records import Failure, Halt, Task
 from pipeline.scoring import problems
 from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
@@ -35,27 +38,68 @@ from pipeline.watch.watchdog import watching
 
 
 async def run(context: Context) -> dict[str, Any]:
-    checkpoint = Path(context.result_of("mgpo")["checkpoint"])
-    state = state_of(context.run.steps("mgpo")[-1])
-    await _fill(context, checkpoint, state)
+    writer = _writer(context)
+    skills = _skills(context)
+    try:
+        await _fill(context, writer, skills)
+    except (_Enough, Halt) as e:
+        accepted = _export(context)["accepted"]
+        file = context.run.path("dataset", "problems.jsonl")
+        raise Failure(f"synthesize: {e}; the {accepted} problems accepted so far are in {file}") from None
     return _export(context)
 
 
-async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> None:
+class _Enough(Exception):
+    """As many episodes as may be played."""
+
+
+def _writer(context: Context) -> ModelConfig | None:
+    """Who writes, if it is not MGPO's policy. Raises Failure where there is neither."""
     config = context.config
+    if config.synthesize.proposer is not None:
+        return config.synthesize.proposer
+    if config.proposer.endpoint is not None:
+        return config.proposer
+    if context.run.result("mgpo") is None:
+        raise Failure(
+            f"run directory {context.run.root}: no trained proposer; run `propose mgpo` first, or name one in "
+            "synthesize.proposer: {path: a checkpoint} or {endpoint: {base_url: …, model: …}}"
+        )
+    return None
+
+
+def _skills(context: Context) -> Path:
+    """The skill library that is offered. Raises Failure where there is none."""
+    given = context.config.synthesize.skills
+    if given is not None:
+        return context.domain.resolve(given)
+    if not context.run.path("skills").is_dir():
+        raise Failure(
+            f"run directory {context.run.root}: no skill library; run `propose acquire` first, or name one in "
+            "synthesize.skills"
+        )
+    return context.run.path("skills")
+
+
+async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> None:
+    config = context.config if writer is None else context.config.model_copy(update={"proposer": writer})
     target, size = config.synthesize.target, config.synthesize.in_flight
-    curriculum = make_curriculum(context)
-    curriculum.restore(state["curriculum"])
-    prober = probing.prober(probing.Ladder.model_validate(state["ladder"]), config.prober)
+    curriculum, ladder = make_curriculum(context, skills), probing.Ladder()
+    if trained := context.run.steps("mgpo"):
+        state = state_of(trained[-1])
+        ladder = probing.Ladder.model_validate(state["ladder"])
+        if context.config.synthesize.skills is None:
+            curriculum.restore(state["curriculum"])
+    prober = probing.prober(ladder, config.prober)
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
     selection = _selected(context)
     if len(selection.chosen) >= target:
         return
-    proposer, committee, pool = await asyncio.gather(
-        context.cluster.proposer(checkpoint), context.cluster.committee(), context.cluster.prober()
-    )
+    cluster = context.cluster
+    playing = cluster.writer(writer) if writer else cluster.proposer(Path(context.result_of("mgpo")["checkpoint"]))
+    proposer, committee, pool = await asyncio.gather(playing, cluster.committee(), cluster.prober())
     isolation = await context.cluster.sandbox_stats()
     assert isolation is not None  # the committee has it
     ledger = Ledger(context.run, "synthesize")
@@ -70,9 +114,9 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
             while len(selection.chosen) < target:
                 wave += 1
                 if (wave - 1) * size >= config.synthesize.max_episodes:
-                    raise Failure(
-                        f"synthesize: {len(selection.chosen)} of {target} problems after synthesize.max_episodes "
-                        f"({config.synthesize.max_episodes}; {_left_out(selection)} left out); raise it, or train the "
+                    raise _Enough(
+                        f"{len(selection.chosen)} of {target} problems after synthesize.max_episodes "
+                        f"({config.synthesize.max_episodes}; {_left_out(selection)} left out), raise it, or train the "
                         "proposer further"
                     )
                 watchdog.beat(f"wave {wave} of episodes")
@@ -94,6 +138,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 before = len(selection.chosen)
                 facts = summarize(judged, selection.take(judged))
                 facts |= await step.spot_check(judged, context.domain, context.seed("synthesize", wave, "spot"))
+                facts |= await step.canaries(judged, context.seed("synthesize", wave, "canary"))
                 account = await write_step(
                     context, "synthesize", wave, ledger, ends(judged, ()), judged=judged,
                     state={"sandbox_level": isolation["level"]}, facts=facts | {"accepted": len(selection.chosen)},
