@@ -18,7 +18,9 @@ from pipeline.flow.context import Context
 from pipeline.records import Episode, Probe, Verdict
 from pipeline.scoring.judged import Judged
 from pipeline.store.ledger import End, Key, Ledger
-from pipeline.store.tables import read_records, write_records
+from pipeline.store.manifest import Damage, verified
+from pipeline.store.pairs import Pairs
+from pipeline.store.tables import read_keyed, read_records, write_keyed, write_records
 
 _WRITE_S = 300.0
 
@@ -49,8 +51,8 @@ async def write_step(
             await within(context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", _WRITE_S)
         if judged is not None:
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
-            write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
-            write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
+            write_keyed(folder / "verdicts.parquet", {j.key: j.verdict for j in judged if j.verdict}, Verdict)
+            write_keyed(folder / "probes.parquet", {j.key: j.probe for j in judged if j.probe}, Probe)
         account = ledger.segment(folder, ends)
         (folder / "state.json").write_text(json.dumps({**(state or {}), "ledger": account}))
         if facts is not None:
@@ -60,15 +62,18 @@ async def write_step(
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    state: dict[str, Any] = json.loads(verified(folder / "state.json").read_text(encoding="utf-8"))
     return state
 
 
 def judged_in(folder: Path) -> Iterator[Judged]:
-    """What a step directory holds, in the order of its tasks."""
-    verdicts = iter(read_records(folder / "verdicts.parquet", Verdict))
-    probes = iter(read_records(folder / "probes.parquet", Probe))
-    for episode in read_records(folder / "episodes.parquet", Episode):
-        # In the order they were written: two episodes may have submitted one question, with different answers.
-        verdict = next(verdicts) if episode.submitted is not None and episode.outcome.kind == "ok" else None
-        yield Judged(episode, verdict, next(probes, None) if verdict and verdict.accepted else None)  # SFT probes none
+    """What a step directory holds, in the order of its tasks. Raises Damage where a verdict or probe is missing, or is
+    of another attempt or problem."""
+    verdicts = read_keyed(folder / "verdicts.parquet", Verdict)
+    probes = read_keyed(folder / "probes.parquet", Probe)
+    episodes = read_records(folder / "episodes.parquet", Episode)
+    for wrong in Pairs.of(episodes, verdicts, probes).wrong():
+        raise Damage(folder, wrong)
+    for episode in episodes:
+        key = (episode.id, episode.attempt)
+        yield Judged(episode, verdicts.get(key), probes.get(key))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.teacher import Teacher
@@ -18,6 +18,8 @@ from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Skill
 from pipeline.skills import corpus, extraction, replies
+from pipeline.store.manifest import verified
+from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 
 _WAVE = 32
@@ -45,25 +47,17 @@ async def run(context: Context) -> dict[str, Any]:
             _raise_if_gone(context, documents, answers)
             _write(context, answers)
             progress.advance(len(wave))
-    if unanswered := [n for n, saved in _saved(context, documents).items() if "failure" in saved]:
+    if unanswered := [n for n, saved in _saved(context.run, len(documents)).items() if "failure" in saved]:
         _write(context, await _ask(context, teacher, documents, unanswered))
 
-    readings = {n: saved for n, saved in _saved(context, documents).items() if "failure" not in saved}
-    failed = len(documents) - len(readings)
-    candidates: list[Skill] = []
-    malformed = 0
-    for saved in readings.values():
-        read = _read(saved)
-        candidates += read.skills
-        malformed += bool(read.faults)
-        for fault in read.faults:
-            context.progress.say("acquire", f"left out: {fault}")
+    kept, candidates, malformed, failed = library(
+        context.run, len(documents), config.min_score, lambda line: context.progress.say("acquire", line)
+    )
     if not candidates:
         raise Failure(
             f"acquire: no skill in the replies to {len(documents)} documents: {malformed} could not be read, "
             f"{failed} did not come; give another teacher, or a richer corpus"
         )
-    kept = extraction.select(candidates, config.min_score)
     low = sum(c.score < config.min_score for c in candidates)
     if not len(kept):
         raise Failure(
@@ -110,7 +104,7 @@ def _raise_if_gone(
     kinds = {a.get("kind") for a in answers}
     if not kinds <= {"infra_error", "data_error"}:
         return
-    never = all("failure" in saved for saved in _saved(context, documents).values())
+    never = all("failure" in saved for saved in _saved(context.run, len(documents)).values())
     if never or (kinds == {"infra_error"} and len(answers) > 1):
         raise Failure(f"acquire: the teacher answered for none of {len(answers)} documents: {answers[0]['failure']}")
 
@@ -149,13 +143,30 @@ async def _reply(context: Context, teacher: Teacher, number: int, document: extr
     return kept | {"repair": repair}
 
 
-def _saved(context: Context, documents: Sequence[extraction.Document]) -> dict[int, dict[str, Any]]:
+def library(
+    run: RunDir, documents: int, min_score: float, say: Callable[[str], None]
+) -> tuple[extraction.SkillLibrary, list[Skill], int, int]:
+    """The skill library of the replies on disk, the candidates for it, and how many replies could not be read as a
+    whole, or did not come."""
+    readings = {n: saved for n, saved in _saved(run, documents).items() if "failure" not in saved}
+    candidates: list[Skill] = []
+    malformed = 0
+    for saved in readings.values():
+        read = _read(saved)
+        candidates += read.skills
+        malformed += bool(read.faults)
+        for fault in read.faults:
+            say(f"left out: {fault}")
+    return extraction.select(candidates, min_score), candidates, malformed, documents - len(readings)
+
+
+def _saved(run: RunDir, documents: int) -> dict[int, dict[str, Any]]:
     """What is on disk of each document: the last of its tries."""
     last: dict[int, dict[str, Any]] = {}
-    for step, folder in enumerate(context.run.steps("acquire")):
-        saved = json.loads((folder / "reply.json").read_text())
+    for step, folder in enumerate(run.steps("acquire")):
+        saved = json.loads(verified(folder / "reply.json").read_text(encoding="utf-8"))
         last[saved.get("document", step)] = saved
-    return {n: saved for n, saved in sorted(last.items()) if n < len(documents)}
+    return {n: saved for n, saved in sorted(last.items()) if n < documents}
 
 
 def _read(saved: dict[str, Any]) -> replies.Reading:

@@ -16,6 +16,7 @@ from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import problems
 from pipeline.scoring.evaluation import judge, score
+from pipeline.store.manifest import verified
 from pipeline.watch.watchdog import Watchdog, watching
 
 _CHUNK = 40
@@ -37,7 +38,7 @@ async def run(context: Context) -> dict[str, Any]:
                 with context.run.new_step("evaluate", number) as folder:
                     (folder / "score.json").write_text(json.dumps(result))
                     context.metrics.log("evaluate", number, {"mean": result["mean"]})
-    before, after = (json.loads((s / "score.json").read_text()) for s in context.run.steps("evaluate"))
+    before, after = (json.loads(verified(s / "score.json").read_text()) for s in context.run.steps("evaluate"))
     return {
         "problems": len(rows),
         "samples": config.samples,

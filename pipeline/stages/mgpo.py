@@ -41,7 +41,7 @@ from pipeline.skills import probing
 from pipeline.skills.curriculum import Curriculum
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Key, Ledger
-from pipeline.store.tables import read_records
+from pipeline.store.tables import read_keyed
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import Watchdog, watching
@@ -114,7 +114,7 @@ class Producer:
             v.problem_id
             for stage in ("sft", "mgpo")
             for folder in context.run.steps(stage)
-            for v in read_records(folder / "verdicts.parquet", Verdict)
+            for v in read_keyed(folder / "verdicts.parquet", Verdict).values()
             if v.accepted
         }
         judge = context.config.reward.judge
@@ -249,14 +249,14 @@ class Producer:
 
 
 def _result(context: Context, summary: TrainSummary) -> dict[str, Any]:
-    rows = metrics.read(context.run)["mgpo"]
+    rows = metrics.read(context.run).get("mgpo", [])  # of those that were lost there is no figure
     names = ("submitted_rate", "accepted_rate", "difficulty", "hard_yield_per_1k", "reward", "prune_rate", "turns")
     ledgers = [state_of(s)["ledger"] for s in context.run.steps("mgpo")]
     return {
         "steps": len(ledgers),
         "episodes": sum(ledger["issued"] for ledger in ledgers),
         "ledger": {state: sum(ledger[state] for ledger in ledgers) for state in ledgers[0]},
-        "first": {n: mean([r[n] for r in rows[:_FIRST_LAST]]) for n in names},
-        "last": {n: mean([r[n] for r in rows[-_FIRST_LAST:]]) for n in names},
+        "first": {n: mean([r[n] for r in rows[:_FIRST_LAST] if n in r]) for n in names},
+        "last": {n: mean([r[n] for r in rows[-_FIRST_LAST:] if n in r]) for n in names},
         "checkpoint": str(summary.checkpoint),
     }

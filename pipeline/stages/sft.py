@@ -22,7 +22,7 @@ from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import ends, raise_if_all_failed
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Ledger
-from pipeline.store.tables import read_records
+from pipeline.store.tables import read_keyed, read_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
@@ -35,7 +35,7 @@ async def run(context: Context) -> dict[str, Any]:
     await _collect(context)
     steps = context.run.steps("sft")
     episodes = [e for s in steps for e in read_records(s / "episodes.parquet", Episode)]
-    verdicts = [v for s in steps for v in read_records(s / "verdicts.parquet", Verdict)]
+    verdicts = [v for s in steps for v in read_keyed(s / "verdicts.parquet", Verdict).values()]
     accepted = sum(v.accepted for v in verdicts)
     if not accepted:
         raise Failure(
@@ -48,14 +48,14 @@ async def run(context: Context) -> dict[str, Any]:
     total = await within(loader.steps.remote(), "dataset loader", 60)
     spec = spec_for(context, "sft", context.domain.resolve(context.config.proposer.path), total)
     summary = await train_with_progress(context, "sft", spec, loader, total)
-    losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
+    losses = metrics.values(context.run, "sft", "loss")
     return {
         "trajectories": len(episodes),
         "accepted": accepted,
         "validity": accepted / len(episodes),
         "steps": total,
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "loss_first": losses[0] if losses else None,
+        "loss_last": losses[-1] if losses else None,
         "checkpoint": str(summary.checkpoint),
     }
 

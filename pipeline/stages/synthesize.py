@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
@@ -25,7 +26,11 @@ from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import copies, ends, pruned, raise_if_all_failed, summarize
 from pipeline.skills import probing
 from pipeline.store import accounts
+from pipeline.store.digests import MANIFEST
+from pipeline.store.identity import identity_of
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import digest_once, seal_folder
+from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
@@ -35,7 +40,7 @@ async def run(context: Context) -> dict[str, Any]:
     checkpoint = Path(context.result_of("mgpo")["checkpoint"])
     state = state_of(context.run.steps("mgpo")[-1])
     await _fill(context, checkpoint, state)
-    return _export(context)
+    return export(context.run, context.config)
 
 
 async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> None:
@@ -47,7 +52,7 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
-    seen = {j.verdict.problem_id for j, _ in _played(context) if j.verdict and j.accepted}
+    seen = {j.verdict.problem_id for j, _ in _played(context.run) if j.verdict and j.accepted}
     if len(seen) >= target:
         return
     proposer, committee, pool = await asyncio.gather(
@@ -99,25 +104,31 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
-def _played(context: Context) -> Iterator[tuple[Judged, str]]:
+def _played(run: RunDir) -> Iterator[tuple[Judged, str]]:
     """Everything on disk, in the order of the tasks, and the level of the sandbox that it was judged with."""
-    for folder in context.run.steps("synthesize"):
+    for folder in run.steps("synthesize"):
         level = state_of(folder)["sandbox_level"]
         for j in judged_in(folder):
             yield j, level
 
 
-def _export(context: Context) -> dict[str, Any]:
-    played = list(_played(context))
+def export(run: RunDir, config: Config) -> dict[str, Any]:
+    """Write the data set of the steps on disk, and the manifest that names what it was made from; returns the stage's
+    result."""
+    played = list(_played(run))
     distinct: dict[str, tuple[Judged, str]] = {}
     for j, level in played:
         if j.accepted and j.verdict and j.probe:
             distinct.setdefault(j.verdict.problem_id, (j, level))
-    chosen = list(distinct.values())[: context.config.synthesize.target]
+    chosen = list(distinct.values())[: config.synthesize.target]
     submitted = [j.episode.submitted for j, _ in chosen if j.episode.submitted]
-    context.run.write_text("dataset/problems.jsonl", problems.text(submitted))
+    run.write_text("dataset/problems.jsonl", problems.text(submitted))
     origins = [json.dumps(_provenance(*one), ensure_ascii=False) + "\n" for one in chosen]
-    context.run.write_text("dataset/provenance.jsonl", "".join(origins))
+    run.write_text("dataset/provenance.jsonl", "".join(origins))
+    seal_folder(
+        run.path("dataset"), "dataset", ("problems.jsonl", "provenance.jsonl"),
+        problems=len(chosen), run=identity_of(config), made_from=_made_from(run),
+    )  # fmt: skip
     facts = summarize([j for j, _ in played])
     return {
         "accepted": len(chosen),
@@ -129,6 +140,19 @@ def _export(context: Context) -> dict[str, Any]:
         "mean_difficulty": mean([1 - j.probe.pass_at_k for j, _ in chosen if j.probe]),
         "by_category": dict(sorted(Counter(j.episode.task.category for j, _ in chosen).items())),
     }
+
+
+def _made_from(run: RunDir) -> dict[str, str]:
+    """Digests of the manifests of what the data set follows from: skills, proposer, steps."""
+    made = [run.path("skills", MANIFEST), *(step / MANIFEST for step in run.steps("synthesize"))]
+    done = run.result("mgpo")
+    if done is not None:
+        made += sorted(Path(done["result"]["checkpoint"]).glob("trainer/manifest-*.json"))
+    return {_within(run, path): digest_once(path)[1] for path in made if path.is_file()}
+
+
+def _within(run: RunDir, path: Path) -> str:
+    return path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path)
 
 
 def _provenance(j: Judged, sandbox_level: str) -> dict[str, Any]:

@@ -24,7 +24,10 @@ from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.skills.curriculum import Curriculum
+from pipeline.store.digests import MANIFEST
+from pipeline.store.identity import identity_of
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import digest_once, seal_folder
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.watchdog import watching
 
@@ -68,6 +71,13 @@ async def solver(context: Context, proposer: Path, episodes: int) -> float | Non
         judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
         chosen = {j.verdict.problem_id: j.episode.submitted for j in judged if j.accepted and j.verdict}
         context.run.write_text("dataset/problems.jsonl", problems.text(p for p in chosen.values() if p))
+        made_from = {
+            f"steps/synthesize/{s.name}": digest_once(s / MANIFEST)[1] for s in context.run.steps("synthesize")
+        }
+        seal_folder(
+            context.run.path("dataset"), "dataset", ["problems.jsonl"], problems=len(chosen),
+            run=identity_of(context.config), made_from=made_from,
+        )  # fmt: skip
         context.run.finish("synthesize", {"accepted": len(chosen), "episodes": episodes}, 0.0)
     if not context.result_of("synthesize")["accepted"]:
         return None

@@ -195,7 +195,7 @@ def test_the_terminal_reward_of_a_run_counts_each_verified_problem_once(tmp_path
 def test_what_a_teacher_wrote_and_was_verified_is_a_copy_too(tmp_path):
     root = tmp_path / "run"
     taught = episode(question="What is 2 + 3?")
-    with RunDir(root, -1).new_step("sft", 1) as folder:
+    with RunDir(root).new_step("sft", 1) as folder:
         write_records(folder / "verdicts.parquet", [verdict(taught)], Verdict)
     assert terminal_rewards(root, [["What is 2 + 3?", "Another?"]]) == [[0.0, ONE]]
 
