@@ -117,9 +117,10 @@ def render(found: dict[str, Any]) -> str:
 def repair(root: Path, config: Config) -> list[str]:
     """Mend what can be mended; says what it did, a line each. `config` is the one that the options name, for a
     config.yaml that is damaged."""
+    run = RunDir.look(root)  # before the lock, which makes the directory that it is of
     lock = Lock(root)
     try:
-        return list(_repair(RunDir.look(root), config))
+        return list(_repair(run, config))
     finally:
         lock.close()
 
@@ -141,8 +142,8 @@ def _repair(run: RunDir, config: Config) -> Iterator[str]:
             try:
                 again(run, config)
                 yield f"{unit}: made again"
-            except Damage as e:
-                yield f"{unit}: cannot be made again, for {e.path} {e.what}"
+            except Failure as e:
+                yield f"{unit}: cannot be made again: {e}"
     if "report.html" in damaged:
         try:
             _away(run, ["report.html"])
@@ -166,8 +167,9 @@ def _identities(run: RunDir) -> set[str]:
 def _skills(run: RunDir, config: Config) -> None:
     from pipeline.stages import acquire  # brings Ray
 
-    documents = run.result("acquire")["result"]["documents"]
-    library, *_ = acquire.library(run, documents, config.acquire.min_score, lambda _: None)
+    done = run.finished("acquire")
+    assert done is not None, "a product is looked at where its stage has a result"
+    library, *_ = acquire.library(run, done["result"]["documents"], config.acquire.min_score, lambda _: None)
     _away(run, ["skills"])
     library.save(run.path("skills"))
 

@@ -71,7 +71,6 @@ class RunDir:
             raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
         run = cls(root, Lock(root), identity_of(config))
         try:
-            _refuse_without_digests(root)
             if config.mirror is None:
                 run._adopt(config)
             else:
@@ -134,6 +133,7 @@ class RunDir:
             raise Failure(
                 f"run directory {self.root}: its restore was interrupted; name its mirror again, or delete it"
             )
+        _refuse_without_digests(self.root)
         path, text = self.path("config.yaml"), config_text(config)
         if self.path("steps").exists() or self.path("stages").exists():
             if wrong := config_damage(path):
@@ -289,9 +289,10 @@ def _named(root: Path) -> Path:
 
 
 def _refuse_without_digests(root: Path) -> None:
-    """Raises Failure for a run of a version that wrote no digests: neither its config nor any of its steps has one."""
+    """Raises Failure for a run of a version that wrote no digests: no step, no result and no config has one."""
     left = any(next(root.glob(pattern), None) for pattern in ("stages/*.json", "steps/*/[0-9]*"))
-    if left and not has_digest(root / "config.yaml") and not any(root.glob(f"steps/*/[0-9]*/{MANIFEST}")):
+    sealed = (path for path in (root / "config.yaml", *root.glob("stages/*.json")) if has_digest(path))
+    if left and not any(root.glob(f"steps/*/[0-9]*/{MANIFEST}")) and not any(sealed):
         raise Failure(
             f"run directory {root}: made by a version that wrote no digests, so that damage could not be told from "
             "what it wrote; go on with that version, or take another --run-dir; its checkpoints and "
