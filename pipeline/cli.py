@@ -10,6 +10,7 @@ Heavy imports (Ray, torch, vLLM) happen inside the commands that need them, so t
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -29,6 +30,7 @@ from pipeline.commands.keys import (
     REPLAY_KEYS,
     STAGE_KEYS,
     VALID_KEYS,
+    VERIFY_KEYS,
 )
 from pipeline.commands.options import Parser, at_least, more_than_none
 from pipeline.config import Config, loading
@@ -42,6 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     os.environ["RAY_RAYLET_PID"] = str(os.getpid())
     try:
         args = _parser().parse_args(argv)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # files may have names that are no text
         code = args.command(args)
     except Failure as e:
         print(f"propose: {e}", file=sys.stderr)
@@ -113,13 +117,17 @@ def _report(args: argparse.Namespace) -> int:
     from pipeline import report
 
     run, _ = _open(args.run_dir or _config(args)[1])
-    page = report.write(run)
-    _print(args.json, report.summary(run), f"report    {page}")
+    summary, more = report.summary(run), ""
+    try:
+        more = f"report    {report.write(run)}"
+    finally:  # what the disk does not take can be told all the same
+        _print(args.json, summary, more)
     return 0
 
 
 def _ledger(args: argparse.Namespace) -> int:
-    from pipeline.store import accounts
+    from pipeline.store import accounts, verify
+    from pipeline.store.rundir import RunDir
 
     with tempfile.TemporaryDirectory(prefix="propose-") as folder:
         root = args.run_dir or _config(args)[1]
@@ -128,11 +136,24 @@ def _ledger(args: argparse.Namespace) -> int:
 
             copy_for_accounts(root, Path(folder))
             root = Path(folder)
-        run, _ = _open(root)
+        run = RunDir.look(Path(root))
         found = accounts.audit(run)
+        if root != Path(folder):  # of a mirror only what the accounts need was brought
+            found["findings"] += [str(f) for f in verify.verify(run) if f.what not in found["findings"]]
     print(json.dumps(found) if args.json else accounts.render(found))
     for line in found["findings"]:
         print(f"propose: ledger: {line}", file=sys.stderr)
+    return 2 if found["findings"] else 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from pipeline.commands import verify
+
+    place, config = args.place or args.run_dir, _config(args)
+    done, found = verify.verify_and_mend(place or config[1], config[0], args.repair, args.set_aside)
+    for line in done:
+        print(f"verify · {line}", file=sys.stderr)
+    print(json.dumps(found) if args.json else verify.render(found))
     return 2 if found["findings"] else 0
 
 
@@ -295,6 +316,7 @@ def _shown(value: Any) -> str:
 
 
 def _parser() -> Parser:
+    from pipeline.commands.ablation.grid import help_text as ablation_help
     from pipeline.report import SUMMARY_KEYS
 
     parser = Parser(
@@ -331,6 +353,18 @@ def _parser() -> Parser:
         add(name, _run, stage.summary, STAGE_KEYS[name]).set_defaults(stage=name)
     add("report", _report, "write report.html of whatever a run directory holds", SUMMARY_KEYS)
     add("ledger", _ledger, "print the accounts of a run and find what does not add up", LEDGER_KEYS)
+    check = add("verify", _verify, "hold every file of a run against what was written, and mend it", VERIFY_KEYS)
+    check.add_argument(
+        "place", type=_path_or_uri, nargs="?", help="a run directory, the URI of a mirror, or the folder of a data set"
+    )
+    check.add_argument(
+        "--repair", action="store_true", help="restore from the mirror, or make again what is derived; nothing else"
+    )
+    check.add_argument(
+        "--set-aside",
+        metavar="UNIT",
+        help="move steps/STAGE/NNNNNN or checkpoints/STAGE, and what was built on it, away",
+    )
     replay = add("replay", _replay, "train recorded steps again and compare the weights bit for bit", REPLAY_KEYS)
     replay.add_argument(
         "--of",
@@ -351,12 +385,7 @@ def _parser() -> Parser:
     chaos.add_argument(
         "--patience", type=more_than_none, default=300.0, metavar="S", help="seconds to wait for a recovery (300)"
     )
-    add(
-        "doctor",
-        _doctor,
-        "say what this machine can do, and what to mend",
-        DOCTOR_KEYS,
-    )
+    add("doctor", _doctor, "say what this machine can do, and what to mend", DOCTOR_KEYS)
 
     audit = add(
         "audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS | ADVERSARY_KEYS
@@ -378,7 +407,7 @@ def _parser() -> Parser:
     audit.add_argument("--by-model", action="store_true", help="let the teacher spoil them as well, as no rule can")
 
     ablate = add("ablate", _ablate, "train and measure the method without its parts, and compare", ABLATE_KEYS)
-    ablate.description = _ablation_help()
+    ablate.description = ablation_help()
     ablate.add_argument("--only", metavar="NAMES", help="comparisons, e.g. rl,pruning; default: all")
     ablate.add_argument("--seeds", type=at_least(1), metavar="N", help="trainings of every arm (3; quick 2)")
     ablate.add_argument(
@@ -413,29 +442,6 @@ def _parser() -> Parser:
     build.add_argument("--scale", type=more_than_none, default=1.0, help="share of the training steps, to try it out")
     build.add_argument("--threads", type=at_least(1), default=2)
     return parser
-
-
-def _ablation_help() -> str:
-    from pipeline.commands.ablation.grid import ARMS, COMPARISONS
-
-    width = max(map(len, ARMS))
-    return "\n".join(
-        [
-            "Train every arm of a grid with the same budget, measure what its proposer writes on held-out skill",
-            "combinations, and say which of the paper's orderings hold, with intervals over seeds.",
-            "",
-            "The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the",
-            "same command can be given until the table is whole; a larger --seeds or --only adds to it. Results:",
-            "table.json, table.md and table.html in the run directory (runs/ablation-<digest>), where each arm is a",
-            "run of its own, for `propose report` too. Budgets are equal in episodes and steps, not in tokens.",
-            "",
-            "comparisons:",
-            *(f"  {name:<{width}}  {', '.join(c.arms)}" for name, c in COMPARISONS.items()),
-            "",
-            "arms:",
-            *(f"  {name:<{width}}  {arm.meaning}" for name, arm in ARMS.items()),
-        ]
-    )
 
 
 def _keys(keys: Mapping[str, str]) -> str:

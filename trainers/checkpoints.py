@@ -4,10 +4,12 @@
                   trainer/state.json                                        step, rollouts trained up to it, and the
                                                                             ranks and ZeRO stage it was written by
                   trainer/engine/*                                          DeepSpeed's state, one part from each rank
+                  trainer/manifest-R.json                                   digests of what rank R wrote
 
 Invariant: a checkpoint is what Ray Train has registered in its snapshot, which it does only when every rank has
 uploaded its part; a folder that a crash left half written is in no snapshot, is never resumed from, and is
-overwritten when the run comes to that step again. Each rank writes to its own temporary directory.
+overwritten when the run comes to that step again. Each rank writes to its own temporary directory, and reads back only
+what has the digests that it had then.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import ray.train
 from safetensors.torch import save_file
 
 from pipeline.records import Failure
+from pipeline.store.digests import digest, entries_of, files_below, unseal, write_manifest
 from trainers.learner import Learner
 from trainers.weights import gathered
 from trainers.wire import in_chunks
@@ -48,6 +51,7 @@ def save(learner: Learner, step: int, rollouts: int, metrics: dict[str, float]) 
                 "dtype": spec.dtype,
             }
             (root / "trainer" / "state.json").write_text(json.dumps(state))
+        write_manifest(root, f"step-{step:06d}", files_below(root), _manifest(learner), step=step, rollouts=rollouts)
         ray.train.report(
             metrics | {"step": step},
             checkpoint=ray.train.Checkpoint.from_directory(root),
@@ -61,6 +65,7 @@ def restore(learner: Learner) -> tuple[int, int]:
     if checkpoint is None:
         return 0, 0
     with checkpoint.as_directory() as folder:
+        _check(Path(folder), _manifest(learner))
         state = json.loads((Path(folder) / "trainer" / "state.json").read_text())
         spec = learner.spec
         mine = {"world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype}
@@ -73,6 +78,28 @@ def restore(learner: Learner) -> tuple[int, int]:
     if loaded is None:
         raise Failure(f"checkpoint of step {state['step']}: DeepSpeed found no state in trainer/engine")
     return int(state["step"]), int(state["rollouts"])
+
+
+def _manifest(learner: Learner) -> str:
+    return f"trainer/manifest-{learner.ranks.rank}.json"
+
+
+def _check(root: Path, name: str) -> None:
+    """Raises Failure where a file of this rank's manifest is not what the manifest says. What another number of ranks
+    has written is not this rank's to judge."""
+    if not (root / name).exists():
+        return
+    try:
+        expected = entries_of(unseal((root / name).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise Failure(f"checkpoint {root.name}: {name} is not what was written ({e})") from None
+    for file, entry in expected.items():
+        try:
+            same = digest(root / file) == entry
+        except OSError:
+            same = False
+        if not same:
+            raise Failure(f"checkpoint {root.name}: {file} is not what was written; see `propose verify`")
 
 
 def _save_model(learner: Learner, root: Path) -> None:

@@ -33,7 +33,7 @@ from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
 from pipeline.store import accounts, events, metrics
 from pipeline.store.ledger import Journal
-from pipeline.store.rundir import RunDir
+from pipeline.store.rundir import RunDir, step_folders
 
 KINDS = {
     "proposer": "ray::ServeReplica:*-proposer:",
@@ -144,7 +144,7 @@ class Victim:
 
     def __init__(self, root: Path, folder: Path, patience_s: float):
         self._root, self._folder, self._patience_s = root, folder, patience_s
-        self._run = RunDir(root, -1)
+        self._run = RunDir(root)
         self._journals = root / "ledger" / "mgpo"
         self._family: dict[int, float] = {}
         self._child: subprocess.Popen[bytes] | None = None
@@ -161,8 +161,7 @@ class Victim:
 
     def step(self) -> int:
         """The step that is being made, counted from what is on disk."""
-        steps = self._root / "steps" / "mgpo"
-        return sum(p.name.isdigit() for p in steps.iterdir()) + 1 if steps.is_dir() else 1
+        return len(step_folders(self._root / "steps" / "mgpo")) + 1
 
     def at_full_rate(self, step: int = 0, trained: bool = False) -> bool:
         """Wait until every kind is there, something came back after that, and `step` is being made; False if the run is

@@ -103,6 +103,12 @@ LEDGER_KEYS = {
     "checkpointed",
     "findings": "what does not add up, a line each; empty, else exit code 2",
 }
+VERIFY_KEYS = {
+    "place": "what was verified",
+    "files": "in it",
+    "bytes": "of them",
+    "findings": "what is not what was written: what, needed_by (stages), mend; empty, else exit code 2",
+}
 REPLAY_KEYS = {
     "stage": "mgpo or solve",
     "step": "the one that was trained again",

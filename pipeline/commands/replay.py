@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from actors.calls import within
 from pipeline import domains
@@ -35,6 +35,7 @@ from pipeline.pools.cluster import Cluster
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure
 from pipeline.store import accounts
+from pipeline.store.manifest import Damage, brief
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.snapshot import CHECKPOINTS
@@ -64,7 +65,7 @@ def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[st
             found = [digests(_folder(run, stage, step))] if once else []
             for again in range(2 - len(found)):
                 progress.say("replay", f"{stage} steps {origin + 1} to {step}, from {_origin(origin)}")
-                own = RunDir(Path(scratch, str(again)), -1)
+                own = RunDir(Path(scratch, str(again)))
                 own.path("checkpoints").mkdir(parents=True)
                 with Metrics(own) as metrics:
                     context = Context(config, own, cluster, metrics, progress)
@@ -84,15 +85,18 @@ def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[st
 
 
 def digests(model_dir: Path) -> dict[str, str]:
-    """Tensor of a Hugging Face directory -> SHA-256 of its type, shape and bytes."""
+    """Tensor of a Hugging Face directory -> SHA-256 of its type, shape and bytes. Raises Damage."""
     found = {}
     for file in sorted(model_dir.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safetensors is no mapping)
-                tensor = tensors.get_tensor(name)
-                digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
-                digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-                found[name] = digest.hexdigest()
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 (safetensors is no mapping)
+                    tensor = tensors.get_tensor(name)
+                    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+                    digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+                    found[name] = digest.hexdigest()
+        except (OSError, SafetensorError) as e:
+            raise Damage(file, f"is not readable as weights ({brief(e)})") from None
     return found
 
 

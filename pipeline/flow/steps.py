@@ -14,13 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import within
+from pipeline import domains
+from pipeline.config import Config
 from pipeline.flow.context import Context
 from pipeline.records import Episode, Probe, Verdict
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.summary import copies
 from pipeline.store.ledger import End, Key, Ledger
-from pipeline.store.tables import read_records, write_records
+from pipeline.store.manifest import Damage, verified
+from pipeline.store.pairs import Pairs
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_keyed, read_records, write_keyed, write_records
 
 _WRITE_S = 300.0
 
@@ -51,8 +56,8 @@ async def write_step(
             await within(context.cluster.buffer().write.remote(str(folder), rows), "rollout buffer", _WRITE_S)
         if judged is not None:
             write_records(folder / "episodes.parquet", [j.episode for j in judged], Episode)
-            write_records(folder / "verdicts.parquet", [j.verdict for j in judged if j.verdict], Verdict)
-            write_records(folder / "probes.parquet", [j.probe for j in judged if j.probe], Probe)
+            write_keyed(folder / "verdicts.parquet", {j.key: j.verdict for j in judged if j.verdict}, Verdict)
+            write_keyed(folder / "probes.parquet", {j.key: j.probe for j in judged if j.probe}, Probe)
         account = ledger.segment(folder, ends)
         (folder / "state.json").write_text(json.dumps({**(state or {}), "ledger": account}))
         if facts is not None:
@@ -62,27 +67,30 @@ async def write_step(
 
 
 def state_of(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    state: dict[str, Any] = json.loads(verified(folder / "state.json").read_text(encoding="utf-8"))
     return state
 
 
-def register_of(context: Context, stages: Sequence[str]) -> Register:
+def register_of(run: RunDir, config: Config, stages: Sequence[str]) -> Register:
     """The problems that these stages of the run have written, a step after another. Skeletons are counted of the last
     of them: what a teacher wrote often is no reason to pay its pupil less for it."""
-    register = Register(context.domain.identity)
+    register = Register(domains.of(config.domain).identity)
     for stage in stages:
         register.counts.clear()
-        for folder in context.run.steps(stage):
-            register.fade(context.config.reward.memory)
+        for folder in run.steps(stage):
+            register.fade(config.reward.memory)
             copies(judged_in(folder), register)
     return register
 
 
 def judged_in(folder: Path) -> Iterator[Judged]:
-    """What a step directory holds, in the order of its tasks."""
-    verdicts = iter(read_records(folder / "verdicts.parquet", Verdict))
-    probes = iter(read_records(folder / "probes.parquet", Probe))
-    for episode in read_records(folder / "episodes.parquet", Episode):
-        # In the order they were written: two episodes may have submitted one question, with different answers.
-        verdict = next(verdicts) if episode.submitted is not None and episode.outcome.kind == "ok" else None
-        yield Judged(episode, verdict, next(probes, None) if verdict and verdict.accepted else None)  # SFT probes none
+    """What a step directory holds, in the order of its tasks. Raises Damage where a verdict or probe is missing, or is
+    of another attempt or problem."""
+    verdicts = read_keyed(folder / "verdicts.parquet", Verdict)
+    probes = read_keyed(folder / "probes.parquet", Probe)
+    episodes = read_records(folder / "episodes.parquet", Episode)
+    for wrong in Pairs.of(episodes, verdicts, probes).wrong():
+        raise Damage(folder, wrong)
+    for episode in episodes:
+        key = (episode.id, episode.attempt)
+        yield Judged(episode, verdicts.get(key), probes.get(key))

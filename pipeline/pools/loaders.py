@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from pipeline.records import Stalled
+from pipeline.store.tables import read_table
 from trainers.loader import StepWork
 
 
@@ -64,7 +64,7 @@ class StepLoader:
         if step not in self._released:
             return None
         if (step, world) not in self._shards:
-            table = pq.read_table(self._released[step])
+            table = read_table(self._released[step])
             self._shards = {(step, world): [ray.put(shard) for shard in shard_groups(table, world)]}
         return StepWork(step=step, batches=[self._shards[step, world][rank]])
 
@@ -99,7 +99,7 @@ class DatasetLoader:
     """
 
     def __init__(self, files: Sequence[str], batch: int, epochs: int, seed: int):
-        self._table = pa.concat_tables([pq.read_table(f) for f in files])
+        self._table = pa.concat_tables([read_table(Path(f)) for f in files])
         self._batch = batch
         self._per_epoch = -(-self._table.num_rows // batch)
         self._epochs = epochs

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.config import Config, loading
 from pipeline.records import Episode, Failure, Probe, Verdict
-from pipeline.store import metrics
+from pipeline.store import manifest, metrics
+from pipeline.store.digests import MANIFEST
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_keyed, read_table
 
 PLAYED = tuple(name for name, stage in RUN_STAGES.items() if stage.plays)
 """The stages that play episodes."""
 DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share", "near_duplicates")
 ADVERSARY = "adversary.json"
 """What `audit-verifiers --adversary` left in the run directory."""
+PROVENANCE = "provenance.jsonl"
 PRUNED = "a problem whose writer dropped a skill"
 REFINED = "the problem that was refined most"
 REJECTED = "a problem that the committee rejected"
@@ -155,7 +155,7 @@ def gather(run: RunDir) -> Facts:
         results=results,
         steps={s: len(run.steps(s)) for s in RUN_STAGES},
         rows=_joined(metrics.read(run)),
-        provenance=_lines(run.path("dataset", "provenance.jsonl")),
+        provenance=_provenance(run.path("dataset")) if "synthesize" in results else [],
         adversary=_object(run.path(ADVERSARY)),
         played=played,
         samples=_samples(found),
@@ -172,13 +172,12 @@ def _joined(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, A
     return {stage: [steps[n] for n in sorted(steps)] for stage, steps in stages.items()}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
+def _provenance(folder: Path) -> list[dict[str, Any]]:
+    """Where the problems of a data set came from; an ablation's has no such file. Raises Damage."""
+    if PROVENANCE not in manifest.listed(folder / MANIFEST, manifest.read(folder / MANIFEST)):
         return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError:
-        raise Failure(f"{path}: not one JSON object a line; run `propose synthesize` again") from None
+    lines = manifest.verified(folder / PROVENANCE).read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
 def _object(path: Path) -> dict[str, Any] | None:
@@ -214,32 +213,20 @@ _COLUMNS = [
 """Counting needs no texts."""
 
 
-def _table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.read(columns=columns)
-    except (OSError, pa.ArrowInvalid) as e:
-        raise Failure(f"{path}: not readable as Parquet ({e}); delete its step directory to make it again") from None
-
-
 def _judgements(step: Path) -> list[tuple[Verdict | None, Probe | None]]:
-    """Of each episode of a step. Verdicts are those of the submitted problems, probes of the accepted ones, in order:
-    a problem's id would not do, since two episodes may submit one question with different answers."""
-    path = step / "probes.parquet"  # SFT does not probe
-    verdicts = iter(Verdict.from_arrow(_table(step / "verdicts.parquet")))
-    probes = iter(Probe.from_arrow(_table(path)) if path.exists() else [])
-    found: list[tuple[Verdict | None, Probe | None]] = []
-    for e in _table(step / "episodes.parquet", ["submitted.id", "outcome"]).to_pylist():
-        verdict = next(verdicts) if e["submitted"] and e["outcome"]["kind"] == "ok" else None
-        found.append((verdict, next(probes, None) if verdict and verdict.accepted else None))
-    return found
+    """Of each episode of a step: by its key, for two episodes may submit one question with different answers."""
+    verdicts = read_keyed(step / "verdicts.parquet", Verdict)
+    probes = read_keyed(step / "probes.parquet", Probe)
+    episodes = read_table(step / "episodes.parquet", ["id", "attempt"])
+    keys = zip(episodes.column("id").to_pylist(), episodes.column("attempt").to_pylist(), strict=True)
+    return [(verdicts.get(key), probes.get(key)) for key in keys]
 
 
 def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref]]:
     """Counts of a stage, and of each kind of episode the best sample (the newest of equals)."""
     played, best = Played(), dict[str, _Ref]()
     for step in steps:
-        episodes = _table(step / "episodes.parquet", _COLUMNS).to_pylist()
+        episodes = read_table(step / "episodes.parquet", _COLUMNS).to_pylist()
         for row, (e, (verdict, probe)) in enumerate(zip(episodes, _judgements(step), strict=True)):
             pruned = len(e["active"]) < len(e["task"]["skills"])
             played.take(e["outcome"]["kind"], e["outcome"]["reason"], verdict, pruned)
@@ -279,6 +266,6 @@ def _samples(found: dict[str, dict[str, _Ref]]) -> list[Sample]:
     samples = []
     for (step, row), why in chosen.items():
         verdict, probe = _judgements(step)[row]
-        (episode,) = Episode.from_arrow(_table(step / "episodes.parquet").slice(row, 1))
+        (episode,) = Episode.from_arrow(read_table(step / "episodes.parquet").slice(row, 1))
         samples.append(Sample("; ".join(why), stage, episode, verdict, probe))
     return samples

@@ -18,7 +18,9 @@ import yaml
 from actors.prompts import fill
 from pipeline.records import Failure, Skill
 from pipeline.skills.replies import FORM, SECTIONS, read
+from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.files import replace, writing
+from pipeline.store.manifest import seal_folder, verified_folder
 
 QA_PROMPT = """You take apart worked examples. Below is a question with its answer. Work backwards: which atomic \
 skills does one need to get from the question to the answer? Describe the knowledge behind it so that someone could \
@@ -126,12 +128,16 @@ class SkillLibrary:
                 text = render(skill, with_script=False)
                 source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
                 replace(skill_folder / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
+        seal_folder(folder, "skills", [f for f in files_below(folder) if f.partition("/")[0] in self._skills])
 
     @classmethod
     def load(cls, folder: Path) -> SkillLibrary:
-        """Inverse of `save`. Raises Failure that names the file that is missing or broken."""
+        """Inverse of `save`. Raises Failure that names the file that is missing or broken, or not what was saved; a
+        library that somebody wrote by hand has no manifest, and is read as it is."""
         if not folder.is_dir():
             raise Failure(f"skill library {folder}: no such folder")
+        if (folder / MANIFEST).exists():
+            verified_folder(folder)
         skills = []
         for skill_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
             try:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
-from pipeline.store import events
+from pipeline.store import events, verify
 from pipeline.store.run_stages import RUN_STAGES
 
 T = TypeVar("T")
@@ -25,9 +25,11 @@ async def run(context: Context, name: str) -> dict[str, Any]:
     result: dict[str, Any]
     done = context.run.result(name)
     if done is not None:
+        verify.product_of(context.run, name)
         context.progress.skip(name)
         result = done["result"]
         return result
+    verify.preflight(context.run, name)
     start = time.monotonic()
     module = importlib.import_module(f"pipeline.stages.{name}")
     result = await with_restarts(context, name, lambda: module.run(context))

@@ -11,15 +11,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from actors.teacher import Teacher
+from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Skill
 from pipeline.skills import corpus, extraction, replies
 from pipeline.skills.admission import admit
+from pipeline.store.manifest import verified
+from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 
 _WAVE = 32
@@ -47,38 +52,24 @@ async def run(context: Context) -> dict[str, Any]:
             _raise_if_gone(context, documents, answers)
             _write(context, answers)
             progress.advance(len(wave))
-    if unanswered := [n for n, saved in _saved(context, documents).items() if "failure" in saved]:
+    if unanswered := [n for n, saved in _saved(context.run, len(documents)).items() if "failure" in saved]:
         _write(context, await _ask(context, teacher, documents, unanswered))
 
-    readings = {n: saved for n, saved in _saved(context, documents).items() if "failure" not in saved}
-    failed = len(documents) - len(readings)
-    candidates: list[Skill] = []
-    malformed = copied = 0
-    shown = {
-        (skill.id, skill.intent)
-        for prompt in (context.domain.prompts.questions, context.domain.prompts.prose)
-        for skill in replies.read(prompt, "the prompt").skills
-    }
-    for saved in readings.values():
-        read = _read(saved)
-        candidates += [skill for skill in read.skills if (skill.id, skill.intent) not in shown]
-        copied += sum((skill.id, skill.intent) in shown for skill in read.skills)
-        malformed += bool(read.faults)
-        for fault in read.faults:
-            context.progress.say("acquire", f"left out: {fault}")
-    if not candidates:
+    made = select(
+        context.run, context.domain, len(documents), config.min_score, partial(context.progress.say, "acquire")
+    )
+    if not made.candidates:
         raise Failure(
-            f"acquire: no skill in the replies to {len(documents)} documents: {malformed} could not be read, "
-            f"{failed} did not come; give another teacher, or a richer corpus"
+            f"acquire: no skill in the replies to {len(documents)} documents: {made.malformed} could not be read, "
+            f"{made.failed} did not come; give another teacher, or a richer corpus"
         )
-    kept = extraction.select(candidates, config.min_score)
-    low = sum(c.score < config.min_score for c in candidates)
-    if not len(kept):
+    low = sum(c.score < config.min_score for c in made.candidates)
+    if not len(made.kept):
         raise Failure(
-            f"acquire: none of {len(candidates)} candidate skills reaches acquire.min_score ({config.min_score}); "
+            f"acquire: none of {len(made.candidates)} candidate skills reaches acquire.min_score ({config.min_score}); "
             "lower it, or give a richer corpus"
         )
-    admission = await asyncio.to_thread(admit, kept, context.config.sandbox)
+    admission = await asyncio.to_thread(admit, made.kept, context.config.sandbox)
     for id, why in admission.refused.items():
         context.progress.say("acquire", f"the script of {id} is left out: {why}")
     if admission.untried:
@@ -89,12 +80,12 @@ async def run(context: Context) -> dict[str, Any]:
         "documents": len(documents),
         "skipped_records": found.skipped,
         "left_out": {reason: len(names) for reason, names in found.left_out.items()},
-        "failed_replies": failed,
-        "malformed_replies": malformed,
-        "candidates": len(candidates),
-        "copied_examples": copied,
+        "failed_replies": made.failed,
+        "malformed_replies": made.malformed,
+        "candidates": len(made.candidates),
+        "copied_examples": made.copied,
         "dropped_low_score": low,
-        "duplicates": len(candidates) - low - len(kept),
+        "duplicates": len(made.candidates) - low - len(kept),
         "kept": len(kept),
         "scripts": sum(skill.script is not None for skill in kept),
         "scripts_left_out": len(admission.refused),
@@ -127,7 +118,7 @@ def _raise_if_gone(
     kinds = {a.get("kind") for a in answers}
     if not kinds <= {"infra_error", "data_error"}:
         return
-    never = all("failure" in saved for saved in _saved(context, documents).values())
+    never = all("failure" in saved for saved in _saved(context.run, len(documents)).values())
     if never or (kinds == {"infra_error"} and len(answers) > 1):
         raise Failure(f"acquire: the teacher answered for none of {len(answers)} documents: {answers[0]['failure']}")
 
@@ -166,13 +157,48 @@ async def _reply(context: Context, teacher: Teacher, number: int, document: extr
     return kept | {"repair": repair}
 
 
-def _saved(context: Context, documents: Sequence[extraction.Document]) -> dict[int, dict[str, Any]]:
+@dataclass(frozen=True)
+class Selected:
+    """What is made of the replies on disk."""
+
+    kept: extraction.SkillLibrary
+    candidates: list[Skill]
+    copied: int
+    """Skills that the teacher took from its prompt's examples."""
+    malformed: int
+    """Replies that could not be read as a whole."""
+    failed: int
+    """Documents without a reply."""
+
+
+def select(run: RunDir, domain: Domain, documents: int, min_score: float, say: Callable[[str], None]) -> Selected:
+    """The skills of the replies on disk, before their scripts are tried."""
+    readings = {n: saved for n, saved in _saved(run, documents).items() if "failure" not in saved}
+    candidates: list[Skill] = []
+    malformed = copied = 0
+    shown = {
+        (skill.id, skill.intent)
+        for prompt in (domain.prompts.questions, domain.prompts.prose)
+        for skill in replies.read(prompt, "the prompt").skills
+    }
+    for saved in readings.values():
+        read = _read(saved)
+        candidates += [skill for skill in read.skills if (skill.id, skill.intent) not in shown]
+        copied += sum((skill.id, skill.intent) in shown for skill in read.skills)
+        malformed += bool(read.faults)
+        for fault in read.faults:
+            say(f"left out: {fault}")
+    kept = extraction.select(candidates, min_score)
+    return Selected(kept, candidates, copied, malformed, documents - len(readings))
+
+
+def _saved(run: RunDir, documents: int) -> dict[int, dict[str, Any]]:
     """What is on disk of each document: the last of its tries."""
     last: dict[int, dict[str, Any]] = {}
-    for step, folder in enumerate(context.run.steps("acquire")):
-        saved = json.loads((folder / "reply.json").read_text())
+    for step, folder in enumerate(run.steps("acquire")):
+        saved = json.loads(verified(folder / "reply.json").read_text(encoding="utf-8"))
         last[saved.get("document", step)] = saved
-    return {n: saved for n, saved in sorted(last.items()) if n < len(documents)}
+    return {n: saved for n, saved in sorted(last.items()) if n < documents}
 
 
 def _read(saved: dict[str, Any]) -> replies.Reading:

@@ -19,6 +19,7 @@ from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import problems
 from pipeline.scoring.evaluation import judge, score
+from pipeline.store.manifest import verified
 from pipeline.watch.watchdog import Watchdog, watching
 
 _CHUNK = 40
@@ -47,7 +48,7 @@ async def run(context: Context) -> dict[str, Any]:
                     (folder / "answers.jsonl").write_text(_answers(rows, texts, outcomes))
                     context.metrics.log("evaluate", number, {"mean": result["mean"]})
     folders = context.run.steps("evaluate")
-    scores = dict(zip(measured, (json.loads((s / "score.json").read_text()) for s in folders), strict=True))
+    scores = dict(zip(measured, (json.loads(verified(s / "score.json").read_text()) for s in folders), strict=True))
     before, after = scores.get("before"), scores.get("after")
     return {
         "problems": len(rows),

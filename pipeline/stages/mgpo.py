@@ -112,7 +112,7 @@ class Producer:
         self._played_at = 0.0
         """When the last step had been played. A step's rate counts from then at the earliest, for steps overlap."""
         # Problems that the teacher wrote count as seen: to recite one is no new problem.
-        self._seen = register_of(context, ("sft", "mgpo"))
+        self._seen = register_of(context.run, context.config, ("sft", "mgpo"))
         judge, told = context.config.reward.judge, context.domain.prompts.roles.get("reflection_judge")
         self._judge = ReflectionJudge(judge, told) if judge else None
 
@@ -264,14 +264,14 @@ class Producer:
 
 
 def _result(context: Context, summary: TrainSummary) -> dict[str, Any]:
-    rows = metrics.read(context.run)["mgpo"]
+    rows = metrics.read(context.run).get("mgpo", [])  # of those that were lost there is no figure
     names = ("submitted_rate", "accepted_rate", "difficulty", "hard_yield_per_1k", "reward", "prune_rate", "turns")
     ledgers = [state_of(s)["ledger"] for s in context.run.steps("mgpo")]
     return {
         "steps": len(ledgers),
         "episodes": sum(ledger["issued"] for ledger in ledgers),
         "ledger": {state: sum(ledger[state] for ledger in ledgers) for state in ledgers[0]},
-        "first": {n: mean([r[n] for r in rows[:_FIRST_LAST]]) for n in names},
-        "last": {n: mean([r[n] for r in rows[-_FIRST_LAST:]]) for n in names},
+        "first": {n: mean([r[n] for r in rows[:_FIRST_LAST] if n in r]) for n in names},
+        "last": {n: mean([r[n] for r in rows[-_FIRST_LAST:] if n in r]) for n in names},
         "checkpoint": str(summary.checkpoint),
     }

@@ -27,7 +27,7 @@ from pipeline.scoring.summary import ends, raise_if_all_failed
 from pipeline.store import accounts, metrics
 from pipeline.store.files import writing
 from pipeline.store.ledger import Ledger
-from pipeline.store.tables import read_records, write_records
+from pipeline.store.tables import read_keyed, read_records, write_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
@@ -79,7 +79,7 @@ async def _taught(context: Context) -> Trajectories:
     await _collect(context)
     steps = context.run.steps("sft")
     episodes = [e for s in steps for e in read_records(s / "episodes.parquet", Episode)]
-    verdicts = [v for s in steps for v in read_records(s / "verdicts.parquet", Verdict)]
+    verdicts = [v for s in steps for v in read_keyed(s / "verdicts.parquet", Verdict).values()]
     accepted = sum(v.accepted for v in verdicts)
     if not accepted:
         raise Failure(

@@ -60,12 +60,12 @@ async def run(context: Context) -> dict[str, Any]:
 
     summary = await run_with_trainer(trainer, _produce(context, loader, problems), config.trainer.step_timeout_s)
     context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
-    rows = metrics.read(context.run)["solve"]
+    rewards = metrics.values(context.run, "solve", "reward")
     return {
         "steps": len(context.run.steps("solve")),
         "problems": len(problems),
-        "reward_first": mean([r["reward"] for r in rows[:_FIRST_LAST]]),
-        "reward_last": mean([r["reward"] for r in rows[-_FIRST_LAST:]]),
+        "reward_first": mean(rewards[:_FIRST_LAST]),
+        "reward_last": mean(rewards[-_FIRST_LAST:]),
         "checkpoint": str(summary.checkpoint),
     }
 

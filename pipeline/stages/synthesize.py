@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ModelConfig
+from pipeline import domains
+from pipeline.config import Config, ModelConfig
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
@@ -31,7 +32,11 @@ from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import ends, pruned, raise_if_all_failed, summarize
 from pipeline.skills import probing
 from pipeline.store import accounts
+from pipeline.store.digests import MANIFEST
+from pipeline.store.identity import identity_of
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import digest_once, seal_folder
+from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
@@ -43,10 +48,10 @@ async def run(context: Context) -> dict[str, Any]:
     try:
         await _fill(context, writer, skills)
     except (_Enough, Halt) as e:
-        accepted = _export(context)["accepted"]
+        accepted = export(context.run, context.config)["accepted"]
         file = context.run.path("dataset", "problems.jsonl")
         raise Failure(f"synthesize: {e}; the {accepted} problems accepted so far are in {file}") from None
-    return _export(context)
+    return export(context.run, context.config)
 
 
 class _Enough(Exception):
@@ -94,7 +99,7 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
-    selection = _selected(context)
+    selection = _selected(context.run, context.config)
     if len(selection.chosen) >= target:
         return
     cluster = context.cluster
@@ -150,35 +155,41 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
-def _played(context: Context) -> Iterator[tuple[Judged, str]]:
+def _played(run: RunDir) -> Iterator[tuple[Judged, str]]:
     """Everything on disk, in the order of the tasks, and the level of the sandbox that it was judged with."""
-    for folder in context.run.steps("synthesize"):
+    for folder in run.steps("synthesize"):
         level = state_of(folder)["sandbox_level"]
         for j in judged_in(folder):
             yield j, level
 
 
-def _selected(context: Context) -> Selection:
+def _selected(run: RunDir, config: Config) -> Selection:
     """Of what is on disk; what the stages before have written is new to nobody."""
-    selection = Selection(context.domain, register_of(context, ("sft", "mgpo")))
-    for folder in context.run.steps("synthesize"):
+    selection = Selection(domains.of(config.domain), register_of(run, config, ("sft", "mgpo")))
+    for folder in run.steps("synthesize"):
         selection.take(judged_in(folder))
     return selection
 
 
-def _export(context: Context) -> dict[str, Any]:
-    levels = {j.key: level for j, level in _played(context)}
-    played = [j for j, _ in _played(context)]
-    selection = _selected(context)
-    chosen = selection.chosen[: context.config.synthesize.target]
-    context.run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
-    context.run.write_text("dataset/unsolved.jsonl", problems.text(j.problem for j in selection.unsolved if j.problem))
+def export(run: RunDir, config: Config) -> dict[str, Any]:
+    """Write the data set of the steps on disk, and the manifest that names what it was made from; returns the stage's
+    result."""
+    levels = {j.key: level for j, level in _played(run)}
+    played = [j for j, _ in _played(run)]
+    selection = _selected(run, config)
+    chosen = selection.chosen[: config.synthesize.target]
+    run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
+    run.write_text("dataset/unsolved.jsonl", problems.text(j.problem for j in selection.unsolved if j.problem))
     identities = [selection.seen.identify(j.problem.question) for j in chosen if j.problem]
     origins = [
         json.dumps(_provenance(j, levels[j.key], identity.skeleton), ensure_ascii=False) + "\n"
         for j, identity in zip(chosen, identities, strict=True)
     ]
-    context.run.write_text("dataset/provenance.jsonl", "".join(origins))
+    run.write_text("dataset/provenance.jsonl", "".join(origins))
+    seal_folder(
+        run.path("dataset"), "dataset", ("problems.jsonl", "unsolved.jsonl", "provenance.jsonl"),
+        problems=len(chosen), run=identity_of(config), made_from=_made_from(run),
+    )  # fmt: skip
     facts = summarize(played)
     return {
         "accepted": len(chosen),
@@ -199,6 +210,19 @@ def _export(context: Context) -> dict[str, Any]:
 def _left_out(selection: Selection) -> str:
     counts = {"unsolved": len(selection.unsolved)} | selection.left_out
     return ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "none"
+
+
+def _made_from(run: RunDir) -> dict[str, str]:
+    """Digests of the manifests of what the data set follows from: skills, proposer, steps."""
+    made = [run.path("skills", MANIFEST), *(step / MANIFEST for step in run.steps("synthesize"))]
+    done = run.result("mgpo")
+    if done is not None:
+        made += sorted(Path(done["result"]["checkpoint"]).glob("trainer/manifest-*.json"))
+    return {_within(run, path): digest_once(path)[1] for path in made if path.is_file()}
+
+
+def _within(run: RunDir, path: Path) -> str:
+    return path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path)
 
 
 def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Reads, for each stage and step: the journal (what was issued), the segment (how it ended), the step's own account, its
 rollouts and episodes; and the trainer's checkpoints, which say how many steps and rollouts they hold. Each fact is
-written by another process or at another moment than those it is held against.
+written by another process or at another moment than those it is held against. Digests say less, and are of `verify`.
 
 Invariant: every attempt that was issued is trained, filtered, failed or live, exactly one of them; live ones are of
 steps that are not on disk yet, which follow those that are without a gap; a task is trained at most once; a checkpoint
@@ -18,13 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.records import Failure
-from pipeline.store.ledger import ENDS, INTERRUPTED, SEGMENT, Journal, Key, journal_path
+from pipeline.store.digests import MANIFEST
+from pipeline.store.ledger import ENDS, INTERRUPTED, SEGMENT, Entry, Journal, Key, journal_path
+from pipeline.store.manifest import Damage, cause, digest_once
 from pipeline.store.run_stages import RUN_STAGES
-from pipeline.store.rundir import RunDir
+from pipeline.store.rundir import RunDir, step_folders
+from pipeline.store.snapshot import CHECKPOINTS, registered
+from pipeline.store.tables import parse, records
 
 _SHOWN = 20
 """Findings listed of one stage; more are counted."""
@@ -49,24 +50,28 @@ def audit(run: RunDir) -> dict[str, Any]:
     return {"stages": stages, "findings": findings}
 
 
+def findings(run: RunDir, stage: str) -> list[str]:
+    """What in one stage's accounts does not add up."""
+    found: list[str] = []
+    _stage(run, stage, found)
+    return found
+
+
 def check(run: RunDir, stage: str) -> dict[str, int]:
     """The totals of a stage, for its metrics. Raises Failure with the first finding, before anything is built on it."""
     found: list[str] = []
     totals: dict[str, int] = _stage(run, stage, found)["totals"]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise Failure(f"ledger: {found[0]}{more}; see `propose ledger --run-dir {run.root}`")
+        raise Failure(f"ledger: {found[0]}{more}; see `propose verify {run.root}`")
     return totals
 
 
 def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
-    try:
-        folders = {int(folder.name): folder for folder in run.steps(stage)}
-    except Failure as e:
-        found.append(str(e))
-        base = run.path("steps", stage)
-        folders = {int(p.name): p for p in base.iterdir() if p.name.isdigit()}
-    journals = {int(p.stem): p for p in sorted(run.path("ledger", stage).glob("[0-9]*.jsonl"))}
+    folders = {int(folder.name): folder for folder in step_folders(run.path("steps", stage))}
+    if folders and (missing := set(range(1, max(folders))) - folders.keys()):
+        found.append(f"{run.path('steps', stage)}: step {min(missing)} is missing although step {max(folders)} exists")
+    journals = {int(p.stem): p for p in sorted(run.path("ledger", stage).glob("[0-9]*.jsonl")) if p.stem.isdecimal()}
     last = max(folders, default=0)
     checkpoints = list(_checkpoints(run, stage, found)) if RUN_STAGES[stage].on_policy else []
     steps: list[dict[str, Any]] = []
@@ -95,7 +100,7 @@ def _step(
     """The row of a step, and the ids that were trained in it."""
     where = f"{stage} step {step}"
     path = journal_path(run, stage, step)
-    journal = Journal.read(path) if path.exists() else Journal((), 0, None)
+    journal = _journal(path, found)
     if journal.broken is not None:
         found.append(f"{path}:{journal.broken}: does not follow from the lines before it")
     issued, failed = Counter(journal.keys("issue")), Counter(journal.keys("fail"))
@@ -103,6 +108,8 @@ def _step(
     ended = Counter(key for key, _ in ends)
     if folder is None and journal.committed:
         found.append(f"{where}: was committed, and is not on disk")
+    if folder is not None and journal.manifest not in (None, manifest_of(folder)):
+        found.append(f"{where}: {path.name} was committed with another {MANIFEST} than the one on disk")
     if folder is not None and step < last and not journal.committed:
         found.append(f"{where}: is on disk, and {path.name} does not say that it was committed")
 
@@ -137,6 +144,22 @@ def _step(
     return row, [name for name, _ in trained]
 
 
+def _journal(path: Path, found: list[str]) -> Journal:
+    try:
+        return Journal.read(path) if path.exists() else Journal((), 0, None)
+    except OSError as e:
+        found.append(f"{path}: {cause(e)}")
+        return Journal((), 0, None)
+
+
+def manifest_of(folder: Path) -> str | None:
+    """The digest of a step's manifest; None where that cannot be read."""
+    try:
+        return digest_once(folder / MANIFEST)[1]
+    except OSError:
+        return None
+
+
 def _attempts(issued: Counter[Key]) -> dict[str, list[int]]:
     numbers: dict[str, list[int]] = {}
     for name, attempt in sorted(issued):
@@ -146,17 +169,16 @@ def _attempts(issued: Counter[Key]) -> dict[str, list[int]]:
 
 def _segment(folder: Path, where: str, found: list[str]) -> list[tuple[Key, str]]:
     try:
-        rows = pq.read_table(folder / SEGMENT).to_pylist()
-        return [((row["id"], row["attempt"]), row["end"]) for row in rows]
-    except (OSError, KeyError, pa.ArrowInvalid) as e:
-        found.append(f"{where}: {SEGMENT} cannot be read ({' '.join(str(e).split())[:120]})")
+        return [((e.id, e.attempt), e.end) for e in records(folder / SEGMENT, parse(folder / SEGMENT), Entry)]
+    except Damage as e:
+        found.append(f"{where}: {SEGMENT} {e.what}")
         return []
 
 
 def _stated(folder: Path) -> dict[str, int]:
     """The step's own account; empty where it cannot be read."""
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return {name: int(n) for name, n in state["ledger"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -181,9 +203,9 @@ def _compare_files(
         expected["episodes.parquet"] = (("id", "attempt"), ended)
     for name, (columns, keys) in expected.items():
         try:
-            table = pq.read_table(folder / name, columns=list(columns))
-        except (OSError, pa.ArrowInvalid) as e:
-            found.append(f"{where}: {name} cannot be read ({' '.join(str(e).split())[:120]})")
+            table = parse(folder / name, list(columns))
+        except Damage as e:
+            found.append(f"{where}: {name} {e.what}")
             continue
         there = Counter(zip(*(table.column(c).to_pylist() for c in columns), strict=True))
         for key in sorted((there - keys) | (keys - there)):
@@ -193,17 +215,17 @@ def _compare_files(
 def _checkpoints(run: RunDir, stage: str, found: list[str]) -> Iterator[dict[str, int]]:
     """{"step", "rollouts"} of each checkpoint that Ray Train has registered, as the checkpoint itself says."""
     base = run.path("checkpoints", stage)
-    snapshot = base / "checkpoint_manager_snapshot.json"
+    snapshot = base / CHECKPOINTS
     if not snapshot.exists():
         return
     try:
-        names = [c["checkpoint_dir_name"] for c in json.loads(snapshot.read_text())["checkpoint_results"]]
-    except (ValueError, KeyError, TypeError):
+        names = registered(snapshot.read_bytes())
+    except (OSError, ValueError):
         found.append(f"{snapshot}: not a snapshot of Ray Train; without it the trainer begins from its first step")
         return
     for name in names:
         try:
-            state = json.loads((base / name / "trainer" / "state.json").read_text())
+            state = json.loads((base / name / "trainer" / "state.json").read_text(encoding="utf-8"))
             checkpoint = {"step": int(state["step"]), "rollouts": int(state["rollouts"])}
         except (OSError, ValueError, KeyError, TypeError) as e:
             found.append(f"{stage} checkpoint {name}: trainer/state.json cannot be read ({type(e).__name__}: {e})")
@@ -224,7 +246,11 @@ def _compare_with_trainer(
             found.append(f"{stage} checkpoint of step {step}: only {released} steps were released")
         elif rollouts != expected:
             found.append(f"{stage} checkpoint of step {step}: trained {rollouts} rollouts, its steps have {expected}")
-    done = run.result(stage) if RUN_STAGES[stage].on_policy else None
+    try:
+        done = run.result(stage) if RUN_STAGES[stage].on_policy else None
+    except Failure as e:
+        found.append(str(e))
+        return
     if done is None:
         return
     newest = max((c["step"] for c in checkpoints), default=0)

@@ -1,24 +1,28 @@
 """The events of a run, for whoever watches it from outside: `events.jsonl`, one JSON object a line, newest last.
 
-    {"time": 1790000000.125, "event": "stage_restarted", "stage": "mgpo", "steps": 6, "cause": "...", "pools": "kept"}
+    {"time": 1790000000.125, "event": "stage_restarted", "stage": "mgpo", "steps": 6, "cause": "...", "pools": "kept",
+     "crc": "..."}
 
 Events tell, they decide nothing: no run resumes from them, and runs are not compared by them.
 
-Invariant: the file is whole at any moment, because each event replaces it, and has at most `KEPT` lines. Events are
-rare (a stage that lost a process), so writing it again costs nothing.
+Invariant: the file is whole at any moment, because each event replaces it; what it holds stays as it is, and each line
+has a checksum that follows from the line before it (`chained`). Events are rare (a stage that lost a process), so
+writing the file again costs nothing. A damaged line is left out by readers, and named by `damage`.
 """
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.records import Failure
+from pipeline.store import chained
+from pipeline.store.files import replace, writing
 from pipeline.store.rundir import RunDir
 
 FILE = "events.jsonl"
-KEPT = 1000
 
 Event = Literal["stage_restarted"]
 """stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one
@@ -26,22 +30,42 @@ line · `pools`: kept or new."""
 
 
 def append(run: RunDir, event: Event, **facts: str | int) -> None:
-    """Add an event; beyond `KEPT` the oldest are left out. One writer at a time: the process that holds the run."""
+    """Add an event. One writer at a time: the process that holds the run."""
     path = run.path(FILE)
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    line = json.dumps({"time": round(time.time(), 3), "event": event, **facts})
-    run.write_text(FILE, "".join([*lines, line + "\n"][-KEPT:]))
+    with writing(path):
+        content = path.read_bytes() if path.exists() else b""
+    before = content.removesuffix(b"\n").rpartition(b"\n")[2]
+    line, _ = chained.line({"time": round(time.time(), 3), "event": event, **facts}, chained.stated(before))
+    replace(path, content + line)
 
 
 def read(run: RunDir, event: Event, since: float = 0.0) -> list[dict[str, Any]]:
-    """Events of a kind after a moment (`time.time`), oldest first. Raises Failure naming a line that is none."""
-    path = run.path(FILE)
-    found = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], start=1):
-        try:
-            entry = json.loads(line)
-            if entry["event"] == event and entry["time"] > since:
-                found.append(entry)
-        except (ValueError, KeyError, TypeError):
-            raise Failure(f"{path}:{number}: no event; expected an object with time and event") from None
-    return found
+    """Events of a kind after a moment (`time.time`), oldest first; damaged lines are left out."""
+    return [facts for facts in _sound(run.path(FILE)) if facts["event"] == event and facts["time"] > since]
+
+
+def damage(run: RunDir) -> list[int]:
+    """Numbers of the lines that are no event, or do not follow from the line before them. Raises Failure."""
+    return [line.number for line in _lines(run.path(FILE)) if not _is_event(line)]
+
+
+def _sound(path: Path) -> Iterator[dict[str, Any]]:
+    for line in _lines(path):
+        if line.facts is not None and _is_event(line):
+            yield line.facts
+
+
+def _lines(path: Path) -> Iterator[chained.Line]:
+    """An event replaces the file, so its last line has its newline."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return iter(())
+    except OSError as e:
+        raise Failure(f"{path}: {e.strerror}; expected a file of events: move it away to go on without") from None
+    return chained.lines(content if content.endswith(b"\n") or not content else content + b"\n")
+
+
+def _is_event(line: chained.Line) -> bool:
+    facts = line.facts or {}
+    return line.follows and isinstance(facts.get("event"), str) and isinstance(facts.get("time"), int | float)

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.records import Failure
 
+_NUMBERS = itertools.count()
+"""With the process id, they make temporary names that no two writers share."""
+_WRITER = re.compile(r"\.(\d+)-\d+\.tmp$", re.ASCII)
 _NO_PLACE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
-    *(errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY, errno.ENXIO),
 }
 
 
@@ -27,17 +32,28 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace(path: Path, text: str) -> Path:
-    """Write a whole file or nothing."""
+def replace(path: Path, content: str | bytes) -> Path:
+    """Write a whole file or nothing; text as UTF-8."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}-{next(_NUMBERS)}.tmp")
+        try:
+            with temporary.open("xb") as f:
+                f.write(content.encode() if isinstance(content, str) else content)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
+
+
+def sweep(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote have left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        writer = _WRITER.search(path.name)
+        if writer and not Path("/proc", writer[1]).exists():
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import Config, loading
 from pipeline.records import Failure
+from pipeline.store.manifest import cause
 
 _PLACEMENT = {
     *("ray", "pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
@@ -24,10 +25,45 @@ _PLACEMENT = {
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
 
 
+_SEAL = "# sha256 "
+"""Begins the last line of config.yaml."""
+
+
+def identity_of(config: Config) -> str:
+    """A digest of what the config computes."""
+    text = json.dumps(_essence(config.model_dump(mode="json")), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def default_root(config: Config) -> Path:
     """runs/<name>-<digest>: the same config comes back to the same directory, another one goes elsewhere."""
-    digest = hashlib.sha256(json.dumps(_essence(config.model_dump(mode="json")), sort_keys=True).encode())
-    return Path("runs") / f"{config.name}-{digest.hexdigest()[:8]}"
+    return Path("runs") / f"{config.name}-{identity_of(config)[:8]}"
+
+
+def config_text(config: Config) -> str:
+    """The content of config.yaml: a comment at its end is a digest of what is above."""
+    text = loading.dump(config)
+    return f"{text}{_SEAL}{hashlib.sha256(text.encode()).hexdigest()}\n"
+
+
+def config_damage(path: Path) -> str | None:
+    """What is wrong with a config.yaml, in words; None if it is what the run wrote."""
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        return cause(e)
+    text, _, digest = content.rpartition(_SEAL.encode())
+    if f"{hashlib.sha256(text).hexdigest()}\n".encode() != digest:
+        return "is not the config that the run wrote"
+    return None
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a config.yaml or a sealed file holds its digest, right or wrong."""
+    try:
+        return b"sha256" in path.read_bytes()
+    except OSError:
+        return False
 
 
 def config_in(where: str, content: bytes) -> dict[str, Any]:

@@ -20,22 +20,20 @@ have not seen them.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.records import Failure, Record
+from pipeline.store import chained
+from pipeline.store.digests import MANIFEST
 from pipeline.store.files import writing
+from pipeline.store.manifest import Damage, cause, digest_once
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import write_records
-
-Key = tuple[str, int]
-"""(episode id, attempt)."""
+from pipeline.store.tables import Key, write_records
 
 End = Literal["trained", "filtered", "failed"]
 """Released to the trainer with its step · judged, and not for the trainer · no reward can be derived."""
@@ -60,6 +58,7 @@ class Ledger:
     def __init__(self, run: RunDir, stage: str):
         self._run, self._stage = run, stage
         self._file, self._path, self._chain = -1, Path(), 0
+        self._step = 0
         self._last: dict[str, int] = {}
         self._open: set[Key] = set()
 
@@ -67,8 +66,10 @@ class Ledger:
         """Open the journal of a step that is not on disk yet. What an earlier process issued for it has failed."""
         before = self._run.path("steps", self._stage, f"{step - 1:06d}")
         if before.is_dir() and not self._reopen(step - 1).committed:
-            self._append("commit")  # that process died between the directory's rename and this line
+            # That process died between the directory's rename and this line.
+            self._append("commit", None, **_of(before))
         journal = self._reopen(step)
+        self._step = step
         self._last, self._open = journal.last_attempts(), set()
         for key in sorted(journal.open()):
             self._append("fail", key, reason=INTERRUPTED)
@@ -84,10 +85,15 @@ class Ledger:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-            os.ftruncate(self._file, path.read_bytes().rfind(b"\n") + 1)
-        journal = Journal.read(path)
-        if journal.broken is not None:
-            raise Failure(f"{path}:{journal.broken}: does not follow from the lines before it; see `propose ledger`")
+            content = path.read_bytes()
+            journal = Journal.of(content)
+            if journal.broken is not None:
+                raise Failure(
+                    f"{path}:{journal.broken}: does not follow from the lines before it; see `propose verify "
+                    f"{self._run.root}`"
+                )
+            if len(content) > (whole := content.rfind(b"\n") + 1):
+                os.ftruncate(self._file, whole)
         self._path, self._chain = path, journal.chain
         return journal
 
@@ -110,7 +116,7 @@ class Ledger:
 
     def quarantine(self, key: Key, record: Mapping[str, Any]) -> None:
         """Save what a worker died of, to be looked at: quarantine/<stage>/<id>.json."""
-        self._run.write_json(f"quarantine/{self._stage}/{key[0]}.json", {"attempt": key[1], **record})
+        self._run.write_sealed(f"quarantine/{self._stage}/{key[0]}.json", {"attempt": key[1], **record})
 
     def segment(self, folder: Path, ends: Mapping[Key, End]) -> dict[str, int]:
         """Write the step's segment into its directory; returns the step's account.
@@ -127,7 +133,8 @@ class Ledger:
 
     def commit(self, account: Mapping[str, int]) -> None:
         """The step's directory has its final name."""
-        self._append("commit", None, **account)
+        folder = self._run.path("steps", self._stage, f"{self._step:06d}")
+        self._append("commit", None, **account, **_of(folder))
         os.fsync(self._file)
         self._open = set()
 
@@ -138,20 +145,30 @@ class Ledger:
 
     def _append(self, event: str, key: Key | None = None, **facts: Any) -> None:
         named = {} if key is None else {"id": key[0], "attempt": key[1]}
-        line, self._chain = _line({"event": event, "time": round(time.time(), 3), **named, **facts}, self._chain)
+        line, self._chain = chained.line({"event": event, "time": round(time.time(), 3), **named, **facts}, self._chain)
         with writing(self._path):
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, "the disk took a part of the line")
 
 
+def _of(folder: Path) -> dict[str, str]:
+    """The digest of a step's manifest, for its commit line."""
+    try:
+        return {"manifest": digest_once(folder / MANIFEST)[1]}
+    except OSError as e:
+        raise Damage(folder / MANIFEST, cause(e)) from None
+
+
+_OF_AN_ATTEMPT = {"issue": (), "judged": ("tokens",), "fail": ("reason",)}
+
+
+def _is_event(facts: Mapping[str, Any]) -> bool:
+    event = facts.get("event")
+    return event == "commit" or (event in _OF_AN_ATTEMPT and {"id", "attempt", *_OF_AN_ATTEMPT[event]} <= facts.keys())
+
+
 def journal_path(run: RunDir, stage: str, step: int) -> Path:
     return run.path("ledger", stage, f"{step:06d}.jsonl")
-
-
-def _line(facts: dict[str, Any], chain: int) -> tuple[bytes, int]:
-    body = json.dumps(facts, ensure_ascii=False)
-    chain = zlib.crc32(body.encode(), chain)
-    return f'{body[:-1]}, "crc": "{chain:08x}"}}\n'.encode(), chain
 
 
 @dataclass(frozen=True)
@@ -165,20 +182,19 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> Journal:
-        """Whole lines only: a line without its newline was being written when its process died."""
-        content = path.read_bytes()
+        return cls.of(path.read_bytes())
+
+    @classmethod
+    def of(cls, content: bytes) -> Journal:
+        """Whole lines only: a line without its newline was being written when its process died. A line with another
+        byte in place of its newline was changed."""
         events: list[dict[str, Any]] = []
         chain = 0
-        for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
-            try:
-                event = json.loads(line)
-                facts = {name: value for name, value in event.items() if name != "crc"}
-                again, chain = _line(facts, chain)
-                if again != line + b"\n":
-                    return cls(tuple(events), chain, number)
-            except (ValueError, AttributeError):
-                return cls(tuple(events), chain, number)
-            events.append(event)
+        for line in chained.lines(content):
+            if not line.follows or line.facts is None or line.chain is None or not _is_event(line.facts):
+                return cls(tuple(events), chain, line.number)
+            events.append(line.facts)
+            chain = line.chain
         return cls(tuple(events), chain, None)
 
     def keys(self, event: str) -> list[Key]:
@@ -190,6 +206,11 @@ class Journal:
 
     def last_attempts(self) -> dict[str, int]:
         return dict(self.keys("issue"))  # in the order in which they were issued
+
+    @property
+    def manifest(self) -> str | None:
+        """The digest of the step's manifest when it was committed; None before that."""
+        return next((e.get("manifest") for e in self.events if e["event"] == "commit"), None)
 
     @property
     def committed(self) -> bool:

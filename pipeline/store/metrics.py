@@ -1,27 +1,30 @@
 """The numbers of a run: `metrics.jsonl`, one flat JSON object a line, mirrored to TensorBoard and to Ray's gauges.
 
 Invariant: a line that ends in a newline is whole. What a crash left half-written is cut off before the next line is
-appended, and readers pass over it. A step done again after a resume is logged again; readers take the last one
-(TensorBoard, which cannot, shows both).
+appended; nothing else ever is. Readers pass over what is no line of ours, and `damage` counts it: figures are not worth
+a run. A step done again after a resume is logged again; readers take the last one (TensorBoard, which cannot, shows
+both).
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.records import Failure
+from pipeline.store import chained
 from pipeline.store.files import writing
 from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import Gauges
 
 FILE = "metrics.jsonl"
-_FACTS = ("time", "stage", "step")
+_FACTS = ("time", "stage", "step", "crc")
+_BEGIN = b'{"time": '
+"""How a line begins."""
 
 
 class Metrics:
@@ -33,9 +36,21 @@ class Metrics:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as e:
             raise Failure(f"{path}: {e.strerror}; expected a file this user may write to") from None
-        os.ftruncate(self._file, _whole(path.read_bytes()))
-        self._board = _board(str(run.path("tensorboard")))
+        self._chain = self._mend(path.read_bytes())
+        self._board: Any = None
+        self._folder = str(run.path("tensorboard"))
         self._gauges = Gauges(run.root.name)
+
+    def _mend(self, content: bytes) -> int:
+        """End the last line, or cut it off where a crash left half of it; returns the chain."""
+        *whole, tail = content.split(b"\n")
+        with writing(self._path):
+            if chained.is_whole(tail) or (tail and not tail.startswith(_BEGIN)):
+                os.write(self._file, b"\n")
+                whole.append(tail)
+            elif tail:
+                os.ftruncate(self._file, len(content) - len(tail))
+        return chained.stated(whole[-1]) if whole else 0
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         """Record the values of one step. A value that is not finite is written as null."""
@@ -43,11 +58,14 @@ class Metrics:
             raise ValueError(f"metric names {reserved} are taken by the facts of the line")
         now = time.time()
         numbers = {name: float(v) if math.isfinite(v) else None for name, v in values.items()}
-        line = json.dumps({"time": round(now, 3), "stage": stage, "step": step, **numbers}) + "\n"
+        facts = {"time": round(now, 3), "stage": stage, "step": step, **numbers}
+        line, self._chain = chained.line(facts, self._chain)
         with writing(self._path):
-            if os.write(self._file, line.encode()) < len(line):
+            if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, "the disk took a part of the line")
             os.fsync(self._file)
+            if self._board is None:  # not before there is something to show: a finished run writes nothing
+                self._board = _board(self._folder)
             if self._board is not None:
                 _mirror(self._board, {f"{stage}/{name}": v for name, v in numbers.items() if v is not None}, step, now)
         self._gauges.show(stage, numbers)
@@ -69,27 +87,56 @@ class Metrics:
 
 
 def read(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """Stage -> its rows by ascending step, the last line of each step; null values are absent.
-
-    Raises Failure naming a line that is whole and yet no metrics line.
-    """
-    path = run.path(FILE)
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
+    """Stage -> its rows by ascending step, the last line of each step; null values are absent, and so are lines that
+    were damaged. Raises Failure where the file cannot be read."""
     stages: dict[str, dict[int, dict[str, Any]]] = {}
-    for number, line in enumerate(content[: _whole(content)].splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            stages.setdefault(row["stage"], {})[row["step"]] = {k: v for k, v in row.items() if v is not None}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise Failure(f"{path}:{number}: no metrics line; expected an object with stage and step") from None
+    for line in _lines(run):
+        if line.follows and line.facts is not None and _is_row(line.facts):
+            row = {k: v for k, v in line.facts.items() if v is not None}
+            stages.setdefault(row["stage"], {})[row["step"]] = row
     return {stage: [rows[step] for step in sorted(rows)] for stage, rows in stages.items()}
 
 
-def _whole(content: bytes) -> int:
-    """How many bytes of the file are whole lines."""
-    return content.rfind(b"\n") + 1
+def values(run: RunDir, stage: str, name: str) -> list[float]:
+    """A metric of a stage, by ascending step; steps that lack it are left out."""
+    return [row[name] for row in read(run).get(stage, []) if name in row]
+
+
+def damage(run: RunDir) -> list[int]:
+    """Numbers of the lines that are no metrics line, or do not follow from the line before them."""
+    return [x.number for x in _lines(run) if not x.follows or x.facts is None or not _is_row(x.facts)]
+
+
+def board_again(run: RunDir) -> None:
+    """TensorBoard's events of all the rows."""
+    board = _board(str(run.path("tensorboard")))
+    if board is not None:
+        for stage, rows in read(run).items():
+            for row in rows:
+                values = {f"{stage}/{name}": v for name, v in row.items() if name not in _FACTS}
+                _mirror(board, values, row["step"], row["time"])
+        board.close()
+
+
+def _lines(run: RunDir) -> Iterator[chained.Line]:
+    path = run.path(FILE)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return iter(())
+    except OSError as e:
+        raise Failure(f"{path}: {e.strerror}; expected a file of metrics: move it away to go on without") from None
+    *_, tail = content.split(b"\n")
+    return chained.lines(content + b"\n" if chained.is_whole(tail) else content)
+
+
+def _is_row(facts: Mapping[str, Any]) -> bool:
+    numbers = (v for name, v in facts.items() if name != "stage" and v is not None)
+    return (
+        isinstance(facts.get("stage"), str)
+        and isinstance(facts.get("step"), int)
+        and all(isinstance(v, int | float) and not isinstance(v, bool) for v in numbers)
+    )
 
 
 def _board(folder: str) -> Any:

@@ -48,14 +48,16 @@ from typing import Any, BinaryIO
 
 from pipeline.records import Failure
 from pipeline.store import snapshot
+from pipeline.store.digests import seal
 from pipeline.store.files import replace
+from pipeline.store.manifest import altered
 from pipeline.store.remote import RemoteStore
 from pipeline.store.snapshot import MIRRORED, Found, Moving
 
 BEAT_S = 5.0
 POLL_S = 1.0
 _SOON_S = 2.0
-_STREAMS = 8
+STREAMS = 8
 """Files on their way at once."""
 _LISTINGS, _AGAIN_S = 50, 0.1
 _DIGITS = 8
@@ -242,11 +244,12 @@ class Mirror:
 
     def _sync(self) -> None:
         found = snapshot.take(self._root, self._whole)
+        self._refuse_losses(found)
         new = {path: file for path, file in found.items() if self._seen.get(path) != file}
         if not new and found.keys() == self._last.files.keys():
             return
         number = self._last.number + 1
-        with _opened(self._root, new) as held, ThreadPoolExecutor(_STREAMS) as pool:
+        with _opened(self._root, new) as held, ThreadPoolExecutor(STREAMS) as pool:
             sent = pool.map(lambda path: self._send(path, new[path], held.get(path), number), new)
             entries = dict(zip(new, sent, strict=True))
         self._seen = found
@@ -274,10 +277,26 @@ class Mirror:
             there, checksum = self._remote.send(name, source, size)
         if there < size:
             raise Moving(f"{self._root / path}: shrank")
+        if wrong := altered(self._root, path, (size, checksum)):
+            raise self._damage(path, wrong)
         return size, checksum, name
 
+    def _refuse_losses(self, found: dict[str, Found]) -> None:
+        """Raises Failure where a step has lost a file: what the mirror has is the only copy."""
+        for path in self._last.files:
+            if path.startswith("steps/") and path not in found:
+                _, stage, number, _ = path.split("/", 3)
+                if f"ledger/{stage}/{number}.jsonl" in found or (self._root / path).parent.exists():
+                    raise self._damage(path, "is missing")
+
+    def _damage(self, path: str, wrong: str) -> Failure:
+        return Failure(
+            f"mirror {self._remote.uri}: keeps what it has, for {self._root / path} {wrong}; "
+            f"`propose verify {self._root} --repair` restores it"
+        )
+
     def _delete(self, names: set[str]) -> None:
-        with ThreadPoolExecutor(_STREAMS) as pool:
+        with ThreadPoolExecutor(STREAMS) as pool:
             list(pool.map(self._remote.delete, names))
 
     def _sweep(self) -> None:
@@ -308,14 +327,13 @@ class Mirror:
         return content
 
     def _state(self) -> dict[str, Any]:
-        path = self._root / MIRRORED
-        return json.loads(path.read_text()) if path.exists() else {"known": [""], "restoring": False, "seen": {}}
+        return snapshot.mirror_state(self._root) or {"known": [""], "restoring": False, "seen": {}}
 
     def _remember(self, known: list[str], restoring: bool = False) -> None:
         """Before a manifest is written: that it, or the one before, is of this directory; and of the new one, what the
         files looked like, so that the next process need not read them all."""
         seen = {path: (f.inode, f.size, f.changed_ns) for path, f in self._seen.items()}
-        replace(self._root / MIRRORED, json.dumps({"known": known, "restoring": restoring, "seen": seen}))
+        replace(self._root / MIRRORED, seal({"known": known, "restoring": restoring, "seen": seen}))
 
 
 # ---------------------------------------------------------------- reading
@@ -350,7 +368,7 @@ def download(remote: RemoteStore, manifest: Manifest, root: Path, wanted: Callab
             what = "is not there" if there is None else f"has {there[0]} bytes, SHA-256 {there[1][:12]}…"
             raise _damaged(remote, manifest, path, what)
 
-    with ThreadPoolExecutor(_STREAMS) as pool:
+    with ThreadPoolExecutor(STREAMS) as pool:
         list(pool.map(one, [path for path in manifest.files if wanted(path)]))
 
 

@@ -115,6 +115,24 @@ class RemoteStore:
             temporary.replace(path)
         return found
 
+    def digest(self, name: str) -> tuple[int, str] | None:
+        """Size and SHA-256 of an object; None if there is none."""
+
+        def attempt() -> tuple[int, str] | None:
+            digest, size = hashlib.sha256(), 0
+            try:
+                stream = self._fs.open_input_stream(self._path(name), compression=None)
+            except FileNotFoundError:
+                return None
+            with stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+                    self._move()
+            return size, digest.hexdigest()
+
+        return self._retried(f"reading {name}", attempt)
+
     def names(self, folder: str) -> list[str]:
         """Every object below a folder, at any depth."""
         selector = fs.FileSelector(self._path(folder), allow_not_found=True, recursive=True)

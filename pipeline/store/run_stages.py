@@ -20,6 +20,10 @@ class RunStage:
     """Its steps hold the rollouts that its trainer was given."""
     on_policy: bool = False
     """Its trainer sees each rollout once, and publishes weights to the pool that samples the next ones."""
+    makes: str | None = None
+    """The folder that it makes for the stages after it, and for others than this run."""
+    reads: tuple[str, ...] = ()
+    """What it builds on, itself included, as folders of the run directory; `stages/<name>` is that stage's result."""
 
     @property
     def issues_attempts(self) -> bool:
@@ -27,11 +31,38 @@ class RunStage:
         return self.plays or self.trains
 
 
-RUN_STAGES = {
-    "acquire": RunStage("read the corpus and build the skill library"),
-    "sft": RunStage("collect teacher trajectories and clone the accepted ones", plays=True, trains=True),
-    "mgpo": RunStage("train the proposer on what it writes", plays=True, trains=True, on_policy=True),
-    "synthesize": RunStage("write the data set with the trained proposer", plays=True),
-    "solve": RunStage("train a solver on the data set with GRPO", trains=True, on_policy=True),
-    "evaluate": RunStage("score the solver before and after"),
+RUN_STAGES: dict[str, RunStage] = {
+    "acquire": RunStage("read the corpus and build the skill library", makes="skills", reads=("steps/acquire",)),
+    "sft": RunStage(
+        "collect teacher trajectories and clone the accepted ones",
+        plays=True,
+        trains=True,
+        reads=("stages/acquire", "skills", "steps/sft", "checkpoints/sft"),
+    ),
+    "mgpo": RunStage(
+        "train the proposer on what it writes",
+        plays=True,
+        trains=True,
+        on_policy=True,
+        reads=("stages/sft", "skills", "checkpoints/sft", "steps/sft", "steps/mgpo", "checkpoints/mgpo"),
+    ),
+    "synthesize": RunStage(
+        "write the data set with the trained proposer",
+        plays=True,
+        makes="dataset",
+        reads=("stages/mgpo", "skills", "checkpoints/mgpo", "steps/mgpo", "steps/synthesize"),
+    ),
+    "solve": RunStage(
+        "train a solver on the data set with GRPO",
+        trains=True,
+        on_policy=True,
+        reads=("stages/synthesize", "dataset", "steps/solve", "checkpoints/solve"),
+    ),
+    "evaluate": RunStage(
+        "score the solver before and after",
+        reads=("stages/solve", "checkpoints/solve", "steps/evaluate"),
+    ),
 }
+
+PRODUCTS = {stage.makes: name for name, stage in RUN_STAGES.items() if stage.makes}
+"""Folder -> the stage that makes it."""

@@ -9,30 +9,44 @@
 Invariant: a file or step directory that exists under its final name is whole; it was written under another name,
 synced and renamed. One process at a time holds a run directory. It is local, and may have a mirror elsewhere
 (`pipeline.store.mirror`), which follows it.
+
+Digests: each step, checkpoint, data set and skill library has a manifest of its files. A step's names the manifest of
+the step before it, the commit line of its journal names it, and the result of a finished stage names them all, with
+its journals (`manifest`, `verify`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
+import re
+import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-from pipeline.store.files import replace, sync, writing
-from pipeline.store.identity import config_in, refuse_another
-from pipeline.store.snapshot import MIRRORED
+from pipeline.store import manifest
+from pipeline.store.digests import MANIFEST, Entry, files_below, seal, write_manifest
+from pipeline.store.files import replace, sweep, sync, writing
+from pipeline.store.identity import config_damage, config_in, config_text, has_digest, identity_of, refuse_another
+from pipeline.store.lock import Lock
+from pipeline.store.manifest import Damage
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.snapshot import CHECKPOINTS, mirror_state
 
 if TYPE_CHECKING:
     from pipeline.store.mirror import Mirror
 
+APPENDED = ("metrics.jsonl", "events.jsonl")
+"""Files that go on after a stage has ended: its result vouches for what they held then."""
+_STEP = re.compile(r"[0-9]{6,}", re.ASCII)
+_CONFIG_AGAIN = "`propose verify --repair --run-dir {}`, with the --config and --set of the run, writes it again"
 _LAST_S = 5.0
 """What a mirror gets after an interrupt."""
 
@@ -40,9 +54,10 @@ _LAST_S = 5.0
 class RunDir:
     """An open run directory. Use `RunDir.open`; `close` lets the next process in."""
 
-    def __init__(self, root: Path, lock: int):
+    def __init__(self, root: Path, lock: Lock | None = None, identity: str = ""):
         self.root = root
         self._lock = lock
+        self._identity = identity
         self._mirror: Mirror | None = None
 
     @classmethod
@@ -52,25 +67,11 @@ class RunDir:
         Raises Failure where the path cannot be written, another process holds it, or it was made with a config
         that computes something else; and what `Mirror.begin` raises.
         """
-        root = root.absolute()  # actors on a joined cluster have another working directory
+        root = _named(root.absolute())  # actors on a joined cluster have another working directory
         if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
-        with writing(root):
-            root.mkdir(parents=True, exist_ok=True)
-            lock = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        run = cls(root, Lock(root), identity_of(config))
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(lock, 32, 0).decode().strip()
-            os.close(lock)
-            raise Failure(
-                f"run directory {root}: in use by process {holder or 'unknown'}; wait, or take another --run-dir"
-            ) from None
-        run = cls(root, lock)
-        try:
-            with writing(root):
-                os.ftruncate(lock, 0)
-                os.pwrite(lock, str(os.getpid()).encode(), 0)
             if config.mirror is None:
                 run._adopt(config)
             else:
@@ -83,13 +84,24 @@ class RunDir:
     @classmethod
     def read(cls, root: Path) -> tuple[RunDir, Config]:
         """An existing run directory without taking it, for reports. Raises Failure if it holds no run."""
+        run = cls.look(root)
+        path = run.path("config.yaml")
+        if wrong := config_damage(path):
+            raise Failure(f"{path}: {wrong}; {_CONFIG_AGAIN.format(root)}")
+        return run, loading.load(path)
+
+    @classmethod
+    def look(cls, root: Path) -> RunDir:
+        """The same of one whose config may be damaged."""
+        _named(root)
         try:
-            found = (root / "config.yaml").is_file()
+            found = any((root / name).exists() for name in ("config.yaml", "steps", "stages"))
         except OSError as e:
             raise Failure(f"run directory {root}: {e.strerror}; expected the directory of a run") from None
         if not found:
             raise Failure(f"run directory {root}: holds no config.yaml; expected the directory of a run")
-        return cls(root, -1), loading.load(root / "config.yaml")
+        _refuse_without_digests(root)
+        return cls(root)
 
     def close(self) -> None:
         """Let the next process in, with the mirror brought up to date, as far as an interrupt leaves time for it.
@@ -105,25 +117,33 @@ class RunDir:
                 print(f"propose: {e}", file=sys.stderr, flush=True)
         finally:
             self._mirror = None
-            if self._lock >= 0:
-                os.close(self._lock)
-                self._lock = -1
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
     def check_mirror(self) -> None:
-        """Raises what keeps the mirror from following, so that a run does not go on for long without it."""
+        """Raises what keeps the mirror from following, so that a run does not go on for long without it, and Failure
+        where the directory is no longer ours alone."""
+        if self._lock is not None:
+            self._lock.check()
         if self._mirror is not None:
             self._mirror.check()
 
     def _adopt(self, config: Config) -> None:
-        mirrored = self.path(MIRRORED)
-        if mirrored.exists() and json.loads(mirrored.read_text())["restoring"]:
+        if (state := mirror_state(self.root)) and state["restoring"]:
             raise Failure(
                 f"run directory {self.root}: its restore was interrupted; name its mirror again, or delete it"
             )
-        path = self.root / "config.yaml"
-        if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
+        _refuse_without_digests(self.root)
+        path, text = self.path("config.yaml"), config_text(config)
+        if self.path("steps").exists() or self.path("stages").exists():
+            if wrong := config_damage(path):
+                raise Failure(f"{path}: {wrong}; {_CONFIG_AGAIN.format(self.root)}")
             refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")
-        self.write_text("config.yaml", loading.dump(config))
+        if config_damage(path) or path.read_text(encoding="utf-8") != text:  # a full disk keeps no finished run away
+            self.write_text("config.yaml", text)
+        for folder in (self.root, self.path("stages"), self.path("dataset"), *self.path("skills").glob("*/")):
+            sweep(folder)
 
     def _adopt_mirrored(self, config: Config, uri: str) -> None:
         from pipeline.store.mirror import Mirror  # brings pyarrow.fs, which no other run needs
@@ -162,50 +182,138 @@ class RunDir:
                 )
         self.write_json("prompts.json", digests)
 
+    def write_sealed(self, name: str, value: Mapping[str, Any]) -> Path:
+        return self.write_text(name, seal(value))
+
     # ------------------------------------------------------------ stages
 
     def result(self, stage: str) -> dict[str, Any] | None:
-        """What a finished stage left: {"result": ..., "wall_s": ...}; None if it is not done."""
-        path = self.path("stages", f"{stage}.json")
-        if not path.exists():
-            return None
+        """What a finished stage left: {"stage", "wall_s", "result"}; None if it is not done. Raises Failure."""
         try:
-            done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise Failure(f"{path}: not JSON; delete it to run the stage {stage} again") from None
+            done = self.finished(stage)
+        except Damage as e:
+            raise Failure(f"{e.path}: {e.what}; {self.stage_again(stage)}") from None
+        if done is None:
+            return None
         if checkpoint := done["result"].get("checkpoint"):
             own = self.path("checkpoints", stage, Path(checkpoint).name)
             if own.is_dir():  # wherever the directory was when it was written: it may have been moved, or restored
                 done["result"]["checkpoint"] = str(own)
+        return {name: done[name] for name in ("stage", "wall_s", "result")}
+
+    def finished(self, stage: str) -> dict[str, Any] | None:
+        """All that stages/<stage>.json says: also `run`, `after` (the stages done before), and `files`, the digests of
+        what the stage left. Raises Damage."""
+        path = self.path("stages", f"{stage}.json")
+        if not os.path.lexists(path):
+            return None
+        done = manifest.read(path)
+        if done.get("stage") != stage:
+            raise Damage(path, f"is the result of {done.get('stage')}")
         return done
 
+    def stage_again(self, stage: str) -> str:
+        """How a result that is damaged is made again: a command that works as it stands."""
+        path = self.path("stages", f"{stage}.json")
+        away = f"rm -r {shlex.quote(str(path))} && " if os.path.lexists(path) else ""
+        return f"`{away}{self.command(stage)}` makes it again from the steps on disk"
+
+    def command(self, name: str) -> str:
+        """The command that goes on with this run, without the options that began it: config.yaml has them all."""
+        config, root = shlex.quote(str(self.path("config.yaml"))), shlex.quote(str(self.root))
+        return f"propose {name} --config {config} --run-dir {root}"
+
     def finish(self, stage: str, result: dict[str, Any], wall_s: float) -> None:
-        self.write_json(f"stages/{stage}.json", {"stage": stage, "wall_s": round(wall_s, 2), "result": result})
+        """Write down that a stage is done, with what it left."""
+        self.write_sealed(f"stages/{stage}.json", {
+            "stage": stage, "wall_s": round(wall_s, 2), "result": result, "run": self._identity,
+            "after": sorted({p.stem for p in self.path("stages").glob("[!.]*.json")} - {stage}),
+            "files": {name: self._entry(name) for name in self._left_by(stage)},
+        })  # fmt: skip
         self.check_mirror()
+
+    def _left_by(self, stage: str) -> Iterator[str]:
+        """Files whose digests vouch for all that a stage left."""
+        found = [
+            *self.path("ledger", stage).glob("[0-9]*.jsonl"),
+            *self.path("steps", stage).glob(f"[0-9]*/{MANIFEST}"),
+        ]
+        checkpoints = self.path("checkpoints", stage)
+        if (checkpoints / CHECKPOINTS).is_file():
+            found += [checkpoints / CHECKPOINTS, *checkpoints.glob("[!.]*/trainer/manifest-*.json")]
+        product = RUN_STAGES[stage].makes if stage in RUN_STAGES else None
+        if product and self.path(product, MANIFEST).is_file():
+            found.append(self.path(product, MANIFEST))
+        found += [self.path(name) for name in APPENDED if self.path(name).is_file()]
+        yield from sorted(path.relative_to(self.root).as_posix() for path in found)
+
+    def _entry(self, name: str) -> Entry:
+        return manifest.digest_once(self.path(*name.split("/")))
 
     # ------------------------------------------------------------ steps
 
     def steps(self, stage: str) -> list[Path]:
         """The whole step directories of a stage, in order. Step numbers start at 1 and have no gap."""
         base = self.path("steps", stage)
-        found = sorted(p for p in base.iterdir() if p.name.isdigit()) if base.is_dir() else []
+        found = sorted(step_folders(base), key=lambda path: int(path.name))
         for number, path in enumerate(found, start=1):
             if int(path.name) != number:
-                raise Failure(f"{base}: step {number} is missing although step {int(path.name)} exists")
+                raise Failure(
+                    f"{base}: step {number} is missing although step {int(path.name)} exists; see `propose verify "
+                    f"{self.root}`"
+                )
         return found
 
     @contextlib.contextmanager
     def new_step(self, stage: str, number: int) -> Iterator[Path]:
-        """A directory to fill; it takes its final name only if the block ends without an exception."""
+        """A directory to fill; it takes its final name, with a manifest of what it holds, only if the block ends
+        without an exception."""
+        self.check_mirror()
         final = self.path("steps", stage, f"{number:06d}")
         temporary = final.with_name(f".{final.name}.tmp")
+        before = final.with_name(f"{number - 1:06d}") / MANIFEST
         with writing(final):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            yield temporary
-            for path in temporary.iterdir():
-                sync(path)
-            sync(temporary)
-            temporary.replace(final)
+            try:
+                yield temporary
+                entries = write_manifest(
+                    temporary, f"steps/{stage}/{final.name}", files_below(temporary), run=self._identity,
+                    after=manifest.digest_once(before)[1] if number > 1 and before.is_file() else None,
+                )  # fmt: skip
+                for path in temporary.iterdir():
+                    sync(path)
+                sync(temporary)
+                temporary.replace(final)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)  # a full disk would be fuller
+                raise
             sync(final.parent)  # the name too, before the ledger says that the step is committed
+        manifest.written(final, entries)
         self.check_mirror()
+
+
+def _named(root: Path) -> Path:
+    """Raises Failure where the name is not text: it is written into configs and results."""
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise Failure(f"run directory {str(root)!r}: its name is not UTF-8; expected one that is") from None
+    return root
+
+
+def _refuse_without_digests(root: Path) -> None:
+    """Raises Failure for a run of a version that wrote no digests: no step, no result and no config has one."""
+    left = any(next(root.glob(pattern), None) for pattern in ("stages/*.json", "steps/*/[0-9]*"))
+    sealed = (path for path in (root / "config.yaml", *root.glob("stages/*.json")) if has_digest(path))
+    if left and not any(root.glob(f"steps/*/[0-9]*/{MANIFEST}")) and not any(sealed):
+        raise Failure(
+            f"run directory {root}: made by a version that wrote no digests, so that damage could not be told from "
+            "what it wrote; go on with that version, or take another --run-dir; its checkpoints and "
+            "dataset/problems.jsonl can be used by their paths"
+        )
+
+
+def step_folders(base: Path) -> list[Path]:
+    """The step directories in a stage's folder, and nothing else that may lie there."""
+    return [p for p in base.iterdir() if _STEP.fullmatch(p.name) and p.is_dir()] if base.is_dir() else []

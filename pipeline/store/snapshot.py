@@ -12,14 +12,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pipeline.records import Failure
+from pipeline.store import manifest
+
+_PLAIN = re.compile(r"\w[\w.-]*", re.ASCII)
 CHECKPOINTS = "checkpoint_manager_snapshot.json"
 """Ray Train's list of the checkpoints that are whole. It is overwritten in place."""
 MIRRORED = ".mirror.json"
 """What the directory knows of its mirror: the manifests that it descends from, and whether it is being restored."""
+
+
+def mirror_state(root: Path) -> dict[str, Any] | None:
+    """What the directory knows of its mirror; None where it has none. Raises Failure where that is damaged."""
+    try:
+        return manifest.read(root / MIRRORED) if (root / MIRRORED).exists() else None
+    except manifest.Damage as e:
+        raise Failure(
+            f"{e.path}: {e.what}; move {root} away, and the same command restores the run from its mirror"
+        ) from None
 
 
 class Moving(Exception):
@@ -58,9 +74,11 @@ def take(root: Path, whole: Whole) -> dict[str, Found]:
             found[name] = _stat(path)
     done_above = ("checkpoints", "ledger", "steps", "stages")
     for entry in sorted(root.iterdir()):
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir() and entry.name not in done_above:
             found |= dict(_files(root, entry))
-        elif entry.is_file() and not entry.name.startswith("."):
+        elif entry.is_file():
             found[entry.name] = _stat(entry)
     return found
 
@@ -79,7 +97,7 @@ def _checkpoints(root: Path, stage: Path) -> dict[str, Found]:
         return {}
     content = path.read_bytes()
     try:
-        names = [c["checkpoint_dir_name"] for c in json.loads(content)["checkpoint_results"]]
+        names = registered(content)
     except ValueError:
         raise Moving(f"{path}: not a snapshot of Ray Train") from None
     stat = _stat(path)
@@ -89,6 +107,17 @@ def _checkpoints(root: Path, stage: Path) -> dict[str, Found]:
     if path.read_bytes() != content:  # Ray Train writes it before it deletes what it no longer names
         raise Moving(f"{path}: was changed")
     return found
+
+
+def registered(content: bytes) -> list[str]:
+    """The checkpoints that Ray Train's list names. Raises ValueError where it is no such list."""
+    try:
+        names = [c["checkpoint_dir_name"] for c in json.loads(content)["checkpoint_results"]]
+    except (KeyError, TypeError, UnicodeDecodeError) as e:
+        raise ValueError(f"lists no checkpoints ({type(e).__name__})") from None
+    if odd := [name for name in names if not isinstance(name, str) or not _PLAIN.fullmatch(name)]:
+        raise ValueError(f"lists {odd[0]!r}")
+    return names
 
 
 def _folders(path: Path) -> list[Path]:

@@ -80,7 +80,7 @@ def real(steps: int, base: Path, sets: Sequence[str]) -> Rate:
         given = [*sets, f"mgpo.steps={steps}", f"mgpo.max_staleness={staleness}"]
         command = [sys.executable, "-m", "pipeline.cli", "mgpo", "--run-dir", str(root), *(f"--set={s}" for s in given)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return per_hour([row["time"] for row in metrics.read(RunDir(root, -1))["mgpo-train"]])
+        return per_hour([row["time"] for row in metrics.read(RunDir(root))["mgpo-train"]])
 
     return rate
 

@@ -5,14 +5,13 @@ import json
 import math
 import random
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline.config import Config
 from pipeline.records import Episode, Outcome, Probe, Problem, Skill, Task, ToolResult, Turn, Verdict, Vote
+from pipeline.store.manifest import seal_folder
 from pipeline.store.metrics import Metrics
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_keyed, write_records
 
 CATEGORIES = ("code", "maths", "science")
 
@@ -22,10 +21,6 @@ def skill(category, i):
         id=f"{category}_skill_{i}", category=category, intent="adds a step", method="m", difficulty="d", tool_hint="t",
         score=0.9, source="corpus.md",
     )  # fmt: skip
-
-
-def write(path, records, of):
-    pq.write_table(pa.Table.from_batches([of.to_arrow(records)]), path)
 
 
 def episode(name, category, question, *, pruned=False, refined=False, outcome=None, answer="42"):
@@ -74,7 +69,7 @@ def probe(e, correct):
 def step(run, stage, number, rng, size=12, hostile=""):
     """One step: of each 12 episodes 6 are accepted (3 pruned), 3 rejected (1 pruned), 1 undecided, 1 ran out of turns,
     1 failed. Returns (episode, probe) of the accepted ones."""
-    episodes, verdicts, probes = [], [], []
+    episodes, verdicts, probes = [], {}, {}
     for i in range(size):
         kind, name, category = i % 12, f"{stage}-{number}-{i}", CATEGORIES[i % 3]
         question = f"A box holds {rng.randrange(10**6)} balls ({name}). How many are left after {i} draws?{hostile}"
@@ -89,17 +84,16 @@ def step(run, stage, number, rng, size=12, hostile=""):
         e = episode(name, category, question, pruned=kind in (0, 1, 2, 6), refined=kind == 4)
         episodes.append(e)
         if kind < 6:
-            verdicts.append(verdict(e, "accepted"))
-            probes.append(probe(e, rng.choice([0, 1, 1, 2, 3, 4, 8])))
+            verdicts[e.id, e.attempt] = verdict(e, "accepted")
+            probes[e.id, e.attempt] = probe(e, rng.choice([0, 1, 1, 2, 3, 4, 8]))
         else:
             reason = "answers differ" + hostile if kind < 9 else "1 of 2 votes"
-            verdicts.append(verdict(e, "rejected" if kind < 9 else "undecided", reason))
+            verdicts[e.id, e.attempt] = verdict(e, "rejected" if kind < 9 else "undecided", reason)
     with run.new_step(stage, number) as folder:
-        write(folder / "episodes.parquet", episodes, Episode)
-        write(folder / "verdicts.parquet", verdicts, Verdict)
-        if stage != "sft":
-            write(folder / "probes.parquet", probes, Probe)
-    return list(zip([e for e in episodes if e.submitted][:6], probes, strict=False))
+        write_records(folder / "episodes.parquet", episodes, Episode)
+        write_keyed(folder / "verdicts.parquet", verdicts, Verdict)
+        write_keyed(folder / "probes.parquet", probes if stage != "sft" else {}, Probe)
+    return [(e, probes[e.id, e.attempt]) for e in [e for e in episodes if e.submitted][:6]]
 
 
 def upto(root, last, hostile="", mgpo_steps=12):
@@ -161,6 +155,7 @@ def _synthesize(run, log, rng, hostile, mgpo_steps):
         log.log("synthesize", n, {"accepted": len(lines), "accepted_rate": 0.6})
     for name, rows in (("problems", lines), ("provenance", facts)):
         run.write_text(f"dataset/{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    seal_folder(run.path("dataset"), "dataset", ("problems.jsonl", "provenance.jsonl"), made_from={})
     run.finish("synthesize", {
         "accepted": len(lines), "episodes": 120, "validity": 0.6, "unsolved": 7, "guessable": 30, "skeletons": 3,
         "skeleton_entropy": 0.27, "skeleton_top_share": 0.34, "near_duplicates": 0.0,

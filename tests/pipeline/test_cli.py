@@ -261,7 +261,7 @@ def test_the_report_tells_what_its_help_lists(capsys, tmp_path, last):
 
 def test_evaluate_tells_what_its_help_lists(capsys, tmp_path):
     run = runs.upto(tmp_path / "r", "solve")
-    (run.path("stages") / "solve.json").write_text(json.dumps({"result": {"checkpoint": "c"}, "wall_s": 1}))
+    run.finish("solve", {"checkpoint": "c"}, 1.0)
     for number, mean in ((1, 0.25), (2, 0.75)):
         with run.new_step("evaluate", number) as folder:
             (folder / "score.json").write_text(json.dumps({"mean": mean}))

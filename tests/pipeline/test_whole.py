@@ -21,7 +21,8 @@ from pipeline.store import accounts
 from pipeline.store.metrics import read as read_metrics
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import read_records
+from pipeline.store.tables import read_keyed, read_records
+from pipeline.store.verify import verify
 
 SMALL = {
     "sft.trajectories": 140,
@@ -120,12 +121,13 @@ def test_the_ledger_adds_up_and_nothing_is_counted_twice(finished: tuple[Path, d
         assert ledger["trained"] == len(rollouts)
         trained += [r.episode_id for r in rollouts]
     assert len(trained) == len(set(trained))
-    steps = [row["step"] for row in read_metrics(RunDir(root, -1))["mgpo-train"]]
+    assert [str(finding) for finding in verify(RunDir(root))] == []
+    steps = [row["step"] for row in read_metrics(RunDir(root))["mgpo-train"]]
     assert steps[-1] == SMALL["mgpo.steps"]
 
 
 def test_what_each_weight_update_cost_is_in_the_metrics(finished: tuple[Path, dict[str, object], str]) -> None:
-    rows = read_metrics(RunDir(finished[0], -1))
+    rows = read_metrics(RunDir(finished[0]))
     published = {row["step"]: row["train/published_bytes"] for row in rows["mgpo-train"]}
     *_, last = rows["mgpo-weights"]
     sampled = [row for row in rows["mgpo-weights"] if "step_to_first_token_s" in row]
@@ -160,8 +162,8 @@ def test_the_data_set_is_distinct_accepted_and_probed(finished: tuple[Path, dict
     verdicts: dict[str, Verdict] = {}
     probes: dict[str, Probe] = {}
     for step in (root / "steps" / "synthesize").iterdir():
-        verdicts |= {v.problem_id: v for v in read_records(step / "verdicts.parquet", Verdict)}
-        probes |= {p.problem_id: p for p in read_records(step / "probes.parquet", Probe)}
+        verdicts |= {v.problem_id: v for v in read_keyed(step / "verdicts.parquet", Verdict).values()}
+        probes |= {p.problem_id: p for p in read_keyed(step / "probes.parquet", Probe).values()}
     for origin in origins:
         assert verdicts[origin["id"]].accepted
         assert sum(v.valid is True for v in verdicts[origin["id"]].votes) >= 2
@@ -234,8 +236,8 @@ def test_two_runs_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> No
             assert (summary["problems"], summary["run_dir"]) == (SMALL["synthesize.target"], str(root))
             assert [summary["stages"][s]["status"] for s in RUN_STAGES] == ["done"] * 6
             for stage in ("mgpo", "solve"):
-                assert len(RunDir(root, -1).steps(stage)) == SMALL[f"{stage}.steps"]
-            assert accounts.audit(RunDir(root, -1))["findings"] == []
+                assert len(RunDir(root).steps(stage)) == SMALL[f"{stage}.steps"]
+            assert accounts.audit(RunDir(root))["findings"] == []
     finally:
         for run in runs:
             run.terminate()

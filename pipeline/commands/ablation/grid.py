@@ -104,3 +104,25 @@ def arms_of(names: tuple[str, ...]) -> tuple[str, ...]:
     """The arms of the named comparisons, each once, in the grid's order."""
     wanted = {arm for name in names for arm in COMPARISONS[name].arms}
     return tuple(arm for arm in ARMS if arm in wanted)
+
+
+def help_text() -> str:
+    """What `propose ablate --help` says of it."""
+    width = max(map(len, ARMS))
+    return "\n".join(
+        [
+            "Train every arm of a grid with the same budget, measure what its proposer writes on held-out skill",
+            "combinations, and say which of the paper's orderings hold, with intervals over seeds.",
+            "",
+            "The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the",
+            "same command can be given until the table is whole; a larger --seeds or --only adds to it. Results:",
+            "table.json, table.md and table.html in the run directory (runs/ablation-<digest>), where each arm is a",
+            "run of its own, for `propose report` too. Budgets are equal in episodes and steps, not in tokens.",
+            "",
+            "comparisons:",
+            *(f"  {name:<{width}}  {', '.join(c.arms)}" for name, c in COMPARISONS.items()),
+            "",
+            "arms:",
+            *(f"  {name:<{width}}  {arm.meaning}" for name, arm in ARMS.items()),
+        ]
+    )

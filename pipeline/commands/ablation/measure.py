@@ -26,7 +26,10 @@ from pipeline.scoring.selection import Selection
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.skills.curriculum import Curriculum
+from pipeline.store.digests import MANIFEST
+from pipeline.store.identity import identity_of
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import digest_once, seal_folder
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.watchdog import watching
 
@@ -72,6 +75,13 @@ async def solver(context: Context, proposer: Path, episodes: int) -> float | Non
         selection.take(judged)
         chosen = selection.chosen
         context.run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
+        made_from = {
+            f"steps/synthesize/{s.name}": digest_once(s / MANIFEST)[1] for s in context.run.steps("synthesize")
+        }
+        seal_folder(
+            context.run.path("dataset"), "dataset", ["problems.jsonl"], problems=len(chosen),
+            run=identity_of(context.config), made_from=made_from,
+        )  # fmt: skip
         context.run.finish("synthesize", {"accepted": len(chosen), "episodes": episodes}, 0.0)
     if not context.result_of("synthesize")["accepted"]:
         return None

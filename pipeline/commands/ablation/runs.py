@@ -70,7 +70,7 @@ def write_table(root: RunDir, comparisons: tuple[str, ...], seeds: int) -> dict[
     curves: dict[str, list[list[dict[str, Any]]]] = {}
     for arm in arms_of(comparisons):
         for seed in range(seeds):
-            run = RunDir(root.path("arms", arm, str(seed)), -1)
+            run = RunDir(root.path("arms", arm, str(seed)))
             if done := run.result("measure"):
                 downstream = run.result("downstream")
                 solver = downstream["result"]["score"] if downstream else None

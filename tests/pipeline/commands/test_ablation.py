@@ -219,7 +219,7 @@ def test_a_measurement_that_loses_a_process_begins_again_with_new_pools(tmp_path
     pools = Forgets(lambda n: n)
     assert measured(tmp_path / "r", pools)["verified_rate"] == pytest.approx(8 / 12)
     assert pools.restarts == [True]
-    events = Journal.read(journal_path(RunDir(tmp_path / "r", -1), "measure", 1)).events
+    events = Journal.read(journal_path(RunDir(tmp_path / "r"), "measure", 1)).events
     assert [e["attempt"] for e in events if e["event"] == "issue"] == [1] * 12 + [2] * 12
 
 

@@ -173,7 +173,7 @@ def test_an_engine_is_known_by_its_replica(tmp_path, monkeypatch):
 
 def test_what_holds_the_stages_state_is_noticed_by_the_stage_not_by_ray(tmp_path, monkeypatch):
     """Ray starts a weight store again at once, and the stage may train a step before it knows."""
-    victim, run = chaos.Victim(tmp_path, tmp_path, 1.0), RunDir(tmp_path, -1)
+    victim, run = chaos.Victim(tmp_path, tmp_path, 1.0), RunDir(tmp_path)
     victim._child = SimpleNamespace(poll=lambda: None)
     monkeypatch.setattr(victim, "_found", lambda: {kind: [SimpleNamespace(pid=2)] for kind in chaos.KINDS})
     assert victim._noticed("sandbox", {1}, 0.0)

@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, dict[str, Any
         timeout=850,
     )
     assert done.returncode == 0, done.stderr
-    return RunDir(folder / "run", -1), json.loads(done.stdout)
+    return RunDir(folder / "run"), json.loads(done.stdout)
 
 
 def episodes(run: RunDir, stage: str) -> list[Episode]:

@@ -113,7 +113,7 @@ def test_a_run_that_died_with_two_steps_under_way_goes_on_with_the_same_tasks(tm
     monkeypatch.setattr(Paced, "_train", dying)
     with pytest.raises(Failure, match="the trainer is gone"):
         play(tmp_path / "run", 1, STRAGGLERS)
-    broken = RunDir(tmp_path / "run", -1)
+    broken = RunDir(tmp_path / "run")
     assert accounts.audit(broken)["findings"] == []
     assert accounts.check(broken, "mgpo")["live"] > 0
     monkeypatch.setattr(Paced, "_train", train)

@@ -32,7 +32,7 @@ class World:
         )
         self.waiting = set()  # keys in the rollout buffer
         self.folder = tempfile.TemporaryDirectory()
-        self.run = RunDir(Path(self.folder.name), -1)
+        self.run = RunDir(Path(self.folder.name))
         self.ledger = Ledger(self.run, "mgpo")
         self.ledger.begin(1)
         self.whole = Stream(config or Config(domain="mini"), self, self, self, self)

@@ -213,7 +213,7 @@ def test_many_problems_of_one_skeleton_share_a_reward(tmp_path):
 def test_what_a_teacher_wrote_and_was_verified_is_a_copy_too(tmp_path):
     root = tmp_path / "run"
     taught = episode(question="What is 2 + 3?")
-    with RunDir(root, -1).new_step("sft", 1) as folder:
+    with RunDir(root).new_step("sft", 1) as folder:
         for name, records, of in (("episodes", [taught], Episode), ("verdicts", [verdict(taught)], Verdict)):
             write_records(folder / f"{name}.parquet", records, of)
         write_records(folder / "probes.parquet", [], Probe)

@@ -111,7 +111,7 @@ def test_a_step_with_nothing_to_train_on_ends_the_run_before_it_is_written(tmp_p
 
     with pytest.raises(Failure, match=r"^mgpo: no group of step 1 has two episodes to train on; of 8 6 failed, 6 of"):
         play(tmp_path / "run", Undecided(10), 2)
-    run = RunDir(tmp_path / "run", -1)
+    run = RunDir(tmp_path / "run")
     assert run.steps("mgpo") == [] and accounts.check(run, "mgpo")["issued"] == 8
 
 

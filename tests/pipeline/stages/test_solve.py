@@ -99,7 +99,7 @@ def test_a_step_without_any_answer_ends_the_run_with_the_cause_and_is_not_writte
     student = Student({str(n): [Failure("prompt of 999 tokens", "data_error")] for n in range(4)})
     with pytest.raises(Failure, match=r"^solve: no answer of step 1 could be judged; prompt of 999 tokens$"):
         step(tmp_path, student, monkeypatch)
-    assert RunDir(tmp_path, -1).steps("solve") == []
+    assert RunDir(tmp_path).steps("solve") == []
 
 
 def test_a_program_earns_its_reward_by_the_checks_of_its_problem(tmp_path, monkeypatch):

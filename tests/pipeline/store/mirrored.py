@@ -48,7 +48,7 @@ def restored(uri, root):
     fresh = mirror_of(root, uri)
     fresh.begin(lambda content: None)
     fresh.close()
-    return RunDir(root, -1)
+    return RunDir(root)
 
 
 def files(root, top=""):

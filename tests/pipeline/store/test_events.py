@@ -1,4 +1,4 @@
-"""events.jsonl: what a reader gets while it is written, and that it does not grow for ever."""
+"""events.jsonl: what a reader gets while it is written, and after it was damaged."""
 
 import threading
 import time
@@ -36,12 +36,17 @@ def test_events_come_back_in_order_and_since_a_moment(run):
     assert len(events.read(run, "stage_restarted", since=first["time"] - 1)) == 2
 
 
-def test_of_many_the_newest_are_kept(run, monkeypatch):
-    monkeypatch.setattr(events, "KEPT", 3)
-    for steps in range(5):
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+def test_a_damaged_line_is_named_and_left_out_and_the_next_ones_are_read(run, damaged):
+    for steps in (1, 2, 3):
         restart(run, steps)
-    assert [event["steps"] for event in events.read(run, "stage_restarted")] == [2, 3, 4]
-    assert len(run.path(events.FILE).read_text().splitlines()) == 3
+    path = run.path(events.FILE)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[damaged - 1] = lines[damaged - 1].replace(b'"steps": ', b'"steps": 9')
+    path.write_bytes(b"".join(lines))
+    restart(run, 4)
+    assert events.damage(run) == [damaged]
+    assert [e["steps"] for e in events.read(run, "stage_restarted")] == [n for n in (1, 2, 3, 4) if n != damaged]
 
 
 def test_a_reader_beside_the_writer_sees_whole_lines_only(run):
@@ -64,10 +69,15 @@ def test_a_reader_beside_the_writer_sees_whole_lines_only(run):
 
 
 @pytest.mark.parametrize("line", ["mgpo begins again", "[1]", '{"event": "stage_restarted"}'])
-def test_a_line_that_is_no_event_is_named(run, line):
+def test_a_line_that_is_no_event_is_named_and_left_out(run, line):
     restart(run, 1)
     path = run.path(events.FILE)
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(Failure, match=r"events.jsonl:2: no event") as caught:
-        events.read(run, "stage_restarted")
-    assert "\n" not in str(caught.value)
+    assert events.damage(run) == [2] and len(events.read(run, "stage_restarted")) == 1
+
+
+def test_a_folder_in_its_place_is_one_line(run):
+    run.path(events.FILE).mkdir()
+    for use in (lambda: restart(run, 1), lambda: events.read(run, "stage_restarted")):
+        with pytest.raises(Failure, match=r"events\.jsonl: Is a directory"):
+            use()

@@ -20,7 +20,9 @@ from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.records import Episode, Failure, Rollout
 from pipeline.store import accounts
+from pipeline.store.digests import write_manifest
 from pipeline.store.ledger import INTERRUPTED, Journal, Ledger, journal_path
+from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_records
 from tests.pipeline.judged import episode, rollout, task
@@ -94,7 +96,8 @@ def checkpoint(run, step, rollouts):
     base = run.path("checkpoints", "mgpo")
     state = base / f"step-{step:06d}" / "trainer" / "state.json"
     state.parent.mkdir(parents=True)
-    state.write_text(json.dumps({"step": step, "rollouts": rollouts}))
+    state.write_text(json.dumps({"step": step, "rollouts": rollouts, "world": 1}))
+    write_manifest(state.parents[1], state.parents[1].name, ["trainer/state.json"], "trainer/manifest-0.json")
     names = [{"checkpoint_dir_name": p.name} for p in sorted(base.glob("step-*"))]
     (base / "checkpoint_manager_snapshot.json").write_text(json.dumps({"checkpoint_results": names}))
 
@@ -300,7 +303,7 @@ def played():
 @given(st.data())
 def test_whatever_single_thing_is_corrupted_the_audit_finds_it(played, data):
     with tempfile.TemporaryDirectory(prefix="ledger-") as folder:
-        run = RunDir(Path(shutil.copytree(played.root, f"{folder}/run")), -1)
+        run = RunDir(Path(shutil.copytree(played.root, f"{folder}/run")))
         what = tamper(data, run)
         found = accounts.audit(run)["findings"]
         assert found, what
@@ -342,6 +345,7 @@ def ledger_command(capsys, root, *options):
 
 def test_the_command_prints_the_accounts_and_ends_with_2_and_a_line_if_they_do_not_add_up(capsys):
     with directory() as run:
+        Metrics(run).close()
         play(run, whole)
         code, out, err = ledger_command(capsys, run.root, "--json")
         assert (code, err) == (0, "")
@@ -352,6 +356,8 @@ def test_the_command_prints_the_accounts_and_ends_with_2_and_a_line_if_they_do_n
         rewrite(run.steps("mgpo")[0] / "rollouts.parquet", rows[1:], schema)
         code, out, err = ledger_command(capsys, run.root)
         assert code == 2 and "mgpo" in out
-        assert err == (
-            "propose: ledger: mgpo step 1: mgpo-000001-0 (attempt 1) is 0 times in rollouts.parquet, expected 1\n"
+        accounted, digested = err.splitlines()
+        assert accounted == (
+            "propose: ledger: mgpo step 1: mgpo-000001-0 (attempt 1) is 0 times in rollouts.parquet, expected 1"
         )
+        assert digested.startswith("propose: ledger: steps/mgpo/000001/rollouts.parquet: has ")

@@ -208,6 +208,6 @@ def test_a_checkpoint_is_where_the_run_directory_is(tmp_path):
     checkpoint(run, 3, 0)
     run.finish("mgpo", {"checkpoint": str(run.path("checkpoints", "mgpo", "step-000003"))}, 1.0)
     run.close()
-    moved = RunDir((tmp_path / "here").rename(tmp_path / "there"), -1)
+    moved = RunDir((tmp_path / "here").rename(tmp_path / "there"))
     done = moved.result("mgpo")
     assert done and Path(done["result"]["checkpoint"]) == tmp_path / "there" / "checkpoints" / "mgpo" / "step-000003"

@@ -219,7 +219,7 @@ def test_the_library_survives_the_disk(tmp_path):
     one, two = skill(), skill(id="add", intent="more: 'are' added", script=None, source="b.jsonl:3")
     SkillLibrary([one, two, skill(id="old", intent="gone later")]).save(tmp_path)
     SkillLibrary([two, one]).save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["add", "gcd"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["add", "gcd", "manifest.json"]
     loaded = SkillLibrary.load(tmp_path)
     assert list(loaded) == [two, one] and loaded["gcd"] == one and len(loaded) == 2
     assert (tmp_path / "gcd" / "script.py").read_text() == one.script
@@ -233,6 +233,9 @@ def test_a_broken_library_names_the_file(tmp_path):
         SkillLibrary.load(tmp_path)
     SkillLibrary([skill()]).save(tmp_path)
     (tmp_path / "gcd" / "SKILL.md").write_text("---\nname: gcd\n---\n")
+    with pytest.raises(Failure, match=r"gcd/SKILL\.md: has 18 bytes, \d+ were written"):
+        SkillLibrary.load(tmp_path)
+    (tmp_path / "manifest.json").unlink()  # as one that was written by hand
     with pytest.raises(Failure, match=r"gcd/SKILL\.md.*lacks 'category'"):
         SkillLibrary.load(tmp_path)
     (tmp_path / "gcd" / "SKILL.md").unlink()

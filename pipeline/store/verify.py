@@ -1,0 +1,408 @@
+"""Everything that a run wrote, held against the digests that it wrote with it.
+
+    config.yaml      its own digest                      skills/, dataset/   manifest, named by the stage's result
+    stages/*.json    sealed; names what its stage left   steps/*/*           manifest, named by the next and the journal
+    ledger/          the chain of its lines, `accounts`  checkpoints/*/*     a manifest of each rank
+    metrics, events  the chain of their lines            tensorboard/, report.html, quarantine/   their own
+
+Invariant: content that differs in any bit from what was written is a finding; what a crash may leave is none. A finding
+says which file, what is wrong, what depends on it, and how it is mended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.records import Failure
+from pipeline.store import accounts, event_files, events, manifest, metrics
+from pipeline.store.digests import MANIFEST, files_below
+from pipeline.store.identity import config_damage
+from pipeline.store.manifest import Damage, cause, differs, of_prefix
+from pipeline.store.pairs import Pairs
+from pipeline.store.run_stages import PRODUCTS, RUN_STAGES
+from pipeline.store.rundir import APPENDED, RunDir, step_folders
+from pipeline.store.snapshot import CHECKPOINTS, MIRRORED, registered
+
+_STEP = re.compile(r"step (\d+)|/(\d{6,})\.jsonl", re.ASCII)
+SEAL_OF_PAGE = "<!-- sha256 "
+
+
+@dataclass(frozen=True)
+class Finding:
+    path: str
+    """In the run directory."""
+    what: str
+    unit: str
+    """The folder or file that is mended as a whole: steps/<stage>/NNNNNN, checkpoints/<stage>, dataset, …"""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+def verify(run: RunDir) -> list[Finding]:
+    """All findings of a run, in the order of its files. Raises nothing for what is damaged. Beside a run that is going
+    on, what is found once may have been on its way: what is found again is damage."""
+    first = _look(run)
+    return [finding for finding in _look(run) if finding in first] if first else []
+
+
+def _look(run: RunDir) -> list[Finding]:
+    _digest_ahead(run)
+    found = list(_config(run))
+    for stage in _stages(run):
+        steps = [*_gap(run, stage), *(f for folder in _sorted(run, stage) for f in _step(run, stage, folder))]
+        found += [*_result(run, stage), *steps, *_checkpoints(run, stage, registered_in(run, stage))]
+        if not steps:
+            found += _accounts(run, stage)
+    for product, maker in PRODUCTS.items():
+        if os.path.lexists(run.path("stages", f"{maker}.json")):
+            found += _product(run, product)
+    return sorted({str(f): f for f in [*found, *_lines(run), *_own(run)]}.values(), key=lambda f: f.path)
+
+
+def product_of(run: RunDir, stage: str) -> None:
+    """Raises Failure with the first finding of what a finished stage has made for others than this run."""
+    product = RUN_STAGES[stage].makes if stage in RUN_STAGES else None
+    if product and run.path("stages", f"{stage}.json").exists():
+        for finding in _product(run, product):
+            raise Failure(f"{run.root}/{finding}; {mend(run, finding)}")
+
+
+def preflight(run: RunDir, stage: str) -> None:
+    """Raises Failure with the first finding of what a stage is about to build on, and the command that mends it. A
+    stage that is no stage of a run (of an ablation) has no needs but its own steps."""
+    for need in RUN_STAGES[stage].reads if stage in RUN_STAGES else (f"steps/{stage}",):
+        kind, _, of = need.partition("/")
+        for finding in _needed(run, kind, of, of == stage):
+            raise Failure(f"{run.root}/{finding}; {mend(run, finding)}")
+
+
+def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
+    if kind == "stages":
+        yield from _sealed_result(run, of)
+    elif kind == "steps":
+        yield from _gap(run, of)
+        folders = _sorted(run, of)
+        last_only = not own and of == "mgpo"  # synthesis takes up its state where MGPO left it
+        for folder in folders[-1:] if last_only else folders:
+            yield from _step(run, of, folder)
+        if own:
+            yield from _accounts(run, of)
+    elif kind == "checkpoints" and not own:
+        done = run.result(of)
+        folder = Path(done["result"].get("checkpoint", "") if done else "")
+        if run.root in folder.parents or (folder / "trainer/manifest-0.json").exists():  # not somebody else's model
+            name = folder.relative_to(run.root).as_posix() if run.root in folder.parents else str(folder)
+            yield from _checkpoint(run, folder, name, f"checkpoints/{of}")
+    elif kind == "checkpoints":
+        yield from _checkpoints(run, of, registered_in(run, of)[-1:])
+    else:
+        yield from _product(run, kind)
+
+
+# ---------------------------------------------------------------- what mends, what depends
+
+
+def mend(run: RunDir, finding: Finding) -> str:
+    """The command that mends a finding, in words for the end of a line."""
+    command = f"propose verify {shlex.quote(str(run.root))}"
+    kind, _, rest = finding.unit.partition("/")
+    stage = rest.partition("/")[0].removesuffix(".json")
+    if kind in ("config.yaml", "dataset", "skills", "report.html", "tensorboard"):
+        return f"`{command} --repair`{' with the --config and --set of the run' if kind == 'config.yaml' else ''} " + (
+            "writes it again" if kind == "config.yaml" else "makes it again"
+        )
+    mirrored = f"`{command} --repair` restores it from the mirror; without, " if run.path(MIRRORED).exists() else ""
+    if kind == "stages":
+        return mirrored + run.stage_again(stage)
+    undone = stage in RUN_STAGES and not run.path("stages", f"{stage}.json").exists()
+    if kind in ("steps", "checkpoints") or (kind == "ledger" and undone):
+        again = run.command(stage if kind == "checkpoints" and stage in RUN_STAGES else "run")
+        return f"{mirrored}`{command} --set-aside {finding.unit} && {again}` has it made again"
+    if kind == "ledger":
+        return f"{mirrored}it cannot be made again, and only the accounts of {stage} depend on it"
+    return f"{mirrored}it cannot be made again, and no stage depends on it"
+
+
+def dependents(run: RunDir, finding: Finding) -> list[str]:
+    """The stages that have read it, or will."""
+    if finding.unit == "config.yaml":
+        return list(RUN_STAGES)
+    place = finding.unit.removesuffix(".json").replace("ledger/", "steps/")
+    return [
+        name
+        for name, stage in RUN_STAGES.items()
+        if any(place == need or place.startswith(f"{need}/") for need in stage.reads)
+    ]
+
+
+# ---------------------------------------------------------------- units
+
+
+def _config(run: RunDir) -> Iterator[Finding]:
+    if wrong := config_damage(run.path("config.yaml")):
+        yield Finding("config.yaml", wrong, "config.yaml")
+
+
+def _sealed_result(run: RunDir, stage: str) -> Iterator[Finding]:
+    try:
+        run.finished(stage)
+    except Damage as e:
+        yield _finding(run, e, f"stages/{stage}.json")
+
+
+def _result(run: RunDir, stage: str) -> Iterator[Finding]:
+    """The result of a stage, and what it says that the stage left."""
+    name = f"stages/{stage}.json"
+    try:
+        done = run.finished(stage)
+    except Damage as e:
+        yield _finding(run, e, name)
+        return
+    if done is None:
+        return
+    for earlier in done["after"]:
+        if not run.path("stages", f"{earlier}.json").exists():
+            yield Finding(f"stages/{earlier}.json", f"is missing, and {stage} was finished after it",
+                          f"stages/{earlier}.json")  # fmt: skip
+    for file, (size, checksum) in done["files"].items():
+        path = _where(run, done, file)
+        try:
+            wrong = None
+            if file in APPENDED:
+                wrong = None if of_prefix(path, size) == (size, checksum) else "its first lines are not those written"
+            else:
+                wrong = differs(path, (size, checksum))
+        except OSError as e:
+            wrong = cause(e)
+        if wrong:
+            yield Finding(file, f"{wrong} (by {name})", _unit(file))
+
+
+def _where(run: RunDir, done: dict[str, Any], file: str) -> Path:
+    """A checkpoint may lie where it was trained: the arms of an ablation share one."""
+    path, checkpoint = run.path(*file.split("/")), done["result"].get("checkpoint")
+    if file.startswith("checkpoints/") and checkpoint and not run.path("checkpoints", done["stage"]).exists():
+        return Path(checkpoint).parent.joinpath(*file.split("/")[2:])
+    return path
+
+
+def _gap(run: RunDir, stage: str) -> Iterator[Finding]:
+    numbers = [int(folder.name) for folder in _sorted(run, stage)]
+    for missing in sorted(set(range(1, max(numbers, default=0))) - set(numbers))[:1]:
+        unit = f"steps/{stage}/{missing:06d}"
+        yield Finding(unit, f"is missing although step {numbers[-1]} exists", unit)
+
+
+def _step(run: RunDir, stage: str, folder: Path) -> Iterator[Finding]:
+    unit = f"steps/{stage}/{folder.name}"
+    found = list(manifested(run, folder, unit))
+    yield from found
+    before = folder.with_name(f"{int(folder.name) - 1:06d}")
+    if found:
+        return
+    told = manifest.read(folder / MANIFEST)
+    if (now := accounts.manifest_of(before)) is not None and told.get("after") != now:
+        yield Finding(f"{unit}/{MANIFEST}", f"does not follow from the {MANIFEST} of step {before.name}", unit)
+    if "verdicts.parquet" in told["files"]:
+        try:
+            for wrong in Pairs.on_disk(folder).wrong():
+                yield Finding(unit, wrong, unit)
+        except Damage as e:
+            yield _finding(run, e, unit)
+
+
+def manifested(run: RunDir, folder: Path, unit: str, name: str = MANIFEST, of: str | None = None) -> Iterator[Finding]:
+    """The files of a folder against its manifest."""
+    try:
+        told = manifest.read(folder / name)
+        listed = manifest.listed(folder / name, told)
+    except Damage as e:
+        yield _finding(run, e, unit)
+        return
+    if told["of"] != (of or unit):
+        yield Finding(f"{unit}/{name}", f"is the manifest of {told['of']}", unit)
+    for file, entry in listed.items():
+        if wrong := differs(folder / file, entry):
+            yield Finding(f"{unit}/{file}", wrong, unit)
+    if unit.startswith("steps/"):
+        for file in sorted(set(files_below(folder)) - listed.keys() - {name}):
+            yield Finding(f"{unit}/{file}", f"is not one of the files that {name} lists", unit)
+
+
+def registered_in(run: RunDir, stage: str) -> list[str]:
+    """The checkpoints that Ray Train's list names, oldest first; none where it cannot be read."""
+    try:
+        return sorted(registered(run.path("checkpoints", stage, CHECKPOINTS).read_bytes()))
+    except (OSError, ValueError):
+        return []
+
+
+def _checkpoints(run: RunDir, stage: str, names: list[str]) -> Iterator[Finding]:
+    unit, base = f"checkpoints/{stage}", run.path("checkpoints", stage)
+    try:
+        registered((base / CHECKPOINTS).read_bytes())
+    except FileNotFoundError:
+        if list(base.glob("[!.]*/trainer/manifest-0.json")):
+            yield Finding(f"{unit}/{CHECKPOINTS}", "is missing, and there are checkpoints", unit)
+    except (OSError, ValueError) as e:
+        wrong = cause(e) if isinstance(e, OSError) else f"is not what Ray Train wrote ({manifest.brief(e)})"
+        yield Finding(f"{unit}/{CHECKPOINTS}", wrong, unit)
+    for name in names:
+        yield from _checkpoint(run, base / name, f"{unit}/{name}", unit)
+
+
+def _checkpoint(run: RunDir, folder: Path, place: str, unit: str) -> Iterator[Finding]:
+    manifests = sorted(f for f in files_below(folder) if f.startswith("trainer/manifest-")) if folder.is_dir() else []
+    if "trainer/manifest-0.json" not in manifests:
+        yield Finding(f"{place}/trainer/manifest-0.json", "is missing", unit)
+        return
+    known = set(manifests)
+    for name in manifests:
+        for f in manifested(run, folder, place, name, folder.name):
+            yield Finding(f.path, f.what, unit)
+        try:
+            known |= manifest.listed(folder / name, manifest.read(folder / name)).keys()
+        except Damage:
+            return
+    try:
+        world = json.loads((folder / "trainer/state.json").read_text(encoding="utf-8"))["world"]
+        if world != len(manifests):
+            yield Finding(f"{place}/trainer", f"has {len(manifests)} manifests, {world} ranks have written", unit)
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # found above
+    for file in sorted(set(files_below(folder)) - known):
+        yield Finding(f"{place}/{file}", "is in no manifest of the checkpoint", unit)
+
+
+def _product(run: RunDir, name: str) -> Iterator[Finding]:
+    """The skill library or the data set."""
+    found = list(manifested(run, run.path(name), name))
+    yield from found
+    if name == "dataset" and not found:
+        for wrong in mispaired(run.path(name)):
+            yield Finding("dataset/provenance.jsonl", wrong, name)
+        for unit, checksum in manifest.read(run.path(name, MANIFEST))["made_from"].items():
+            path = run.path(*unit.split("/"))
+            if unit.startswith("steps/") and path.is_file() and manifest.digest_once(path)[1] != checksum:
+                yield Finding(f"dataset/{MANIFEST}", f"was made from another {unit}", name)
+
+
+def mispaired(folder: Path) -> Iterator[str]:
+    """Rows of a data set whose provenance is of another problem."""
+    from pipeline.records import Problem
+
+    if not (folder / "provenance.jsonl").exists():
+        return
+    problems, origins = (
+        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n") if line]
+        for name in ("problems", "provenance")
+    )
+    if len(problems) != len(origins):
+        yield f"has {len(origins)} rows, problems.jsonl has {len(problems)}"
+    for number, (problem, origin) in enumerate(zip(problems, origins, strict=False), start=1):
+        if Problem.make(problem["question"], "").id != origin["id"]:
+            yield f"row {number} is of {origin['id']}, which is not the problem of that row"
+
+
+def _accounts(run: RunDir, stage: str) -> Iterator[Finding]:
+    issues = stage in RUN_STAGES and RUN_STAGES[stage].issues_attempts
+    if issues and (run.path("ledger", stage).exists() or step_folders(run.path("steps", stage))):
+        for line in accounts.findings(run, stage):
+            step = _STEP.search(line)
+            unit = f"ledger/{stage}/{int(step[1] or step[2]) if step else 1:06d}"
+            yield Finding(unit, line, unit)
+
+
+def _lines(run: RunDir) -> Iterator[Finding]:
+    """The lines of metrics and events."""
+    for file, damage in ((metrics.FILE, metrics.damage), (events.FILE, events.damage)):
+        try:
+            for number in damage(run):
+                yield Finding(f"{file}:{number}", "is not the line that was written; readers leave it out", file)
+        except Failure as e:
+            yield Finding(file, str(e), file)
+    if not run.path(metrics.FILE).exists() and any(
+        _sorted(run, name) for name, stage in RUN_STAGES.items() if stage.issues_attempts
+    ):
+        yield Finding(metrics.FILE, "is missing", metrics.FILE)
+
+
+def _own(run: RunDir) -> Iterator[Finding]:
+    """Files that carry their own digest."""
+    page = run.path("report.html")
+    if os.path.lexists(page) and (wrong := page_damage(page)):
+        yield Finding("report.html", wrong, "report.html")
+    if not os.path.lexists(page) and all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES):
+        yield Finding("report.html", "is missing", "report.html")
+    sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").glob("*/[!.]*.json")]
+    for name in [*sealed, *([MIRRORED] if run.path(MIRRORED).exists() else [])]:
+        try:
+            manifest.read(run.path(*name.split("/")))
+        except Damage as e:
+            yield Finding(name, e.what, name)
+    for path in sorted(run.path("tensorboard").glob("[!.]*")):
+        if wrong := event_files.damage(path):
+            yield Finding(f"tensorboard/{path.name}", wrong, "tensorboard")
+
+
+def page_damage(path: Path) -> str | None:
+    """What is wrong with report.html, whose last line is a digest of the others."""
+    try:
+        text, mark, rest = path.read_bytes().rpartition(SEAL_OF_PAGE.encode())
+    except OSError as e:
+        return cause(e)
+    sound = mark and rest == f"{hashlib.sha256(text).hexdigest()} -->\n".encode()
+    return None if sound else "is not the page that was written"
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _stages(run: RunDir) -> list[str]:
+    """Those of a run, in order, and others that have left something (an ablation's)."""
+    left = {
+        p.name.removesuffix(".json")
+        for folder in ("steps", "ledger", "checkpoints", "stages")
+        for p in (run.path(folder).iterdir() if run.path(folder).is_dir() else ())
+        if not p.name.startswith(".") and (p.is_dir() or p.suffix == ".json")
+    }
+    return [*RUN_STAGES, *sorted(left - RUN_STAGES.keys())]
+
+
+def _sorted(run: RunDir, stage: str) -> list[Path]:
+    return sorted(step_folders(run.path("steps", stage)), key=lambda p: int(p.name))
+
+
+def _finding(run: RunDir, e: Damage, unit: str) -> Finding:
+    path = e.path.relative_to(run.root).as_posix() if e.path.is_relative_to(run.root) else str(e.path)
+    return Finding(path, e.what, unit)
+
+
+def _unit(file: str) -> str:
+    parts = file.split("/")
+    size = {"steps": 3, "checkpoints": 2, "ledger": 2, "stages": 2}.get(parts[0], 1)
+    return "/".join(parts[:size])
+
+
+def _digest_ahead(run: RunDir) -> None:
+    """Digest what will be asked for, on all cores: the rest is looking up."""
+    files = [run.root / top / name for top in manifest.UNITS for name in files_below(run.path(top))]
+
+    def one(path: Path) -> None:
+        try:
+            manifest.digest_once(path)
+        except OSError:
+            return  # found where it is looked up
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(one, files))

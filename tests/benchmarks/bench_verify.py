@@ -1,0 +1,102 @@
+"""What digests cost: of a step while it is written, and of a whole run when it is verified.
+
+    python tests/benchmarks/bench_verify.py [--rollouts 1000000] [--run DIR]
+
+A synthetic MGPO run of `--rollouts` rollouts of 500 tokens, 128 a step, is written and then verified; `--run` verifies
+a run that is there instead. A step here has neither engines nor a trainer: hold the milliseconds of its digests against
+a real step's seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config.loading import load
+from pipeline.records import Episode, Probe, Rollout, Verdict
+from pipeline.store import verify
+from pipeline.store.digests import digest, files_below
+from pipeline.store.ledger import Ledger
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_keyed
+from tests.pipeline.judged import episode, probe, rollout, task, verdict
+
+SIZE, TOKENS, TURNS = 128, 500, 6
+
+
+class Step:
+    """The tables of a step, made once; of each step only the ids are others."""
+
+    def __init__(self) -> None:
+        made = [episode(task(str(i)), 1, f"What is {i} + 1?" * 8, turns=TURNS) for i in range(SIZE)]
+        keys = {(e.id, e.attempt): e for e in made}
+        self._rollouts = pa.Table.from_batches([Rollout.to_arrow([rollout(e.id, 1, tokens=TOKENS) for e in made])])
+        self._episodes = pa.Table.from_batches([Episode.to_arrow(made)])
+        self._verdicts = {key: verdict(e) for key, e in keys.items()}
+        self._probes = {key: probe(e) for key, e in keys.items()}
+
+    def write(self, run: RunDir, ledger: Ledger, number: int) -> tuple[float, float]:
+        """Returns the seconds of the step and, of them, of its manifest."""
+        began = time.perf_counter()
+        ledger.begin(number)
+        names = [f"mgpo-{number:06d}-{i}" for i in range(SIZE)]
+        keys = [(name, ledger.issue(name)) for name in names]
+        with run.new_step("mgpo", number) as folder:
+            for table, column, file in ((self._rollouts, 0, "rollouts"), (self._episodes, 0, "episodes")):
+                field = table.schema.field(column)
+                named = table.set_column(column, field, pa.array(names, field.type))
+                pq.write_table(named, folder / f"{file}.parquet", compression="zstd")
+            write_keyed(folder / "verdicts.parquet", dict(zip(keys, self._verdicts.values(), strict=True)), Verdict)
+            write_keyed(folder / "probes.parquet", dict(zip(keys, self._probes.values(), strict=True)), Probe)
+            account = ledger.segment(folder, dict.fromkeys(keys, "trained"))
+            (folder / "state.json").write_text(json.dumps({"ledger": account}))
+        ledger.commit(account)
+        total = time.perf_counter() - began
+        again = time.perf_counter()  # what the manifest alone costs
+        for name in files_below(folder.parent / f"{number:06d}"):
+            digest(folder.parent / f"{number:06d}" / name)
+        return total, time.perf_counter() - again
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rollouts", type=int, default=1_000_000)
+    parser.add_argument("--run", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-verify-") as folder:
+        root = args.run or Path(folder, "run")
+        if args.run is None:
+            steps = -(-args.rollouts // SIZE)
+            synthetic(root, steps)
+        size = sum((root / name).stat().st_size for name in files_below(root))
+        wall, cpu = time.perf_counter(), time.process_time()
+        findings = verify.verify(RunDir(root))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        print(f"verified {len(files_below(root))} files, {size / 1e6:.1f} MB: {wall:.2f} s, {cpu:.2f} s of CPU, "
+              f"{len(findings)} findings, {os.cpu_count()} cores")  # fmt: skip
+
+
+def synthetic(root: Path, steps: int) -> None:
+    run = RunDir.open(root, load(None, [f"mgpo.steps={steps}"]))
+    ledger = Ledger(run, "mgpo")
+    step = Step()
+    took = [step.write(run, ledger, number) for number in range(1, steps + 1)]
+    with Metrics(run) as log:
+        log.log("mgpo", steps, {"reward": 1.0})
+    ledger.close()
+    run.close()
+    total, digests = (sum(x) for x in zip(*took, strict=True))
+    print(f"wrote {steps} steps of {SIZE} rollouts: {total / steps * 1e3:.1f} ms a step, of which digests "
+          f"{digests / steps * 1e3:.2f} ms ({digests / total:.1%})")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

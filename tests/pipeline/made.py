@@ -1,0 +1,175 @@
+"""A small whole run on disk, every kind of file in it, made by the code that makes real ones: without Ray, in a second.
+What a GPU or a teacher would have made of it is a few bytes."""
+
+import json
+import shutil
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from pipeline import report
+from pipeline.config.loading import load
+from pipeline.pools.buffer import _write as write_rollouts
+from pipeline.records import Episode, Probe, Rollout, Skill, Verdict
+from pipeline.skills.extraction import render
+from pipeline.stages import acquire, synthesize
+from pipeline.store import events
+from pipeline.store.digests import files_below, write_manifest
+from pipeline.store.ledger import Ledger
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.store.snapshot import CHECKPOINTS
+from pipeline.store.tables import write_keyed, write_records
+from tests.pipeline.judged import episode, probe, rollout, task, verdict
+
+SETTINGS = ["synthesize.target=6", "synthesize.in_flight=4", "mgpo.steps=3", "solve.steps=2"]
+STEPS = {"sft": 2, "mgpo": 3, "synthesize": 2, "solve": 2}
+SIZE = 4
+"""Episodes of a step."""
+
+
+def config(mirror=None, seed=0):
+    return load(None, [*SETTINGS, f"seed={seed}", *([f"mirror={mirror}"] if mirror else [])])
+
+
+def make(root, mirror=None, upto="evaluate", done=True, seed=0):
+    """A run whose stages up to `upto` are finished; that one only if `done`. Returns it open."""
+    run = RunDir.open(root, config(mirror, seed))
+    with Metrics(run) as log:
+        for stage, of in STAGES.items():
+            result = of(run, log)
+            if stage != upto or done:
+                run.finish(stage, result, 1.0)
+            if stage == upto:
+                break
+    Ledger(run, "mgpo").quarantine(("mgpo-000001-9", 1), {"deaths": ["a worker died"]})
+    if done and upto == "evaluate":
+        report.write(run)
+    return run
+
+
+def _acquire(run, log):
+    names = ("first", "second", "third")
+    for number, name in enumerate(names, start=1):
+        skill = Skill(
+            id=name, category="maths", intent=f"does the {name}", method="a\n\nb", difficulty="d", tool_hint="t",
+            score=0.9, source="s.md", script="def f(x):\n    return x\n" if name == "first" else None,
+        )  # fmt: skip
+        with run.new_step("acquire", number) as folder:
+            (folder / "reply.json").write_text(
+                json.dumps({"document": number - 1, "source": f"{name}.md", "reply": render(skill)})
+            )
+    library, *_ = acquire.library(run, 3, 0.5, print)
+    library.save(run.path("skills"))
+    return {"documents": 3, "kept": len(library), "skills": {"maths": 3}}
+
+
+def played(run, log, stage):
+    """Steps of episodes: of each four one is rejected, one fails, two are accepted."""
+    ledger, trained = Ledger(run, stage), 0
+    for step in range(1, STEPS[stage] + 1):
+        ledger.begin(step)
+        names = [f"{stage}-{step:06d}-{i}" for i in range(SIZE)]
+        keys = [(name, ledger.issue(name)) for name in names]
+        made = [episode(task(n, names[0]), a, f"What is {step} + {i}?", str(step + i)) for i, (n, a) in enumerate(keys)]
+        for key in keys:
+            ledger.judged(key, 10)
+        judged = {k: verdict(e, "rejected" if i == 2 else "accepted") for i, (k, e) in enumerate(zip(keys, made))}  # noqa: B905
+        probed = {k: probe(e) for k, e in zip(keys, made, strict=True) if judged[k].accepted and stage != "sft"}
+        kept = {"sft": keys[:2], "mgpo": keys[:3]}.get(stage, [])
+        with run.new_step(stage, step) as folder:
+            if stage != "synthesize":
+                write_rollouts(table([rollout(n, a, tokens=20) for n, a in kept]), folder / "rollouts.parquet")
+            write_records(folder / "episodes.parquet", made, Episode)
+            write_keyed(folder / "verdicts.parquet", judged, Verdict)
+            write_keyed(folder / "probes.parquet", probed, Probe)
+            account = ledger.segment(folder, {k: "trained" if k in kept else "filtered" for k in keys})
+            state = {"sandbox_level": "strong"} if stage == "synthesize" else {}
+            (folder / "state.json").write_text(json.dumps({**state, "ledger": account}))
+            log.log(stage, step, {"accepted_rate": 0.75, "reward": step / 10, "hard_yield_per_1k": 1.0 + step})
+        ledger.commit(account)
+        trained += len(kept)
+        if stage == "mgpo":
+            checkpoint(run, "mgpo", step, trained)
+    ledger.close()
+
+
+def table(rollouts):
+    import pyarrow as pa
+
+    return pa.Table.from_batches([Rollout.to_arrow(rollouts)])
+
+
+def checkpoint(run, stage, step, rollouts):
+    """As the trainer and Ray Train leave it."""
+    base = run.path("checkpoints", stage)
+    folder = base / f"step-{step:06d}"
+    (folder / "trainer" / "engine").mkdir(parents=True)
+    rng = np.random.default_rng(step)
+    save_file({"w": rng.normal(size=64).astype(np.float32)}, folder / "model.safetensors")
+    (folder / "config.json").write_text('{"model_type": "qwen3"}')
+    (folder / "tokenizer.json").write_text('{"version": "1.0"}')
+    (folder / "trainer" / "engine" / "mp_rank_00_model_states.pt").write_bytes(rng.bytes(300))
+    state = {"step": step, "rollouts": rollouts, "world": 1, "zero_stage": 0, "dtype": "float32"}
+    (folder / "trainer" / "state.json").write_text(json.dumps(state))
+    write_manifest(folder, folder.name, files_below(folder), "trainer/manifest-0.json", step=step, rollouts=rollouts)
+    *old, _, _ = [None, None, *sorted(base.glob("step-*"))]
+    for folder in old[2:]:  # Ray Train deletes them
+        shutil.rmtree(folder)
+    names = sorted(p.name for p in base.glob("step-*"))
+    results = [{"checkpoint_dir_name": name, "metrics": {"reward": 0.5}} for name in names]
+    (base / CHECKPOINTS).write_text(json.dumps({"ray_version": "2.60.0", "checkpoint_results": results}))
+
+
+def _sft(run, log):
+    played(run, log, "sft")
+    checkpoint(run, "sft", 5, 8)
+    return {"steps": 5, "accepted": 6, "checkpoint": str(run.path("checkpoints", "sft", "step-000005"))}
+
+
+def _mgpo(run, log):
+    played(run, log, "mgpo")
+    for steps in (1, 2):
+        events.append(run, "stage_restarted", stage="mgpo", steps=steps, cause="a worker died", pools="kept")
+    return {"steps": 3, "episodes": 12, "checkpoint": str(run.path("checkpoints", "mgpo", "step-000003"))}
+
+
+def _synthesize(run, log):
+    played(run, log, "synthesize")
+    return synthesize.export(run, config())
+
+
+def _solve(run, log):
+    ledger, trained = Ledger(run, "solve"), 0
+    for step in range(1, STEPS["solve"] + 1):
+        ledger.begin(step)
+        keys = [(f"solve-{step:06d}-{i}", ledger.issue(f"solve-{step:06d}-{i}")) for i in range(SIZE)]
+        with run.new_step("solve", step) as folder:
+            write_rollouts(table([rollout(n, a, tokens=20) for n, a in keys]), folder / "rollouts.parquet")
+            account = ledger.segment(folder, dict.fromkeys(keys, "trained"))
+            (folder / "state.json").write_text(json.dumps({"ledger": account}))
+            log.log("solve", step, {"reward": 0.5})
+        ledger.commit(account)
+        trained += len(keys)
+        checkpoint(run, "solve", step, trained)
+    ledger.close()
+    return {"steps": 2, "problems": 6, "checkpoint": str(run.path("checkpoints", "solve", "step-000002"))}
+
+
+def _evaluate(run, log):
+    score = {"mean": 0.5, "interval": [0.4, 0.6], "by_category": {"maths": 0.5}, "by_steps": {"1": 0.5}, "unknown": 0}
+    for number in (1, 2):
+        with run.new_step("evaluate", number) as folder:
+            (folder / "score.json").write_text(json.dumps(score))
+            log.log("evaluate", number, {"mean": 0.5})
+    return {"problems": 4, "samples": 2, "before": score, "after": score, "gain": 0.0}
+
+
+STAGES = {
+    "acquire": _acquire,
+    "sft": _sft,
+    "mgpo": _mgpo,
+    "synthesize": _synthesize,
+    "solve": _solve,
+    "evaluate": _evaluate,
+}

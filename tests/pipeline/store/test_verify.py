@@ -1,0 +1,267 @@
+"""Verifying a run: what was changed is found and named, what depends on it is said, and what is advised mends it."""
+
+import json
+import os
+import shlex
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.cli import main
+from pipeline.commands import verify as command
+from pipeline.flow.steps import judged_in
+from pipeline.records import Failure
+from pipeline.store import verify
+from pipeline.store.digests import MANIFEST
+from pipeline.store.manifest import Damage, seal_folder
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.rundir import RunDir
+from tests.pipeline import made
+from tests.pipeline.damage import files, flip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, and the mirror that it had."""
+    root = tmp_path_factory.mktemp("whole")
+    made.make(root / "run").close()
+    return root / "run"
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def propose(capsys, *args):
+    with pytest.raises(SystemExit) as end:
+        main([*args, *(x for setting in made.SETTINGS for x in ("--set", setting))])
+    out, err = capsys.readouterr()
+    return end.value.code, out, err
+
+
+def found(root):
+    return [str(f) for f in verify.verify(RunDir(root))]
+
+
+def test_a_run_as_it_was_written_has_no_findings(capsys, root):
+    assert found(root) == []
+    code, out, _ = propose(capsys, "verify", str(root), "--json")
+    assert code == 0 and json.loads(out)["findings"] == [] and json.loads(out)["files"] == len(files(root))
+
+
+def test_it_says_the_file_what_is_wrong_who_needs_it_and_what_mends_it(capsys, root):
+    flip(root / "dataset" / "problems.jsonl", 99)
+    code, out, _ = propose(capsys, "verify", str(root))
+    assert code == 2
+    assert "dataset/problems.jsonl: has SHA-256" in out and "needed by solve" in out
+    assert f"`propose verify {root} --repair` makes it again" in out
+
+
+def test_verdicts_are_those_of_their_episodes_whatever_the_order_of_the_rows(root):
+    """Reversed, with digests to match: paired by order, the wrong problems would be taken for accepted."""
+    step = root / "steps" / "synthesize" / "000001"
+    before = list(judged_in(step))
+    for name in ("verdicts", "probes"):
+        table = pq.read_table(step / f"{name}.parquet")
+        pq.write_table(table.take(list(range(table.num_rows))[::-1]), step / f"{name}.parquet")
+    seal_folder(step, "steps/synthesize/000001", [p.name for p in step.iterdir() if p.name != MANIFEST])
+    assert list(judged_in(step)) == before
+    assert [j.verdict.problem_id for j in before] == [j.episode.submitted.id for j in before]
+
+
+def test_a_verdict_on_another_problem_is_refused_although_digests_match(root):
+    step = root / "steps" / "synthesize" / "000001"
+    table = pq.read_table(step / "verdicts.parquet")
+    names = table.column("episode_id").to_pylist()
+    swapped = [names[1], names[0], *names[2:]]
+    table = table.set_column(0, table.schema.field(0), pa.chunked_array([swapped]))
+    pq.write_table(table, step / "verdicts.parquet")
+    seal_folder(step, "steps/synthesize/000001", [p.name for p in step.iterdir() if p.name != MANIFEST])
+    with pytest.raises(Damage, match="the verdict of synthesize-000001-"):
+        list(judged_in(step))
+
+
+@pytest.mark.parametrize("unit", ["dataset", "skills", "report.html", "tensorboard"])
+def test_what_is_derived_is_made_again_to_the_byte(capsys, root, unit):
+    names = [n for n in files(root) if n.startswith(unit)]
+    before = {n: (root / n).read_bytes() for n in names}
+    for name in names:
+        (root / name).unlink()
+    if unit == "tensorboard":
+        (root / names[0]).write_bytes(before[names[0]][:40] + b"x" + before[names[0]][41:])
+    assert found(root)
+    code, _, err = propose(capsys, "verify", str(root), "--repair")
+    assert code == 0 and f"{unit}: made again" in err
+    if unit != "tensorboard":  # has the time in its name
+        assert {n: (root / n).read_bytes() for n in names} == before
+
+
+def test_it_makes_nothing_of_steps_that_are_damaged(capsys, root):
+    flip(root / "dataset" / "problems.jsonl", 99)
+    flip(root / "steps" / "synthesize" / "000002" / "episodes.parquet", 999)
+    content = (root / "dataset" / "problems.jsonl").read_bytes()
+    code, _, err = propose(capsys, "verify", str(root), "--repair")
+    assert code == 2 and "dataset: cannot be made again" in err
+    assert (root / "dataset" / "problems.jsonl").read_bytes() == content
+
+
+def test_config_yaml_is_written_again_from_the_config_of_the_run_and_from_no_other(capsys, root):
+    content = (root / "config.yaml").read_bytes()
+    for damaged in (b"", content[:700], content.replace(b"seed: 0", b"seed: 1")):
+        (root / "config.yaml").write_bytes(damaged)
+        for args in (["report"], ["run"]):
+            code, _, err = propose(capsys, *args, "--run-dir", str(root))
+            assert code == 2 and "config.yaml" in err and "propose verify --repair" in err
+        code, _, err = propose(capsys, "verify", str(root), "--repair", "--set", "seed=1")
+        assert code == 2 and "another config" in err and (root / "config.yaml").read_bytes() == damaged
+        assert propose(capsys, "verify", str(root), "--repair")[0] == 0
+        assert (root / "config.yaml").read_bytes() == content
+    (root / "config.yaml").unlink()
+    assert propose(capsys, "run", "--run-dir", str(root))[0] == 2 and not (root / "config.yaml").exists()
+    assert propose(capsys, "verify", str(root), "--repair")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("upto", "name"),
+    [
+        ("acquire", "steps/acquire/000002/reply.json"),
+        ("sft", "skills/second/SKILL.md"),
+        ("sft", "steps/sft/000001/verdicts.parquet"),
+        ("mgpo", "checkpoints/sft/step-000005/model.safetensors"),
+        ("mgpo", "steps/mgpo/000002/rollouts.parquet"),
+        ("mgpo", "checkpoints/mgpo/step-000003/trainer/engine/mp_rank_00_model_states.pt"),
+        ("mgpo", "ledger/mgpo/000002.jsonl"),
+        ("synthesize", "steps/mgpo/000003/state.json"),
+        ("synthesize", "checkpoints/mgpo/step-000003/tokenizer.json"),
+        ("synthesize", "steps/synthesize/000001/probes.parquet"),
+        ("solve", "dataset/problems.jsonl"),
+        ("solve", "stages/synthesize.json"),
+        ("evaluate", "checkpoints/solve/step-000002/config.json"),
+        ("evaluate", "steps/evaluate/000001/score.json"),
+    ],
+)
+def test_a_stage_looks_first_at_what_it_builds_on(tmp_path, monkeypatch, capsys, upto, name):
+    """Before Ray starts; and the command in the line, followed to the letter, leaves a run that goes on."""
+    root = tmp_path / "run"
+    made.make(root, upto=upto, done=False).close()
+    verify.preflight(RunDir(root), upto)
+    before = (root / name).read_bytes()
+    flip(root / name, 8 * len(before) // 2)
+    monkeypatch.setattr("pipeline.pools.cluster.Cluster.start", lambda self: pytest.fail("Ray was started"))
+    code, out, err = propose(capsys, "run", "--run-dir", str(root))
+    assert (code, out) == (2, "")
+    line = err.strip().splitlines()[-1]
+    assert name in line, err
+    follow(capsys, line)
+    verify.preflight(RunDir(root), first_undone(root))
+    assert [f for f in found(root) if "is missing, and" not in f] == []
+
+
+def follow(capsys, line):
+    """Run the first command of a line as it stands, but for the `propose` that would start Ray."""
+    for part in line.split("`")[1].split(" && "):
+        words = shlex.split(part)
+        if words[:2] == ["rm", "-r"]:
+            os.unlink(words[2])
+        elif words[:2] == ["propose", "verify"]:
+            propose(capsys, *words[1:])
+        else:
+            assert words[0] == "propose" and words[1] in ("run", *RUN_STAGES)
+
+
+def first_undone(root):
+    return next(stage for stage in RUN_STAGES if not (root / "stages" / f"{stage}.json").exists())
+
+
+def test_a_data_set_is_verified_anywhere_without_its_run(capsys, root, tmp_path):
+    copy = shutil.copytree(root / "dataset", tmp_path / "elsewhere" / "copy")
+    shutil.rmtree(root)
+    made_from = json.loads((copy / MANIFEST).read_text())["made_from"]
+    assert {"skills/manifest.json", "steps/synthesize/000002/manifest.json"} <= made_from.keys()
+    assert propose(capsys, "verify", str(copy))[0] == 0
+    for name in ("problems.jsonl", "provenance.jsonl", MANIFEST):
+        content = (copy / name).read_bytes()
+        flip(copy / name, 77)
+        code, out, _ = propose(capsys, "verify", str(copy))
+        assert code == 2 and name in out
+        (copy / name).write_bytes(content)
+
+
+def test_a_data_set_whose_rows_changed_places_is_refused_although_digests_match(root):
+    folder = root / "dataset"
+    lines = (folder / "problems.jsonl").read_text().splitlines(keepends=True)
+    (folder / "problems.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
+    seal_folder(folder, "dataset", ("problems.jsonl", "provenance.jsonl"), made_from={})
+    assert "row 1" in str(next(command.dataset(folder)))
+
+
+def test_a_step_of_another_run_in_the_place_of_ours_is_noticed(root, tmp_path):
+    """Sound in itself, and not the one that was committed."""
+    made.make(tmp_path / "other", upto="mgpo", seed=1).close()
+    for stage in ("acquire", "mgpo"):
+        shutil.rmtree(root / "steps" / stage / "000002")
+        shutil.copytree(tmp_path / "other" / "steps" / stage / "000002", root / "steps" / stage / "000002")
+    assert {"steps/acquire/000002", "steps/mgpo/000002"} <= {f.unit for f in verify.verify(RunDir(root))}
+
+
+def test_a_result_that_lacks_what_it_says_it_left_is_noticed(root):
+    shutil.rmtree(root / "ledger" / "sft")
+    assert any("ledger/sft" in line for line in found(root))
+
+
+def test_damage_found_in_the_mirror_is_mended_from_the_run_and_the_other_way_round(capsys, tmp_path):
+    root, uri = tmp_path / "run", f"file://{tmp_path}/mirror"
+    made.make(root, mirror=uri).close()
+    settings = ["--set", f"mirror={uri}"]
+    assert propose(capsys, "verify", uri)[0] == 0
+    (episodes,) = (tmp_path / "mirror" / "files" / "steps" / "mgpo" / "000002").glob("episodes*")
+    flip(episodes, 999)
+    code, out, _ = propose(capsys, "verify", uri)
+    assert code == 2 and "steps/mgpo/000002/episodes.parquet: object" in out
+    code, _, err = propose(capsys, "verify", str(root), "--repair", *settings)
+    assert code == 0 and "steps/mgpo/000002/episodes.parquet: sent to the mirror again" in err
+    assert propose(capsys, "verify", uri)[0] == 0
+
+    names = ["steps/mgpo/000002/rollouts.parquet", "checkpoints/mgpo/step-000003/model.safetensors",
+             "stages/sft.json", "ledger/mgpo/000001.jsonl", "steps/acquire/000001/manifest.json"]  # fmt: skip
+    before = {name: (root / name).read_bytes() for name in names}
+    for name in names:
+        flip(root / name, 99)
+    code, _, err = propose(capsys, "verify", str(root), "--repair", *settings)
+    assert code == 0 and err.count("restored from the mirror") == len(names)
+    assert {name: (root / name).read_bytes() for name in names} == before
+
+
+def test_a_mirror_does_not_follow_a_run_into_its_damage(tmp_path):
+    root, uri = tmp_path / "run", f"file://{tmp_path}/mirror"
+    made.make(root, mirror=uri, upto="mgpo").close()
+    for name in ("steps/mgpo/000002/rollouts.parquet", "steps/mgpo/000001/verdicts.parquet"):
+        path = root / name
+        content = path.read_bytes()
+        flip(path, 99) if "rollouts" in name else path.unlink()
+        run = RunDir.open(root, made.config(uri))
+        with pytest.raises(Failure, match=f"keeps what it has, for .*{name}"):
+            run.close()
+        path.write_bytes(content)
+    RunDir.open(root, made.config(uri)).close()
+
+
+@pytest.mark.parametrize("command", ["verify", "ledger", "report", "run"])
+def test_a_run_of_before_there_were_digests_is_refused_with_the_way_out(capsys, root, command):
+    """And kept as it is; one that has lost all its manifests has not become one."""
+    for path in root.glob("steps/*/*/manifest.json"):
+        path.unlink()
+    if command in ("verify", "ledger"):
+        assert "manifest.json: is missing" in "".join(propose(capsys, command, "--run-dir", str(root))[1:])
+    for path in root.glob("stages/*.json"):
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}))
+    config = root / "config.yaml"
+    config.write_text(config.read_text().rpartition("# sha256")[0])
+    before = {name: (root / name).read_bytes() for name in files(root)}
+    code, out, err = propose(capsys, command, "--run-dir", str(root))
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "made by a version that wrote no digests" in err and "take another --run-dir" in err
+    assert {name: (root / name).read_bytes() for name in before} == before

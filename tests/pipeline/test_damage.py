@@ -1,0 +1,115 @@
+"""Every kind of file of a run, damaged in every way that disks, people and other processes do: it is noticed, no
+command takes it for a fault of ours, and the command in the line, followed to the letter, mends it.
+
+What a run would make again (a stage without its result, steps set aside) is put back from an undamaged copy here, and
+made by a real run in `test_recovery`."""
+
+import contextlib
+import io
+import os
+import random
+import shlex
+import shutil
+
+import pytest
+
+from pipeline import stages
+from pipeline.cli import main
+from pipeline.records import Failure
+from pipeline.store import verify
+from pipeline.store.rundir import RunDir
+from tests.pipeline import made
+from tests.pipeline.damage import DAMAGES, files, flip, kind
+
+pytestmark = [pytest.mark.nightly, pytest.mark.timeout(6 * 3600)]
+SET = [x for setting in made.SETTINGS for x in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole") / "run"
+    made.make(root).close()
+    return root
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch, tmp_path):
+    async def with_restarts(*_):
+        raise Failure("Ray would start here")
+
+    monkeypatch.setattr(stages, "with_restarts", with_restarts)
+    monkeypatch.chdir(tmp_path)
+
+
+def propose(*args):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        main([*args, *SET])
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def kinds(root):
+    return sorted({kind(name): name for name in reversed(files(root))}.values())
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_the_matrix(whole, tmp_path, nothing_starts, damage):
+    root = tmp_path / "run"
+    missed, faults, left = [], [], []
+    for name in kinds(whole):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(whole, root)
+        if damage(root / name, root) is False:
+            continue
+        for command in ("verify", "ledger", "report", "run"):
+            code, _, err = propose(command, "--run-dir", str(root))
+            if code not in (0, 2) or (code == 2 and not err.strip() and command != "verify"):
+                faults.append((name, command, err[-200:]))
+            if command in ("verify", "ledger") and code != 2:
+                missed.append((name, command))
+        shutil.rmtree(root)
+        shutil.copytree(whole, root)
+        damage(root / name, root)
+        if wrong := mended(root, whole):
+            left.append((name, wrong))
+    assert (missed, faults, left) == ([], [], [])
+
+
+def mended(root, whole):
+    """Follow what is advised until there are no findings, or none that anything mends; returns what is left."""
+    for _ in range(8):
+        found = verify.verify(RunDir(root))
+        advised = [(f, verify.mend(RunDir(root), f)) for f in found]
+        commands = [mend.split("`")[1] for _, mend in advised if "`" in mend]
+        if not commands:
+            break
+        for part in commands[0].split(" && "):
+            words = shlex.split(part)
+            if words[0] == "rm":
+                shutil.rmtree(words[2]) if os.path.isdir(words[2]) else os.unlink(words[2])
+            elif words[1] == "verify":
+                propose(*words[1:])
+            else:
+                for name in files(whole):
+                    if not os.path.lexists(root / name):
+                        (root / name).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(whole / name, root / name)
+    return [f"{f}; {mend}" for f, mend in advised if "cannot be made again" not in mend]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_thousand_bits_flipped_at_random_are_all_noticed(whole, tmp_path, seed):
+    """Half of them in files at random, half in bytes at random."""
+    root, rng = shutil.copytree(whole, tmp_path / "run"), random.Random(seed)
+    names = files(root)
+    sizes = [(root / name).stat().st_size for name in names]
+    missed = []
+    for i in range(1000):
+        (name,) = rng.choices(names, sizes if i % 2 else None)
+        before = (root / name).read_bytes()
+        bit = rng.randrange(8 * len(before))
+        flip(root / name, bit)
+        if not verify.verify(RunDir(root)):
+            missed.append((name, bit))
+        (root / name).write_bytes(before)
+    assert missed == [] and verify.verify(RunDir(root)) == []
