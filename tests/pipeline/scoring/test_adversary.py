@@ -73,13 +73,14 @@ def test_the_truth_on_both_sides_of_each_line(question, answer, offered, categor
     assert ADVERSARY.faults(attack, Problem.make(question, answer, kind)) == expected
 
 
-def test_sound_problems_are_true_and_mostly_of_substance():
+def test_sound_problems_are_true_and_nearly_all_of_substance():
     attack = ADVERSARY.first(Random(0), 1)[0]
     found = []
     for problem, active in sound_problems(60, 9):
         asked = type(attack)("", read(problem.question).category, active, problem.question, problem.answer)
         found.append(ADVERSARY.faults(asked, problem))
     assert all(f <= {"vacuous"} for f in found)
+    assert sum(map(bool, found)) <= 2
 
 
 def test_a_domain_without_a_truth_says_so():
