@@ -127,8 +127,10 @@ class Environment:
         """After an edit: the stage of the text that follows from it."""
         self._opened = False
         self._calls = 0
-        self._said: set[tuple[str, tuple[str, ...]]] = set()
-        """Each turn so far, with the skills that were active."""
+        self._said: dict[tuple[str, tuple[str, ...]], int] = {}
+        """Each turn with the skills that were active -> when it was said last."""
+        self._now = self._newest = 0
+        """The number of this turn, and of the last one that said something new."""
         self.repeats = 0
 
     async def answer(self, text: str) -> Answer:
@@ -164,12 +166,18 @@ class Environment:
                 notes.append("no check")
             if call is None and stage == "finalize":
                 notes.append("no submission")
-        said = (text.strip(), tuple(self.active))
-        if self._limits.max_repeats is not None and said in self._said:
+        if self._limits.max_repeats is not None and self._is_repeated((text.strip(), tuple(self.active))):
             self.repeats += 1
             notes.append("repeated")
-        self._said.add(said)
         return tuple(notes)
+
+    def _is_repeated(self, said: tuple[str, tuple[str, ...]]) -> bool:
+        """Said before, and nothing new since then: the same check after another draft is no repetition."""
+        self._now += 1
+        before, self._said[said] = self._said.get(said), self._now
+        if before is None:
+            self._newest = self._now
+        return before is not None and self._newest <= before
 
     def _no_call(self, call: Malformed) -> str:
         if self._limits.teach and call.called in self._offered:

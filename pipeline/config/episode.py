@@ -28,8 +28,8 @@ class EpisodeLimits(Section):
     tools: tuple[Literal["exec", "edit", "skill"], ...] = ("exec", "edit", "skill")
     """What the agent may call beside submit; another call is answered as one that could not be read."""
     max_repeats: Positive | None = 2
-    """Turns that repeat an earlier one word for word with the same skills active; so many end the episode. None: they
-    are neither counted nor told."""
+    """Turns that repeat an earlier one word for word, where no turn since then has said anything new; so many end the
+    episode. None: they are neither counted nor told."""
     teach: bool = True
     """Tell the agent what a turn lacked, and show it the form; explain a skill in full. Off: only the next stage, as
     the mini world's models were made with."""

@@ -95,10 +95,20 @@ def test_the_bare_environment_says_no_more_than_before():
 
 
 def test_a_repetition_is_named_and_the_second_ends_the_episode():
-    episode, said = teach(["## Draft\na", "## Draft\nb", "## Draft\na", "## Draft\nb", SUBMIT])
+    episode, said = teach(["## Draft\na", "## Draft\na", "## Draft\nb", "## Draft\nb", SUBMIT])
     assert (episode.outcome.kind, episode.outcome.reason) == ("model_error", "2 turns repeat earlier ones")
-    assert [t.notes for t in episode.turns] == [(), (), ("repeated",), ("repeated",)]
-    assert "word for word" in said[2] and "word for word" not in said[1]
+    assert [t.notes for t in episode.turns] == [(), ("repeated",), (), ("repeated",)]
+    assert "word for word" in said[1] and "word for word" not in said[0] + said[2]
+
+
+def test_turns_in_a_circle_are_a_repetition_and_the_same_check_of_something_new_is_none():
+    episode, _ = teach(["## Draft\na", "## Draft\nb"] * 4)
+    assert [bool(t.notes) for t in episode.turns] == [False, False, False, True, True]
+    check = "## Check\n" + call("exec", code="print(3)")
+    episode, _ = teach(
+        [check, "## Refine\nclearer words", check, "## Refine\nclearer still", check, SUBMIT], *[ok("3")] * 3
+    )
+    assert episode.outcome.kind == "ok" and not any(t.notes for t in episode.turns)
 
 
 def test_the_same_check_on_other_skills_is_no_repetition():
