@@ -104,4 +104,4 @@ class ProgramVerifier:
             max_tokens=self._section.max_tokens,
             seed=seed,
         )
-        return extract_program(text, called(problem.checks) if code else ("solve",))
+        return extract_program(text, called(problem.checks) if code else ("solve",), bare=True)

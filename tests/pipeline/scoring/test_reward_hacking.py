@@ -202,7 +202,7 @@ def test_what_a_teacher_wrote_and_was_verified_is_a_copy_too(tmp_path):
 
 def test_a_judge_that_is_away_costs_its_credit_not_the_step(tmp_path, monkeypatch):
     class Away:
-        def __init__(self, section):
+        def __init__(self, section, prompt):
             pass
 
         async def credit(self, episode):
@@ -217,7 +217,7 @@ def test_a_judge_that_is_away_costs_its_credit_not_the_step(tmp_path, monkeypatc
 
 def test_the_judges_credit_is_added_to_what_the_rules_give(tmp_path, monkeypatch):
     class Judge:
-        def __init__(self, section):
+        def __init__(self, section, prompt):
             self._weight = section.weight
 
         async def credit(self, episode):
