@@ -7,9 +7,10 @@ text of the problem, so that a program can be written from it. The symbolic veri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lark import Lark, Tree
+from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 LONGEST = 2_000
@@ -106,15 +107,20 @@ def parse(text: str) -> tuple[Sentence, ...] | Fault:
         tree = _PARSER.parse(text)
     except UnexpectedInput as e:
         return Fault("ambiguous", f"no sentence of the language from character {e.column} on")
-    trees = [sentence.children[0] for sentence in tree.children if isinstance(sentence, Tree)]
-    sentences = [_sentence(child) for child in trees if isinstance(child, Tree)]
-    return _shape(sentences) or _one_of_each(trees) or _replaced(sentences)
+    rules = [rule for sentence in _trees(tree) for rule in _trees(sentence)]
+    spoken = [(str(rule.data), [token for token in rule.children if isinstance(token, Token)]) for rule in rules]
+    sentences = [_sentence(rule, tokens) for rule, tokens in spoken]
+    words = [token for _, tokens in spoken for token in tokens]
+    return _shape(sentences) or _one_of_each(words) or _replaced(sentences)
 
 
-def _sentence(tree: Tree) -> Sentence:
-    by_kind = [(token.type, str(token)) for token in tree.children]
-    numbers = tuple(int(word) for kind, word in by_kind if kind == "NUMBER")
-    return Sentence(str(tree.data), numbers, next((word for kind, word in by_kind if kind == "UNIT"), ""))
+def _trees(tree: Tree[Token]) -> list[Tree[Token]]:
+    return [child for child in tree.children if isinstance(child, Tree)]
+
+
+def _sentence(rule: str, tokens: Sequence[Token]) -> Sentence:
+    numbers = tuple(int(token) for token in tokens if token.type == "NUMBER")
+    return Sentence(rule, numbers, next((str(token) for token in tokens if token.type == "UNIT"), ""))
 
 
 def _shape(sentences: list[Sentence]) -> Fault | None:
@@ -135,12 +141,12 @@ def _shape(sentences: list[Sentence]) -> Fault | None:
     return None
 
 
-def _one_of_each(trees: list[Tree]) -> Fault | None:
+def _one_of_each(words: Sequence[Token]) -> Fault | None:
     """One person, one kind of thing."""
     for kind in ("NAME", "THINGS"):
-        words = {str(token) for tree in trees for token in tree.children if token.type == kind}
-        if len(words) > 1:
-            return Fault("ambiguous", f"{len(words)} different words for one {kind.lower()}")
+        different = {str(token) for token in words if token.type == kind}
+        if len(different) > 1:
+            return Fault("ambiguous", f"{len(different)} different words for one {kind.lower()}")
     return None
 
 
