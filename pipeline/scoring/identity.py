@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.domains.base import Identity
+from pipeline.skills.scripts import UNSPACED
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -30,6 +31,9 @@ ALERT_TOP_SHARE = 0.2
 ALERT_ENTROPY = 0.5
 
 
+_WORD = re.compile(rf"\d+(?:[.,]\d+)*|[{UNSPACED}]|[^\W\d_{UNSPACED}]+|[^\w\s.,;:!?'\"、。]")
+"""A number, a sign of Chinese or Japanese, a word of any other script, or a mark that counts."""
+
 Read = Callable[[str], Identity | None]
 """What a question means in a domain's own language; None of a text that is not of it."""
 
@@ -40,7 +44,7 @@ def words(question: str) -> list[str]:
     sentences = re.split(r"(?<=[.?!:])\s+", text.strip())
     found: list[str] = []
     names = {w for s in sentences for w in re.findall(r"[^\W\d_]+", s)[1:] if w[0].isupper() and w[1:].islower()}
-    for word in re.findall(r"\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s.,;:!?'\"]", text):
+    for word in _WORD.findall(text):
         found.append("N" if word in names else word.lower())
     return found
 

@@ -69,7 +69,7 @@ ALIKE = Rates(slip=0.15, alarm=0.05, miss=0.3, shared=1.0)
 
 @pytest.mark.parametrize("rates", [PERFECT, CORRELATED], ids=["perfect", "correlated"])
 def test_a_few_problems_are_judged_as_the_rule_says(pool, rates):
-    items = problems(24)[6:18] if rates is PERFECT else problems(24)
+    items = problems(16)[4:12] if rates is PERFECT else problems(16)
     verdicts = asyncio.run(judged(items, rates, 3, pool, 1))
     for item, verdict in zip(items, verdicts, strict=True):
         assert verdict.accepted is accepts(item, drawn(item, rates, 3)), (item, verdict)

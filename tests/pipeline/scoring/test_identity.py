@@ -86,6 +86,24 @@ def test_what_is_the_same_in_free_text(question, meaning, skeleton):
     assert (one.meaning == other.meaning, one.skeleton == other.skeleton) == (meaning, skeleton)
 
 
+CHINESE = "一列火车以每小时80公里的速度行驶3小时，然后休息20分钟，再以同样的速度行驶2小时。火车一共行驶了多少公里？"
+
+
+@pytest.mark.parametrize(
+    ("question", "meaning", "skeleton"),
+    [
+        (CHINESE.replace("，", " ").replace("。", " "), True, True),
+        (CHINESE.replace("80", "90"), False, True),
+        (CHINESE.replace("火车一共", "它一共"), True, True),  # a few signs of many
+        ("一个水池每小时进水80升，3小时后放水20升，再过2小时。水池里有多少升水？", False, False),
+    ],
+)
+def test_what_is_the_same_in_chinese_which_has_no_blanks(question, meaning, skeleton):
+    register = Register(lambda q: None)
+    one, other = register.identify(CHINESE), register.identify(question)
+    assert (one.meaning == other.meaning, one.skeleton == other.skeleton) == (meaning, skeleton)
+
+
 def test_signs_are_part_of_a_text():
     register = Register(lambda q: None)
     assert register.identify("What is 2 + 3?").meaning != register.identify("What is 2 * 3?").meaning
