@@ -62,7 +62,7 @@ class TemplateFormat(ChatFormat):
         self._tokenizer.encode_special_tokens = True
         self._template, self._settings = template, _json(Path(folder) / "tokenizer_config.json")
         special = [t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special]
-        self._control = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
+        self._controls = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
         self._stripped = self._which_are_stripped()
         self.eos_id = self._end()
         self.stop_ids = list(dict.fromkeys([self.eos_id, *self._model_stops(Path(folder))]))
@@ -73,7 +73,7 @@ class TemplateFormat(ChatFormat):
     # ------------------------------------------------------------ tokens
 
     def encode_text(self, text: str) -> list[int]:
-        if self._anchor is None or self._control.search(text):
+        if self._anchor is None or self._controls.search(text):
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         return self._as_rendered(self._anchor + text)[1:]
 
@@ -84,7 +84,7 @@ class TemplateFormat(ChatFormat):
         messages = [*_PROBE[:3], {"role": role, "content": text}]
         after = self._after(messages)
         if closed:
-            end = self._control.search(str(after[0]))
+            end = self._controls.search(str(after[0]))
             assert end is not None
             after = [str(after[0])[end.end() :], *after[1:]]
         return self._encode(after, messages)
@@ -101,7 +101,7 @@ class TemplateFormat(ChatFormat):
                 run += text.strip() if messages[piece]["role"] in self._stripped else text
                 continue
             at = 0
-            for token in self._control.finditer(piece):
+            for token in self._controls.finditer(piece):
                 run += piece[at : token.start()]
                 ids += [*(self.encode_text(run) if run else ()), self._id(token[0])]
                 run, at = "", token.end()
@@ -167,7 +167,7 @@ class TemplateFormat(ChatFormat):
     def _end(self) -> int:
         """The token that closes an assistant's turn."""
         closing = str(self._after(_PROBE)[0])
-        end = self._control.match(closing.lstrip())
+        end = self._controls.match(closing.lstrip())
         closed = self._pieces(_PROBE[:3], opened=False)[-1]
         if end is None or not isinstance(closed, str) or not closed.lstrip().startswith(end[0]):
             raise Failure(f"{self._where}: no token closes an assistant's turn; expected one, for a turn to end with")
