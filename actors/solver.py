@@ -64,8 +64,7 @@ class Solver(PolicyReplica):
     ) -> list[list[str]]:
         """`n` completions of each question, all at once in the engine. One call, however many questions."""
         await self._catch_up()
-        told: Sequence[AnswerKind] = kinds or ("math",) * len(questions)
-        prompts = [self._encode(q, kind) for q, kind in zip(questions, told, strict=True)]
+        prompts = [self._encode(q, kind) for q, kind in zip(questions, kinds or _maths(questions), strict=True)]
         jobs = [self._complete(p, n, sampling, turn_seed(seed, n, i)) for i, p in enumerate(prompts)]
         return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
 
@@ -135,7 +134,7 @@ class EndpointSolver:
         kinds: Sequence[AnswerKind] | None = None,
     ) -> list[list[str]]:
         """`n` completions of each question. One call, however many questions."""
-        asked = enumerate(zip(questions, kinds or ["math"] * len(questions), strict=True))
+        asked = enumerate(zip(questions, kinds or _maths(questions), strict=True))
         jobs = [self.answers(q, n, sampling, turn_seed(seed, n, i), kind) for i, (q, kind) in asked]
         return list(await asyncio.gather(*jobs))
 
@@ -157,3 +156,8 @@ def _rollout(episode_id: str, attempt: int, group_id: str, prompt: list[int], sa
         process_rewards=(0.0,),
         terminal_reward=0.0,
     )
+
+
+def _maths(questions: Sequence[str]) -> list[AnswerKind]:
+    """The kind of questions that do not say theirs."""
+    return ["math"] * len(questions)
