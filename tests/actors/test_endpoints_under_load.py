@@ -222,7 +222,7 @@ def test_who_is_told_to_wait_keeps_all_others_waiting_too():
     assert results == ["hi"] * 3 and times[1] - times[0] >= 0.3
 
 
-@pytest.mark.parametrize("wait", ["700", formatdate(time.time() + 900, usegmt=True)])
+@pytest.mark.parametrize("wait", ["700", formatdate(time.time() + 900, usegmt=True)], ids=["seconds", "date"])
 def test_who_is_told_to_wait_for_longer_than_allowed_says_so_at_once(wait):
     busy = response(b"busy", "429 Too Many Requests", f"Retry-After: {wait}\r\n")
     (failure,), requests = talk(sends(busy), [{}], retries=4)
