@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,27 +35,34 @@ class Check:
     """The same as values, for programs."""
 
 
-def named(config: Config, elsewhere: bool) -> list[Check]:
-    """`elsewhere`: the run joins a cluster, whose nodes may have folders that are not here."""
+Needed = Callable[[str], bool]
+
+
+def named(config: Config, elsewhere: bool, needed: Needed = lambda field: True) -> list[Check]:
+    """Tries what fields name that are `needed`. `elsewhere`: the run joins a cluster, whose nodes may have folders that
+    are not here."""
     try:
-        endpoints = _endpoints(config)
-        models = list(_models(config, "warn" if elsewhere else "fail"))
+        endpoints = _endpoints(config, needed)
+        models = list(_models(config, "warn" if elsewhere else "fail", needed))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
-    return [*models, _corpus(config), _benchmark(config), *endpoints]
+    corpora = [_corpus(config)] if needed("acquire.corpus") else []
+    benchmarks = [_benchmark(config)] if needed("evaluate.benchmark") else []
+    return [*models, *corpora, *benchmarks, *endpoints]
 
 
 # ---------------------------------------------------------------- models
 
 
-def _models(config: Config, missing: Status) -> Iterator[Check]:
+def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
     fields: dict[str, list[str]] = {}
     domain = domains.of(config.domain)
     models: list[tuple[str, ModelConfig]] = [("proposer", config.proposer), ("solve.base", config.solve.base)]
     models += [(f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder)]
     models += [("committee.judge", config.committee.judge)] if config.committee.judge else []
     for where, model in models:
-        fields.setdefault(model.path, []).append(f"{where}.path")
+        if needed(f"{where}.path"):
+            fields.setdefault(model.path, []).append(f"{where}.path")
     for path, names in fields.items():
         detail = {"path": path, "fields": names}
         try:
@@ -114,7 +121,7 @@ def _corpus(config: Config) -> Check:
     try:
         found = corpus.read([domain.resolve(name) for name in c.corpus], c.on_bad_record, c.max_document_chars)
     except Failure as e:
-        return Check("corpus", "fail", str(e), "mend acquire.corpus")
+        return Check("corpus", "fail", str(e), "fix acquire.corpus")
     left = {reason: len(names) for reason, names in found.left_out.items()}
     told = "".join(f"; {count} left out: {reason}" for reason, count in left.items())
     detail = {"documents": len(found.documents), "left_out": left}
@@ -126,7 +133,7 @@ def _benchmark(config: Config) -> Check:
     try:
         rows = problems.read(domains.of(config.domain).resolve(e.benchmark), e.problems, config.seed)
     except Failure as failure:
-        return Check("benchmark", "fail", str(failure), "mend evaluate.benchmark")
+        return Check("benchmark", "fail", str(failure), "fix evaluate.benchmark")
     found = f"{len(rows)} problems of {e.benchmark}"
     detail = {"problems": len(rows)}
     if e.problems is not None and len(rows) < e.problems:
@@ -144,12 +151,12 @@ class _Endpoint:
     api_key_env: str
 
 
-def _endpoints(config: Config) -> list[Check]:
+def _endpoints(config: Config, needed: Needed) -> list[Check]:
     """Each endpoint that the config names, asked once, all at a time."""
     fields: dict[_Endpoint, list[str]] = {}
 
     def add(where: str, section: Any) -> None:
-        if section.base_url is not None:
+        if section.base_url is not None and needed(where):
             endpoint = _Endpoint(section.base_url, section.model or "default", section.api_key_env)
             fields.setdefault(endpoint, []).append(where)
 
@@ -181,8 +188,8 @@ async def _asked(endpoint: _Endpoint, names: list[str]) -> Check:
         await client.complete([{"role": "user", "content": "Say yes."}], temperature=0, max_tokens=4)
     except Failure as e:
         if e.kind != "model_error":  # an answer without text is one
-            todo = f"start that endpoint, or mend {where}: base_url, model, or the key ({key})"
-            return Check("endpoint", "fail", str(e), todo, detail)
+            todo = f"start that endpoint, or fix {where}: base_url, model, or the key ({key})"
+            return Check("endpoint", "fail", str(e), todo, detail | {"kind": e.kind})
     finally:
         await client.close()
     return Check("endpoint", "ok", f"{endpoint.base_url} answers as {endpoint.model} ({key})", detail=detail)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from collections.abc import Iterator
+
+from pydantic import Field
 
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
@@ -31,16 +33,14 @@ class PoolConfig(Section):
     start_timeout_s: Seconds = 900
     """How long a pool may take to have all its first replicas; a model of 30B parameters loads for minutes."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> PoolConfig:
+    def contradictions(self) -> Iterator[str]:
         if self.max_replicas < self.min_replicas:
-            raise ValueError(f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})")
+            yield f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})"
         if self.target_ongoing is not None and self.target_ongoing > self.max_ongoing:
-            raise ValueError(
+            yield (
                 f"target_ongoing ({self.target_ongoing:g}) must not exceed max_ongoing ({self.max_ongoing}): a replica "
                 "never has as many calls under way, so the pool would never grow"
             )
-        return self
 
 
 class RayConfig(Section):

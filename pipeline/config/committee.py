@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipeline.config.cluster import PoolConfig
 from pipeline.config.models import ModelConfig, SamplingConfig
@@ -106,17 +107,15 @@ class CommitteeConfig(Section):
     """For a verdict: twice a verifier's own, for the votes and for the second audit, and something to spare."""
     pool: PoolConfig = PoolConfig(max_ongoing=256)
 
-    @model_validator(mode="after")
-    def _reachable(self) -> CommitteeConfig:
+    def contradictions(self) -> Iterator[str]:
         if self.pool.num_gpus:
-            raise ValueError(
+            yield (
                 f"pool.num_gpus ({self.pool.num_gpus:g}): these replicas run no model; the judge has a pool of its "
                 "own, judge.pool.num_gpus"
             )
         for name, needed in (("required", self.required), ("quorum", self.quorum)):
             if needed > len(self.verifiers):
-                raise ValueError(f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})")
-        return self
+                yield f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})"
 
 
 class ProberConfig(Section):
@@ -138,18 +137,16 @@ class ProberConfig(Section):
     pool: PoolConfig = PoolConfig(max_ongoing=128)
     """The replicas that ask the probers and judge their answers; each prober has a pool of its own in `ladder`."""
 
-    @model_validator(mode="after")
-    def _enough(self) -> ProberConfig:
+    def contradictions(self) -> Iterator[str]:
         if self.pool.num_gpus:
-            raise ValueError(
+            yield (
                 f"pool.num_gpus ({self.pool.num_gpus:g}): these replicas run no model; each prober has a pool of its "
                 "own, ladder.N.pool.num_gpus"
             )
         if self.k >= self.n:
-            raise ValueError(
+            yield (
                 f"k ({self.k}) must be below n ({self.n}): of as many samples as it takes, the estimate of Pass@k is 0 "
                 "or 1, and no problem is both solved and hard"
             )
         if len({model.path for model in self.ladder}) != len(self.ladder):
-            raise ValueError("ladder must name each prober once")
-        return self
+            yield "ladder must name each prober once"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from collections.abc import Iterator
+
+from pydantic import Field
 
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
@@ -43,12 +45,10 @@ class RewardConfig(Section):
     judge: ReflectionJudgeConfig | None = None
     """Adds its credit to what the rules above give."""
 
-    @model_validator(mode="after")
-    def _not_farmable(self) -> RewardConfig:
+    def contradictions(self) -> Iterator[str]:
         for repair in ("reflection", "useful_edit"):
             if getattr(self, repair) + self.exec_error > 0:
-                raise ValueError(
+                yield (
                     f"{repair} ({getattr(self, repair)}) must not exceed what the failed check before it costs "
                     f"(exec_error {self.exec_error}), else failing on purpose pays"
                 )
-        return self

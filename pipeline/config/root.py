@@ -8,6 +8,7 @@ parameters. What has no right value without knowing the models is required. Wher
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,39 +87,34 @@ class Config(Section):
             raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
         return uri
 
-    @model_validator(mode="after")
-    def _episodes_fit(self) -> Config:
+    def contradictions(self) -> Iterator[str]:
         context, limit = self.proposer.engine.max_model_len, self.episode.limits.max_tokens
         if context is not None and limit > context:
-            raise ValueError(
+            yield (
                 f"episode.limits.max_tokens ({limit}) exceeds proposer.engine.max_model_len ({context}); expected at "
                 "most that"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _pushes_where_it_can(self) -> Config:
         for field, model in (("proposer", self.proposer), ("solve.base", self.solve.base)):
-            self._push(field, model)
-        return self
+            yield from self._push(field, model)
 
-    def _push(self, field: str, model: ModelConfig) -> None:
-        """Raises ValueError where weights cannot be moved as the model's engine says."""
+    def _push(self, field: str, model: ModelConfig) -> Iterator[str]:
+        """Where weights cannot be moved as the model's engine says."""
         engine, pool = model.engine, model.pool
         transport, gpus = engine.weight_transport, pool.num_gpus
         where = f"{field}.engine.weight_transport {transport}: {field}.pool has num_gpus {gpus:g}"
         if transport == "object_store":
             return
         if not self.trainer.use_gpu:
-            raise ValueError(
+            yield (
                 f"{field}.engine.weight_transport {transport} moves weights from GPU to GPU; expected trainer.use_gpu, "
                 "or object_store"
             )
+            return
         if transport == "nccl" and gpus < 1:
-            raise ValueError(f"{where}; expected 1 or more, apart from the trainer's")
+            yield f"{where}; expected 1 or more, apart from the trainer's"
         alone = pool.max_replicas == engine.tensor_parallel_size == self.trainer.workers == 1
         if transport == "ipc" and not (0 < gpus < 1 and alone):
-            raise ValueError(
+            yield (
                 f"{where}; expected a share below 1, of the one GPU of the trainer's one worker and of the pool's "
                 "one replica with tensor_parallel_size 1"
             )

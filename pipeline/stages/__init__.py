@@ -8,6 +8,7 @@ below it; must never know `cli`, a command, the report, or another stage.
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         result = done["result"]
         return result
     start = time.monotonic()
+    events.append(context.run, "stage_started", stage=name, steps=len(context.run.steps(name)), pid=os.getpid())
     module = importlib.import_module(f"pipeline.stages.{name}")
     result = await with_restarts(context, name, lambda: module.run(context))
     context.cluster.end_loaders()

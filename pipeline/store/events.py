@@ -20,8 +20,8 @@ from pipeline.store.rundir import RunDir
 FILE = "events.jsonl"
 KEPT = 1000
 
-Event = Literal["stage_restarted"]
-"""stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one
+Event = Literal["stage_started", "stage_restarted"]
+"""stage_started: `stage` begins, or goes on from its `steps` on disk, in process `pid` · stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one
 line · `pools`: kept or new."""
 
 

@@ -20,6 +20,13 @@ class RunStage:
     """Its steps hold the rollouts that its trainer was given."""
     on_policy: bool = False
     """Its trainer sees each rollout once, and publishes weights to the pool that samples the next ones."""
+    after: str | None = None
+    """The stage whose result it takes up."""
+    reads: tuple[str, ...] = ()
+    """Dotted settings that this stage is the first to read: with others in them, it and those after it come out
+    otherwise."""
+    folder: str | None = None
+    """What it leaves beside what is named after it."""
 
     @property
     def issues_attempts(self) -> bool:
@@ -28,10 +35,54 @@ class RunStage:
 
 
 RUN_STAGES = {
-    "acquire": RunStage("read the corpus and build the skill library"),
-    "sft": RunStage("collect teacher trajectories and clone the accepted ones", plays=True, trains=True),
-    "mgpo": RunStage("train the proposer on what it writes", plays=True, trains=True, on_policy=True),
-    "synthesize": RunStage("write the data set with the trained proposer", plays=True),
-    "solve": RunStage("train a solver on the data set with GRPO", trains=True, on_policy=True),
-    "evaluate": RunStage("score the solver before and after"),
+    "acquire": RunStage(
+        "read the corpus and build the skill library",
+        reads=("domain", "seed", "teacher", "acquire"),
+        folder="skills",
+    ),
+    "sft": RunStage(
+        "collect teacher trajectories and clone the accepted ones",
+        plays=True,
+        trains=True,
+        after="acquire",
+        reads=(
+            *("proposer", "system_prompt", "episode", "sandbox", "committee", "prober", "trainer", "sft"),
+            "mgpo.curriculum",
+        ),
+    ),
+    "mgpo": RunStage(
+        "train the proposer on what it writes",
+        plays=True,
+        trains=True,
+        on_policy=True,
+        after="sft",
+        reads=("mgpo", "reward", "committee.spot_checks"),
+    ),
+    "synthesize": RunStage(
+        "write the data set with the trained proposer",
+        plays=True,
+        after="mgpo",
+        reads=("synthesize",),
+        folder="dataset",
+    ),
+    "solve": RunStage(
+        "train a solver on the data set with GRPO", trains=True, on_policy=True, after="synthesize", reads=("solve",)
+    ),
+    "evaluate": RunStage("score the solver before and after", after="solve", reads=("evaluate",)),
 }
+
+
+def first_reader(field: str) -> str:
+    """The stage that reads a dotted setting first; of a setting that no stage names, the first of all."""
+    names = {name: stage for stage, kind in RUN_STAGES.items() for name in kind.reads}
+    parts = field.split(".")
+    for n in range(len(parts), 0, -1):
+        if (stage := names.get(".".join(parts[:n]))) is not None:
+            return stage
+    return next(iter(RUN_STAGES))
+
+
+def onwards(stage: str) -> list[str]:
+    """A stage and those after it."""
+    names = list(RUN_STAGES)
+    return names[names.index(stage) :]

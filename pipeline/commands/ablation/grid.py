@@ -8,9 +8,12 @@ on, or it would have been taught what it is then refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
+
+from pipeline.records import Failure
 
 FULL = "full"
 
@@ -104,3 +107,26 @@ def arms_of(names: tuple[str, ...]) -> tuple[str, ...]:
     """The arms of the named comparisons, each once, in the grid's order."""
     wanted = {arm for name in names for arm in COMPARISONS[name].arms}
     return tuple(arm for arm in ARMS if arm in wanted)
+
+
+def wanted(only: str | None, quick: bool) -> tuple[str, ...]:
+    """The comparisons that `--only` names, else all. Raises Failure for a name that is none."""
+    names = tuple(only.split(",")) if only else QUICK_COMPARISONS if quick else tuple(COMPARISONS)
+    if unknown := [name for name in names if name not in COMPARISONS]:
+        raise Failure(f"--only {unknown[0]}: no comparison; expected some of {', '.join(COMPARISONS)}")
+    return names
+
+
+def counts(seeds: int | None, episodes: int | None, downstream: int | None, quick: bool) -> tuple[int, int, int]:
+    """Seeds, measured episodes, episodes for a solver; what is not given is the grid's."""
+    own = (2, 40, 0) if quick else (3, 160, 240)
+    first, second, third = (n if n is not None else d for n, d in zip((seeds, episodes, downstream), own, strict=True))
+    return first, second, third
+
+
+def tables() -> Mapping[str, Mapping[str, str]]:
+    """What the grid holds, for its help."""
+    return {
+        "comparisons": {name: ", ".join(c.arms) for name, c in COMPARISONS.items()},
+        "arms": {name: arm.meaning for name, arm in ARMS.items()},
+    }
