@@ -1,4 +1,7 @@
-"""`propose config`: a config shown, explained, compared, begun. Invariant: a file that is there is never overwritten."""
+"""`propose config`: a config shown, explained, compared, begun.
+
+Invariant: a file that is there is never overwritten.
+"""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 RUNS_KEYS = {
     "folder": "where was looked",
-    "runs": "name, run_dir, stage (not done yet; null: all are), begun and last_sign (seconds since 1970), bytes, state "
+    "runs": "name, run_dir, stage (not done yet; null: all are), begun, last_sign (seconds since 1970), bytes, state "
     "(running, stopped, done, not begun, unreadable), why (it is unreadable) of each",
 }
 STATUS_KEYS = {
@@ -130,7 +130,7 @@ STATUS_KEYS = {
 }
 PLAN_KEYS = {
     "run_dir": "where it would work",
-    "stages": "stage -> {do: skip, resume or run; done, total, unit; left_s; by: the run that the time is known from}",
+    "stages": "stage -> {do (skip, resume, run), done, total, unit, left_s, by (the run that the time is known from)}",
     "memory_gb": "pool or trainer -> GB, as far as known",
     "refused": "what would keep it from starting",
 }

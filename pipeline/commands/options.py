@@ -110,16 +110,16 @@ _RUN = "a run directory, or its name in runs/; default: the newest run in runs/"
 _RUN_OR_CONFIG = "a config file, or the directory of a run to go on with"
 Target = Annotated[
     str | None,
-    typer.Argument(metavar="[CONFIG|RUN]", help=_RUN_OR_CONFIG, show_default=False, autocompletion=_runs_and_configs),
+    typer.Argument(metavar="CONFIG|RUN", help=_RUN_OR_CONFIG, show_default=False, autocompletion=_runs_and_configs),
 ]
 """Which config, or which run to go on with."""
-Run = Annotated[str | None, typer.Argument(metavar="[RUN]", help=_RUN, show_default=False, autocompletion=_runs)]
+Run = Annotated[str | None, typer.Argument(metavar="RUN", help=_RUN, show_default=False, autocompletion=_runs)]
 """Which run to look at."""
 Stage = Annotated[str, typer.Argument(metavar="STAGE", help="a stage of the run", autocompletion=_stages)]
 Things = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[CONFIG|RUN] [FIELD]...",
+        metavar="CONFIG|RUN|FIELD",
         help="a config file or run directory, then sections or dotted fields; default: all of the mini world",
         show_default=False,
         autocompletion=_sections,

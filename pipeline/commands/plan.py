@@ -80,8 +80,8 @@ def _left(r: survey.Reached, config: Config, known: tuple[float, Path] | None) -
 
 
 def _memory(config: Config) -> Iterator[tuple[str, float]]:
-    """Pool or trainer -> GB: weights and KV cache of its replicas, or the trainer's states. Without what Ray, Python and
-    activations need."""
+    """Pool or trainer -> GB: weights and KV cache of its replicas, or the trainer's states. What Ray, Python and
+    activations need comes on top."""
     models = [("proposer", config.proposer), ("solve.base", config.solve.base)]
     models += [(f"prober.ladder.{i}", m) for i, m in enumerate(config.prober.ladder)]
     models += [("committee.judge", config.committee.judge)] if config.committee.judge else []

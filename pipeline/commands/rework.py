@@ -1,13 +1,14 @@
 """A run worked over: a stage and those after it done again, or another run begun from the stages that stay the same.
 
     redo   moves what the stages left to .redone/N in the run directory; what a run then makes anew takes its place
-    fork   gives a new run directory the stages that other settings leave as they are; files that are written once are
-           shared with the run they come from (hard links), so a fork costs no room
+    fork   gives a new run directory the stages that other settings leave as they are; files that are written once
+           are shared with the run they come from (hard links), so a fork costs no room
 
-What a stage left is every file and folder that bears its name (steps/<stage>, stages/<stage>.json, ...), the folder that
-the registry of stages says is its own, and its lines in the metrics.
+What a stage left is every file and folder that bears its name (steps/<stage>, stages/<stage>.json, ...), the folder
+that the registry of stages says is its own, and its lines in the metrics.
 
-Invariant: no other stage's files change, a run that a process holds is refused, and a fork is there whole or not at all.
+Invariant: no other stage's files change, a run that a process holds is refused, and a fork is there whole or not at
+all.
 """
 
 from __future__ import annotations

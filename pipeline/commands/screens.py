@@ -8,10 +8,10 @@ subcommand that was called.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 Keys = Callable[[], Mapping[str, str]]
@@ -41,6 +41,17 @@ def listing(keys: Keys, more: More | None = None) -> type[TyperCommand]:
     return Command
 
 
+def in_order(panels: Sequence[str]) -> type[TyperGroup]:
+    """The class of a group whose help shows its commands under these headings, in this order."""
+
+    class Group(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            panel = {name: getattr(c, "rich_help_panel", None) for name, c in self.commands.items()}
+            return sorted(self.commands, key=lambda name: panels.index(panel[name]) if panel[name] in panels else -1)
+
+    return Group
+
+
 def explain(error: TyperException) -> str:
     """What is wrong with a call, then the usage of the command that was called."""
     ctx: Any = getattr(error, "ctx", None)
@@ -55,7 +66,7 @@ def _said(error: TyperException) -> str:
     possible = getattr(error, "possibilities", None)
     text = error.message if possible else error.format_message()
     if possible:
-        text = f"{text}. Did you mean {' or '.join(sorted(possible))}?"
+        text = f"{text}. Did you mean {possible[0]}?"
     return " ".join(text.split())
 
 

@@ -1,4 +1,7 @@
-"""What runs there are, and how far one is. Invariant: only reads; a run that cannot be read is listed with the reason."""
+"""What runs there are, and how far one is.
+
+Invariant: only reads; a run that cannot be read is listed with the reason.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """What people are told at the end of a run: stages with time and result, the few figures that matter, and in words
-whether it got better. Invariant: everything shown is in `summary.json` or in the results of the stages; a figure that is
-not known yet is left out, an interval that is not known is not invented."""
+whether it got better.
+
+Invariant: everything shown is in `summary.json` or in the results of the stages; a figure that is not known yet is left
+out, an interval that is not known is not invented.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,8 @@ def _solve(r: dict[str, Any]) -> str:
 
 
 def _evaluate(r: dict[str, Any]) -> str:
-    return f"Mean@{r.get('samples')} on {r.get('problems')} problems: {_percent(r['before']['mean'])} → {_percent(r['after']['mean'])}"
+    means = " → ".join(_percent(r[when]["mean"]) for when in ("before", "after"))
+    return f"Mean@{r.get('samples')} on {r.get('problems')} problems: {means}"
 
 
 _TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -118,8 +122,8 @@ def _words(f: dict[str, Any]) -> list[str]:
     first, last = f["hard_yield_first"], f["hard_yield_last"]
     if first is not None and last is not None:
         found.append(
-            f"Proposer: hard yield per 1,000 tokens {first:.2f} in its first steps, {last:.2f} in its last; the curriculum "
-            "moves, so this alone proves no gain."
+            f"Proposer: hard yield per 1,000 tokens {first:.2f} in its first steps, {last:.2f} in its last; its tasks "
+            "change on the way, so this alone proves no gain."
         )
     before, after = f.get("solver_before_interval"), f.get("solver_after_interval")
     if f["solver_gain"] is not None and before and after:

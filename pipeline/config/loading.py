@@ -1,7 +1,7 @@
 """What a user wrote -> `Config`, and back: YAML files and dotted overrides.
 
-Invariant: unknown keys, wrong types and contradictions end in one `Failure` with a line for each, all of them, that names
-the file or field, the value and what would be accepted.
+Invariant: unknown keys, wrong types and contradictions end in one `Failure` with a line for each, all of them, that
+names the file or field, the value and what would be accepted.
 """
 
 from __future__ import annotations

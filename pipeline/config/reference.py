@@ -108,10 +108,10 @@ def page() -> str:
     lines = [
         "# Every setting",
         "",
-        "Made by `propose config show --markdown` from the sections in `pipeline/config`; a test fails where this page and",
-        "they differ. `propose config show --docs SECTION` shows a part of it in the terminal, with the values of a config.",
-        "Defaults are for models of 0.5 to 30B parameters; what the mini world sets otherwise stands behind *mini*. A field",
-        "that is required is so where no domain sets it.",
+        "Made by `propose config show --markdown` from the sections in `pipeline/config`; a test fails where they and",
+        "this page differ. `propose config show --docs SECTION` shows a part of it in the terminal, with the values of",
+        "a config. Defaults are for models of 0.5 to 30B parameters; what the mini world sets otherwise stands behind",
+        "*mini*. A field that is required is so where no domain sets it.",
     ]
     for section, where in found.items():
         lines += ["", f"## {title(section)}", ""]

@@ -72,7 +72,7 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "wall_s": round(facts.wall_s(), 2),
         "problems": len(facts.provenance) if facts.status("synthesize") == "done" else None,
         "validity": played.validity() if played else None,
-        "validity_interval": "its 95 % interval",
+        "validity_interval": list(wilson(played.judged, played.accepted)) if played and played.judged else None,
         "validity_pruned": played.validity(pruned=True) if played else None,
         "validity_unpruned": played.validity(pruned=False) if played else None,
         "prune_rate": played.pruned / played.judged if played and played.judged else None,

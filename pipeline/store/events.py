@@ -21,8 +21,9 @@ FILE = "events.jsonl"
 KEPT = 1000
 
 Event = Literal["stage_started", "stage_restarted"]
-"""stage_started: `stage` begins, or goes on from its `steps` on disk, in process `pid` · stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one
-line · `pools`: kept or new."""
+"""stage_started: `stage` begins, or goes on from its `steps` on disk, in process `pid`.
+stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one line ·
+`pools`: kept or new."""
 
 
 def append(run: RunDir, event: Event, **facts: str | int) -> None:

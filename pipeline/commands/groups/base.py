@@ -29,6 +29,7 @@ EVERYDAY, DATA, CLUSTER, DIAGNOSIS = "Everyday", "Data and training, a stage at 
 
 app = typer.Typer(
     name="propose",
+    cls=screens.in_order((EVERYDAY, DATA, CLUSTER, DIAGNOSIS)),
     help="Train an agent that writes hard, verified problems; make data sets and better solvers with it.",
     epilog="Begin with `propose doctor`, then `propose run`. The same command resumes a run that was interrupted.",
     no_args_is_help=True,

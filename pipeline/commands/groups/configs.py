@@ -59,7 +59,7 @@ def _config_diff(
 
 @command("init", None, "write a config to begin with, a comment on each line to change", lambda: INIT_KEYS, of=configs)
 def _config_init(
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="where to")] = Path("propose.yaml"),
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="where to")] = Path("propose.yaml"),
     domain: Annotated[str, o.choice("--domain", of=configure.STARTS, help="of which world (text)")] = "text",
     as_json: o.Json = False,
 ) -> int:

@@ -29,7 +29,7 @@ app.add_typer(mini, name="mini", rich_help_panel=DIAGNOSIS)
 def _ledger(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="a run, or the URI of its mirror", autocompletion=o._runs),
+        typer.Argument(metavar="RUN", help="a run, or the URI of its mirror", autocompletion=o._runs),
     ] = None,
     config: o.ConfigOfRun = None,
     run_dir: o.RunOnly = None,

@@ -30,45 +30,9 @@ def _run(
     return work(*target.of(name, config, sets, run_dir), list(RUN_STAGES), dry_run, as_json)
 
 
-def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_json: bool) -> int:
-    """Run stages, and write the report; one stage alone prints its own result."""
-    from pipeline.commands import plan, preflight
-    from pipeline.report import closing
-
-    done = preflight.finished(config, root, stages)
-    if dry_run:
-        found = plan.plan(config, root, stages)
-        print(json.dumps(found) if as_json else plan.render(found))
-        return OK
-    if done is None:
-        from pipeline import report
-        from pipeline.commands.driver import drive
-        from pipeline.store.rundir import RunDir
-
-        preflight.check(config, root, stages)
-        results = drive(config, root, list(stages))
-        run = RunDir.open(root, config)  # and no reader, so that its mirror gets the page too
-        try:
-            report.write(run)
-        finally:
-            run.close()
-    else:
-        for stage in stages:
-            if not verbosity.quiet():
-                print(f"{stage} · done before, skipped", file=sys.stderr)
-        run, results = done
-    if len(stages) == 1:
-        print_result(as_json, results[stages[0]])
-    elif as_json:
-        print(json.dumps(closing.summary(run)))
-    else:
-        print(closing.render(run, config, target.shown))
-    return OK
-
-
 @command("runs", EVERYDAY, "list the runs of a folder: stage, age, size, state", lambda: RUNS_KEYS)
 def _runs(
-    folder: Annotated[Path, typer.Argument(help="where runs are", metavar="[FOLDER]")] = target.RUNS,
+    folder: Annotated[Path, typer.Argument(help="where runs are", metavar="FOLDER")] = target.RUNS,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import status
@@ -122,8 +86,7 @@ def _redo(
     if dry_run or only_reset:
         print(json.dumps(found) if as_json else rework.render_redo(found, target.shown))
         return OK
-    if not verbosity.quiet():
-        print(rework.render_redo(found, target.shown), file=sys.stderr)
+    say(rework.render_redo(found, target.shown))
     return work(*target.of(str(root), None, None, None), list(RUN_STAGES), False, as_json)
 
 
