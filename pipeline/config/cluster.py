@@ -14,10 +14,13 @@ class PoolConfig(Section):
     """Size and resources of one Ray Serve deployment."""
 
     min_replicas: Positive = 1
+    """Replicas that are always there."""
     max_replicas: Positive = 1
+    """Replicas under full load."""
     num_cpus: float = Field(default=0.1, ge=0)
     """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
     num_gpus: float = Field(default=0, ge=0)
+    """GPUs a replica reserves; a share below 1 lets replicas share one."""
     resources: dict[str, float] = Field(default={})
     """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
     max_ongoing: Positive = 64

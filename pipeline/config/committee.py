@@ -17,6 +17,7 @@ class VerifierConfig(Implemented):
     """A verifier is one file in `actors/verifiers/` and one entry in `VERIFIERS`."""
 
     kind: str
+    """Which verifier."""
     timeout_s: Seconds
     """For a vote, the wait for a free sandbox slot included."""
 
@@ -27,6 +28,7 @@ class SymbolicVerifierConfig(VerifierConfig):
     implementation: ClassVar[str] = "actors.verifiers.mini.symbolic:SymbolicVerifier"
     kind: Literal["symbolic"] = "symbolic"
     timeout_s: Seconds = 30
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 class ExecutingVerifierConfig(VerifierConfig):
@@ -35,6 +37,7 @@ class ExecutingVerifierConfig(VerifierConfig):
     implementation: ClassVar[str] = "actors.verifiers.mini.executing:ExecutingVerifier"
     kind: Literal["executing"] = "executing"
     timeout_s: Seconds = 30
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 class ModelVerifierConfig(VerifierConfig):
@@ -47,14 +50,19 @@ class ModelVerifierConfig(VerifierConfig):
     majority: Majority = 0.6
     """Share of the samples that must agree, else the verifier abstains."""
     temperature: float = Field(default=0.7, ge=0)
+    """At which answers are sampled."""
     max_tokens: Positive = 8192
+    """Of an answer."""
     timeout_s: Seconds = 300
+    """For a vote, the wait for a free sandbox slot included."""
     trace: bool = True
     """Show an endpoint the agent's work beside the statement, as the paper does."""
     base_url: str | None = None
     """An OpenAI-compatible endpoint; None asks `committee.judge`."""
     model: str | None = None
+    """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
 
 
 class ProgramVerifierConfig(VerifierConfig):
@@ -63,15 +71,23 @@ class ProgramVerifierConfig(VerifierConfig):
     implementation: ClassVar[str] = "actors.verifiers.text.program:ProgramVerifier"
     kind: Literal["program"] = "program"
     style: Literal["python", "sympy"] = "python"
+    """Plain Python, or sympy."""
     base_url: str
     """An OpenAI-compatible endpoint."""
     model: str | None = None
+    """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
     samples: Positive = 3
+    """Programs that are written for a problem."""
     majority: Majority = 0.6
+    """Share of the programs that must agree, else the verifier abstains."""
     temperature: float = Field(default=0.7, ge=0)
+    """At which programs are sampled."""
     max_tokens: Positive = 4096
+    """Of a program."""
     timeout_s: Seconds = 180
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 VERIFIERS: Registry[VerifierConfig] = Registry(
@@ -96,6 +112,7 @@ class CommitteeConfig(Section):
         "leaks_answer",
         "off_task",
     )
+    """What a vote may flag, and a problem is rejected for, whatever the answers say."""
     audit: bool = True
     """Resolve differing answers by a second audit; off rejects them."""
     spot_checks: int = Field(default=0, ge=0)
@@ -124,9 +141,11 @@ class ProberConfig(Section):
     k: Positive = 16
     """k of Pass@k (16 in the paper)."""
     sampling: SamplingConfig = SamplingConfig()
+    """How probers answer."""
     ladder: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
     """Probers, weakest first; the next takes over when the current one's accuracy settles below `threshold`."""
     threshold: Fraction = 0.30
+    """Accuracy below which the next prober takes over."""
     window: Positive = 500
     """Problems between updates of the accuracy average."""
     ema: Fraction = 0.3
@@ -134,6 +153,7 @@ class ProberConfig(Section):
     settled: Fraction = 0.05
     """The average has settled when a window moves it by less (open in the paper)."""
     timeout_s: Seconds = 1800
+    """For the samples of one problem."""
     pool: PoolConfig = PoolConfig(max_ongoing=128)
     """The replicas that ask the probers and judge their answers; each prober has a pool of its own in `ladder`."""
 

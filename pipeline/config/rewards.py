@@ -14,13 +14,19 @@ class ReflectionJudgeConfig(Section):
     """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
 
     base_url: str
+    """Of the endpoint, up to and with /v1."""
     model: str
+    """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
     weight: float = Field(default=0.2, ge=0)
     """Process reward of an episode whose reflections are all coherent, shared out among them."""
     max_tokens: Positive = 256
+    """Of a reply."""
     timeout_s: Seconds = 60
+    """For a reply."""
     concurrency: Positive = 16
+    """Requests at a time."""
 
 
 class RewardConfig(Section):

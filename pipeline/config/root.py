@@ -36,11 +36,13 @@ class Config(Section):
     name: str = "run"
     """Of the run: its directory, applications and actors are named after it."""
     seed: int = 0
+    """Of every choice: tasks, samples, order of batches."""
     mirror: str | None = None
     """A place that outlives the machine (s3://bucket/run, gs://, hdfs://, file:/// or a path) and keeps a copy of the
     run directory: on another machine the same command restores it and goes on. One place a run. Credentials come from
     the environment."""
     ray: RayConfig = RayConfig()
+    """The Ray that a run starts, or the cluster that it joins."""
     proposer: ModelConfig
     """The agent that writes problems: the model that it starts from, its engine, its pool."""
     system_prompt: str | None = None
@@ -50,16 +52,22 @@ class Config(Section):
     acquire: AcquireStage
     """What skills are read from: {corpus: [files or folders]}."""
     episode: EpisodeConfig = EpisodeConfig()
+    """How long an episode may be, what the agent may do in it, how it is sampled."""
     sandbox: SandboxConfig = SandboxConfig()
+    """Where programs of models run, and their limits."""
     committee: CommitteeConfig
     """Who accepts problems: {verifiers: [{kind: program, base_url: …, model: …}, …]}."""
     prober: ProberConfig
     """Who says how hard a problem is: {ladder: [{path: a model directory}, …]}."""
     reward: RewardConfig = RewardConfig()
+    """What an episode is paid for."""
     trainer: TrainerConfig = TrainerConfig()
     sft: SFTStage = SFTStage()
+    """The training of the proposer on what the teacher played."""
     mgpo: MGPOStage = MGPOStage()
+    """The training of the proposer on what it writes."""
     synthesize: SynthesizeStage = SynthesizeStage()
+    """The writing of the data set."""
     solve: SolveStage
     """The solver that learns from the data set: {base: {path: a model directory}}."""
     evaluate: EvaluateStage

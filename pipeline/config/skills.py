@@ -37,10 +37,15 @@ class OpenAITeacherConfig(TeacherConfig):
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself never enters a run directory."""
     concurrency: Positive = 16
+    """Requests at a time."""
     timeout_s: Seconds = 120
+    """For a reply."""
     retries: int = Field(default=4, ge=0)
+    """Further tries where the endpoint does not answer."""
     temperature: float = Field(default=0.7, ge=0)
+    """At which replies are sampled."""
     max_tokens: Positive = 4096
+    """Of a reply."""
 
 
 TEACHERS: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig])
@@ -54,3 +59,4 @@ class AcquireStage(Section):
     min_score: Fraction = 0.5
     """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
     max_document_chars: Positive = 8000
+    """Of a document; a longer one is cut into several."""

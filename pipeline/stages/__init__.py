@@ -1,7 +1,7 @@
 """The stages of a run; `pipeline.store.run_stages` lists them, in order. Each module has
 `run(context) -> result`, resumes what is half done, and leaves `stages/<name>.json`.
 
-Holds one module a stage, and the loop that begins one again where a process is gone. May import flow and every room
+Holds one module a stage, and the loop that begins one again where a process is gone. May import flow and every package
 below it; must never know `cli`, a command, the report, or another stage.
 """
 

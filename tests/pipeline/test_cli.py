@@ -18,7 +18,6 @@ from pipeline.report import SUMMARY_KEYS
 from pipeline.store.rundir import RunDir
 from tests.pipeline import runs
 
-
 COMMANDS = ("run", "mgpo", "audit-verifiers", "chaos", "ablate", "replay", "mini", "build")
 
 
