@@ -18,8 +18,10 @@ from pipeline.watch import verbosity
 from pipeline.watch.verbosity import Verbosity
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
+def at_least(least: int) -> Callable[[str | int], int]:
+    def count(text: str | int) -> int:
+        if isinstance(text, int):  # the library puts defaults through here too
+            return text
         if not re.fullmatch(r"[+-]?[0-9]{1,9}", text) or int(text) < least:
             raise typer.BadParameter(f"{text!r}; expected a whole number from {least} on, of at most 9 digits")
         return int(text)
@@ -27,7 +29,9 @@ def at_least(least: int) -> Callable[[str], int]:
     return count
 
 
-def more_than_none(text: str) -> float:
+def more_than_none(text: str | float) -> float:
+    if isinstance(text, float):
+        return text
     try:
         value = float(text)
     except ValueError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
 Shown = Callable[[Path], str]
+_WIDTH = 78
 _COUNTS = (
     *("sft.trajectories", "sft.epochs", "mgpo.steps", "mgpo.groups", "mgpo.group_size", "synthesize.target"),
     *("solve.steps", "solve.problems", "evaluate.problems", "evaluate.samples"),
@@ -56,9 +58,9 @@ def render(run: RunDir, config: Config, shown: Shown) -> str:
     if figures:
         parts.append(columns(figures))
     if words := _words(found):
-        parts.append("\n".join(words))
+        parts.append("\n".join(map(_wrapped, words)))
     if short := _shortened(config):
-        parts.append(short)
+        parts.append(_wrapped(short))
     files = [("data set", run.path("dataset", "problems.jsonl")), ("report", run.path("report.html"))]
     parts.append(columns([(what, shown(path)) for what, path in files if path.is_file()] or [("run", shown(run.root))]))
     return "\n\n".join(parts)
@@ -158,6 +160,10 @@ def _shortened(config: Config) -> str | None:
 def _field(config: Config, name: str) -> Any:
     section, _, field = name.partition(".")
     return getattr(getattr(config, section), field)
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _percent(share: float) -> str:

@@ -83,7 +83,7 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
 
         found = plan.plan(config, root, stages)
         print(json.dumps(found) if as_json else plan.render(found, target.shown))
-        return OK
+        return INPUT if found["refused"] else OK
     from pipeline.commands import preflight, summary
 
     done = preflight.finished(config, root, stages)
