@@ -7,18 +7,18 @@ needs nothing any more, so that a finished run is never refused for a model that
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline import domains
 from pipeline.commands.doctor_config import Check, named
 from pipeline.config import Config, ModelConfig
 from pipeline.records import Failure
 from pipeline.store import survey
-from pipeline.store.identity import config_in, refuse_another
+from pipeline.store.files import writing
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir, refuse_foreign
 
@@ -40,25 +40,15 @@ _NEEDED_BY = {
 """What the config names -> the stages that use it. (A committee without a judge of its own asks a prober.)"""
 
 
-def finished(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir, dict[str, dict[str, Any]]] | None:
-    """The run and the results of its stages, if all are done: nothing is checked then but that it is this config's."""
-    if not (root / "config.yaml").is_file():
-        return None
-    run = RunDir(root, -1)
-    results = survey.finished(run, list(stages))
-    if results is None:
-        return None
-    _same(config, root)
-    return run, results
-
-
 def check(config: Config, root: Path, stages: Sequence[str]) -> None:
     """Raises Failure with everything that would stop these stages, before anything is made."""
     if "://" in str(root) or ":/" in str(root):
         raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
+    with contextlib.suppress(FileNotFoundError), writing(root):
+        os.stat(root)
     refuse_foreign(root)
-    if (root / "config.yaml").is_file() and ((root / "steps").exists() or (root / "stages").exists()):
-        _same(config, root)
+    if os.path.isfile(root / "config.yaml") and ((root / "steps").exists() or (root / "stages").exists()):
+        survey.refuse_other(config, root)
     failed = list(problems(config, root, stages))
     if not failed:
         return
@@ -83,11 +73,6 @@ def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Chec
     elsewhere = (config.ray.address or os.environ.get("RAY_ADDRESS")) not in (None, "local")
     yield from (c for c in named(config, elsewhere, lambda field: _needed(field, todo)) if c.status == "fail")
     yield from _disk(config, root, todo)
-
-
-def _same(config: Config, root: Path) -> None:
-    path = root / "config.yaml"
-    refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {root}", "--run-dir")
 
 
 def _needed(field: str, todo: Sequence[str]) -> bool:

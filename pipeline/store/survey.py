@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import Config
 from pipeline.store import events, metrics
+from pipeline.store.identity import config_in, refuse_another
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
@@ -123,7 +124,19 @@ def last_sign(root: Path) -> float | None:
     return max(times, default=None)
 
 
-def finished(run: RunDir, stages: list[str]) -> dict[str, dict[str, Any]] | None:
-    """The results of the stages if all of them are done."""
+def finished(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir, dict[str, dict[str, Any]]] | None:
+    """The run and the results of its stages, if all of them are done. Raises Failure where it is another config's."""
+    if not os.path.isfile(root / "config.yaml"):  # unlike Path's, this says no of a name that cannot be
+        return None
+    run = RunDir(root, -1)
     results = {stage: run.result(stage) for stage in stages}
-    return {s: r["result"] for s, r in results.items() if r} if all(results.values()) else None
+    if not all(results.values()):
+        return None
+    refuse_other(config, root)
+    return run, {stage: done["result"] for stage, done in results.items() if done}
+
+
+def refuse_other(config: Config, root: Path) -> None:
+    """Raises Failure where the run was made with a config that computes something else."""
+    path = root / "config.yaml"
+    refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {root}", "--run-dir")

@@ -84,11 +84,13 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
         found = plan.plan(config, root, stages)
         print(json.dumps(found) if as_json else plan.render(found, target.shown))
         return INPUT if found["refused"] else OK
-    from pipeline.commands import preflight, summary
+    from pipeline.commands import summary
+    from pipeline.store import survey
 
-    done = preflight.finished(config, root, stages)
+    done = survey.finished(config, root, stages)
     if done is None:
         from pipeline import report
+        from pipeline.commands import preflight
         from pipeline.commands.driver import drive
         from pipeline.store.rundir import RunDir
 

@@ -180,7 +180,8 @@ def test_redo_sets_a_stage_and_those_after_it_aside_and_nothing_else(capsys, tmp
     aside = root / ".redone" / "1"
     assert (aside / "dataset" / "problems.jsonl").read_bytes() == before["dataset/problems.jsonl"]
     assert (aside / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
-    assert survey.finished(RunDir(root, -1), ["acquire", "sft", "mgpo"])
+    assert survey.finished(Config(domain="mini"), root, ["acquire", "sft", "mgpo"])
+    assert not survey.finished(Config(domain="mini"), root, list(RUN_STAGES))
     assert [r.status for r in survey.reached(RunDir(root, -1), Config(domain="mini"))][3:] == ["not begun"] * 3
 
 
