@@ -65,7 +65,8 @@ def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Chec
     if not todo:
         return
     before = RUN_STAGES[todo[0]].after
-    if before is not None and before not in stages and run.result(before) is None:
+    restored = config.mirror is not None and not run.path("config.yaml").exists()  # from a mirror, which may have it
+    if before is not None and before not in stages and run.result(before) is None and not restored:
         yield Check(
             "stages", "fail", f"run directory {root}: stage {before} is not done", f"run `propose {before}` first"
         )
