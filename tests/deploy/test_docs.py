@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 import yaml
 
 from pipeline.cli import app
+from pipeline.commands import doctor_config
 from pipeline.config.loading import load
 from pipeline.scoring import problems
 from tests.pipeline import runs
@@ -78,12 +80,20 @@ def parsed(words):
     return name, ctx.params
 
 
+@pytest.fixture(scope="module")
+def a_finished_run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished") / "run"
+    runs.upto(root, "evaluate", mgpo_steps=2).close()
+    return root
+
+
 @pytest.fixture
-def as_in_the_readme(tmp_path, monkeypatch):
-    """A folder with the README's own config and a finished run."""
+def as_in_the_readme(tmp_path, monkeypatch, a_finished_run):
+    """A folder with the README's own config and a finished run. Nobody asks the config's endpoints, which are none."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(doctor_config, "_endpoints", lambda *_: [])
     (tmp_path / "my.yaml").write_text(yaml_of(README)[0])
-    runs.upto(tmp_path / A_RUN, "evaluate").close()
+    shutil.copytree(a_finished_run, tmp_path / A_RUN)
 
 
 def yaml_of(text):

@@ -26,9 +26,23 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def finished(root, last="evaluate"):
-    runs.upto(root, last).close()
-    return root
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Finished up to a stage -> a run directory, each written once."""
+    found = {}
+
+    def make(last):
+        if last not in found:
+            found[last] = tmp_path_factory.mktemp("made") / "run"
+            runs.upto(found[last], last, mgpo_steps=2 if last != "mgpo" else 12).close()
+        return found[last]
+
+    return make
+
+
+@pytest.fixture
+def finished(made):
+    return lambda root, last="evaluate": shutil.copytree(made(last), root)
 
 
 def files(root):
@@ -38,7 +52,7 @@ def files(root):
 # ---------------------------------------------------------------- runs and status
 
 
-def test_runs_are_listed_with_stage_age_size_and_state(capsys, tmp_path):
+def test_runs_are_listed_with_stage_age_size_and_state(capsys, tmp_path, finished):
     finished(tmp_path / "runs" / "done-1")
     finished(tmp_path / "runs" / "half-2", "sft")
     held = RunDir.open(tmp_path / "runs" / "held-3", Config(domain="mini"))
@@ -56,7 +70,7 @@ def test_runs_are_listed_with_stage_age_size_and_state(capsys, tmp_path):
     )
     code, out, _ = propose(capsys, "runs")
     assert code == 0 and all(len(line) <= 60 for line in out.splitlines()[:5])
-    assert "broken-4: runs/broken-4/config.yaml" in out
+    assert "broken-4: config runs/broken-4/config.yaml:1:8: not YAML" in out
 
 
 def test_no_runs(capsys, tmp_path):
@@ -111,7 +125,7 @@ def test_logs_of_ray_are_those_of_the_runs_own_process(tmp_path, monkeypatch):
     assert status.status(tmp_path / "r")["logs"][-1] == str(tmp_path / "ray" / "session_2026-01-01_1_77" / "logs")
 
 
-def test_looking_writes_nothing_and_takes_no_run(capsys, tmp_path):
+def test_looking_writes_nothing_and_takes_no_run(capsys, tmp_path, finished):
     finished(tmp_path / "runs" / "a", "sft")
     before = files(tmp_path)
     for command in (("runs",), ("status",), ("run", "runs/a", "--dry-run"), ("mgpo", "a", "--dry-run", "--json")):
@@ -135,7 +149,7 @@ def test_in_use(tmp_path):
 # ---------------------------------------------------------------- dry run
 
 
-def test_a_plan_says_what_would_be_done_and_takes_times_from_a_run_beside_it(tmp_path):
+def test_a_plan_says_what_would_be_done_and_takes_times_from_a_run_beside_it(tmp_path, finished):
     finished(tmp_path / "runs" / "old")
     found = plan.plan(loading.load(None, ["mgpo.steps=24"]), tmp_path / "runs" / "new", list(RUN_STAGES))
     assert {stage: r["do"] for stage, r in found["stages"].items()} == dict.fromkeys(RUN_STAGES, "run")
@@ -146,7 +160,7 @@ def test_a_plan_says_what_would_be_done_and_takes_times_from_a_run_beside_it(tmp
     assert alone["stages"]["sft"]["left_s"] is None and "not known" in plan.render(alone, str)
 
 
-def test_a_plan_of_a_run_half_done_skips_resumes_and_says_what_would_be_refused(tmp_path):
+def test_a_plan_of_a_run_half_done_skips_resumes_and_says_what_would_be_refused(tmp_path, finished):
     root = finished(tmp_path / "r", "sft")
     run = RunDir.open(root, Config(domain="mini"))
     with run.new_step("mgpo", 1):
@@ -162,7 +176,7 @@ def test_a_plan_of_a_run_half_done_skips_resumes_and_says_what_would_be_refused(
 # ---------------------------------------------------------------- redo
 
 
-def test_redo_sets_a_stage_and_those_after_it_aside_and_nothing_else(capsys, tmp_path):
+def test_redo_sets_a_stage_and_those_after_it_aside_and_nothing_else(capsys, tmp_path, finished):
     root = finished(tmp_path / "r")
     (root / "quarantine" / "solve").mkdir(parents=True)
     (root / "quarantine" / "solve" / "x.json").write_text("{}")
@@ -185,7 +199,7 @@ def test_redo_sets_a_stage_and_those_after_it_aside_and_nothing_else(capsys, tmp
     assert [r.status for r in survey.reached(RunDir(root, -1), Config(domain="mini"))][3:] == ["not begun"] * 3
 
 
-def test_redo_looks_first(capsys, tmp_path):
+def test_redo_looks_first(capsys, tmp_path, finished):
     root = finished(tmp_path / "r")
     before = files(root)
     code, out, _ = propose(capsys, "redo", "solve", "r", "--dry-run")
@@ -201,7 +215,8 @@ def test_redo_looks_first(capsys, tmp_path):
 
 def test_a_stage_is_done_again_by_the_same_command(capsys, tmp_path):
     root = tmp_path / "r"
-    propose(capsys, "acquire", "--run-dir", "r", "-q")
+    code, _, err = propose(capsys, "acquire", "--run-dir", "r", "-q")
+    assert (code, err) == (0, "")
     before = (root / "stages" / "acquire.json").read_text()
     propose(capsys, "redo", "acquire", "r", "--no-run")
     assert not (root / "skills").exists()
@@ -232,7 +247,7 @@ def test_every_section_says_which_stage_reads_it_or_only_places_work():
     assert onwards("solve") == ["solve", "evaluate"]
 
 
-def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tmp_path):
+def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tmp_path, finished):
     root = finished(tmp_path / "runs" / "mini-1")
     before = files(root)
     code, out, _ = propose(capsys, "fork", "mini-1", "--set", "solve.lr=1e-4", "--json")
@@ -257,7 +272,7 @@ def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tm
     assert "is there already" in refused(capsys, "fork", "mini-1", "--set", "solve.lr=1e-4")
 
 
-def test_a_fork_that_changes_nothing_or_everything(capsys, tmp_path):
+def test_a_fork_that_changes_nothing_or_everything(capsys, tmp_path, finished):
     config = Config(domain="mini")
     from pipeline.store.identity import default_root
 
@@ -271,7 +286,7 @@ def test_a_fork_that_changes_nothing_or_everything(capsys, tmp_path):
         rework.fork(tmp_path / "absent", [], None, False)
 
 
-def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch):
+def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch, finished):
     root = finished(tmp_path / "runs" / "mini-1", "sft")
     monkeypatch.setattr(rework.os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
     found = rework.fork(root, ["mgpo.lr=1e-4"], None, False)
@@ -283,7 +298,7 @@ def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch):
 # ---------------------------------------------------------------- summary and ledger
 
 
-def test_the_summary_says_in_words_whether_it_got_better(tmp_path):
+def test_the_summary_says_in_words_whether_it_got_better(tmp_path, finished):
     run = RunDir(finished(tmp_path / "r"), -1)
     shown = summary.render(run, Config(domain="mini"), str)
     assert "Mean@4 on 240 problems: 42.5 % → 50.0 %" in shown
@@ -303,7 +318,7 @@ def test_a_change_within_chance_is_none(before, after, said):
     assert said in summary._gain(after[0] - before[0], *intervals)
 
 
-def test_a_short_run_says_what_the_full_one_adds(tmp_path):
+def test_a_short_run_says_what_the_full_one_adds(tmp_path, finished):
     run = RunDir(finished(tmp_path / "r", "sft"), -1)
     short = loading.load(None, ["mgpo.steps=2", "synthesize.target=24"])
     shown = summary.render(run, short, str)
@@ -311,7 +326,7 @@ def test_a_short_run_says_what_the_full_one_adds(tmp_path):
     assert "solver before" not in shown
 
 
-def test_a_summary_older_than_a_result_is_made_again(tmp_path):
+def test_a_summary_older_than_a_result_is_made_again(tmp_path, finished):
     root = finished(tmp_path / "r", "solve")
     run = RunDir(root, -1)
     (root / "summary.json").write_text(json.dumps({"name": "old"}))
@@ -348,7 +363,7 @@ def test_the_ledger_is_a_row_a_stage_within_sixty_columns():
     assert ledger.render({"stages": {}, "findings": []}) == "no stage has issued an attempt yet"
 
 
-def test_the_ledger_of_a_forked_run_is_that_of_the_shared_stages(tmp_path):
+def test_the_ledger_of_a_forked_run_is_that_of_the_shared_stages(tmp_path, finished):
     root = finished(tmp_path / "runs" / "mini-1")
     new = Path(rework.fork(root, ["solve.lr=1e-4"], None, False)["run_dir"])
     ours, theirs = (accounts.audit(RunDir(r, -1))["stages"] for r in (new, root))
