@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> None:
     verbosity.choose(verbosity.Verbosity.NORMAL)
     try:
         code = app(argv, prog_name="propose", standalone_mode=False) or OK
+        if code == INTERRUPTED:  # which the library makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
     except TyperException as e:
         if not screens.is_help(e):
             screens.tell(screens.explain(e))

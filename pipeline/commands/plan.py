@@ -88,10 +88,10 @@ def _memory(config: Config) -> Iterator[tuple[str, float]]:
     for name, model in models:
         engine, weights = model.engine, _weights(config, model)
         if weights is not None and model.pool.num_gpus == 0:
-            yield name, round((weights / 1e9 + engine.kv_cache_gb) * model.pool.max_replicas, 2)
+            yield name, round((weights / 1e9 + engine.kv_cache_gb) * model.pool.max_replicas, 3)
     for name, model in (("trainer of the proposer", config.proposer), ("trainer of the solver", config.solve.base)):
         if (weights := _weights(config, model)) is not None:
-            yield name, round(weights * _TRAINER_BYTES / 1e9, 2)
+            yield name, round(weights * _TRAINER_BYTES / 1e9, 3)
 
 
 def _weights(config: Config, model: ModelConfig) -> int | None:

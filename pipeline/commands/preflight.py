@@ -44,7 +44,7 @@ def check(config: Config, root: Path, stages: Sequence[str]) -> None:
     """Raises Failure with everything that would stop these stages, before anything is made."""
     if "://" in str(root) or ":/" in str(root):
         raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
-    with contextlib.suppress(FileNotFoundError), writing(root):
+    with writing(root), contextlib.suppress(FileNotFoundError):
         os.stat(root)
     refuse_foreign(root)
     if os.path.isfile(root / "config.yaml") and ((root / "steps").exists() or (root / "stages").exists()):

@@ -121,10 +121,16 @@ def _errors(tree: dict[str, Any]) -> list[str]:
         if errors[0]["loc"][:1] == ("domain",):
             return _explain(errors[0])  # without a domain there are no defaults, so that much else is missing too
         told = [error for error in errors if first or error["type"] != "missing"]
+        told = [error for error in told if not any(_inside(other["loc"], error["loc"]) for other in told)]
         lines |= dict.fromkeys(line for error in told for line in _explain(error))
         if not [error for error in told if _leave_out(left, error["loc"])]:
             return list(lines)
         first = False
+
+
+def _inside(loc: tuple[Any, ...], around: tuple[Any, ...]) -> bool:
+    """An error there is why there is one around it: a list is too short, because of its entries none is right."""
+    return len(loc) > len(around) and loc[: len(around)] == around
 
 
 def _leave_out(tree: dict[str, Any], loc: tuple[Any, ...]) -> bool:
@@ -229,13 +235,19 @@ def _explain(error: Any) -> list[str]:
         sections = words.sections_of(*words.of_field(around.model_fields[field]))
         kinds = [repr(section.model_fields[tag].default) for section in sections]
         return [f"{where}.{tag}: required. Expected one of {', '.join(kinds)}"]
-    if type_ == "missing":
+    if type_ == "missing" and path[-1] in around.model_fields:
         return [f"{where}: required. {_meaning(around, path[-1])}"]
+    if type_ == "missing":  # an entry of a list of so many
+        *path, _ = path
+        where, kind = ".".join(path), _locate(error["loc"][:-1])[2]
     if type_ == "invalid_key":
         return [f"{where}: the name of a field is text (got {_shown(error['input'])}); put it in quotes"]
     given = error["input"]
     near = _meant(given, [a for a in get_args(kind[0]) if isinstance(a, str)]) if isinstance(given, str) else ""
-    return [f"{where}: expected {words.accepted(*kind)} (got {_shown(given)}){near}"]
+    accepted = words.accepted(*kind)
+    if type_ == "finite_number":
+        accepted = accepted.replace("number", "finite number")
+    return [f"{where}: expected {accepted} (got {_shown(given)}){near}"]
 
 
 def _shown(value: Any) -> str:

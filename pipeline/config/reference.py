@@ -160,9 +160,8 @@ def _partial(node: Any) -> Any:
         return [_partial(v) for v in node]
     if not isinstance(node, dict):
         return node
-    kept = {
-        ("anyOf" if k == "oneOf" else k): _partial(v) for k, v in node.items() if k not in ("required", "discriminator")
+    kept = {"anyOf" if k == "oneOf" else k: v for k, v in node.items() if k not in ("required", "discriminator")}
+    return {
+        k: {name: _partial(field) for name, field in v.items()} if k in ("properties", "$defs") else _partial(v)
+        for k, v in kept.items()
     }
-    if "properties" in node and "required" in node and not isinstance(node["required"], list):
-        kept["required"] = _partial(node["required"])
-    return kept

@@ -62,13 +62,13 @@ def _bounds(metadata: Iterable[Any]) -> str:
     said = []
     for bound in metadata:
         if isinstance(bound, Ge):
-            said.append(f"of at least {bound.ge:g}")  # type: ignore[str-format]
+            said.append(f"of at least {bound.ge:g}")
         elif isinstance(bound, Gt):
-            said.append(f"above {bound.gt:g}")  # type: ignore[str-format]
+            said.append(f"above {bound.gt:g}")
         elif isinstance(bound, Le):
-            said.append(f"at most {bound.le:g}")  # type: ignore[str-format]
+            said.append(f"at most {bound.le:g}")
         elif isinstance(bound, Lt):
-            said.append(f"below {bound.lt:g}")  # type: ignore[str-format]
+            said.append(f"below {bound.lt:g}")
     return f" {' and '.join(said)}" if said else ""
 
 
