@@ -24,7 +24,7 @@ _TRAINER_BYTES = 8
 
 def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
     """The keys are `keys.PLAN_KEYS`."""
-    run = RunDir(root, -1)
+    run = survey.look(root)
     reached = {r.stage: r for r in survey.reached(run, config)}
     known = dict(_measured(config, root))
     rows = {}

@@ -20,7 +20,7 @@ from pipeline.records import Failure
 from pipeline.store import survey
 from pipeline.store.files import writing
 from pipeline.store.run_stages import RUN_STAGES
-from pipeline.store.rundir import RunDir, refuse_foreign
+from pipeline.store.rundir import refuse_foreign
 
 _GB = 1e9
 _BYTES_A_WEIGHT_BYTE = 7
@@ -60,7 +60,7 @@ def check(config: Config, root: Path, stages: Sequence[str]) -> None:
 
 def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Check]:
     """The checks that fail."""
-    run = RunDir(root, -1)
+    run = survey.look(root)
     todo = [stage for stage in stages if run.result(stage) is None]
     if not todo:
         return

@@ -24,7 +24,7 @@ from typing import Any
 from pipeline.commands.tables import megabytes
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-from pipeline.store import metrics
+from pipeline.store import events, metrics
 from pipeline.store.files import replace, writing
 from pipeline.store.identity import changed, default_root
 from pipeline.store.run_stages import RUN_STAGES, first_reader, onwards
@@ -45,7 +45,7 @@ def left_by(root: Path, stage: str) -> list[Path]:
         for entry in sorted(folder.iterdir())
         if entry.name == stage or entry.name.startswith(f"{stage}.")
     ]
-    own = RUN_STAGES[stage].folder
+    own = RUN_STAGES[stage].makes
     found += [Path(own)] if own is not None and (root / own).is_dir() else []
     return sorted(found, key=lambda path: path.parts[0] != "stages")
 
@@ -57,6 +57,7 @@ def redo(root: Path, stage: str, dry_run: bool) -> dict[str, Any]:
         mean = f" (did you mean {near[0]}?)" if near else ""
         raise Failure(f"{stage}: no stage{mean}; expected one of {', '.join(RUN_STAGES)}")
     run, config = RunDir.read(root)
+    metrics.read(run)  # a line that is none is named before anything is moved
     stages = onwards(stage)
     paths = [path for name in reversed(stages) for path in left_by(root, name)]
     if not paths:
@@ -82,17 +83,19 @@ def _set_aside(run: RunDir, aside: Path, paths: Sequence[Path], stages: Sequence
         lines = run.path(metrics.FILE)
         if lines.is_file():
             shutil.copyfile(lines, aside / metrics.FILE)
-            run.write_text(metrics.FILE, _rows(lines, lambda stage: stage not in stages))
+            run.write_text(metrics.FILE, _before(lines, stages))
         for name in ("summary.json", "report.html"):  # they tell of what is not there any more
             run.path(name).unlink(missing_ok=True)
 
 
-def _rows(path: Path, wanted: Callable[[str], bool]) -> str:
-    """The lines of the metrics whose stage is wanted: `mgpo-train` and `mgpo-ledger` are mgpo's."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return "".join(
-        line for line in lines if line.endswith("\n") and wanted(json.loads(line)["stage"].partition("-")[0])
-    )
+def _before(path: Path, stages: Sequence[str]) -> str:
+    """The lines of metrics or events up to the first of these stages: `mgpo-train` and `mgpo-ledger` are mgpo's."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n") or json.loads(line)["stage"].partition("-")[0] in stages:
+            break
+        kept.append(line)
+    return "".join(kept)
 
 
 def render_redo(found: dict[str, Any], shown: Shown) -> str:
@@ -111,6 +114,8 @@ def render_redo(found: dict[str, Any], shown: Shown) -> str:
 def fork(root: Path, sets: Sequence[str], new: Path | None, dry_run: bool) -> dict[str, Any]:
     """Begin a run with other settings from what stays the same. The keys are `keys.FORK_KEYS`."""
     run, before = RunDir.read(root)
+    metrics.read(run)
+    events.read(run, "stage_started")
     config = loading.load(root / "config.yaml", list(sets))
     fields = [field for field in changed(before, config) if field != "name"]
     new = new or root.parent / default_root(config).name
@@ -135,8 +140,10 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         size = sum(_share(run.root, temporary, left_by(run.root, name)) for name in shared)
-        if run.path(metrics.FILE).is_file():
-            replace(temporary / metrics.FILE, _rows(run.path(metrics.FILE), lambda stage: stage in shared))
+        others = [name for name in RUN_STAGES if name not in shared]
+        for name in (metrics.FILE, events.FILE):
+            if run.path(name).is_file():
+                replace(temporary / name, _before(run.path(name), others))
         replace(temporary / "config.yaml", loading.dump(config))
         if new.exists():
             new.rmdir()

@@ -22,11 +22,11 @@ class RunStage:
     """Its trainer sees each rollout once, and publishes weights to the pool that samples the next ones."""
     after: str | None = None
     """The stage whose result it takes up."""
-    reads: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     """Dotted settings that this stage is the first to read: with others in them, it and those after it come out
     otherwise."""
-    folder: str | None = None
-    """What it leaves beside what is named after it."""
+    makes: str | None = None
+    """The folder that it leaves beside what is named after it."""
 
     @property
     def issues_attempts(self) -> bool:
@@ -37,15 +37,15 @@ class RunStage:
 RUN_STAGES = {
     "acquire": RunStage(
         "read the corpus and build the skill library",
-        reads=("domain", "seed", "teacher", "acquire"),
-        folder="skills",
+        settings=("domain", "seed", "teacher", "acquire"),
+        makes="skills",
     ),
     "sft": RunStage(
         "collect teacher trajectories and clone the accepted ones",
         plays=True,
         trains=True,
         after="acquire",
-        reads=(
+        settings=(
             *("proposer", "system_prompt", "episode", "sandbox", "committee", "prober", "trainer", "sft"),
             "mgpo.curriculum",
         ),
@@ -56,25 +56,25 @@ RUN_STAGES = {
         trains=True,
         on_policy=True,
         after="sft",
-        reads=("mgpo", "reward", "committee.spot_checks"),
+        settings=("mgpo", "reward", "committee.spot_checks"),
     ),
     "synthesize": RunStage(
         "write the data set with the trained proposer",
         plays=True,
         after="mgpo",
-        reads=("synthesize",),
-        folder="dataset",
+        settings=("synthesize",),
+        makes="dataset",
     ),
     "solve": RunStage(
-        "train a solver on the data set with GRPO", trains=True, on_policy=True, after="synthesize", reads=("solve",)
+        "train a solver on the data set with GRPO", trains=True, on_policy=True, after="synthesize", settings=("solve",)
     ),
-    "evaluate": RunStage("score the solver before and after", after="solve", reads=("evaluate",)),
+    "evaluate": RunStage("score the solver before and after", after="solve", settings=("evaluate",)),
 }
 
 
 def first_reader(field: str) -> str:
     """The stage that reads a dotted setting first; of a setting that no stage names, the first of all."""
-    names = {name: stage for stage, kind in RUN_STAGES.items() for name in kind.reads}
+    names = {name: stage for stage, kind in RUN_STAGES.items() for name in kind.settings}
     parts = field.split(".")
     for n in range(len(parts), 0, -1):
         if (stage := names.get(".".join(parts[:n]))) is not None:

@@ -242,7 +242,7 @@ def test_a_setting_changes_the_stage_that_reads_it_first(field, again):
 
 def test_every_section_says_which_stage_reads_it_or_only_places_work():
     placing = {"name", "mirror", "ray", "watchdog_s", "on_stall", "max_stage_restarts"}
-    read = {name for stage in RUN_STAGES.values() for name in stage.reads}
+    read = {name for stage in RUN_STAGES.values() for name in stage.settings}
     assert set(Config.model_fields) - placing <= read
     assert onwards("solve") == ["solve", "evaluate"]
 
