@@ -95,7 +95,8 @@ def render(found: dict[str, Any], shown: Shown) -> str:
     if found["state"] == "running":
         head += f": {found['stage']}{begun}"
     elif found["state"] == "stopped":
-        head += f" in {found['stage']}; `propose run {shown(root)}` goes on"
+        where = "before" if found["stages"][found["stage"]]["status"] == "not begun" else "in"
+        head += f" {where} {found['stage']}; `propose run {shown(root)}` goes on"
     lines = [head]
     rows = [("stage", "status", "how far", "time", "left")]
     for stage, r in found["stages"].items():

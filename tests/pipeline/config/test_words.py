@@ -33,7 +33,7 @@ def errors(*overrides, tree=None):
 
 def test_all_errors_are_listed_each_with_field_value_and_what_is_accepted():
     head, *lines = errors(
-        "mgpo.steps=many", "mgpo.stepz=1", "trainer.betas=[1]", "evaluate=3", "acquire.on_bad_record=skp",
+        "mgpo.steps=many", "mgpo.stepz=1", "trainer.betas=[0.5]", "evaluate=3", "acquire.on_bad_record=skp",
         "prober.k=99", "proposer.engine.weight_transport=nccl", "committee.required=9", "committee.quorum=9", "seed",
     )  # fmt: skip
     assert head == "config: 10 errors"
