@@ -68,9 +68,13 @@ def render(report: dict[str, Any]) -> str:
             lines.append(f"{'':<20} -> {check['todo']}")
     count = {s: sum(c["status"] == s for c in report["checks"]) for s in ("fail", "warn")}
     lines.append(
-        f"{'ready' if report['ready'] else 'not ready'}: {count['fail']} to mend first, {count['warn']} to know about"
+        f"{'Ready' if report['ready'] else 'Not ready'}. {_n(count['fail'], 'error')}, {_n(count['warn'], 'warning')}"
     )
     return "\n".join(lines)
+
+
+def _n(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- software
@@ -181,7 +185,7 @@ def _gpu(gpus: list[dict[str, str]] | str, engine: dict[str, str], training: boo
     need = "vllm" in engine or training
     none: Status = "warn" if elsewhere or not need else "fail"
     if isinstance(gpus, str):
-        return Check("gpu", none, gpus, "mend the NVIDIA driver")
+        return Check("gpu", none, gpus, "fix the NVIDIA driver")
     detail = {"gpus": gpus}
     if not gpus:
         if not need:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,19 +35,25 @@ class Check:
     """The same as values, for programs."""
 
 
-def named(config: Config, elsewhere: bool) -> list[Check]:
-    """`elsewhere`: the run joins a cluster, whose nodes may have folders that are not here."""
+Needed = Callable[[str], bool]
+
+
+def named(config: Config, elsewhere: bool, needed: Needed = lambda field: True) -> list[Check]:
+    """Tries what fields name that are `needed`. `elsewhere`: the run joins a cluster, whose nodes may have folders that
+    are not here."""
     try:
         domains.of(config.domain)
     except Failure as e:
-        return [Check("config", "fail", str(e), "mend domain")]
+        return [Check("config", "fail", str(e), "fix domain")]
     try:
-        endpoints = _endpoints(config)
-        models = list(_models(config, "warn" if elsewhere else "fail"))
+        endpoints = _endpoints(config, needed)
+        models = list(_models(config, "warn" if elsewhere else "fail", needed))
         prompt = list(_prompt(config))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
-    return [*models, *prompt, _corpus(config), _benchmark(config), *endpoints]
+    corpora = [_corpus(config)] if needed("acquire.corpus") else []
+    benchmarks = [_benchmark(config)] if needed("evaluate.benchmark") else []
+    return [*models, *prompt, *corpora, *benchmarks, *endpoints]
 
 
 def _prompt(config: Config) -> Iterator[Check]:
@@ -75,7 +81,7 @@ def _prompt(config: Config) -> Iterator[Check]:
 # ---------------------------------------------------------------- models
 
 
-def _models(config: Config, missing: Status) -> Iterator[Check]:
+def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
     fields: dict[str, list[str]] = {}
     domain = domains.of(config.domain)
     models: list[tuple[str, ModelConfig]] = [("proposer", config.proposer), ("solve.base", config.solve.base)]
@@ -87,9 +93,8 @@ def _models(config: Config, missing: Status) -> Iterator[Check]:
     }
     models += [(where, model) for where, model in more.items() if model]
     for where, model in models:
-        if model.endpoint is not None:  # asked as one
-            continue
-        fields.setdefault(model.path, []).append(f"{where}.path")
+        if model.endpoint is None and needed(f"{where}.path"):  # an endpoint is asked as one
+            fields.setdefault(model.path, []).append(f"{where}.path")
     for path, names in fields.items():
         detail = {"path": path, "fields": names}
         try:
@@ -148,7 +153,7 @@ def _corpus(config: Config) -> Check:
     try:
         found = corpus.read([domain.resolve(name) for name in c.corpus], c.on_bad_record, c.max_document_chars)
     except Failure as e:
-        return Check("corpus", "fail", str(e), "mend acquire.corpus")
+        return Check("corpus", "fail", str(e), "fix acquire.corpus")
     left = {reason: len(names) for reason, names in found.left_out.items()}
     told = "".join(f"; {count} left out: {reason}" for reason, count in left.items())
     detail = {"documents": len(found.documents), "left_out": left}
@@ -160,7 +165,7 @@ def _benchmark(config: Config) -> Check:
     try:
         rows = problems.read(domains.of(config.domain).resolve(e.benchmark), e.problems, config.seed)
     except Failure as failure:
-        return Check("benchmark", "fail", str(failure), "mend evaluate.benchmark")
+        return Check("benchmark", "fail", str(failure), "fix evaluate.benchmark")
     found = f"{len(rows)} problems of {e.benchmark}"
     detail = {"problems": len(rows)}
     if e.problems is not None and len(rows) < e.problems:
@@ -171,7 +176,7 @@ def _benchmark(config: Config) -> Check:
 # ---------------------------------------------------------------- endpoints
 
 
-def _endpoints(config: Config) -> list[Check]:
+def _endpoints(config: Config, needed: Needed) -> list[Check]:
     """Each endpoint that the config names, asked once, all at a time."""
     from pipeline.pools import endpoints  # brings httpx, which the bare project has not
 
@@ -185,11 +190,13 @@ def _endpoints(config: Config) -> list[Check]:
         except endpoints.Later as e:
             return Check("endpoint", "warn", str(e), f"look whether {where} can bear the run's calls", detail)
         except Failure as e:
-            todo = f"start that endpoint, or mend {where}: base_url, model, or the key ({endpoint.key})"
-            return Check("endpoint", "fail", str(e), todo, detail)
+            todo = f"start that endpoint, or fix {where}: base_url, model, or the key ({endpoint.key})"
+            return Check("endpoint", "fail", str(e), todo, detail | {"kind": e.kind})
         return Check("endpoint", "ok", f"{section.base_url} answers as {model} ({endpoint.key})", detail=detail)
 
-    async def ask_all() -> list[Check]:
-        return list(await asyncio.gather(*map(asked, endpoints.endpoints_of(config))))
+    wanted = [endpoint for endpoint in endpoints.endpoints_of(config) if any(map(needed, endpoint.fields))]
 
-    return asyncio.run(ask_all()) if endpoints.endpoints_of(config) else []
+    async def ask_all() -> list[Check]:
+        return list(await asyncio.gather(*map(asked, wanted)))
+
+    return asyncio.run(ask_all()) if wanted else []

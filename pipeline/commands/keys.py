@@ -143,3 +143,53 @@ ABLATE_KEYS = {
 }
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
+RUNS_KEYS = {
+    "folder": "where was looked",
+    "runs": "name, run_dir, stage (not done yet; null: all are), begun, last_sign (seconds since 1970), bytes, state "
+    "(running, stopped, done, not begun, unreadable), why (it is unreadable) of each",
+}
+STATUS_KEYS = {
+    "run_dir": "the run directory",
+    "name": "of the run",
+    "state": "running, stopped, done or not begun",
+    "stage": "the first that is not done; null: all are",
+    "since": "when a process took that stage up, in seconds since 1970",
+    "last_sign": "when the run last wrote metrics or events",
+    "left_s": "of the running stage, by the rate of late, its first step left out",
+    "stages": "stage -> {status, done, total, unit, rate_s (seconds a unit), wall_s}",
+    "logs": "files and folders, of the run and of its Ray",
+    "bytes": "on disk",
+}
+PLAN_KEYS = {
+    "run_dir": "where it would work",
+    "stages": "stage -> {do (skip, resume, run), done, total, unit, left_s, by (the run that the time is known from)}",
+    "memory_gb": "pool or trainer -> GB, as far as known",
+    "refused": "what would keep it from starting",
+}
+"""Of `--dry-run`."""
+REDO_KEYS = {
+    "run_dir": "the run directory",
+    "stages": "those set aside",
+    "moved": "their files and folders",
+    "to": "where they are now",
+    "dry_run": "true: nothing was moved",
+}
+"""With --no-run or --dry-run; else the keys are those of `run`."""
+FORK_KEYS = {
+    "run_dir": "the new run",
+    "from": "the run that it shares stages with",
+    "changed": "fields that compute something else",
+    "shared": "stages that stay the same",
+    "again": "stages that are to be run",
+    "bytes": "that the fork takes on the disk",
+    "dry_run": "true: nothing was made",
+}
+DIFF_KEYS = {"differences": "field, a, b of each field that differs (null: it has none)"}
+INIT_KEYS = {"path": "the file that was written", "domain": "its domain"}
+
+
+def summary_keys() -> Mapping[str, str]:
+    """Of `run` and `report`; the report brings heavier packages, which other help does not need."""
+    from pipeline.report import SUMMARY_KEYS
+
+    return SUMMARY_KEYS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from collections.abc import Iterator
+
+from pydantic import Field
 
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
@@ -12,10 +14,13 @@ class PoolConfig(Section):
     """Size and resources of one Ray Serve deployment."""
 
     min_replicas: Positive = 1
+    """Replicas that are always there."""
     max_replicas: Positive = 1
+    """Replicas under full load."""
     num_cpus: float = Field(default=0.1, ge=0)
     """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
     num_gpus: float = Field(default=0, ge=0)
+    """GPUs a replica reserves; a share below 1 lets replicas share one."""
     resources: dict[str, float] = Field(default={})
     """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
     max_ongoing: Positive = 64
@@ -31,16 +36,14 @@ class PoolConfig(Section):
     start_timeout_s: Seconds = 900
     """How long a pool may take to have all its first replicas; a model of 30B parameters loads for minutes."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> PoolConfig:
+    def contradictions(self) -> Iterator[str]:
         if self.max_replicas < self.min_replicas:
-            raise ValueError(f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})")
+            yield f"max_replicas ({self.max_replicas}) must be at least min_replicas ({self.min_replicas})"
         if self.target_ongoing is not None and self.target_ongoing > self.max_ongoing:
-            raise ValueError(
+            yield (
                 f"target_ongoing ({self.target_ongoing:g}) must not exceed max_ongoing ({self.max_ongoing}): a replica "
                 "never has as many calls under way, so the pool would never grow"
             )
-        return self
 
 
 class RayConfig(Section):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.config.cluster import PoolConfig
@@ -24,6 +25,7 @@ class VerifierConfig(Implemented):
     language: ClassVar[str] = ""
     """The domain whose language it reads; "" for one that reads any text."""
     kind: str
+    """Which verifier."""
     timeout_s: Seconds
     """For a vote, the wait for a free sandbox slot included, that for a turn at an endpoint not."""
 
@@ -35,6 +37,7 @@ class SymbolicVerifierConfig(VerifierConfig):
     language: ClassVar[str] = "mini"
     kind: Literal["symbolic"] = "symbolic"
     timeout_s: Seconds = 30
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 class ExecutingVerifierConfig(VerifierConfig):
@@ -44,6 +47,7 @@ class ExecutingVerifierConfig(VerifierConfig):
     language: ClassVar[str] = "mini"
     kind: Literal["executing"] = "executing"
     timeout_s: Seconds = 30
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 class AskingVerifierConfig(VerifierConfig, EndpointUse):
@@ -60,6 +64,7 @@ class AskingVerifierConfig(VerifierConfig, EndpointUse):
     majority: Majority = 0.6
     """Share of the samples that must agree, else the verifier abstains."""
     temperature: float = Field(default=0.7, ge=0)
+    """At which answers are sampled."""
     max_tokens: Positive
     """Of a reply."""
 
@@ -79,7 +84,9 @@ class ModelVerifierConfig(AskingVerifierConfig):
     base_url: str | None = None
     """An OpenAI-compatible endpoint, up to and with /v1; None asks `committee.judge`."""
     max_tokens: Positive = 8192
+    """Of an answer."""
     timeout_s: Seconds = 300
+    """For a vote, the wait for a free sandbox slot included."""
     trace: bool = True
     """Show an endpoint the agent's work beside the statement, as the paper does, once it has solved the problem."""
     structured: bool = False
@@ -93,12 +100,15 @@ class ProgramVerifierConfig(AskingVerifierConfig):
     implementation: ClassVar[str] = "actors.verifiers.text.program:ProgramVerifier"
     kind: Literal["program"] = "program"
     style: Literal["python", "sympy"] = "python"
+    """Plain Python, or sympy."""
     base_url: str
     """An OpenAI-compatible endpoint, up to and with /v1."""
     model: str
     """The model's name at that endpoint."""
     max_tokens: Positive = 4096
+    """Of a program."""
     timeout_s: Seconds = 180
+    """For a vote, the wait for a free sandbox slot included."""
 
 
 VERIFIERS: Registry[VerifierConfig] = Registry(
@@ -124,6 +134,7 @@ class CommitteeConfig(Section):
         "leaks_answer",
         "off_task",
     )
+    """What a vote may flag, and a problem is rejected for, whatever the answers say."""
     audit: bool = True
     """Resolve differing answers by a second audit; off rejects them."""
     auditor: Annotated[VerifierConfig, VERIFIERS] | None = None
@@ -142,29 +153,25 @@ class CommitteeConfig(Section):
     """For a verdict: twice a verifier's own, for the votes and for the second audit, and something to spare."""
     pool: PoolConfig = PoolConfig(max_ongoing=256)
 
-    @model_validator(mode="after")
-    def _reachable(self) -> CommitteeConfig:
+    def contradictions(self) -> Iterator[str]:
         if self.pool.num_gpus:
-            raise ValueError(
+            yield (
                 f"pool.num_gpus ({self.pool.num_gpus:g}): these replicas run no model; the judge has a pool of its "
                 "own, judge.pool.num_gpus"
             )
         for name, needed in (("required", self.required), ("quorum", self.quorum)):
             if needed > len(self.verifiers):
-                raise ValueError(f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})")
-        return self
+                yield f"{name} ({needed}) exceeds the number of verifiers ({len(self.verifiers)})"
 
-    @model_validator(mode="after")
-    def _different(self) -> CommitteeConfig:
+        yield from self._same()
+
+    def _same(self) -> Iterator[str]:
         if self.allow_same_model:
-            return self
+            return
         seen: dict[str, str] = {}
         for where, model in ((w, _model_of(v, self.judge)) for w, v in self.judges().items()):
             if model is not None and (other := seen.setdefault(model, where)) != where:
-                raise ValueError(
-                    f"{where} and {other} are one model ({model}); expected different ones, or allow_same_model: true"
-                )
-        return self
+                yield f"{where} and {other} are one model ({model}); expected different ones, or allow_same_model: true"
 
     def judges(self) -> dict[str, VerifierConfig]:
         """The verifiers and the auditor, by field."""
@@ -191,9 +198,11 @@ class ProberConfig(Section):
     k: Positive = 16
     """k of Pass@k (16 in the paper)."""
     sampling: SamplingConfig = SamplingConfig()
+    """How probers answer."""
     ladder: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]
     """Probers, weakest first; the next takes over when the current one's accuracy settles below `threshold`."""
     threshold: Fraction = 0.30
+    """Accuracy below which the next prober takes over."""
     window: Positive = 500
     """Problems between updates of the accuracy average."""
     ema: Fraction = 0.3
@@ -201,21 +210,20 @@ class ProberConfig(Section):
     settled: Fraction = 0.05
     """The average has settled when a window moves it by less (open in the paper)."""
     timeout_s: Seconds = 1800
+    """For the samples of one problem."""
     pool: PoolConfig = PoolConfig(max_ongoing=128)
     """The replicas that ask the probers and judge their answers; each prober has a pool of its own in `ladder`."""
 
-    @model_validator(mode="after")
-    def _enough(self) -> ProberConfig:
+    def contradictions(self) -> Iterator[str]:
         if self.pool.num_gpus:
-            raise ValueError(
+            yield (
                 f"pool.num_gpus ({self.pool.num_gpus:g}): these replicas run no model; each prober has a pool of its "
                 "own, ladder.N.pool.num_gpus"
             )
         if self.k >= self.n:
-            raise ValueError(
+            yield (
                 f"k ({self.k}) must be below n ({self.n}): of as many samples as it takes, the estimate of Pass@k is 0 "
                 "or 1, and no problem is both solved and hard"
             )
         if len({model.path for model in self.ladder}) != len(self.ladder):
-            raise ValueError("ladder must name each prober once")
-        return self
+            yield "ladder must name each prober once"

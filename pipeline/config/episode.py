@@ -15,9 +15,11 @@ from pipeline.records import COGNITIVE_STAGES, CognitiveStage
 
 class EpisodeLimits(Section):
     max_turns: Positive = 16
+    """Turns of the agent; after as many without a submission the episode has failed."""
     max_tokens: Positive = 20480
     """Tokens of the whole episode, prompt included."""
     max_turn_tokens: Positive = 4096
+    """Tokens that the agent may write in a turn."""
     max_tool_calls: Positive = 8
     """exec calls; a call over the limit is answered with a message."""
     max_tool_chars: Positive = 4000
@@ -45,6 +47,7 @@ class EpisodeLimits(Section):
 
 class EpisodeConfig(Section):
     limits: EpisodeLimits = EpisodeLimits()
+    """After which an episode ends."""
     sampling: SamplingConfig = SamplingConfig(temperature=1.0, max_tokens=4096)
     """Recorded log-probabilities are the whole distribution's, whatever `top_p` cuts off."""
     attempts: Positive = 3
@@ -59,7 +62,11 @@ class SandboxConfig(Section):
     slots: Positive = 2
     """Executions side by side in a replica."""
     queue: Positive = 512
+    """Executions that may wait in a replica."""
     wall_s: Seconds = 5
+    """Of an execution."""
     cpu_s: Seconds = 4
+    """CPU time of an execution."""
     memory_mb: Positive = 512
+    """Of an execution."""
     pool: PoolConfig = PoolConfig(max_ongoing=256)

@@ -1,23 +1,25 @@
 """What a user wrote -> `Config`, and back: YAML files and dotted overrides.
 
-Invariant: unknown keys, wrong types and contradictions end in one `Failure` line that names the file or field, the
-value and what would be accepted.
+Invariant: unknown keys, wrong types and contradictions end in one `Failure` with a line for each, all of them, that
+names the file or field, the value and what would be accepted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
+from pipeline.config import words
 from pipeline.config.domains import DOMAINS, domain_tree
 from pipeline.config.root import Config, domain_defaults
-from pipeline.config.section import TAGS, Registry, Section, over
+from pipeline.config.section import Section, over
 from pipeline.records import Failure
 
 RENAMED = {
@@ -65,7 +67,7 @@ def parse(text: str) -> Any:
 def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
     """Read a YAML file (None: the mini world) and apply dotted overrides `a.b.c=value` (value is YAML).
 
-    Raises Failure with one line for an unreadable file, broken YAML, or the first invalid field.
+    Raises Failure for an unreadable file, broken YAML, or with a line for each override and field that is wrong.
     """
     tree: dict[str, Any] = {"domain": "mini"}
     if path is not None:
@@ -82,20 +84,69 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) 
         tree = loaded or {}
     if "domain" in tree:
         tree["domain"] = domain_tree(tree["domain"])
+    wrong = []
     for override in sorted(overrides, key=lambda o: not o.startswith("domain")):  # its defaults are what others change
-        _apply(tree, override)
-    return validate(tree, source=str(path) if path else "config")
+        try:
+            _apply(tree, override)
+        except Failure as e:
+            wrong.append(str(e))
+    return validate(tree, str(path) if path else "config", wrong)
 
 
-def validate(tree: dict[str, Any], source: str = "config") -> Config:
-    """A mapping -> Config. Raises Failure naming the first invalid field, its value and what is accepted."""
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as e:
-        first, *others = e.errors()
-        # Without a domain there are no defaults, so that much else is missing too.
-        more = f" (and {len(others)} more)" if others and first["loc"][0] != "domain" else ""
-        raise Failure(f"{source}: {_explain(first)}{more}") from None
+def validate(tree: dict[str, Any], source: str = "config", wrong: Sequence[str] = ()) -> Config:
+    """A mapping -> Config. Raises Failure naming each invalid field, its value and what is accepted, after what is
+    `wrong` already."""
+    lines = [f"{source}: {line}" for line in _errors(tree)]
+    found = [*wrong, *lines]
+    if len(found) > 1:
+        whole = [*wrong, *(line.removeprefix(f"{source}: ") for line in lines)]
+        raise Failure("\n  ".join([f"{source}: {len(whole)} errors", *whole]))
+    if found:
+        raise Failure(found[0])
+    return Config.model_validate(tree)
+
+
+def _errors(tree: dict[str, Any]) -> list[str]:
+    """A line for each error. A field that is wrong hides contradictions further up, so it is left out and what remains
+    is looked at again."""
+    lines: dict[str, None] = {}
+    left = deepcopy(tree)
+    first = True
+    while True:
+        try:
+            Config.model_validate(left)
+            return list(lines)
+        except ValidationError as e:
+            errors = e.errors()
+        if errors[0]["loc"][:1] == ("domain",):
+            return _explain(errors[0])  # without a domain there are no defaults, so that much else is missing too
+        told = [error for error in errors if first or error["type"] != "missing"]
+        told = [error for error in told if not any(_inside(other["loc"], error["loc"]) for other in told)]
+        lines |= dict.fromkeys(line for error in told for line in _explain(error))
+        if not [error for error in told if _leave_out(left, error["loc"])]:
+            return list(lines)
+        first = False
+
+
+def _inside(loc: tuple[Any, ...], around: tuple[Any, ...]) -> bool:
+    """An error there is why there is one around it: a list is too short, because of its entries none is right."""
+    return len(loc) > len(around) and loc[: len(around)] == around
+
+
+def _leave_out(tree: dict[str, Any], loc: tuple[Any, ...]) -> bool:
+    """Take what lies at an error's place out of the tree, or the nearest mapping's entry around it; whether there was
+    anything to take."""
+    node: Any = tree
+    holder: tuple[dict[Any, Any], Any] | None = None
+    for part in loc:
+        if isinstance(node, dict) and part in node:
+            holder, node = (node, part), node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    if holder is None or holder[1] == "domain":
+        return False
+    del holder[0][holder[1]]
+    return True
 
 
 def dump(config: Config) -> str:
@@ -157,71 +208,81 @@ def _own_defaults(section: type[Section]) -> dict[str, Any]:
     return found
 
 
-def _explain(error: Any) -> str:
-    """One line of a pydantic error: field, value, what would be accepted."""
-    path, around = _locate(error["loc"])
-    where = ".".join(path) or "config"
-    if error["type"] == "extra_forbidden":
+def _explain(error: Any) -> list[str]:
+    """An error of pydantic as lines: field, value, what would be accepted."""
+    path, around, kind = _locate(error["loc"])
+    where, type_ = ".".join(path) or "config", error["type"]
+    if type_ == "value_error":  # our own words, of one contradiction a line
+        said = error["msg"].removeprefix("Value error, ").split("\n")
+        return [f"{where}: {line[0].lower()}{line[1:]}" if path else line for line in said]
+    if type_ == "extra_forbidden":
         if where in RENAMED:
-            return f"{where}: is called {RENAMED[where]} now"
-        return f"{where}: unknown field; accepted here: {', '.join(sorted(around.model_fields))}"
-    if error["type"] == "union_tag_invalid":
+            return [f"{where}: is called {RENAMED[where]} now"]
+        fields = sorted(around.model_fields)
+        return [f"{where}: unknown field{_meant(path[-1], fields)}; accepted here: {', '.join(fields)}"]
+    if type_ == "union_tag_invalid":
         context = error["ctx"]
         field = f"{where}.{context['discriminator'][1:-1]}"
         renamed = RENAMED.get(f"{field}={context['tag']}")
-        return f"{field}: expected {context['expected_tags']} (got {context['tag']!r})" + (
-            f"; {context['tag']!r} is called {renamed.partition('=')[2]!r} now" if renamed else ""
-        )
-    if error["type"] == "union_tag_not_found":
+        if renamed:
+            more = f"; {context['tag']!r} is called {renamed.partition('=')[2]!r} now"
+        else:
+            more = _meant(str(context["tag"]), [tag[1:-1] for tag in context["expected_tags"].split(", ")])
+        return [f"{field}: expected {context['expected_tags']} (got {context['tag']!r}){more}"]
+    if type_ == "union_tag_not_found":
         tag = error["ctx"]["discriminator"][1:-1]
         field = next(part for part in reversed(path) if not part.isdigit())
-        kinds = [repr(section.model_fields[tag].default) for section in _sections_of(around.model_fields[field])]
-        return f"{where}.{tag}: required. Expected one of {', '.join(kinds)}"
-    if error["type"] == "missing":
-        return f"{where}: required. {_meaning(around, path[-1])}"
-    message = error["msg"].removeprefix("Value error, ")
-    shown = "" if error["type"] == "value_error" else f" (got {error['input']!r})"
-    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+        sections = words.sections_of(*words.of_field(around.model_fields[field]))
+        kinds = [repr(section.model_fields[tag].default) for section in sections]
+        return [f"{where}.{tag}: required. Expected one of {', '.join(kinds)}"]
+    if type_ == "missing" and path[-1] in around.model_fields:
+        return [f"{where}: required. {_meaning(around, path[-1])}"]
+    if type_ == "missing":  # an entry of a list of so many
+        *path, _ = path
+        where, kind = ".".join(path), _locate(error["loc"][:-1])[2]
+    if type_ == "invalid_key":
+        return [f"{where}: the name of a field is text (got {_shown(error['input'])}); put it in quotes"]
+    given = error["input"]
+    near = _meant(given, [a for a in get_args(kind[0]) if isinstance(a, str)]) if isinstance(given, str) else ""
+    accepted = words.accepted(*kind)
+    if type_ == "finite_number":
+        accepted = accepted.replace("number", "finite number")
+    return [f"{where}: expected {accepted} (got {_shown(given)}){near}"]
+
+
+def _shown(value: Any) -> str:
+    """A value as the user wrote it, if it is short."""
+    text = repr(value) if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _meant(name: str, names: Sequence[str]) -> str:
+    near = get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _meaning(section: type[Section], name: str) -> str:
     """What a field is for, in one line."""
     if section is Config and name == "domain":
         return f"Expected {' or '.join(DOMAINS.sections)} ({section.model_fields[name].description})"
-    return " ".join((section.model_fields[name].description or "").split())
+    field = section.model_fields[name]
+    return " ".join((field.description or f"Expected {words.accepted(*words.of_field(field))}").split())
 
 
-def _locate(loc: tuple[Any, ...]) -> tuple[list[str], type[Section]]:
-    """The path as the user writes it, without pydantic's union tags, and the section that it lies in."""
+def _locate(loc: tuple[Any, ...]) -> tuple[list[str], type[Section], words.Kind]:
+    """The path as the user writes it, without pydantic's union tags, the section that it lies in, and what belongs
+    there."""
     path: list[str] = []
     around: type[Section] = Config
-    candidates: list[type[Section]] = [Config]
+    kind: words.Kind = (Config, ())
     for part in loc:
-        if len(candidates) > 1 and (tagged := [c for c in candidates if part in _tags(c)]):
-            candidates = tagged
+        sections = list(words.sections_of(*kind))
+        if len(sections) > 1 and (tagged := [s for s in sections if part in words.tags(s)]):
+            kind = (tagged[0], ())
             continue
         path.append(str(part))
-        if isinstance(part, str) and candidates:  # below a field with no section, keys are the user's own
-            around = candidates[0]
-            candidates = _sections_of(around.model_fields[part]) if part in around.model_fields else []
-    return path, around
-
-
-def _tags(section: type[Section]) -> tuple[str, ...]:
-    return tuple(t for f in TAGS if f in section.model_fields for t in get_args(section.model_fields[f].annotation))
-
-
-def _sections_of(field: FieldInfo) -> list[type[Section]]:
-    return _registered(field.metadata) or _sections(field.annotation)
-
-
-def _sections(annotation: Any) -> list[type[Section]]:
-    if get_origin(annotation) is Annotated and (found := _registered(annotation.__metadata__)):
-        return found
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [s for arg in get_args(annotation) for s in _sections(arg)]
-
-
-def _registered(metadata: Any) -> list[type[Section]]:
-    return [section for m in metadata if isinstance(m, Registry) for section in m.sections.values()]
+        if isinstance(part, str) and sections:  # below a field with no section, keys are the user's own
+            around = next((s for s in sections if part in s.model_fields), sections[0])
+        kind = words.below(kind, part) or kind
+    return path, around, kind

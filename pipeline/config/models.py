@@ -16,13 +16,17 @@ class EngineConfig(Section):
     """A vLLM engine. CPU and GPU share every field."""
 
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of weights and activations."""
     max_model_len: Positive | None = None
     """Tokens of prompt and answer together; None: the model's own context length."""
     max_num_seqs: Positive = 256
+    """Sequences that are generated at once."""
     kv_cache_gb: float = Field(default=4, gt=0)
     """On a CPU: memory for the KV cache. On a GPU `gpu_memory_utilization` decides."""
     gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+    """On a GPU: share of its memory for weights and KV cache."""
     tensor_parallel_size: Positive = 1
+    """GPUs that share one model."""
     threads: Positive = 1
     """OpenMP threads of a CPU engine. One a busy engine is fastest on two cores."""
     enforce_eager: bool | None = None
@@ -31,6 +35,7 @@ class EngineConfig(Section):
     """How a model in training gets its weights. ipc: within one GPU that trainer and replica share; nccl: between GPUs;
     sharded_rdt: between GPUs, each worker its part only."""
     start_timeout_s: Seconds = 900
+    """How long the engine may take to load its model."""
 
 
 class SamplingConfig(Section):
@@ -38,7 +43,9 @@ class SamplingConfig(Section):
     """Objectives know the model's own probabilities, before temperature and top_p: at another temperature than 1 a
     stage trains on samples of another policy than the one it corrects for."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Share of the probability that tokens are sampled from; 1: all of it."""
     max_tokens: Positive = 8192
+    """Of an answer."""
 
 
 class ModelConfig(Section):

@@ -25,7 +25,9 @@ class MGPOFields(ObjectiveConfig):
     beta: float = Field(default=0.1, ge=0)
     """Scale of the implicit reward."""
     tau_pos: float = Field(default=1.0, gt=0)
+    """Temperature of the gate for trajectories above the mean."""
     tau_neg: float = Field(default=1.05, gt=0)
+    """Temperature of the gate for trajectories below the mean; above tau_pos."""
     ratio: Literal["token", "action"] = "token"
     """r in the gate: per token, or the geometric mean over an action (open in the paper)."""
     implicit: Literal["sum", "mean"] = "sum"
@@ -61,9 +63,11 @@ class GRPOConfig(ObjectiveConfig):
     implementation: ClassVar[str] = "trainers.objectives.grpo:GRPO"
     name: Literal["grpo"] = "grpo"
     clip_low: float = Field(default=0.2, gt=0)
+    """The ratio is clipped below 1 minus this."""
     clip_high: float = Field(default=0.2, gt=0)
     """Above clip_low: DAPO's clip-higher."""
     kl: float = Field(default=0.0, ge=0)
+    """Weight of the divergence from the model that the stage began with."""
     scale_by_std: bool = True
     """Off: dr-GRPO's advantages."""
     aggregate: Literal["sequence", "token", "constant"] = "token"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from collections.abc import Iterator
+
+from pydantic import Field
 
 from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Section
@@ -13,11 +15,15 @@ class ReflectionJudgeConfig(EndpointUse):
     """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
 
     base_url: str
+    """Of the endpoint, up to and with /v1."""
     model: str
+    """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key."""
     weight: float = Field(default=0.2, ge=0)
     """Process reward of an episode whose reflections are all coherent, shared out among them."""
     max_tokens: Positive = 256
+    """Of a reply."""
     timeout_s: Seconds = 60
 
 
@@ -53,12 +59,10 @@ class RewardConfig(Section):
     judge: ReflectionJudgeConfig | None = None
     """Adds its credit to what the rules above give."""
 
-    @model_validator(mode="after")
-    def _not_farmable(self) -> RewardConfig:
+    def contradictions(self) -> Iterator[str]:
         for repair in ("reflection", "useful_edit"):
             if getattr(self, repair) + self.exec_error > 0:
-                raise ValueError(
+                yield (
                     f"{repair} ({getattr(self, repair)}) must not exceed what the failed check before it costs "
                     f"(exec_error {self.exec_error}), else failing on purpose pays"
                 )
-        return self

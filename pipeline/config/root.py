@@ -8,6 +8,7 @@ parameters. What has no right value without knowing the models is required. Wher
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,7 @@ class Config(Section):
     name: str = "run"
     """Of the run: its directory, applications and actors are named after it."""
     seed: int = 0
+    """Of every choice: tasks, samples, order of batches."""
     mirror: str | None = None
     """A place that outlives the machine (s3://bucket/run, gs://, hdfs://, file:/// or a path) and keeps a copy of the
     run directory: on another machine the same command restores it and goes on. One place a run. Credentials come from
@@ -43,6 +45,7 @@ class Config(Section):
     """The file that keeps what endpoints answered, so that the same question is paid for once, by any run that names
     this file; None: replies.sqlite beside the run directory. On a cluster, a path that every node can write to."""
     ray: RayConfig = RayConfig()
+    """The Ray that a run starts, or the cluster that it joins."""
     proposer: ModelConfig
     """The agent that writes problems: the model that it starts from, its engine, its pool."""
     system_prompt: str | None = None
@@ -52,16 +55,22 @@ class Config(Section):
     acquire: AcquireStage
     """What skills are read from: {corpus: [files or folders]}."""
     episode: EpisodeConfig = EpisodeConfig()
+    """How long an episode may be, what the agent may do in it, how it is sampled."""
     sandbox: SandboxConfig = SandboxConfig()
+    """Where programs of models run, and their limits."""
     committee: CommitteeConfig
     """Who accepts problems: {verifiers: [{kind: program, base_url: …, model: …}, …]}."""
     prober: ProberConfig
     """Who says how hard a problem is: {ladder: [{path: a model directory}, …]}."""
     reward: RewardConfig = RewardConfig()
+    """What an episode is paid for."""
     trainer: TrainerConfig = TrainerConfig()
     sft: SFTStage = SFTStage()
+    """The training of the proposer on what the teacher played."""
     mgpo: MGPOStage = MGPOStage()
+    """The training of the proposer on what it writes."""
     synthesize: SynthesizeStage = SynthesizeStage()
+    """The writing of the data set."""
     solve: SolveStage
     """The solver that learns from the data set: {base: {path: a model directory}}."""
     evaluate: EvaluateStage
@@ -89,49 +98,40 @@ class Config(Section):
             raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
         return uri
 
-    @model_validator(mode="after")
-    def _judges_can_read(self) -> Config:
+    def contradictions(self) -> Iterator[str]:
         for where, verifier in self.committee.judges().items():
             if verifier.language and self.domain.free_text:
-                raise ValueError(
+                yield (
                     f"committee.{where}.kind {verifier.kind} reads the language of domain {verifier.language} only, "
                     "and would flag every free text as ambiguous; expected program (base_url, model, style) or model"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _episodes_fit(self) -> Config:
         context, limit = self.proposer.engine.max_model_len, self.episode.limits.max_tokens
         if context is not None and limit > context:
-            raise ValueError(
+            yield (
                 f"episode.limits.max_tokens ({limit}) exceeds proposer.engine.max_model_len ({context}); expected at "
                 "most that"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _pushes_where_it_can(self) -> Config:
         for field, model in (("proposer", self.proposer), ("solve.base", self.solve.base)):
-            self._push(field, model)
-        return self
+            yield from self._push(field, model)
 
-    def _push(self, field: str, model: ModelConfig) -> None:
-        """Raises ValueError where weights cannot be moved as the model's engine says."""
+    def _push(self, field: str, model: ModelConfig) -> Iterator[str]:
+        """Where weights cannot be moved as the model's engine says."""
         engine, pool = model.engine, model.pool
         transport, gpus = engine.weight_transport, pool.num_gpus
         where = f"{field}.engine.weight_transport {transport}: {field}.pool has num_gpus {gpus:g}"
         if transport == "object_store":
             return
         if not self.trainer.use_gpu:
-            raise ValueError(
+            yield (
                 f"{field}.engine.weight_transport {transport} moves weights from GPU to GPU; expected trainer.use_gpu, "
                 "or object_store"
             )
+            return
         if transport == "nccl" and gpus < 1:
-            raise ValueError(f"{where}; expected 1 or more, apart from the trainer's")
+            yield f"{where}; expected 1 or more, apart from the trainer's"
         alone = pool.max_replicas == engine.tensor_parallel_size == self.trainer.workers == 1
         if transport == "ipc" and not (0 < gpus < 1 and alone):
-            raise ValueError(
+            yield (
                 f"{where}; expected a share below 1, of the one GPU of the trainer's one worker and of the pool's "
                 "one replica with tensor_parallel_size 1"
             )

@@ -7,8 +7,8 @@ which need not be its type's.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, get_args
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, Union, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, model_validator
 from pydantic_core import core_schema
@@ -27,6 +27,16 @@ class Section(BaseModel):
             k: over(fields[k].default, _no_truth(fields[k].annotation, v)) if k in fields else v
             for k, v in given.items()
         }
+
+    def contradictions(self) -> Iterator[str]:
+        """Fields that do not go together, a line each."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if found := list(self.contradictions()):
+            raise ValueError("\n".join(found))
+        return self
 
 
 def _no_truth(annotation: Any, given: Any) -> Any:

@@ -40,8 +40,11 @@ class OpenAITeacherConfig(TeacherConfig, EndpointUse):
     timeout_s: Seconds = 120
     """For a try of a call, from when it is its turn."""
     retries: int = Field(default=4, ge=0)
+    """Further tries where the endpoint does not answer."""
     temperature: float = Field(default=0.7, ge=0)
+    """At which replies are sampled."""
     max_tokens: Positive = 4096
+    """Of a reply."""
     guided: bool = False
     """Hold the turns of its episodes to a header and a readable call, where the endpoint can (vLLM's
     `structured_outputs`). For a model that was never trained on episodes; a policy in training is held to nothing."""

@@ -16,8 +16,11 @@ class TrainerConfig(Section):
     """Ray Train and DeepSpeed."""
 
     workers: Positive = 1
+    """Processes that train, one a GPU."""
     zero_stage: Literal[0, 1, 2, 3] = 0
+    """What workers share out: 0 nothing, 1 optimizer states, 2 gradients too, 3 parameters too."""
     use_gpu: bool = False
+    """Train on GPUs."""
     num_cpus: float = Field(default=1, gt=0)
     """Logical CPUs a worker reserves."""
     threads: Positive = 2
@@ -27,13 +30,17 @@ class TrainerConfig(Section):
     activation_checkpointing: bool = True
     """Compute activations again in the backward pass instead of keeping them: less memory for a third more time."""
     micro_batch_tokens: Positive = 20480
+    """Tokens that one forward pass takes."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
     """Of AdamW."""
     grad_clip: float = Field(default=1.0, gt=0)
+    """Norm that the gradient is cut to."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of AdamW."""
     publish_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the weights that the engines are sent."""
     keep_checkpoints: Positive = 2
+    """Newest checkpoints kept of each stage."""
     max_failures: int = Field(default=1, ge=0)
     """Restarts of the worker group from the last checkpoint."""
     start_timeout_s: Seconds = 900
@@ -49,11 +56,15 @@ class SFTStage(Section):
     trajectories: Positive = 1000
     """Teacher episodes to collect, before the committee's filter."""
     epochs: Positive = 3
+    """Passes over the accepted trajectories."""
     batch: Positive = 32
     """Trajectories a step."""
     lr: float = Field(default=1e-5, gt=0)
+    """Learning rate, after the warm-up."""
     warmup_steps: int = Field(default=10, ge=0)
+    """Steps in which the learning rate rises to lr."""
     checkpoint_every: Positive = 50
+    """Steps between checkpoints."""
 
 
 class CurriculumConfig(Section):
@@ -62,7 +73,9 @@ class CurriculumConfig(Section):
     epsilon: float = Field(default=0.1, gt=0)
     """p(c) is proportional to 1 / (m_c + epsilon) (open in the paper)."""
     min_skills: Positive = 2
+    """Fewest skills that a task asks to combine."""
     max_skills: Positive = 3
+    """Most skills that a task asks to combine."""
 
     @model_validator(mode="after")
     def _ordered(self) -> CurriculumConfig:
@@ -73,17 +86,23 @@ class CurriculumConfig(Section):
 
 class MGPOStage(Section):
     steps: Positive = 200
+    """Optimizer steps."""
     groups: Positive = 32
     """Skill prompts a step."""
     group_size: int = Field(default=8, ge=2)
     """G trajectories a skill prompt."""
     lr: float = Field(default=1e-6, gt=0)
+    """Learning rate, after the warm-up."""
     warmup_steps: int = Field(default=5, ge=0)
+    """Steps in which the learning rate rises to lr."""
     objective: Annotated[ObjectiveConfig, OBJECTIVES] = MGPOConfig()
+    """What is optimised."""
     max_staleness: int = Field(default=0, ge=0)
     """0: pools and trainer take turns. n: a rollout may be n versions older than the step that trains on it."""
     checkpoint_every: Positive = 10
+    """Steps between checkpoints."""
     curriculum: CurriculumConfig = CurriculumConfig()
+    """Which skills tasks are drawn from."""
 
     @field_validator("objective")
     @classmethod
@@ -104,6 +123,7 @@ class SynthesizeStage(Section):
     max_episodes: Positive = 200_000
     """Stop after this many: what was accepted by then is exported, and the exit says how many are missing."""
     in_flight: Positive = 256
+    """Episodes of a wave, played at a time."""
 
 
 class SolveStage(Section):
@@ -111,18 +131,25 @@ class SolveStage(Section):
     """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
     run."""
     steps: Positive = 200
+    """Optimizer steps."""
     problems: Positive = 64
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)
+    """Answers to each problem of a step."""
     lr: float = Field(default=1e-6, gt=0)
+    """Learning rate, after the warm-up."""
     warmup_steps: int = Field(default=5, ge=0)
+    """Steps in which the learning rate rises to lr."""
     objective: GRPOConfig = GRPOConfig()
+    """What is optimised."""
     sampling: SamplingConfig = SamplingConfig()
+    """How the solver answers in training."""
     timeout_s: Seconds = 1800
     """For the answers to one problem."""
     base: ModelConfig
     """The solver before it is trained, and the pool that it is served and trained by."""
     checkpoint_every: Positive = 20
+    """Steps between checkpoints."""
 
 
 class EvaluateStage(Section):
@@ -136,3 +163,4 @@ class EvaluateStage(Section):
     samples: Positive = 64
     """Mean@k: answers a problem (64 in the paper, for mathematics)."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=16384)
+    """How the solver answers the benchmark."""

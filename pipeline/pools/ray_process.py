@@ -17,6 +17,7 @@ from ray._private import auto_init_hook
 
 from pipeline.config import RayConfig
 from pipeline.records import Failure, Lost
+from pipeline.watch import verbosity
 
 _KNOCK_S = 10.0
 
@@ -48,7 +49,8 @@ class RayProcess:
         auto_init_hook.enable_auto_connect = False
         address = self._config.address or os.environ.get("RAY_ADDRESS")
         self.private = address is None
-        quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+        level = logging.INFO if verbosity.verbose() else logging.ERROR
+        quiet: dict[str, Any] = {"logging_level": level, "log_to_driver": verbosity.verbose()}
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of every process that a restart makes
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "16")  # pools share cores; no warnings about it
         on_terminate = signal.getsignal(signal.SIGTERM)

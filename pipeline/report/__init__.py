@@ -7,9 +7,12 @@ how it is shown. May import the store and the vocabulary; must never know Ray, a
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from pathlib import Path
 from typing import Any
 
+from actors.passk import wilson
 from pipeline.report.facts import DIVERSITY, Facts, gather
 from pipeline.report.page import render
 from pipeline.store.run_stages import RUN_STAGES
@@ -23,10 +26,12 @@ SUMMARY_KEYS = {
     "wall_s": "seconds of all finished stages",
     "problems": "accepted, distinct problems in the data set",
     "validity": "accepted of judged episodes in synthesis",
+    "validity_interval": "its 95 % interval",
     "validity_pruned": "the same, of episodes that dropped a skill",
     "validity_unpruned": "the same, of episodes that kept all skills",
     "prune_rate": "share of synthesis episodes that dropped a skill",
     "mean_pass_at_k": "of the data set's problems",
+    "mean_pass_at_k_interval": "its 95 % interval",
     "mean_difficulty": "1 - Pass@k, of the data set's problems",
     "spot_checks": "problems spoiled on purpose during MGPO and synthesis",
     "spot_checks_accepted": "of them accepted by the committee: its false accepts",
@@ -42,43 +47,61 @@ SUMMARY_KEYS = {
     "hard_yield_first": "accepted problems weighted by 1 - Pass@k per 1000 sampled tokens, MGPO's first steps",
     "hard_yield_last": "the same, MGPO's last steps",
     "solver_before": "the solver's score on the benchmark before training",
+    "solver_before_interval": "its 95 % interval",
     "solver_after": "and after",
+    "solver_after_interval": "its 95 % interval",
     "solver_gain": "after - before",
 }
 """Keys of `summary`, with their meaning: what `propose report --help` lists."""
 
 
+SUMMARY = "summary.json"
+"""The summary as of the last report, so that a finished run can be told of without reading it again."""
+
+
 def write(run: RunDir) -> Path:
-    """Make report.html of whatever the run directory holds. One that says the same already is left, which a disk that
-    is full or read-only allows."""
-    path, page = run.path("report.html"), render(gather(run))
-    text = f"{page}{SEAL_OF_PAGE}{hashlib.sha256(page.encode()).hexdigest()} -->\n"
+    """Make report.html and summary.json of whatever the run directory holds. What says the same already is left, which
+    a disk that is full or read-only allows."""
+    facts = gather(run)
+    page = render(facts)
+    seal = hashlib.sha256(page.encode()).hexdigest()
+    _write(run, SUMMARY, json.dumps(_summary(facts)) + "\n")
+    return _write(run, "report.html", f"{page}{SEAL_OF_PAGE}{seal} -->\n")
+
+
+def _write(run: RunDir, name: str, text: str) -> Path:
+    path = run.path(name)
     try:
         if path.read_bytes() == text.encode():
             return path
     except OSError:
         pass  # there is none, or none that can be read: `write_text` says what is wrong
-    return run.write_text("report.html", text)
+    return run.write_text(name, text)
 
 
 def summary(run: RunDir) -> dict[str, Any]:
     """One flat object with SUMMARY_KEYS; null where a stage has not come that far."""
-    facts = gather(run)
+    return _summary(gather(run))
+
+
+def _summary(facts: Facts) -> dict[str, Any]:
     before, after = facts.solver("before"), facts.solver("after")
     first, last = facts.trend("mgpo", "hard_yield_per_1k")
     played = facts.played.get("synthesize")
     pass_at_k = facts.pass_at_k()
     return {
-        "run_dir": str(run.root),
+        "run_dir": str(facts.run.root),
         "name": facts.config.name,
         "stages": {s: _stage(facts, s) for s in RUN_STAGES},
         "wall_s": round(facts.wall_s(), 2),
         "problems": len(facts.provenance) if facts.status("synthesize") == "done" else None,
         "validity": played.validity() if played else None,
+        "validity_interval": list(wilson(played.judged, played.accepted)) if played and played.judged else None,
         "validity_pruned": played.validity(pruned=True) if played else None,
         "validity_unpruned": played.validity(pruned=False) if played else None,
         "prune_rate": played.pruned / played.judged if played and played.judged else None,
         "mean_pass_at_k": sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
+        "mean_pass_at_k_interval": _interval_of_mean(pass_at_k),
         "mean_difficulty": 1 - sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
         "spot_checks": _sum(facts, "planted"),
         "spot_checks_accepted": _sum(facts, "planted_accepted"),
@@ -91,7 +114,9 @@ def summary(run: RunDir) -> dict[str, Any]:
         "hard_yield_first": first,
         "hard_yield_last": last,
         "solver_before": before,
+        "solver_before_interval": (facts.result("evaluate", "before") or {}).get("interval"),
         "solver_after": after,
+        "solver_after_interval": (facts.result("evaluate", "after") or {}).get("interval"),
         "solver_gain": after - before if before is not None and after is not None else None,
     }
 
@@ -107,3 +132,13 @@ def _stage(facts: Facts, stage: str) -> dict[str, Any]:
         "wall_s": facts.results.get(stage, {}).get("wall_s"),
         "steps": facts.steps[stage],
     }
+
+
+def _interval_of_mean(values: list[float]) -> list[float] | None:
+    """95 %, by the normal approximation, of values between 0 and 1."""
+    n = len(values)
+    if n < 2:
+        return None
+    mean = sum(values) / n
+    half = 1.96 * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
+    return [max(0.0, mean - half), min(1.0, mean + half)]

@@ -1,13 +1,14 @@
 """The stages of a run; `pipeline.store.run_stages` lists them, in order. Each module has
 `run(context) -> result`, resumes what is half done, and leaves `stages/<name>.json`.
 
-Holds one module a stage, and the loop that begins one again where a process is gone. May import flow and every room
+Holds one module a stage, and the loop that begins one again where a process is gone. May import flow and every package
 below it; must never know `cli`, a command, the report, or another stage.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         return result
     verify.preflight(context.run, name)
     start = time.monotonic()
+    events.append(context.run, "stage_started", stage=name, steps=len(context.run.steps(name)), pid=os.getpid())
     module = importlib.import_module(f"pipeline.stages.{name}")
     result = await with_restarts(context, name, lambda: module.run(context))
     context.cluster.end_loaders()

@@ -24,9 +24,10 @@ from pipeline.store.rundir import RunDir
 
 FILE = "events.jsonl"
 
-Event = Literal["stage_restarted"]
-"""stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one
-line · `pools`: kept or new."""
+Event = Literal["stage_started", "stage_restarted"]
+"""stage_started: `stage` begins, or goes on from its `steps` on disk, in process `pid`.
+stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one line ·
+`pools`: kept or new."""
 
 
 def append(run: RunDir, event: Event, **facts: str | int) -> None:

@@ -78,7 +78,7 @@ def config_in(where: str, content: bytes) -> dict[str, Any]:
 
 def refuse_another(before: dict[str, Any], config: Config, where: str, option: str) -> None:
     """Raises Failure where the config computes something else than the one before."""
-    if changed := _differences(_essence(before), _essence(config.model_dump(mode="json"))):
+    if changed := differences(_essence(before), _essence(config.model_dump(mode="json"))):
         field, was, now = changed[0]
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
         raise Failure(
@@ -96,8 +96,15 @@ def _essence(tree: Any) -> Any:
     return tree
 
 
-def _differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+def changed(before: Config, after: Config) -> list[str]:
+    """The dotted fields in which two configs compute something else."""
+    a, b = (_essence(config.model_dump(mode="json")) for config in (before, after))
+    return [field for field, _, _ in differences(a, b)]
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted field, value in a, value in b) of all fields that differ; None where one has no such field."""
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [*a, *(k for k in b if k not in a)]
-        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{where}.{k}" if where else k)]
+        return [d for k in keys for d in differences(a.get(k), b.get(k), f"{where}.{k}" if where else k)]
     return [] if a == b else [(where, a, b)]

@@ -20,6 +20,11 @@ class RunStage:
     """Its steps hold the rollouts that its trainer was given."""
     on_policy: bool = False
     """Its trainer sees each rollout once, and publishes weights to the pool that samples the next ones."""
+    after: str | None = None
+    """The stage whose result it takes up."""
+    settings: tuple[str, ...] = ()
+    """Dotted settings that this stage is the first to read: with others in them, it and those after it come out
+    otherwise."""
     makes: str | None = None
     """The folder that it makes for the stages after it, and for others than this run."""
     reads: tuple[str, ...] = ()
@@ -32,11 +37,21 @@ class RunStage:
 
 
 RUN_STAGES: dict[str, RunStage] = {
-    "acquire": RunStage("read the corpus and build the skill library", makes="skills", reads=("steps/acquire",)),
+    "acquire": RunStage(
+        "read the corpus and build the skill library",
+        settings=("domain", "seed", "teacher", "acquire"),
+        makes="skills",
+        reads=("steps/acquire",),
+    ),
     "sft": RunStage(
         "collect teacher trajectories and clone the accepted ones",
         plays=True,
         trains=True,
+        after="acquire",
+        settings=(
+            *("proposer", "system_prompt", "episode", "sandbox", "committee", "prober", "trainer", "sft"),
+            "mgpo.curriculum",
+        ),
         reads=("stages/acquire", "skills", "steps/sft", "checkpoints/sft"),
     ),
     "mgpo": RunStage(
@@ -44,11 +59,15 @@ RUN_STAGES: dict[str, RunStage] = {
         plays=True,
         trains=True,
         on_policy=True,
+        after="sft",
+        settings=("mgpo", "reward", "committee.spot_checks"),
         reads=("stages/sft", "skills", "checkpoints/sft", "steps/sft", "steps/mgpo", "checkpoints/mgpo"),
     ),
     "synthesize": RunStage(
         "write the data set with the trained proposer",
         plays=True,
+        after="mgpo",
+        settings=("synthesize",),
         makes="dataset",
         reads=("stages/mgpo", "skills", "checkpoints/mgpo", "steps/mgpo", "steps/synthesize"),
     ),
@@ -56,13 +75,33 @@ RUN_STAGES: dict[str, RunStage] = {
         "train a solver on the data set with GRPO",
         trains=True,
         on_policy=True,
+        after="synthesize",
+        settings=("solve",),
         reads=("stages/synthesize", "dataset", "steps/solve", "checkpoints/solve"),
     ),
     "evaluate": RunStage(
         "score the solver before and after",
+        after="solve",
+        settings=("evaluate",),
         reads=("stages/solve", "checkpoints/solve", "steps/evaluate"),
     ),
 }
 
 PRODUCTS = {stage.makes: name for name, stage in RUN_STAGES.items() if stage.makes}
 """Folder -> the stage that makes it."""
+
+
+def first_reader(field: str) -> str:
+    """The stage that reads a dotted setting first; of a setting that no stage names, the first of all."""
+    names = {name: stage for stage, kind in RUN_STAGES.items() for name in kind.settings}
+    parts = field.split(".")
+    for n in range(len(parts), 0, -1):
+        if (stage := names.get(".".join(parts[:n]))) is not None:
+            return stage
+    return next(iter(RUN_STAGES))
+
+
+def onwards(stage: str) -> list[str]:
+    """A stage and those after it."""
+    names = list(RUN_STAGES)
+    return names[names.index(stage) :]

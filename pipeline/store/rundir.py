@@ -51,6 +51,22 @@ _LAST_S = 5.0
 """What a mirror gets after an interrupt."""
 
 
+def refuse_foreign(root: Path) -> None:
+    """Raises Failure for a directory that holds other things than a run: nothing is to be mixed with them."""
+    if os.path.isfile(root / "config.yaml") or os.path.isfile(root / MIRRORED) or not os.path.isdir(root):
+        return
+    with writing(root):
+        others = sorted(entry for entry in os.listdir(root) if not entry.startswith("."))
+    if others:
+        runs = [name for name in others if os.path.isfile(root / name / "config.yaml")]
+        mean = f"; did you mean {root / runs[0]}?" if runs else ""
+        raise Failure(
+            f"run directory {root}: no run, but holds {others[0]}"
+            f"{f' and {len(others) - 1} more' if len(others) > 1 else ''}; expected a new or empty directory, or that "
+            f"of a run{mean}"
+        )
+
+
 class RunDir:
     """An open run directory. Use `RunDir.open`; `close` lets the next process in."""
 
@@ -70,6 +86,7 @@ class RunDir:
         root = _named(root.absolute())  # actors on a joined cluster have another working directory
         if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
+        refuse_foreign(root)
         run = cls(root, Lock(root), identity_of(config))
         try:
             if config.mirror is None:
@@ -120,6 +137,21 @@ class RunDir:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
+
+    @staticmethod
+    def in_use(root: Path) -> bool:
+        """Whether a process holds the run directory."""
+        try:
+            lock = os.open(root / ".lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     def check_mirror(self) -> None:
         """Raises what keeps the mirror from following, so that a run does not go on for long without it, and Failure

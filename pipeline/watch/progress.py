@@ -3,7 +3,10 @@
 On a terminal the running stage has a bar with rate, time left and a few facts. Elsewhere (CI, nohup, `ray job submit`)
 it prints a plain line at most every ten seconds, and one when the stage ends.
 
-Invariant: stdout is never touched, so a command's one JSON object can be piped.
+The first units of a process are not like those that follow: the first step compiles, pools start. So rate and time left
+count from when the first units were done, and are not told before others follow.
+
+Invariant: stdout is never touched, so a command's one JSON object can be piped. A quiet command says nothing here.
 """
 
 from __future__ import annotations
@@ -20,7 +23,11 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from pipeline.watch import verbosity
+
 EVERY_S = 10.0
+_AT_ONCE_S = 0.05
+"""Units told of within this time were done together."""
 
 
 class Progress:
@@ -30,7 +37,7 @@ class Progress:
         self._stream = stream if stream is not None else sys.stderr
         self._clock = clock
         self._bars: Bars | None = None
-        if self._stream.isatty() and os.environ.get("TERM") != "dumb":
+        if self._stream.isatty() and os.environ.get("TERM") != "dumb" and not verbosity.quiet():
             self._bars = Bars(
                 TextColumn("[bold]{task.description}"),
                 BarColumn(bar_width=24),
@@ -51,6 +58,8 @@ class Progress:
 
     def say(self, name: str, text: str) -> None:
         """One lasting line: `name · text`."""
+        if verbosity.quiet():
+            return
         if self._bars:
             self._bars.console.print(Text.assemble((name, "bold"), f" · {text}"), soft_wrap=True)
         else:
@@ -81,7 +90,9 @@ class Handle:
     def __init__(self, progress: Progress, name: str, total: int | None, unit: str, done: int):
         self._progress = progress
         self._name, self._total, self._unit = name, total, unit
-        self._before = self._done = done
+        self._done = done
+        self._warm: tuple[float, int] | None = None
+        """When the first units were done, and how many there were then."""
         self._start = self._told = progress._clock()
         self._facts: dict[str, object] = {}
         self._task = None
@@ -93,6 +104,8 @@ class Handle:
         self._done += n
         self._facts.update(facts)
         bars, now = self._progress._bars, self._progress._clock()
+        if n and (self._warm is None or now - self._warm[0] < _AT_ONCE_S):
+            self._warm = (self._warm or (now, 0))[0], self._done
         if bars and self._task is not None:
             bars.update(self._task, completed=self._done, line=self._line(now))
         elif now - self._told >= EVERY_S:
@@ -111,7 +124,8 @@ class Handle:
 
     def _line(self, now: float) -> str:
         parts = [self._count_of()]
-        here, elapsed = self._done - self._before, now - self._start
+        since, before = self._warm or (now, self._done)
+        here, elapsed = self._done - before, now - since
         if here > 0 and elapsed > 0:
             rate = here / elapsed
             parts.append(f"{rate:.1f} {self._unit}s/s" if rate >= 1 else f"{1 / rate:.1f} s/{self._unit}")

@@ -193,6 +193,10 @@ def test_arguments(ready):
     assert ready.run("run.sh")[1] == f"propose run {mini}"
     assert ready.run("run.sh", "--set", "a.b=x y")[1] == f"propose run {mini} --set a.b=x y"
     assert ready.run("run.sh", "config", "show")[1] == "propose config show"
+    quick = f"propose run --config {ready.root}/deploy/configs/quick.yaml"
+    code, out, err = ready.run("run.sh", "--quick", "--set", "seed=1")
+    assert (code, out) == (0, f"{quick} --set seed=1")
+    assert len(err) == 1 and "without --quick" in err[0]
 
 
 def test_test_sh_adds_the_test_tools_on_top_and_then_runs_them(ready):

@@ -8,9 +8,12 @@ on, or it would have been taught what it is then refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
+
+from pipeline.records import Failure
 
 FULL = "full"
 
@@ -106,23 +109,24 @@ def arms_of(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(arm for arm in ARMS if arm in wanted)
 
 
-def help_text() -> str:
-    """What `propose ablate --help` says of it."""
-    width = max(map(len, ARMS))
-    return "\n".join(
-        [
-            "Train every arm of a grid with the same budget, measure what its proposer writes on held-out skill",
-            "combinations, and say which of the paper's orderings hold, with intervals over seeds.",
-            "",
-            "The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the",
-            "same command can be given until the table is whole; a larger --seeds or --only adds to it. Results:",
-            "table.json, table.md and table.html in the run directory (runs/ablation-<digest>), where each arm is a",
-            "run of its own, for `propose report` too. Budgets are equal in episodes and steps, not in tokens.",
-            "",
-            "comparisons:",
-            *(f"  {name:<{width}}  {', '.join(c.arms)}" for name, c in COMPARISONS.items()),
-            "",
-            "arms:",
-            *(f"  {name:<{width}}  {arm.meaning}" for name, arm in ARMS.items()),
-        ]
-    )
+def wanted(only: str | None, quick: bool) -> tuple[str, ...]:
+    """The comparisons that `--only` names, else all. Raises Failure for a name that is none."""
+    names = tuple(only.split(",")) if only else QUICK_COMPARISONS if quick else tuple(COMPARISONS)
+    if unknown := [name for name in names if name not in COMPARISONS]:
+        raise Failure(f"--only {unknown[0]}: no comparison; expected some of {', '.join(COMPARISONS)}")
+    return names
+
+
+def counts(seeds: int | None, episodes: int | None, downstream: int | None, quick: bool) -> tuple[int, int, int]:
+    """Seeds, measured episodes, episodes for a solver; what is not given is the grid's."""
+    own = (2, 40, 0) if quick else (3, 160, 240)
+    first, second, third = (n if n is not None else d for n, d in zip((seeds, episodes, downstream), own, strict=True))
+    return first, second, third
+
+
+def tables() -> Mapping[str, Mapping[str, str]]:
+    """What the grid holds, for its help."""
+    return {
+        "comparisons": {name: ", ".join(c.arms) for name, c in COMPARISONS.items()},
+        "arms": {name: arm.meaning for name, arm in ARMS.items()},
+    }

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import config as configs
-from pipeline.cli import ABLATE_KEYS
 from pipeline.commands.ablation import measure, runs, table
 from pipeline.commands.ablation.grid import ARMS, COMPARISONS, FULL, QUICK, QUICK_COMPARISONS, arms_of
 from pipeline.commands.ablation.measure import METRICS, diversity
+from pipeline.commands.keys import ABLATE_KEYS
 from pipeline.config import loading
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.domain import SKILLS

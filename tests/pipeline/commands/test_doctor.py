@@ -239,4 +239,4 @@ def test_render_says_what_to_do_and_ends_with_the_sum():
     engine, todo, cpus, last = doctor.render(report).splitlines()
     assert engine.split() == ["fail", "engine", "no", "vLLM"] and todo.split() == ["->", "install", "it"]
     assert cpus.split() == ["ok", "cpus", "4", "of", "4"]
-    assert last.startswith("not ready: 1 to mend")
+    assert last.startswith("Not ready. 1 error, ")

@@ -121,7 +121,7 @@ def start(folder, close="pass", more="", wait="await asyncio.sleep(600)", sets=(
     """A run that waits in a stage, with a child in a session of its own."""
     code = textwrap.dedent(WAITING).format(close=close, more=more, wait=wait)
     ours = subprocess.Popen(
-        [sys.executable, "-c", code, "mgpo", "--run-dir", "r", *sets],
+        [sys.executable, "-c", code, "acquire", "--run-dir", "r", *sets],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip

@@ -1,13 +1,14 @@
 """The registry of run stages: every entry has all its parts, and nothing else claims to be a stage."""
 
-import argparse
 import importlib
 import inspect
 import pkgutil
 
 import pytest
+import typer
 
-from pipeline import cli, stages
+from pipeline import stages
+from pipeline.cli import app
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config import Config
 from pipeline.records import COGNITIVE_STAGES
@@ -21,10 +22,9 @@ def test_a_stage_has_its_module_its_section_its_keys_and_its_command(name):
     assert inspect.iscoroutinefunction(module.run), f"pipeline.stages.{name}: no `async def run(context)`"
     assert name in Config.model_fields, f"config: no section {name}"
     assert STAGE_KEYS.get(name), f"pipeline.commands.keys.STAGE_KEYS: no keys of {name}"
-    parser = cli._parser()
-    assert parser.parse_args([name]).stage == name
-    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    assert {a.dest: a.help for a in commands._choices_actions}[name] == RUN_STAGES[name].summary
+    assert typer.main.get_command(app).commands[name].short_help == RUN_STAGES[name].summary
+    before = list(RUN_STAGES)[: list(RUN_STAGES).index(name)]
+    assert RUN_STAGES[name].after in (None, *before) and (RUN_STAGES[name].after is None) == (not before)
 
 
 def test_no_module_and_no_keys_are_of_a_stage_that_is_not_listed():

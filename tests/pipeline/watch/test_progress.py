@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from pipeline.watch import verbosity
 from pipeline.watch.progress import EVERY_S, Progress
 
 
@@ -49,19 +50,47 @@ def test_a_line_tells_rate_time_left_and_the_latest_facts(clock):
         clock.now += 20
         stage.advance(2, reward=0.7)
     assert told(out)[1:3] == [
-        "mgpo · 2/12 steps · 10.0 s/step · 1:40 left · reward 0.512 · accepted 7",
+        "mgpo · 2/12 steps · reward 0.512 · accepted 7",
         "mgpo · 4/12 steps · 10.0 s/step · 1:20 left · reward 0.7 · accepted 7",
     ]
+
+
+def test_the_first_step_which_compiles_says_nothing_of_those_that_follow(clock):
+    """One of 678 steps took 37 s, the others 0.4 s each: minutes are left, not hours."""
+    out = io.StringIO()
+    with Progress(out, clock) as progress, progress.stage("sft: train", 678, "step") as stage:
+        clock.now += 37
+        stage.advance(1)
+        for _ in range(25):
+            clock.now += 0.4
+            stage.advance(1)
+    first, second = told(out)[1:3]
+    assert first == "sft: train · 1/678 steps"
+    assert second == "sft: train · 26/678 steps · 2.5 steps/s · 4:21 left"
+
+
+def test_a_quiet_command_says_nothing(clock):
+    out = io.StringIO()
+    verbosity.choose(verbosity.Verbosity.QUIET)
+    try:
+        with Progress(out, clock) as progress, progress.stage("sft", 10, "step") as stage:
+            clock.now += 60
+            stage.advance(3)
+    finally:
+        verbosity.choose(verbosity.Verbosity.NORMAL)
+    assert out.getvalue() == ""
 
 
 def test_what_an_earlier_run_did_does_not_count_for_the_rate(clock):
     out = io.StringIO()
     with Progress(out, clock) as progress, progress.stage("mgpo", 12, "step", done=4) as stage:
+        clock.now += 90
+        stage.advance(1)
         clock.now += 30
         stage.advance(1)
     lines = told(out)
-    assert lines[0] == "mgpo · resumes at step 5 of 12"
-    assert lines[1] == "mgpo · 5/12 steps · 30.0 s/step · 3:30 left"
+    assert lines[:2] == ["mgpo · resumes at step 5 of 12", "mgpo · 5/12 steps"]
+    assert lines[2] == "mgpo · 6/12 steps · 30.0 s/step · 3:00 left"
 
 
 def test_a_stage_that_breaks_says_where_and_lets_the_error_through(clock):
@@ -77,12 +106,14 @@ def test_a_stage_that_breaks_says_where_and_lets_the_error_through(clock):
 def test_a_stage_without_a_total_counts_up(clock):
     out = io.StringIO()
     with Progress(out, clock) as progress, progress.stage("acquire", None, "document") as stage:
+        clock.now += 4
+        stage.advance(10, kept=1)
         clock.now += 10
         stage.advance(50, kept=3)
     assert told(out) == [
         "acquire · starts",
-        "acquire · 50 documents · 5.0 documents/s · kept 3",
-        "acquire · done, 50 documents in 0:10 · kept 3",
+        "acquire · 60 documents · 5.0 documents/s · kept 3",
+        "acquire · done, 60 documents in 0:14 · kept 3",
     ]
 
 

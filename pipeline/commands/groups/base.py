@@ -1,0 +1,131 @@
+"""What the groups of commands share: the application, how a command is registered, how a run is driven and told of.
+
+Exit codes, which scripts and a cluster's back-off may rely on:
+
+    0    done
+    1    a fault of ours; the line names the file that holds its traceback
+    2    wrong input: stderr says what to change; the same command would end the same way
+    75   worth a retry: infrastructure failed; the same command goes on from what is on disk
+    130  interrupted; the same command goes on
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.commands import screens, target
+from pipeline.config import Config
+from pipeline.watch import verbosity
+
+OK, FAULT, INPUT, RETRY, INTERRUPTED = 0, 1, 2, 75, 130
+
+EVERYDAY, DATA, CLUSTER, DIAGNOSIS = "Everyday", "Data and training, a stage at a time", "Cluster", "Diagnosis"
+
+app = typer.Typer(
+    name="propose",
+    cls=screens.in_order((EVERYDAY, DATA, CLUSTER, DIAGNOSIS)),
+    help="Train an agent that writes hard, verified problems; make data sets and better solvers with it.",
+    epilog="Begin with `propose doctor`, then `propose run`. The same command resumes a run that was interrupted.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def command(
+    name: str,
+    group: str | None,
+    help: str,
+    keys: screens.Keys | None = None,
+    of: typer.Typer = app,
+    more: screens.More | None = None,
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Register a function as a command; what it returns is the exit code. `keys` are those of its JSON, which its help
+    lists, after the tables of `more`."""
+    cls = screens.listing(keys, more) if keys is not None else None
+    sentence = f"{help[0].upper()}{help[1:]}."
+    return of.command(name, help=sentence, short_help=help.partition(".\n")[0], rich_help_panel=group, cls=cls)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        print(f"propose {metadata.version('agentic-proposing')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version", show_default=False)
+    ] = False,
+) -> None:
+    pass
+
+
+def say(text: str) -> None:
+    """Tell of progress, unless asked to be quiet."""
+    if not verbosity.quiet():
+        print(text, file=sys.stderr, flush=True)
+
+
+def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_json: bool) -> int:
+    """Run stages and write the report, or say what that would be. Of a single stage, its result is printed."""
+    if dry_run:
+        from pipeline.commands import plan
+
+        found = plan.plan(config, root, stages)
+        print(json.dumps(found) if as_json else plan.render(found, target.shown))
+        return INPUT if found["refused"] else OK
+    from pipeline.commands import summary
+    from pipeline.store import survey
+
+    done = survey.finished(config, root, stages)
+    if done is None:
+        from pipeline import report
+        from pipeline.commands import preflight
+        from pipeline.commands.driver import drive
+        from pipeline.store.rundir import RunDir
+
+        preflight.check(config, root, stages)
+        results = drive(config, root, list(stages))
+        run = RunDir.open(root, config)  # and no reader, so that its mirror gets the page too
+        try:
+            report.write(run)
+        finally:
+            run.close()
+    else:
+        run, results = done
+        for stage in stages:
+            say(f"{stage} · done before, skipped")
+    if len(stages) == 1:
+        print_result(as_json, results[stages[0]])
+    else:
+        print(json.dumps(summary.of(run)) if as_json else summary.render(run, config, target.shown))
+    return OK
+
+
+def print_result(as_json: bool, result: Mapping[str, Any]) -> None:
+    if as_json:
+        print(json.dumps(result))
+        return
+    width = max(map(len, result))
+    for name, value in result.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
+        print(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "(" + " ".join(f"{k}={_shown(v)}" for k, v in value.items()) + ")"
+    return "-" if value is None else str(value)

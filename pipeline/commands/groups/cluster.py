@@ -1,0 +1,59 @@
+"""Commands about the machine or cluster that a run works on."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from pipeline.commands import options as o
+from pipeline.commands import target
+from pipeline.commands.groups.base import CLUSTER, INPUT, OK, command, say
+from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS
+from pipeline.records import Failure
+
+
+@command("doctor", CLUSTER, "say what this machine can do, and what to fix", lambda: DOCTOR_KEYS)
+def _doctor(
+    name: o.Target = None,
+    config: o.ConfigFile = None,
+    sets: o.Set = None,
+    run_dir: o.RunDir = None,
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import doctor
+
+    found = doctor.inspect(*target.of(name, config, sets, run_dir))
+    print(json.dumps(found) if as_json else doctor.render(found))
+    return OK if found["ready"] else INPUT
+
+
+@command("chaos", CLUSTER, "kill processes of a small MGPO run and measure what it costs", lambda: CHAOS_KEYS)
+def _chaos(
+    name: o.Target = None,
+    config: o.ConfigFile = None,
+    sets: o.Set = None,
+    run_dir: o.RunDir = None,
+    kills: Annotated[int, o.count("--kills", least=0, help="of every kind in turn (30)")] = 30,
+    driver_kills: Annotated[int, o.count("--driver-kills", least=0, help="of the whole driver, with resume (5)")] = 5,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="KIND,...", help="only these; default: every kind but the driver")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="of the order and the moments")] = 0,
+    patience: Annotated[
+        float, o.amount("--patience", metavar="S", help="seconds to wait for a recovery (300)")
+    ] = 300.0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    from pipeline.commands import chaos
+
+    settings, root = target.of(name, config, sets, run_dir)
+    chosen = kinds.split(",") if kinds else [kind for kind in chaos.KINDS if kind != "driver"]
+    if unknown := [kind for kind in chosen if kind not in chaos.KINDS]:
+        raise Failure(f"--kinds: unknown kind {unknown[0]!r}; expected some of {', '.join(chaos.KINDS)}")
+    schedule = chaos.plan(chosen, kills, driver_kills, settings.mgpo.steps, seed)
+    result = chaos.chaos(settings, root, schedule, seed, patience, lambda text: say(f"chaos · {text}"))
+    print(json.dumps(result) if as_json else chaos.render(result))
+    return OK if chaos.sound(result) else INPUT

@@ -1,0 +1,107 @@
+"""Everyday commands: run, look at runs, do a stage again, begin a run from another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands import options as o
+from pipeline.commands import target
+from pipeline.commands.groups.base import EVERYDAY, OK, command, say, work
+from pipeline.commands.keys import FORK_KEYS, REDO_KEYS, RUNS_KEYS, STATUS_KEYS, summary_keys
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.rundir import RunDir
+
+
+@command("run", EVERYDAY, "run all stages, skipping what is done, and write the report", summary_keys)
+def _run(
+    name: o.Target = None,
+    config: o.ConfigFile = None,
+    sets: o.Set = None,
+    run_dir: o.RunDir = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> int:
+    return work(*target.of(name, config, sets, run_dir), list(RUN_STAGES), dry_run, as_json)
+
+
+@command("runs", EVERYDAY, "list the runs of a folder: stage, age, size, state", lambda: RUNS_KEYS)
+def _runs(
+    folder: Annotated[Path, typer.Argument(help="where runs are", metavar="FOLDER")] = target.RUNS,
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import status
+
+    found = status.runs(folder)
+    print(json.dumps(found) if as_json else status.render_runs(found))
+    return OK
+
+
+@command(
+    "status", EVERYDAY, "say what runs now, since when, how far it is, and where the logs are", lambda: STATUS_KEYS
+)
+def _status(name: o.Run = None, run_dir: o.RunOnly = None, as_json: o.Json = False) -> int:
+    from pipeline.commands import status
+
+    found = status.status(target.existing(name, run_dir))
+    print(json.dumps(found) if as_json else status.render(found, target.shown))
+    return OK
+
+
+@command("report", EVERYDAY, "write report.html of whatever a run directory holds", summary_keys)
+def _report(
+    name: o.Run = None, config: o.ConfigOfRun = None, run_dir: o.RunOnly = None, as_json: o.Json = False
+) -> int:
+    from pipeline import report
+    from pipeline.commands import summary
+
+    run, settings = RunDir.read(target.existing(name, run_dir, config))
+    report.write(run)
+    print(json.dumps(summary.of(run)) if as_json else summary.render(run, settings, target.shown))
+    return OK
+
+
+@command("redo", EVERYDAY, "set a stage and those after it aside, and run them again", lambda: REDO_KEYS)
+def _redo(
+    stage: o.Stage,
+    name: o.Run = None,
+    run_dir: o.RunOnly = None,
+    only_reset: Annotated[
+        bool, o.flag("--no-run", help="set them aside only; `propose run RUN` does the rest")
+    ] = False,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> int:
+    from pipeline.commands import rework
+
+    root = target.existing(name, run_dir)
+    found = rework.redo(root, stage, dry_run)
+    if dry_run or only_reset:
+        print(json.dumps(found) if as_json else rework.render_redo(found, target.shown))
+        return OK
+    say(rework.render_redo(found, target.shown))
+    return work(*target.of(str(root), None, None, None), list(RUN_STAGES), False, as_json)
+
+
+@command("fork", EVERYDAY, "begin a run with other settings, sharing the stages that stay the same", lambda: FORK_KEYS)
+def _fork(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="the run to begin from", autocompletion=o._runs)],
+    sets: o.Set = None,
+    run_dir: Annotated[
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="of the new run; default: runs/<name>-<digest>")
+    ] = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import rework
+
+    found = rework.fork(target.existing(name), list(sets or ()), run_dir, dry_run)
+    print(json.dumps(found) if as_json else rework.render_fork(found, target.shown))
+    return OK

@@ -1,0 +1,137 @@
+"""What is checked before a run makes its first file: run directory, inputs of the stages, models, corpus, benchmark,
+endpoints, room on the disk.
+
+Invariant: only looks. What fails here would have failed the run later; all of it is told at once. A stage that is done
+needs nothing any more, so that a finished run is never refused for a model that has gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline import domains
+from pipeline.commands.doctor_config import Check, named
+from pipeline.config import Config, ModelConfig
+from pipeline.records import Failure
+from pipeline.store import survey
+from pipeline.store.files import writing
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.rundir import refuse_foreign
+
+_GB = 1e9
+_BYTES_A_WEIGHT_BYTE = 7
+"""A checkpoint holds bfloat16 weights, float32 ones, and two moments of the optimizer."""
+
+_NEEDED_BY = {
+    "teacher": ("acquire", "sft"),
+    "acquire.corpus": ("acquire",),
+    "evaluate.benchmark": ("evaluate",),
+    "proposer.path": ("sft",),
+    "solve.base.path": ("solve", "evaluate"),
+    "synthesize.proposer": ("synthesize",),
+    "evaluate.model": ("evaluate",),
+    "proposer.endpoint": ("synthesize",),
+    "committee.judge.endpoint": ("sft", "mgpo", "synthesize"),
+    "committee.auditor": ("sft", "mgpo", "synthesize"),
+    "committee.judge.path": ("sft", "mgpo", "synthesize"),
+    "committee.verifiers": ("sft", "mgpo", "synthesize"),
+    "prober.ladder": ("sft", "mgpo", "synthesize"),
+    "reward.judge": ("mgpo",),
+}
+"""What the config names -> the stages that use it. (A committee without a judge of its own asks a prober.)"""
+
+
+def check(config: Config, root: Path, stages: Sequence[str]) -> None:
+    """Raises Failure with everything that would stop these stages, before anything is made."""
+    if "://" in str(root) or ":/" in str(root):
+        raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
+    with writing(root), contextlib.suppress(FileNotFoundError):
+        os.stat(root)
+    refuse_foreign(root)
+    if os.path.isfile(root / "config.yaml") and ((root / "steps").exists() or (root / "stages").exists()):
+        survey.refuse_other(config, root)
+    failed = list(problems(config, root, stages))
+    if not failed:
+        return
+    passing = all(c.detail.get("kind") == "infra_error" for c in failed)
+    lines = [f"{c.name}: {c.found}" + (f"; {c.todo}" if c.todo else "") for c in failed]
+    text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} things keep this run from starting", *lines])
+    raise Failure(text, "infra_error" if passing else "data_error")
+
+
+def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Check]:
+    """The checks that fail."""
+    run = survey.look(root)
+    todo = [stage for stage in stages if run.result(stage) is None]
+    if not todo:
+        return
+    before = RUN_STAGES[todo[0]].after
+    restored = config.mirror is not None and not run.path("config.yaml").exists()  # from a mirror, which may have it
+    if (
+        before is not None
+        and not _alone(config, todo[0])
+        and before not in stages
+        and run.result(before) is None
+        and not restored
+    ):
+        yield Check(
+            "stages", "fail", f"run directory {root}: stage {before} is not done", f"run `propose {before}` first"
+        )
+    yield from _place(root)
+    elsewhere = (config.ray.address or os.environ.get("RAY_ADDRESS")) not in (None, "local")
+    yield from (c for c in named(config, elsewhere, lambda field: _needed(field, todo)) if c.status == "fail")
+    yield from _disk(config, root, todo)
+
+
+def _alone(config: Config, stage: str) -> bool:
+    """Whether a stage is given what it would else take from the one before it."""
+    given = {
+        "sft": config.sft.data,
+        "synthesize": config.synthesize.proposer or config.proposer.endpoint,
+        "solve": config.solve.data,
+        "evaluate": config.evaluate.model,
+    }
+    return bool(given.get(stage))
+
+
+def _needed(field: str, todo: Sequence[str]) -> bool:
+    users = next((stages for name, stages in _NEEDED_BY.items() if field == name or field.startswith(f"{name}.")), None)
+    return users is None or any(stage in todo for stage in users)
+
+
+def _place(root: Path) -> Iterator[Check]:
+    """The run directory can be written, and outlives the job: Ray deletes the package that it unpacked for one."""
+    there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
+    if not there.is_dir():
+        yield Check("run directory", "fail", f"{there}: Not a directory", "expected a directory this user may write to")
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield Check("run directory", "fail", f"{there}: not writable", "expected a directory this user may write to")
+    elif "runtime_resources" in root.absolute().parts:
+        todo = "give a --run-dir on storage that all nodes share"
+        yield Check("run directory", "fail", f"{root}: lies in what Ray unpacked for this job, and goes with it", todo)
+
+
+def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
+    """Room for the checkpoints of the stages that train, and for what they write beside them."""
+    models = {"sft": config.proposer, "mgpo": config.proposer, "solve": config.solve.base}
+    sizes = [_weights(config, models[stage]) for stage in todo if stage in models]
+    copies = config.trainer.keep_checkpoints + 1
+    need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * copies for size in sizes)
+    there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
+    free = shutil.disk_usage(there).free
+    if free < need:
+        found = f"{free / _GB:.1f} GB free in {there}, this run needs about {need / _GB:.0f} GB"
+        yield Check("disk", "fail", found, "free some, or take another --run-dir", {"kind": "infra_error"})
+
+
+def _weights(config: Config, model: ModelConfig) -> int:
+    """Bytes of a model's weights; 0 where they are not known."""
+    try:
+        folder = domains.of(config.domain).resolve(model.path)
+    except Failure:
+        return 0
+    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) if folder.is_dir() else 0

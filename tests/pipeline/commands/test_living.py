@@ -1,0 +1,378 @@
+"""Living with runs: which there are, how far one is, what a run would do, a stage done again, a run forked."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.commands import ledger, plan, rework, status, summary, tables
+from pipeline.config import Config, loading
+from pipeline.records import Failure
+from pipeline.store import accounts, events, metrics, survey
+from pipeline.store.metrics import Metrics
+from pipeline.store.run_stages import RUN_STAGES, first_reader, onwards
+from pipeline.store.rundir import RunDir
+from tests.pipeline import runs
+from tests.pipeline.test_cli import propose, refused
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Finished up to a stage -> a run directory, each written once."""
+    found = {}
+
+    def make(last):
+        if last not in found:
+            found[last] = tmp_path_factory.mktemp("made") / "run"
+            runs.upto(found[last], last, mgpo_steps=2 if last != "mgpo" else 12).close()
+        return found[last]
+
+    return make
+
+
+@pytest.fixture
+def finished(made):
+    return lambda root, last="evaluate": shutil.copytree(made(last), root)
+
+
+def files(root):
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+# ---------------------------------------------------------------- runs and status
+
+
+def test_runs_are_listed_with_stage_age_size_and_state(capsys, tmp_path, finished):
+    finished(tmp_path / "runs" / "done-1")
+    finished(tmp_path / "runs" / "half-2", "sft")
+    held = RunDir.open(tmp_path / "runs" / "held-3", Config(domain="mini"))
+    finished(tmp_path / "runs" / "broken-4", "acquire")
+    (tmp_path / "runs" / "broken-4" / "config.yaml").write_text("seed: [")
+    (tmp_path / "runs" / "no-run").mkdir()
+    found = {run["name"]: run for run in status.runs(Path("runs"))["runs"]}
+    held.close()
+    assert {name: (run["state"], run["stage"]) for name, run in found.items()} == {
+        "done-1": ("done", None), "half-2": ("stopped", "mgpo"), "held-3": ("running", "acquire"),
+        "broken-4": ("unreadable", None),
+    }  # fmt: skip
+    assert found["done-1"]["bytes"] == sum(
+        p.stat().st_size for p in (tmp_path / "runs" / "done-1").rglob("*") if p.is_file()
+    )
+    code, out, _ = propose(capsys, "runs")
+    assert code == 0 and all(len(line) <= 60 for line in out.splitlines()[:5])
+    assert "broken-4: config runs/broken-4/config.yaml:1:8: not YAML" in out
+
+
+def test_no_runs(capsys, tmp_path):
+    assert "runs: no folder" in refused(capsys, "runs")
+    assert "no run in runs/" in refused(capsys, "status")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_status_of_a_run_at_work(tmp_path):
+    """A run whose third MGPO step was written just now, ten seconds after the second, which took as long."""
+    run = runs.upto(tmp_path / "r", "sft")
+    events.append(run, "stage_started", stage="mgpo", steps=0, pid=os.getpid())
+    for number in (1, 2, 3):
+        with run.new_step("mgpo", number):
+            pass
+    now = time.time()
+    lines = [{"time": now - at, "stage": "mgpo", "step": n} for n, at in ((1, 20), (2, 10), (3, 0))]
+    with run.path("metrics.jsonl").open("a") as f:
+        f.write("".join(json.dumps(line) + "\n" for line in lines))
+    found = status.status(tmp_path / "r")
+    assert (found["state"], found["stage"]) == ("running", "mgpo")
+    mgpo = found["stages"]["mgpo"]
+    assert (mgpo["status"], mgpo["done"], mgpo["total"], mgpo["unit"]) == ("part done", 3, 12, "step")
+    assert mgpo["rate_s"] == pytest.approx(10) and found["left_s"] == pytest.approx(90)
+    assert found["since"] <= now + 1 and str(tmp_path / "r" / "events.jsonl") in found["logs"]
+    shown = status.render(found, str)
+    assert "running: mgpo since" in shown and "about 1 min 30 s" in shown
+    run.close()
+    assert status.status(tmp_path / "r")["state"] == "stopped"
+
+
+def test_a_first_step_that_compiled_does_not_count_for_the_rate(tmp_path):
+    run = runs.upto(tmp_path / "r", "acquire")
+    with Metrics(run) as log:
+        log.log("sft-ledger", 5, {"trained": 902.0})
+    with run.path("metrics.jsonl").open("a") as f:
+        for step in range(1, 41):
+            f.write(json.dumps({"time": 1000 + 37 + 0.4 * step, "stage": "sft", "step": step}) + "\n")
+    sft = survey.reached(run, Config(domain="mini"))[1]
+    assert (sft.done, sft.total, sft.unit) == (40, 678, "step")
+    assert sft.rate_s == pytest.approx(0.4) and sft.left_s == pytest.approx(0.4 * 638)
+    run.close()
+
+
+def test_logs_of_ray_are_those_of_the_runs_own_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    for session in ("session_2026-01-01_1_77", "session_2026-01-02_2_88"):
+        (tmp_path / "ray" / session / "logs").mkdir(parents=True)
+    run = runs.upto(tmp_path / "r", "acquire")
+    events.append(run, "stage_started", stage="sft", steps=0, pid=77)
+    run.close()
+    assert status.status(tmp_path / "r")["logs"][-1] == str(tmp_path / "ray" / "session_2026-01-01_1_77" / "logs")
+
+
+def test_looking_writes_nothing_and_takes_no_run(capsys, tmp_path, finished):
+    finished(tmp_path / "runs" / "a", "sft")
+    before = files(tmp_path)
+    for command in (("runs",), ("status",), ("run", "runs/a", "--dry-run"), ("mgpo", "a", "--dry-run", "--json")):
+        assert propose(capsys, *command)[0] == 0
+    assert files(tmp_path) == before
+    RunDir.open(tmp_path / "runs" / "a", Config(domain="mini")).close()
+
+
+def test_in_use(tmp_path):
+    assert not RunDir.in_use(tmp_path / "none")
+    run = RunDir.open(tmp_path / "r", Config(domain="mini"))
+    code = "import sys; from pathlib import Path; from pipeline.store.rundir import RunDir; "
+    code += f"print(RunDir.in_use(Path({str(tmp_path / 'r')!r})))"
+    asked = [sys.executable, "-c", code]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    assert subprocess.run(asked, env=env, capture_output=True, text=True).stdout == "True\n"
+    run.close()
+    assert subprocess.run(asked, env=env, capture_output=True, text=True).stdout == "False\n"
+
+
+# ---------------------------------------------------------------- dry run
+
+
+def test_a_plan_says_what_would_be_done_and_takes_times_from_a_run_beside_it(tmp_path, finished):
+    finished(tmp_path / "runs" / "old")
+    found = plan.plan(loading.load(None, ["mgpo.steps=24"]), tmp_path / "runs" / "new", list(RUN_STAGES))
+    assert {stage: r["do"] for stage, r in found["stages"].items()} == dict.fromkeys(RUN_STAGES, "run")
+    assert found["stages"]["mgpo"]["left_s"] == pytest.approx(2 * 410) and found["stages"]["sft"]["left_s"] == 130
+    assert found["memory_gb"]["proposer"] > 0.5 and found["refused"] == []
+    assert not (tmp_path / "runs" / "new").exists()
+    alone = plan.plan(Config(domain="mini"), tmp_path / "elsewhere" / "new", ["acquire", "sft"])
+    assert alone["stages"]["sft"]["left_s"] is None and "not known" in plan.render(alone, str)
+
+
+def test_a_plan_of_a_run_half_done_skips_resumes_and_says_what_would_be_refused(tmp_path, finished):
+    root = finished(tmp_path / "r", "sft")
+    run = RunDir.open(root, Config(domain="mini"))
+    with run.new_step("mgpo", 1):
+        pass
+    run.close()
+    config = loading.load(None, ["evaluate.benchmark=absent.jsonl"])
+    found = plan.plan(config, root, list(RUN_STAGES))
+    assert [r["do"] for r in found["stages"].values()] == ["skip", "skip", "resume", "run", "run", "run"]
+    assert [line.split(":")[0] for line in found["refused"]] == ["benchmark"]
+    assert "would be refused: benchmark" in plan.render(found, str)
+
+
+# ---------------------------------------------------------------- redo
+
+
+def test_redo_sets_a_stage_and_those_after_it_aside_and_nothing_else(capsys, tmp_path, finished):
+    root = finished(tmp_path / "r")
+    (root / "quarantine" / "solve").mkdir(parents=True)
+    (root / "quarantine" / "solve" / "x.json").write_text("{}")
+    before = files(root)
+    code, out, _ = propose(capsys, "redo", "synthesize", "r", "--no-run", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["stages"] == ["synthesize", "solve", "evaluate"]
+    after = files(root)
+    words = {"synthesize", "solve", "evaluate", "dataset", "synthesize.json", "solve.json", "evaluate.json"}
+    assert before.keys() - after.keys() == {name for name in before if words & set(name.split("/")[:2])}
+    kept = {n: c for n, c in after.items() if not n.startswith(".redone/") and n in before}
+    assert {n for n, c in kept.items() if c != before[n]} <= {"metrics.jsonl", ".lock", "config.yaml"}
+    assert set(metrics.read(RunDir(root))) == {"sft", "mgpo", "mgpo-train"}
+    aside = root / ".redone" / "1"
+    assert (aside / "dataset" / "problems.jsonl").read_bytes() == before["dataset/problems.jsonl"]
+    assert (aside / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
+    assert survey.finished(Config(domain="mini"), root, ["acquire", "sft", "mgpo"])
+    assert not survey.finished(Config(domain="mini"), root, list(RUN_STAGES))
+    assert [r.status for r in survey.reached(RunDir(root), Config(domain="mini"))][3:] == ["not begun"] * 3
+
+
+def test_redo_looks_first(capsys, tmp_path, finished):
+    root = finished(tmp_path / "r")
+    before = files(root)
+    code, out, _ = propose(capsys, "redo", "solve", "r", "--dry-run")
+    assert code == 0 and "would set aside solve, evaluate" in out and "steps/solve" not in out
+    assert "expected one of acquire" in refused(capsys, "redo", "nothing", "r")
+    held = RunDir.open(root, Config(domain="mini"))
+    assert "in use by process" in refused(capsys, "redo", "solve", "r", "--no-run")
+    held.close()
+    assert {n: c for n, c in files(root).items() if n != ".lock"} == {n: c for n, c in before.items() if n != ".lock"}
+    runs.upto(tmp_path / "s", "acquire").close()
+    assert "nothing of mgpo" in refused(capsys, "redo", "mgpo", "s", "--no-run")
+
+
+def test_a_stage_is_done_again_by_the_same_command(capsys, tmp_path):
+    root = tmp_path / "r"
+    code, _, err = propose(capsys, "acquire", "--run-dir", "r", "-q")
+    assert (code, err) == (0, "")
+    before = (root / "stages" / "acquire.json").read_text()
+    propose(capsys, "redo", "acquire", "r", "--no-run")
+    assert not (root / "skills").exists()
+    assert propose(capsys, "acquire", "r", "-q")[0] == 0
+    assert json.loads((root / "stages" / "acquire.json").read_text())["result"] == json.loads(before)["result"]
+
+
+# ---------------------------------------------------------------- fork
+
+
+@pytest.mark.parametrize(
+    ("field", "again"),
+    [
+        ("seed", "acquire"), ("teacher.kind", "acquire"), ("proposer.path", "sft"), ("trainer.dtype", "sft"),
+        ("mgpo.curriculum.alpha", "sft"), ("mgpo.lr", "mgpo"), ("reward.base", "mgpo"), ("prober.k", "sft"),
+        ("committee.spot_checks", "mgpo"), ("committee.quorum", "sft"), ("synthesize.target", "synthesize"),
+        ("solve.base.path", "solve"), ("evaluate.samples", "evaluate"), ("what.nobody.names", "acquire"),
+    ],
+)  # fmt: skip
+def test_a_setting_changes_the_stage_that_reads_it_first(field, again):
+    assert first_reader(field) == again
+
+
+def test_every_section_says_which_stage_reads_it_or_only_places_work():
+    placing = {"name", "mirror", "ray", "watchdog_s", "on_stall", "max_stage_restarts"}
+    read = {name for stage in RUN_STAGES.values() for name in stage.settings}
+    assert set(Config.model_fields) - placing <= read
+    assert onwards("solve") == ["solve", "evaluate"]
+
+
+def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tmp_path, finished):
+    root = finished(tmp_path / "runs" / "mini-1")
+    before = files(root)
+    code, out, _ = propose(capsys, "fork", "mini-1", "--set", "solve.lr=1e-4", "--json")
+    assert code == 0
+    found = json.loads(out)
+    new = Path(found["run_dir"])
+    assert found["changed"] == ["solve.lr"] and found["shared"] == ["acquire", "sft", "mgpo", "synthesize"]
+    assert found["again"] == ["solve", "evaluate"] and new.parent == Path("runs") and new.name != "mini-1"
+    forked = files(new)
+    shared = {n: c for n, c in forked.items() if n not in ("config.yaml", "metrics.jsonl")}
+    assert all(before[n] == c for n, c in shared.items())
+    assert "dataset/problems.jsonl" in shared and "stages/mgpo.json" in shared and "stages/solve.json" not in shared
+    assert os.path.samefile(root / "steps/mgpo/000001/episodes.parquet", new / "steps/mgpo/000001/episodes.parquet")
+    assert not os.path.samefile(root / "stages/mgpo.json", new / "stages/mgpo.json"), "what may be replaced is no link"
+    assert files(root) == before
+    config = RunDir.read(new)[1]
+    assert config.solve.lr == 1e-4
+    assert not {s for s in metrics.read(RunDir(new)) if s.startswith(("solve", "evaluate"))}
+    run = RunDir.open(new, config)  # and it is a run that goes on
+    assert run.result("synthesize") and not run.result("solve")
+    run.close()
+    assert "is there already" in refused(capsys, "fork", "mini-1", "--set", "solve.lr=1e-4")
+
+
+def test_a_fork_that_changes_nothing_or_everything(capsys, tmp_path, finished):
+    config = Config(domain="mini")
+    from pipeline.store.identity import default_root
+
+    root = finished(tmp_path / default_root(config))
+    name = root.name
+    assert "compute the same" in refused(capsys, "fork", name, "--set", "ray.num_cpus=3")
+    code, out, _ = propose(capsys, "fork", name, "--set", "seed=9", "--dry-run")
+    assert code == 0 and "would share no stage" in out
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == [name]
+    with pytest.raises(Failure, match="holds no config"):
+        rework.fork(tmp_path / "absent", [], None, False)
+
+
+def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch, finished):
+    root = finished(tmp_path / "runs" / "mini-1", "sft")
+    monkeypatch.setattr(rework.os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
+    found = rework.fork(root, ["mgpo.lr=1e-4"], None, False)
+    new = Path(found["run_dir"])
+    assert files(new)["steps/sft/000001/episodes.parquet"] == files(root)["steps/sft/000001/episodes.parquet"]
+    assert found["bytes"] > 0
+
+
+# ---------------------------------------------------------------- summary and ledger
+
+
+def test_the_summary_says_in_words_whether_it_got_better(tmp_path, finished):
+    run = RunDir(finished(tmp_path / "r"))
+    shown = summary.render(run, Config(domain="mini"), str)
+    assert "Mean@4 on 240 problems: 42.5 % → 50.0 %" in shown
+    assert "solver before                 42.5 %  95 % interval 38.0 % to 47.0 %" in shown
+    assert "Solver: it got better, +7.5 points (95 % interval +1.5 to +13.5)." in shown
+    assert "A short run" not in shown
+    assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [((0.4, 0.04), (0.5, 0.04), "it got better"), ((0.5, 0.04), (0.4, 0.04), "it got worse"),
+     ((0.4, 0.08), (0.5, 0.08), "no change is shown")],
+)  # fmt: skip
+def test_a_change_within_chance_is_none(before, after, said):
+    intervals = [[m - half, m + half] for m, half in (before, after)]
+    assert said in summary._gain(after[0] - before[0], *intervals)
+
+
+def test_a_short_run_says_what_the_full_one_adds(tmp_path, finished):
+    run = RunDir(finished(tmp_path / "r", "sft"))
+    short = loading.load(None, ["mgpo.steps=2", "synthesize.target=24"])
+    shown = summary.render(run, short, str)
+    assert "A short run: mgpo.steps 2 of 12, synthesize.target 24 of 240." in " ".join(shown.split())
+    assert "solver before" not in shown
+
+
+def test_a_summary_older_than_a_result_is_made_again(tmp_path, finished):
+    root = finished(tmp_path / "r", "solve")
+    run = RunDir(root)
+    (root / "summary.json").write_text(json.dumps({"name": "old"}))
+    os.utime(root / "summary.json", (1, 1))
+    assert summary.of(run)["problems"] is not None
+    os.utime(root / "summary.json")
+    assert summary.of(run) == {"name": "old", "run_dir": str(root)}
+    (root / "summary.json").write_text("{")
+    assert summary.of(run)["problems"] is not None
+    moved = shutil.copytree(root, tmp_path / "moved")
+    from pipeline import report
+
+    report.write(RunDir(root))
+    shutil.copy2(root / "summary.json", moved / "summary.json")
+    assert summary.of(RunDir(moved))["run_dir"] == str(moved)
+
+
+def account(**totals):
+    rows = [{"step": n, "checkpointed": n < 2, "attempts": {1: 8, 2: 1}, **totals} for n in (1, 2)]
+    return {"steps": rows, "totals": totals, "checkpoints": [{"step": 1, "rollouts": 8}], "trained_twice": 0}
+
+
+def test_the_ledger_is_a_row_a_stage_within_sixty_columns():
+    totals = {"tasks": 99999, "issued": 999999, "trained": 999999, "filtered": 99999, "failed": 99999, "live": 99}
+    totals["interrupted"] = 4
+    found = {"stages": {"synthesize": account(**totals), "mgpo": account(**totals)}, "findings": []}
+    short, long = ledger.render(found), ledger.render(found, steps=True)
+    assert [line.split()[0] for line in short.splitlines()[:3]] == ["stage", "synthesize", "mgpo"]
+    assert len([line for line in long.splitlines() if line.startswith("mgpo ")]) == 3
+    assert max(map(len, (short + "\n" + long).splitlines())) <= 60
+    assert all(word in short for word in ("issued ", "trained ", "filtered ", "failed ", "live "))
+    assert "2·" in long and "1·" not in long and "in no checkpoint yet" in long and "in no checkpoint" not in short
+    assert "mgpo: 2 attempts issued again" in short and "everything adds up" in short
+    assert ledger.render({"stages": {}, "findings": []}) == "no stage has issued an attempt yet"
+
+
+def test_the_ledger_of_a_forked_run_is_that_of_the_shared_stages(tmp_path, finished):
+    root = finished(tmp_path / "runs" / "mini-1")
+    new = Path(rework.fork(root, ["solve.lr=1e-4"], None, False)["run_dir"])
+    ours, theirs = (accounts.audit(RunDir(r))["stages"] for r in (new, root))
+    assert {s: a["totals"] for s, a in ours.items()} == {s: theirs[s]["totals"] for s in ours} and set(ours) == {"mgpo"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3660, "1 h 1 min"), (90000, "1 d 1 h")],
+)
+def test_durations(seconds, told):
+    assert tables.duration(seconds) == told
