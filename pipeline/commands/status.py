@@ -17,6 +17,7 @@ from pipeline.commands.tables import ago, columns, duration, megabytes
 from pipeline.records import Failure
 from pipeline.store import metrics, survey
 from pipeline.store.events import FILE as EVENTS
+from pipeline.store.lock import in_use
 from pipeline.store.rundir import RunDir
 
 Shown = Callable[[Path], str]
@@ -42,7 +43,7 @@ def _row(root: Path) -> dict[str, Any]:
 
 
 def _state(root: Path, found: list[survey.Reached]) -> str:
-    if RunDir.in_use(root):
+    if in_use(root):
         return "running"
     if all(r.status == "done" for r in found):
         return "done"

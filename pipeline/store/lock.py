@@ -84,3 +84,18 @@ class Lock:
     def close(self) -> None:
         while self._held:
             os.close(self._held.pop())
+
+
+def in_use(root: Path) -> bool:
+    """Whether a process holds the run directory."""
+    try:
+        lock = os.open(root / ".lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

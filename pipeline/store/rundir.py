@@ -38,7 +38,7 @@ from pipeline.store.identity import config_damage, config_in, config_text, has_d
 from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
 from pipeline.store.run_stages import RUN_STAGES
-from pipeline.store.snapshot import CHECKPOINTS, mirror_state
+from pipeline.store.snapshot import CHECKPOINTS, MIRRORED, mirror_state
 
 if TYPE_CHECKING:
     from pipeline.store.mirror import Mirror
@@ -51,9 +51,13 @@ _LAST_S = 5.0
 """What a mirror gets after an interrupt."""
 
 
+_OF_A_RUN = ("steps", "stages")
+"""What a run is known by where its config is gone."""
+
+
 def refuse_foreign(root: Path) -> None:
     """Raises Failure for a directory that holds other things than a run: nothing is to be mixed with them."""
-    if os.path.isfile(root / "config.yaml") or os.path.isfile(root / MIRRORED) or not os.path.isdir(root):
+    if not os.path.isdir(root) or any(os.path.lexists(root / name) for name in ("config.yaml", MIRRORED, *_OF_A_RUN)):
         return
     with writing(root):
         others = sorted(entry for entry in os.listdir(root) if not entry.startswith("."))
@@ -112,7 +116,7 @@ class RunDir:
         """The same of one whose config may be damaged."""
         _named(root)
         try:
-            found = any((root / name).exists() for name in ("config.yaml", "steps", "stages"))
+            found = any((root / name).exists() for name in ("config.yaml", *_OF_A_RUN))
         except OSError as e:
             raise Failure(f"run directory {root}: {e.strerror}; expected the directory of a run") from None
         if not found:
@@ -137,21 +141,6 @@ class RunDir:
             if self._lock is not None:
                 self._lock.close()
                 self._lock = None
-
-    @staticmethod
-    def in_use(root: Path) -> bool:
-        """Whether a process holds the run directory."""
-        try:
-            lock = os.open(root / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
 
     def check_mirror(self) -> None:
         """Raises what keeps the mirror from following, so that a run does not go on for long without it, and Failure

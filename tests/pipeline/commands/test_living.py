@@ -14,6 +14,7 @@ from pipeline.commands import ledger, plan, rework, status, summary, tables
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.store import accounts, events, metrics, survey
+from pipeline.store.lock import in_use
 from pipeline.store.metrics import Metrics
 from pipeline.store.run_stages import RUN_STAGES, first_reader, onwards
 from pipeline.store.rundir import RunDir
@@ -135,10 +136,10 @@ def test_looking_writes_nothing_and_takes_no_run(capsys, tmp_path, finished):
 
 
 def test_in_use(tmp_path):
-    assert not RunDir.in_use(tmp_path / "none")
+    assert not in_use(tmp_path / "none")
     run = RunDir.open(tmp_path / "r", Config(domain="mini"))
-    code = "import sys; from pathlib import Path; from pipeline.store.rundir import RunDir; "
-    code += f"print(RunDir.in_use(Path({str(tmp_path / 'r')!r})))"
+    code = "import sys; from pathlib import Path; from pipeline.store.lock import in_use; "
+    code += f"print(in_use(Path({str(tmp_path / 'r')!r})))"
     asked = [sys.executable, "-c", code]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     assert subprocess.run(asked, env=env, capture_output=True, text=True).stdout == "True\n"
