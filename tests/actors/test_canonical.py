@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.answers.canonical import canonical, canonical_answer
@@ -50,6 +50,7 @@ def test_what_has_two_readings_or_none_has_no_form(text):
     assert canonical("math", text) is None
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.fractions(max_denominator=10**6), st.sampled_from(["{}", "${}$", r"\boxed{{{}}}", "x = {}"]))
 def test_a_form_is_its_own_form_and_the_numbers_value(value, frame):
     form = canonical("math", frame.format(value))
