@@ -222,7 +222,7 @@ def solve(clauses, offered):
 
 # ---------------------------------------------------------------- what the answer depends on
 
-SAMPLES, TRIES = 48, 240
+SAMPLES, TRIES = 96, 400
 ENOUGH = 6
 """Samples from which it is told that the answer is always the same."""
 STRIDES = (618, 755, 414, 732, 236, 646, 317, 162, 358)
