@@ -20,7 +20,7 @@ from actors.answers.words import choice
 from actors.answers.writing import WORDS_IN_MATHS, unwrap
 from actors.execution import Executor
 from pipeline.records import AnswerKind, Failure
-from sandbox.api import Request
+from sandbox.api import Limits, Request
 
 MAX_CHARS = 2_000
 _COMPUTED = 15
@@ -37,6 +37,8 @@ def exact(text):
         return None
     return {"number": str(value)} if getattr(value, "is_Rational", False) else {"formula": True}
 '''
+_LIMITS = Limits(cpu_s=1.5)
+"""What takes longer to work out is no answer that anybody wrote down to be read."""
 _FORMULAS = (Path(__file__).parent / "formulas.py").read_text() + _EXACT
 
 
@@ -45,7 +47,7 @@ async def canonical_answer(kind: AnswerKind, text: str, executor: Executor) -> s
     form = canonical(kind, text)
     if form is None or kind != "math" or read_value(form) is not None or _is_words(form):
         return form
-    result = await executor.run(Request(_FORMULAS, entry="exact", args=(form,)))
+    result = await executor.run(Request(_FORMULAS, entry="exact", args=(form,), limits=_LIMITS))
     if result.status == "infra":
         raise Failure(f"sandbox: {result.reason}", "infra_error")
     match result.value if result.ok else None:
