@@ -111,8 +111,11 @@ def _lock(path: str) -> int:
 
 
 def _enable(group: str) -> None:
-    """Have the groups below this one counted. It may be refused: to whom the group is not delegated, and where it holds
-    processes itself."""
+    """Have the groups below this one counted. It is refused to those to whom the group is not delegated. Where it holds
+    processes itself, and is not the machine's root, some controllers are to be had at a price: no group below it could
+    hold a process of its own any more, whoever made it."""
+    if _words(group, "cgroup.procs") and _words(group, "cgroup.type"):
+        return
     there, on = _words(group, "cgroup.controllers"), _words(group, "cgroup.subtree_control")
     for name in CONTROLLERS:
         if name in there and name not in on:

@@ -135,6 +135,22 @@ def test_a_folder_that_others_sweep_at_its_birth_is_made_anew(
     assert swept and os.listdir(tmp_path) == [os.path.basename(path)] != [os.path.basename(swept[0])]
 
 
+@pytest.mark.parametrize(
+    ("processes", "kind", "on"),
+    [("", "domain", "+memory+pids"), ("17\n", "domain", ""), ("17\n", "", "+memory+pids")],  # the last: the root
+)
+def test_a_group_with_processes_keeps_its_kind(tmp_path: Path, processes: str, kind: str, on: str) -> None:
+    for file, text in (("controllers", "cpu memory io pids"), ("subtree_control", ""), ("procs", processes)):
+        (tmp_path / f"cgroup.{file}").write_text(text)
+    if kind:
+        (tmp_path / "cgroup.type").write_text(kind)
+    written: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups, "_write", lambda path, text: written.append(text))
+        groups._enable(str(tmp_path))
+    assert "".join(written) == on
+
+
 def test_limits_are_written_once_where_their_controller_is(tmp_path: Path) -> None:
     (tmp_path / "cgroup.subtree_control").write_text("memory pids io")
     some = Groups(str(tmp_path))
