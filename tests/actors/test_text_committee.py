@@ -93,7 +93,7 @@ def _row(name: str, wrong: int, n: int, expected: float, spread: float) -> str:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "rates"),
-    [("perfect", PERFECT), ("independent", INDEPENDENT), ("correlated 0.6", CORRELATED), ("alike", ALIKE)],
+    [("perfect", PERFECT), ("independent", INDEPENDENT), ("correlated 0.6", CORRELATED)],
 )
 def test_false_accepts_and_false_rejects_are_those_of_theory(pool, name, rates, capsys):
     items = problems(240)
