@@ -165,9 +165,10 @@ class Committee:
         decision, said = self._outcome(second)
         return verdict(decision, reason, said, second)
 
-    def _canonical(self, problem: Problem, valid: Sequence[Vote]) -> str | None:
-        """The answer of an accepted problem in the form that a derivation gives it, else as it was submitted."""
-        return next((v.answer for v in valid if self._derives(v)), problem.answer)
+    def _canonical(self, problem: Problem, valid: Sequence[Vote]) -> str:
+        """The answer of an accepted problem: as a derivation gives it, else in the form that was confirmed."""
+        derived_first = sorted(valid, key=lambda v: not self._derives(v))
+        return next((v.answer for v in derived_first if v.answer), problem.answer)
 
     async def _audit(
         self, problem: Problem, trace: str, asked: Asked, votes: Sequence[Vote], differing: Sequence[Vote]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from actors.chat import ChatFormat, Message, parse_turn
+from actors.dependence import Run, dependence
 from actors.queueing import WorkClock, stopping, work_timeout
 from actors.sample import Sample
 from actors.tool_calls import Malformed, ToolCall
@@ -122,6 +123,8 @@ class Environment:
         self.stage: CognitiveStage = "draft"
         """The stage suggested for the next turn."""
         self.submitted: Problem | None = None
+        self._writing: CognitiveStage | None = None
+        """After an edit: the stage of the text that follows from it."""
         self._opened = False
         self._calls = 0
         self._said: set[tuple[str, tuple[str, ...]]] = set()
@@ -129,19 +132,24 @@ class Environment:
         self.repeats = 0
 
     async def answer(self, text: str) -> Answer:
-        """Afterwards `stage` holds the next suggestion."""
+        """Afterwards `stage` holds the next suggestion.
+
+        The stage follows from what was done and from where the episode stands; the one that the turn names is text.
+        """
         named, _, call = parse_turn(text)
         notes = self._lacking(named, call, text)
-        stage: CognitiveStage = named or self.stage
         action: Action = "think"
         result: ToolResult | None = None
         if isinstance(call, Malformed):
             result = self._result("", "malformed", self._no_call(call))
-        elif stage not in self._limits.stages:
+        elif named is not None and named not in self._limits.stages:
             stages = ", ".join(self._limits.stages)
-            result = self._result("", "malformed", f"Malformed turn: no stage {stage}; stages are {stages}")
+            result = self._result("", "malformed", f"Malformed turn: no stage {named}; stages are {stages}")
         elif isinstance(call, ToolCall):
             action, result = await self._call(call)
+        stage = self._stage_of(action)
+        if action != "edit" and result is None:
+            self._writing = None
         self.stage = self._next(stage, action, result)
         return Answer(stage, action, result, call.repairs if isinstance(call, ToolCall) else (), notes)
 
@@ -168,9 +176,24 @@ class Environment:
             return skill_is_no_tool(call.called, self._chat.example)
         return self._chat.written(call.message)
 
+    def _stage_of(self, action: Action) -> CognitiveStage:
+        """Code checks, a submission finalizes, an edit drafts where nothing is drafted yet and else refines; text
+        belongs to the edit that it follows, else to the stage that was suggested."""
+        if action in ("exec", "submit"):
+            self._writing = None
+            return "check" if action == "exec" else "finalize"
+        if action == "edit":
+            self._writing = self._writing or ("draft" if self.stage == "draft" else "refine")
+        return self._writing or self.stage
+
     async def close(self) -> None:
         if self._opened:
             await self._tools.close()
+
+    async def again(self, code: str) -> ToolResult:
+        """Run code that the agent does not see the result of."""
+        result = await self._tools.exec(code)
+        return result.model_copy(update={"content": self._shown(result.content)})
 
     async def _call(self, call: ToolCall) -> tuple[Action, ToolResult]:
         a = call.arguments
@@ -333,6 +356,7 @@ async def _play(
             return _out_of_time(turns, limits)
         turns[-1] = turns[-1].model_copy(update=vars(answer))
         if environment.submitted is not None:
+            await mark_checks(turns, environment.submitted, environment.again, limits.wall_s - elapsed())
             return Outcome(kind="ok")
         if limits.max_repeats is not None and environment.repeats >= limits.max_repeats:
             return Outcome(kind="model_error", reason=f"{environment.repeats} turns repeat earlier ones")
@@ -342,6 +366,20 @@ async def _play(
             return Outcome(kind="model_error", reason="token limit")
         room = limits.max_tokens - len(talk.token_ids)
     return Outcome(kind="model_error", reason="turn limit")
+
+
+async def mark_checks(turns: list[Turn], submitted: Problem, run: Run, left_s: float) -> None:
+    """Say of the checks that ran whether what they print depends on the problem; they stay unmarked where that takes
+    too long, or the tool fails."""
+    ran = {i: t.tool for i, t in enumerate(turns) if t.action == "exec" and t.tool and t.tool.status == "ok"}
+    codes = [call.arguments["code"] for i in ran if isinstance(call := parse_turn(turns[i].text)[2], ToolCall)]
+    try:
+        async with work_timeout(left_s):
+            found = await dependence(codes, [tool.content for tool in ran.values()], submitted, run)
+    except (Failure, TimeoutError):
+        return
+    for (i, tool), depends in zip(ran.items(), found, strict=True):
+        turns[i] = turns[i].model_copy(update={"tool": tool.model_copy(update={"depends": depends})})
 
 
 def _out_of_time(turns: list[Turn], limits: EpisodeLimits) -> Outcome:

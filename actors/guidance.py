@@ -6,19 +6,24 @@ nobody trained: what a policy in training samples is its own.
 
 from __future__ import annotations
 
-_TEXT = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"'
+_PLAIN = r'[^"\\\x00-\x1f\x7f-\x9f\ud800-\udfff]'
+_TEXT = rf'"(?:{_PLAIN}|\\["\\/])*"'
 _TEXTS = rf"\[(?:{_TEXT}(?:, {_TEXT})*)?\]"
-_SOME = r'"(?:[^"\\\x00-\x1f\s]|\\["\\/])(?:[^"\\\x00-\x1f]|\\["\\/bfnrt])*"'
+_CODE = rf'"[a-z#(](?:{_PLAIN}|\\["\\/nt])*"'
+_PROSE = rf'"[^"\\\s\x00-\x1f\x7f-\x9f\ud800-\udfff](?:{_PLAIN}|\\["\\/])*"'
 _KINDS = '"(?:math|choice|text)"'
 _CALLS = (
-    rf'"exec", "arguments": \{{"code": {_SOME}\}}',
+    rf'"exec", "arguments": \{{"code": {_CODE}\}}',
     rf'"edit", "arguments": \{{"drop": \[{_TEXT}(?:, {_TEXT})*\], "add": {_TEXTS}\}}',
     rf'"skill", "arguments": \{{"id": {_TEXT}\}}',
-    rf'"submit", "arguments": \{{"question": {_SOME}, "answer": {_SOME}, "answer_kind": {_KINDS}\}}',
+    rf'"submit", "arguments": \{{"question": {_PROSE}, "answer": {_PROSE}, "answer_kind": {_KINDS}\}}',
 )
 
+_LINE = r"(?:[^\s<\[{`~][^\n<`\[]*(?:(?:<[^\n<\[`|/A-Za-z]|\[[^\n\[T<`])[^\n<`\[]*)*)?"
+"""Of thoughts: formulas and lists may stand in it, but nothing that begins a call or a block of code."""
+
 TURN = (
-    r"## (?:Draft|Check|Refine|Finalize)\n(?:[^<\[{`|]|<[^<\[{`|/A-Za-z])*"
+    rf"## (?:Draft|Check|Refine|Finalize)(?:\n{_LINE})+"
     rf"(?:\n<tool_call>\n\{{\"name\": (?:{'|'.join(_CALLS)})\}}\n</tool_call>)?"
 )
-"""A header, thoughts without anything that could begin a call, and a call of Hermes's form at the end."""
+"""A header, thoughts, and at most one call of Hermes's form at the end."""

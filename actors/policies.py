@@ -27,7 +27,8 @@ class EnginePolicy:
 
 
 class TextPolicy:
-    """A teacher, or any chat client: its text is tokenised here, so its episodes give rollouts to imitate.
+    """A teacher, or any chat client: its text is tokenised here, so its episodes give rollouts to imitate. A call of
+    Hermes's form becomes one of the form of the model that is to learn from it.
 
     It knows no log-probabilities (0) and has no version (0).
     """
@@ -36,7 +37,8 @@ class TextPolicy:
         self._complete, self._chat = complete, chat
 
     async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:
-        whole = [*self._chat.encode_text(await self._complete(conversation.messages)), self._chat.eos_id]
+        said = self._chat.written(await self._complete(conversation.messages))
+        whole = [*self._chat.encode_text(said), self._chat.eos_id]
         ids = whole[:max_tokens]
         return Sample(
             text=self._chat.decode(ids),

@@ -28,13 +28,14 @@ class OwnForm:
 
     def __init__(self, render: Callable[..., str], tools: Sequence[dict[str, Any]]):
         self._render = render
-        self._tools = [{"type": "function", "function": tool} for tool in tools]
+        self._schemas = tools
+        self._tools: list[dict[str, Any]] = [{"type": "function", "function": tool} for tool in tools]
 
     def system(self, prompt: str) -> str:
         """The content of the system message, with the tools. Raises ValueError where the template has none there."""
         messages = [{"role": "system", "content": _HERE}, {"role": "user", "content": "?"}]
         found = _SYSTEM.search(self._render(messages, self._tools))
-        names = [tool["function"]["name"] for tool in self._tools]
+        names = [tool["name"] for tool in self._schemas]
         if found is None or _HERE not in found[1] or not all(name in found[1] for name in names):
             raise ValueError("no tools in the system message")
         return found[1].replace(_HERE, prompt)

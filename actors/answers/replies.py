@@ -60,15 +60,15 @@ def extract_boxed(text: str) -> str | None:
     return None
 
 
-def extract_program(text: str, entries: Collection[str] = ()) -> str | None:
+def extract_program(text: str, entries: Collection[str] = (), bare: bool = False) -> str | None:
     """The program of a completion: the last code block that can be one. Of several, one that defines what the tests
-    call (`entries`); a block in another language, or that only shows a value, is none. None without any, unless the
-    text itself is a program that defines one of them."""
+    call (`entries`); a block in another language, or that only shows a value, is none. None without any; with
+    `bare`, the text itself then counts if it is a program that defines one of them."""
     shown = visible(text)
     found = _blocks(shown)
     blocks = [code for info, code in found if info in _PYTHON and code.strip()]
-    if not found and (bare := _bare(shown, entries)) is not None:
-        return bare
+    if bare and not found:
+        return _bare(shown, entries)
     trees = [(code, tree) for code in blocks if (tree := _parsed(code)) is not None and _does_something(tree)]
     defining = [code for code, tree in trees if set(entries) & _defined(tree)]
     whole = [code for code, _ in trees]

@@ -13,9 +13,12 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "failed_replies": "documents that the teacher did not answer",
         "malformed_replies": "teacher replies of which something could not be read",
         "candidates": "skills proposed by the teacher",
+        "copied_examples": "skills that only repeat the prompt's example, no candidates",
         "dropped_low_score": "below acquire.min_score",
         "duplicates": "the same skill again",
         "kept": "skills in the library",
+        "scripts": "of them with a script",
+        "scripts_left_out": "scripts that did not run, or defined nothing; their skills stay",
         "skills": "category -> skills kept",
         "unnamed_categories": "those of them that the domain does not name",
     },
@@ -39,6 +42,13 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "synthesize": {
         "accepted": "problems in dataset/problems.jsonl",
         "distinct": "different ones among them",
+        "unsolved": "valid ones that no prober solves above chance, in dataset/unsolved.jsonl",
+        "left_out": "reason -> accepted problems that are no rows",
+        "guessable": "rows of which a guess is right one time in two",
+        "skeletons": "distinct skeletons (problems without numbers, names and wordings) in the data set",
+        "skeleton_entropy": "of them, 1: all different",
+        "skeleton_top_share": "share of the commonest",
+        "near_duplicates": "share of rows that mean what another one does",
         "episodes": "episodes played",
         "validity": "share of judged episodes that were accepted",
         "prune_rate": "share of episodes that dropped a skill",
@@ -75,6 +85,17 @@ AUDIT_KEYS = {
     "unspoiled": "with --by-model: why a model's reply spoiled nothing -> count",
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
+}
+ADVERSARY_KEYS = {
+    "tries": "with --adversary: attacks",
+    "accepted": "of them by the committee",
+    "paid": "above nothing",
+    "exported": "rows they would be",
+    "exploits": "paid, with a fault",
+    "exploit_share": "of all tries",
+    "by_fault": "fault -> share of all tries that are paid with it",
+    "by_kind": "what the attack descends from -> {tries, accepted, paid, exported, exploits}",
+    "examples": "fault -> the best paid ones",
 }
 LEDGER_KEYS = {
     "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "

@@ -159,7 +159,7 @@ class CommitteeConfig(Section):
         if self.allow_same_model:
             return self
         seen: dict[str, str] = {}
-        for where, model in ((w, _model_of(v)) for w, v in self.judges().items()):
+        for where, model in ((w, _model_of(v, self.judge)) for w, v in self.judges().items()):
             if model is not None and (other := seen.setdefault(model, where)) != where:
                 raise ValueError(
                     f"{where} and {other} are one model ({model}); expected different ones, or allow_same_model: true"
@@ -172,13 +172,17 @@ class CommitteeConfig(Section):
         return found | ({"auditor": self.auditor} if self.auditor is not None else {})
 
 
-def _model_of(verifier: VerifierConfig) -> str | None:
+def _model_of(verifier: VerifierConfig, judge: ModelConfig | None) -> str | None:
     """What tells its model from others, whoever serves it; None where it asks none."""
     if not isinstance(verifier, AskingVerifierConfig):
         return None
-    if verifier.base_url is None:
-        return "committee.judge"
-    return (verifier.model or "").rstrip("/").rpartition("/")[2].lower()
+    if verifier.base_url is not None:
+        name = verifier.model
+    elif judge is not None:
+        name = judge.endpoint.model if judge.endpoint is not None else judge.path
+    else:
+        name = "committee.judge"
+    return (name or "").rstrip("/").rpartition("/")[2].lower()
 
 
 class ProberConfig(Section):

@@ -31,8 +31,8 @@ class EndpointUse(Section):
     usd_per_million_out: float = Field(default=0, ge=0)
     """Price of a million tokens of replies."""
     budget_usd: float | None = Field(default=None, gt=0)
-    """What a run may spend at this base URL, its resumptions included, before a call of this section is refused: the one
-    that could exceed it ends the run, and is not sent."""
+    """What a run may spend at this base URL, its resumptions included, before a call of this section is refused: the
+    one that could exceed it ends the run, and is not sent."""
     budget_tokens: Positive | None = None
     """The same in tokens, of prompts and replies together."""
     top_k: Positive | None = None

@@ -46,13 +46,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.calls import within
+from pipeline import domains
 from pipeline.config import Config, asks_endpoint
 from pipeline.domains.base import Domain
-from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
-from pipeline.scoring import audit, canaries
+from pipeline.records import Attempts, Episode, Failure, Outcome, Probe, Problem, Task, Verdict
+from pipeline.scoring import audit, canaries, chance
 from pipeline.scoring.judged import Judged, lacks_votes
 from pipeline.store.ledger import ENDS, Key, Ledger
-from pipeline.watch.retry import Attempts
+from pipeline.watch.retry import Attempts as Retries
 
 T = TypeVar("T")
 _POOLS = ("proposer", "committee", "prober")
@@ -84,6 +85,7 @@ class Stream:
         self.committee = committee
         self.prober = prober
         self.sink = sink
+        self.domain = domains.of(config.domain)
         c = config.committee
         asks_judge = any(map(asks_endpoint, c.judges().values())) or (
             c.judge is not None and c.judge.endpoint is not None
@@ -163,7 +165,7 @@ class StepStream:
     async def _played(self, task: Task) -> Episode:
         """The episode of a task; another one, under the next number, for each that infrastructure failed."""
         stream = self._stream
-        attempts = Attempts(self._config.episode.attempts)
+        attempts = Retries(self._config.episode.attempts)
         async for _ in attempts:
             async with stream.suspects if attempts.last and attempts.deaths else nullcontext(), stream.room:
                 key = task.id, self.ledger.issue(task.id)
@@ -196,9 +198,26 @@ class StepStream:
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         exported = Judged(episode, verdict, None).problem
-        probing = partial(stream.prober.probe.remote, exported, prober, episode.task.seed)
-        probe: Probe = await self._retried(episode, "prober", probing, stream.probing_s)
-        return Judged(episode, verdict, probe)
+        assert exported is not None
+        return Judged(episode, verdict, await self._probed(episode, exported, prober))
+
+    async def _probed(self, episode: Episode, problem: Problem, prober: str | None) -> Probe:
+        """The probe of the prober that is asked for; where that one does no better than chance, of the first stronger
+        one that does, or of the strongest. Raises Failure if infrastructure keeps failing."""
+        c, pool, seed = self._config, self._stream.prober, episode.task.seed
+        assert pool is not None
+        baseline = chance.baseline(problem, self._stream.domain.twins(problem.question))
+        ladder = [model.path for model in c.prober.ladder]
+        rungs = ladder[ladder.index(prober) :] if prober in ladder else [prober]
+        weaker: tuple[Attempts, ...] = ()
+        for rung in rungs:
+            probing = partial(pool.probe.remote, problem, rung, seed)
+            found: Probe = await self._retried(episode, "prober", probing, self._stream.probing_s)
+            probe = chance.measured(found, baseline, c.reward.significance).model_copy(update={"weaker": weaker})
+            if probe.solved:
+                break
+            weaker += (Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown),)
+        return probe
 
     async def _retried(
         self,
@@ -211,7 +230,7 @@ class StepStream:
         """A call that changes nothing, made again where infrastructure failed it, or a part of its answer (`lacks`):
         the episode stays as it was played. Raises the last Failure."""
         key = episode.id, episode.attempt
-        attempts = Attempts(self._config.episode.attempts)
+        attempts = Retries(self._config.episode.attempts)
         try:
             async for _ in attempts:
                 try:

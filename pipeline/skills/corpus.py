@@ -170,8 +170,10 @@ _BOUNDARIES = ((r"\n\s*\n", "\n\n"), (r"\n", "\n"), (r"(?<=[.!?])\s+", " "), (r"
 
 def _chunks(text: str, max_chars: int) -> list[str]:
     """Cut so that no piece is longer than `max_chars` Latin letters unless one sentence is."""
+    if not text.strip():
+        return []
     if length(text) <= max_chars:
-        return [text] if text.strip() else []
+        return [text]
     cuts = (([part for part in re.split(at, text) if part.strip()], between) for at, between in _BOUNDARIES)
     parts, between = next(((parts, between) for parts, between in cuts if len(parts) > 1), ([], ""))
     if not parts:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from actors.chat import ChatFormat, parse_turn
+from actors.episode import Conversation
+from actors.policies import TextPolicy
 from actors.templates import own_form
 from actors.tool_calls import Malformed, ToolCall
 from actors.wording import Teaching
@@ -172,6 +175,15 @@ def test_tools_and_calls_are_shown_as_the_models_template_shows_them(template, m
     assert isinstance(code, ToolCall) and code.arguments["code"].endswith("\nprint(n * (n + 1) // 2 % 7)")
     withheld = chat.system(PROMPT, LIMITS.model_copy(update={"tools": ("exec",)}))
     assert '"name": "edit"' in system and '"name": "edit"' not in withheld
+
+
+def test_a_teachers_calls_are_learned_in_the_students_form(tmp_path):
+    async def complete(messages):
+        return "## Check\n" + call("exec", code="print(1 < 2)")
+
+    chat = of(XML, tmp_path / "model")
+    sample = asyncio.run(TextPolicy(complete, chat)(Conversation(chat, []), 500, 0))
+    assert "<function=exec>" in sample.text and parse_turn(sample.text)[2] == ToolCall("exec", {"code": "print(1 < 2)"})
 
 
 @pytest.mark.parametrize("template", [UNREADABLE, NO_TOOLS, "{% if %}", "{{ raise_exception('no') }}", "{{ 1 + '' }}"])

@@ -62,17 +62,28 @@ def reply(messages: list[dict[str, str]], seed: int) -> str:
     if last.startswith("Category: ") or any(m["role"] == "assistant" for m in messages):
         return _turn(messages, seed)
     known = next((t for t in TRAJECTORIES if t["question"] in last), None)
-    if "JSON" in whole:
-        verdict = (
-            {"answer": known["answer"], "vote": 1, "rationale": "I solved it.", "flags": []}
-            if known
-            else {"answer": "", "vote": 0, "rationale": "nothing follows", "flags": ["unsolvable"]}
-        )
-        return json.dumps(verdict)
+    if '"vote"' in whole:
+        return _review(known)
+    boxed = "boxed" in whole and (known is None or known["kind"] != "code")
+    if boxed:
+        return f"\\boxed{{{known['answer'] if known else 'none'}}}"
     if known is None:
         return "```python\ndef solve():\n    raise ValueError('no answer')\n```"
     code = known["answer"] if known["kind"] == "code" else f"def solve():\n    return {known['answer']!r}"
     return f"```python\n{code}\n```"
+
+
+def _review(known: dict[str, Any] | None) -> str:
+    if known is None:
+        return json.dumps({"answer": "", "vote": 0, "rationale": "nothing follows", "flags": ["unsolvable"]})
+    skills = [id for id in known["skills"] if id != known.get("drop")]
+    category = next(skill.category for skill in SKILLS if skill.id in skills)
+    return json.dumps(
+        {
+            **{"answer": known["answer"], "vote": 1, "rationale": "One answer follows.", "flags": []},
+            **{"used_skills": skills, "category": category, "on_task": True},
+        }
+    )
 
 
 def _turn(messages: list[dict[str, str]], seed: int) -> str:

@@ -61,7 +61,7 @@ def _solution(text: str) -> dict[str, Any]:
 
 
 def _program(text: str) -> dict[str, Any]:
-    program = extract_program(text, ("solve",))
+    program = extract_program(text, ("solve",), bare=True)
     body = ast.parse(program).body if program else []
     defined = [node.name for node in body if isinstance(node, ast.FunctionDef)]
     return {"defines": defined[0] if defined else None}

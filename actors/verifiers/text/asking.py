@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 from actors import prompts
 from actors.answers import Judgement, compare
+from actors.answers.canonical import canonical_answer
+from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.base import abstention
 from pipeline import config
@@ -48,6 +50,19 @@ def framed(prompt: str, blocks: Mapping[str, str], **places: str) -> list[dict[s
     shown = "\n".join(f"<<{name} {code}>>\n{text}\n<<end {code}>>" for name, text in blocks.items() if text)
     told = prompts.fill(prompt, guard=GUARD.format(code=code), **places)
     return [{"role": "system", "content": told}, {"role": "user", "content": shown}]
+
+
+async def readable(name: str, problem: Problem, executor: Executor) -> Problem | Vote:
+    """The problem with its answer in the canonical form, which is what is confirmed and exported; or the vote on an
+    answer that has none."""
+    try:
+        answer = await canonical_answer(problem.answer_kind, problem.answer, executor)
+    except Failure as e:
+        return abstention(name, str(e), e.kind)
+    if answer is None:
+        reason = f"{problem.answer[:80]!r} cannot be read as one answer of kind {problem.answer_kind}"
+        return Vote(verifier=name, valid=False, rationale=reason)
+    return problem.model_copy(update={"answer": answer})
 
 
 async def gather_replies(replies: Sequence[Coroutine[Any, Any, T]]) -> list[T | None]:

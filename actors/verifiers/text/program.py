@@ -22,7 +22,7 @@ from actors.answers.replies import extract_program
 from actors.execution import Executor
 from actors.verifiers.base import Asked, abstention
 from actors.verifiers.text import findings
-from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, unasked
+from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, readable, unasked
 from actors.verifiers.text.findings import Finding
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
@@ -47,6 +47,10 @@ class ProgramVerifier:
         code = problem.answer_kind == "code"
         if code and (against := await unfit(self.name, problem, self._executor)) is not None:
             return against
+        read = await readable(self.name, problem, self._executor)
+        if isinstance(read, Vote):
+            return read
+        problem = read
         n = self._section.samples * (attempt + 1)
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
@@ -100,4 +104,4 @@ class ProgramVerifier:
             max_tokens=self._section.max_tokens,
             seed=seed,
         )
-        return extract_program(text, called(problem.checks) if code else ("solve",))
+        return extract_program(text, called(problem.checks) if code else ("solve",), bare=True)

@@ -26,7 +26,15 @@ def model(tmp_path):
 
 
 def test_the_defaults_are_there():
-    assert {c.name: c.status for c in named(load(), False)} == {"model": "ok", "corpus": "ok", "benchmark": "ok"}
+    expected = {"model": "ok", "prompts": "ok", "corpus": "ok", "benchmark": "ok"}
+    assert {c.name: c.status for c in named(load(), False)} == expected
+
+
+def test_a_prompt_that_leaves_too_little_to_the_work_is_told():
+    told = " ".join(["word"] * 120)
+    found = [c for c in named(load(None, [f"system_prompt={told}"]), False) if c.name == "prompts"]
+    assert [c.status for c in found] == ["warn"] and "of episode.limits.max_tokens (900)" in found[0].found
+    assert "expected at most 15%" in found[0].todo
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.tasks import make_curriculum
-from pipeline.records import Failure, Halt, Skill
+from pipeline.records import Episode, Failure, Halt, Probe, Skill, Verdict
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.skills.probing import Ladder
 from pipeline.stages import synthesize
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_records
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, episode, probe, verdict
 
@@ -98,6 +99,8 @@ def run(root, pools, target=10, most=400):
                 state = {"curriculum": make_curriculum(context).state(), "ladder": Ladder().model_dump()}
                 with directory.new_step("mgpo", 1) as folder:
                     (folder / "state.json").write_text(json.dumps(state))
+                    for name, of in (("episodes", Episode), ("verdicts", Verdict), ("probes", Probe)):
+                        write_records(folder / f"{name}.parquet", [], of)
                 directory.finish("mgpo", {"checkpoint": "nowhere"}, 1.0)
             return asyncio.run(synthesize.run(context))
     finally:
