@@ -135,7 +135,8 @@ class EndpointSolver:
         kinds: Sequence[AnswerKind] | None = None,
     ) -> list[list[str]]:
         """`n` completions of each question. One call, however many questions."""
-        asked = enumerate(zip(questions, kinds or ["math"] * len(questions), strict=True))
+        told: Sequence[AnswerKind] = kinds or ["math"] * len(questions)
+        asked = enumerate(zip(questions, told, strict=True))
         jobs = [self.answers(q, n, sampling, turn_seed(seed, n, i), kind) for i, (q, kind) in asked]
         return list(await asyncio.gather(*jobs))
 
