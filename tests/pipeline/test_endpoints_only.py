@@ -37,7 +37,7 @@ def reply(messages: list[dict[str, str]], seed: int, model: str) -> str:
         return "\n".join(
             render_skill(
                 Skill(
-                    id=n, category="maths", intent="add what comes to what there is", method="Structure.\n\nAction.",
+                    id=n, category="maths", intent=f"add what comes to {n}", method="Structure.\n\nAction.",
                     difficulty="steps depend on each other", tool_hint="plain Python", score=0.9, source="s",
                 )
             )

@@ -31,7 +31,7 @@ class Cluster:
     async def sandbox(self):
         return SimpleNamespace(run_batch=Remote(self._never))
 
-    async def _answers(self, questions, n, sampling, seed):
+    async def _answers(self, questions, n, sampling, seed, kinds):
         right = [str(int(q.split()[2]) + 1) for q in questions]
         return [[rf"\boxed{{{a if i % 2 == 0 else 77}}}" for i in range(n)] for a in right]
 
