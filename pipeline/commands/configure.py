@@ -47,7 +47,7 @@ def show(
         return json.dumps(reference.schema(), indent=1) if schema else reference.page().rstrip("\n")
     if docs and as_json:
         raise Failure("--docs: is for reading; --schema is the same as JSON")
-    place, *fields = names if names and _is_place(names[0]) else (None, *names)
+    place, fields = (names[0], names[1:]) if names and _is_place(names[0]) else (None, names)
     config, _ = target.of(place, file, sets, run_dir)
     tree = config.model_dump(mode="json")
     for field in fields:

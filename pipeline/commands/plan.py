@@ -48,7 +48,7 @@ def _measured(config: Config, root: Path) -> Iterator[tuple[str, tuple[float, Pa
             continue
         try:
             run, settings = RunDir.read(other)
-            if settings.domain.kind == config.domain.kind:
+            if type(settings.domain) is type(config.domain):
                 for r in survey.reached(run, settings):
                     if r.wall_s is not None and (size := _size(settings, r.stage)):
                         yield r.stage, (r.wall_s / size, other)
