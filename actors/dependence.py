@@ -1,10 +1,10 @@
 """Whether a check has to do with the problem: its code again, with other numbers.
 
 The numbers of the problem that stand in the code are replaced, each by one other number wherever it occurs, but for
-those that are the submitted answer itself. What prints the same whatever the numbers were is no check of the problem
-(`print(7 + 0 * (12 * 31))`), nor is code that holds fewer than two thirds of them (`print(7 + 0 * 0)`). Other numbers
-may break a condition of the code; only a run that ends well, with another output, shows that the output depends on
-them.
+those that are the submitted answer itself, and for 0 and 1, which any code may hold. What prints the same whatever the
+numbers were is no check of the problem (`print(7 + 0 * (12 * 31))`), nor is code that holds fewer than two thirds of
+them (`print(7 + 0 * 0)`). Other numbers may break a condition of the code; only a run that ends well, with another
+output, shows that the output depends on them.
 
 Invariant: the agent sees nothing of these runs. What they cannot see: code that mixes the problem's numbers into a
 result that it did not need them for.
@@ -37,11 +37,11 @@ async def dependence(codes: Sequence[str], outputs: Sequence[str], problem: Prob
     for i, code in enumerate(codes):
         known |= _literals(code)  # a later cell may use what an earlier one has set
         found[i] = None if 3 * len(known & set(numbers)) >= 2 * len(numbers) else False
-    movable = [n for n in numbers if n in known and n not in numbers_of(problem.answer)]
+    movable = [n for n in numbers if n in known and n not in (0, 1, *numbers_of(problem.answer))]
     for change in _changes(movable) if movable else ():
         for i, code in enumerate(codes):
             result = await run(_with(code, change))
-            if found[i] is None and result.status == "ok" and result.content != outputs[i]:
+            if found[i] is None and result.status == "ok" and result.content.strip() and result.content != outputs[i]:
                 found[i] = True
         if None not in found:
             break

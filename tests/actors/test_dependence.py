@@ -64,6 +64,13 @@ def test_a_cell_depends_through_what_an_earlier_one_has_set():
     assert found(["x = 12 * 31 * 5", "print(2)"]) == [False, False]
 
 
+def test_a_zero_of_the_problem_makes_no_code_depend_on_it():
+    """Found by the adversary: what is multiplied by 0 changes where the 0 is taken for a number of the problem."""
+    question = "Max has 53 pens. Then Max has 4 times as many. Max finds 0 more. Is the number now a multiple of 8?"
+    assert found(["s = (53 - 4 - 8) * 0\nprint('no'[s:])"], question, "no", "choice") == [False]
+    assert found(["print('no' if (53 * 4 + 0) % 8 else 'yes')"], question, "no", "choice") == [True]
+
+
 def test_where_nothing_can_be_changed_nothing_is_said():
     assert found(["print(1 + 1)"], "How many sides has a triangle?", "3") == [None]
     assert found(["print(12)"], kind="code") == [None]
