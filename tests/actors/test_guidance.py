@@ -28,4 +28,5 @@ def test_a_good_turn_matches(name: str) -> None:
     turn = f"## Check\nIs 3 < 4? Yes.\n<tool_call>\n{written}\n</tool_call>"
     assert re.fullmatch(TURN, turn) and not re.fullmatch(TURN, turn + turn)
     assert re.fullmatch(TURN, "## Draft\nFind $\\frac{1}{2} + a_{i}$ for [1, 2].\n\nSo the sum counts.")
+    assert re.fullmatch(TURN, f"## Check\n<tool_call>\n{written}\n</tool_call>")
     assert re.fullmatch(TURN, "## Draft\nA baker sells rolls.") and not re.fullmatch(TURN, "A baker sells rolls.")
