@@ -8,18 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors import guidance
 from actors.chat import parse_turn
 from actors.guidance import TURN
 from actors.tool_calls import EXAMPLE, ToolCall
 
 
-@settings(max_examples=150)
-@given(st.from_regex(TURN, fullmatch=True))
-def test_what_matches_names_its_stage_and_is_read_without_a_repair(text: str) -> None:
-    stage, _, call = parse_turn(text)
-    assert stage is not None and text.startswith(f"## {stage.capitalize()}\n")
-    assert ("<tool_call>" in text) == (call is not None)
-    assert call is None or (isinstance(call, ToolCall) and not call.repairs)
+CALLS = st.sampled_from(guidance.CALLS).flatmap(lambda form: st.from_regex(form, fullmatch=True))
+LINES = st.lists(st.from_regex(guidance.LINE, fullmatch=True), max_size=3)
+
+
+@settings(max_examples=80)
+@given(st.sampled_from(["Draft", "Check", "Refine", "Finalize"]), LINES, st.none() | CALLS)
+def test_what_matches_names_its_stage_and_is_read_without_a_repair(stage: str, lines: list[str], call: str) -> None:
+    """Of the parts, for the whole is a large expression to draw from."""
+    text = "\n".join([f"## {stage}", *lines])
+    if call is not None:
+        text += f'\n<tool_call>\n{{"name": {call}}}\n</tool_call>'
+    assert re.fullmatch(TURN, text)
+    named, _, read = parse_turn(text)
+    assert named == stage.lower() and (read is None) == (call is None)
+    assert read is None or (isinstance(read, ToolCall) and not read.repairs)
 
 
 @pytest.mark.parametrize("name", ["exec", "edit", "skill", "submit"])
