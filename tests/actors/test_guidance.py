@@ -13,7 +13,6 @@ from actors.chat import parse_turn
 from actors.guidance import TURN
 from actors.tool_calls import EXAMPLE, ToolCall
 
-
 CALLS = st.sampled_from(guidance.CALLS).flatmap(lambda form: st.from_regex(form, fullmatch=True))
 LINES = st.lists(st.from_regex(guidance.LINE, fullmatch=True), max_size=3)
 
