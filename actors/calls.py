@@ -10,7 +10,7 @@ from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskErro
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentResponse
 
-from pipeline.records import Failure, Lost
+from pipeline.records import Failure, Halt, Lost
 
 T = TypeVar("T")
 _GONE = (RayActorError, ObjectLostError, WorkerCrashedError)
@@ -20,7 +20,7 @@ async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> 
     """Await a Serve response or an object reference; without a deadline only where the callee keeps its own. A request
     that nobody waits for any more is cancelled in its replica.
 
-    Raises what the callee raised, if that is a Failure; Lost if its process is gone; else Failure, an infra_error.
+    Raises what the callee raised, if that is a Failure or Halt; Lost if its process is gone; else an infra_error.
     """
     try:
         return await asyncio.wait_for(response, timeout_s)
@@ -32,7 +32,7 @@ async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> 
         raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
     except (RayError, RayServeException) as e:
         cause = e.cause if isinstance(e, RayTaskError) else e
-        if isinstance(cause, Failure):
+        if isinstance(cause, Failure | Halt):
             raise cause from None
         first = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
         kind = Lost if isinstance(cause, _GONE) else Failure

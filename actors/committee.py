@@ -1,8 +1,9 @@
 """The committee: several verifiers of different nature decide whether a submitted problem is valid, V(q).
 
 Consumes a problem and the agent's trace; produces a Verdict. It waits for all verifiers side by side, each with its own
-deadline; who unblocks it: their votes, or their deadlines. A verifier that hangs, dies or speaks garbage abstains, with
-the reason in its vote: it costs its vote, never the run. Abstention is not a vote.
+deadline, which stands still while a question waits for its turn at an endpoint; who unblocks it: their votes, or their
+deadlines. A verifier that hangs, dies or speaks garbage abstains, with the reason in its vote: it costs its vote, never
+the run. Abstention is not a vote.
 
 The decision (PAPER, the committee), in this order:
 1. below `quorum` votes: rejected, unless the votes of verifiers whose infrastructure failed could still make up the
@@ -30,10 +31,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.execution import Executor
+from actors.queueing import work_timeout
 from actors.verifiers import make
 from actors.verifiers.base import Asked, Verifier, abstention
 from pipeline import config
-from pipeline.records import Decision, Episode, Failure, Problem, Verdict, Vote
+from pipeline.records import Decision, Episode, Failure, Halt, Problem, Verdict, Vote
 
 TRACE_CHARS = 80_000
 """Characters of the agent's work that verifiers are shown, from its end: all of an episode of 20,000 tokens."""
@@ -92,18 +94,19 @@ class Committee:
     # ---------------------------------------------------------------- votes
 
     async def _vote(self, verifier: Verifier, problem: Problem, trace: str, asked: Asked, attempt: int) -> Vote:
-        """A verifier's vote, or its abstention, within its deadline. Never raises."""
+        """A verifier's vote, or its abstention, within its deadline. Raises Halt alone."""
         began = time.monotonic()
-        task = asyncio.ensure_future(verifier.vote(problem, trace, asked, attempt))
-        # `wait` and not `wait_for`: a verifier that will not be cancelled must not hold the committee up.
-        done, _ = await asyncio.wait([task], timeout=verifier.timeout_s)
-        if not done:
+        try:
+            async with work_timeout(verifier.timeout_s):
+                task = asyncio.ensure_future(verifier.vote(problem, trace, asked, attempt))
+                # `wait` and not the task itself: a verifier that will not be cancelled must not hold the committee up.
+                await asyncio.wait([task])
+            vote = _result(verifier.name, task)
+        except TimeoutError:
             task.cancel()
             self._late.add(task)
             task.add_done_callback(self._forget)
             vote = abstention(verifier.name, f"no vote within {verifier.timeout_s:g} s", "infra_error")
-        else:
-            vote = _result(verifier.name, task)
         return vote.model_copy(update={"wall_s": time.monotonic() - began})
 
     def _forget(self, task: asyncio.Task[Vote]) -> None:
@@ -162,9 +165,10 @@ class Committee:
         decision, said = self._outcome(second)
         return verdict(decision, reason, said, second)
 
-    def _canonical(self, problem: Problem, valid: Sequence[Vote]) -> str | None:
-        """The answer of an accepted problem in the form that a derivation gives it, else as it was submitted."""
-        return next((v.answer for v in valid if self._derives(v)), problem.answer)
+    def _canonical(self, problem: Problem, valid: Sequence[Vote]) -> str:
+        """The answer of an accepted problem: as a derivation gives it, else in the form that was confirmed."""
+        derived_first = sorted(valid, key=lambda v: not self._derives(v))
+        return next((v.answer for v in derived_first if v.answer), problem.answer)
 
     async def _audit(
         self, problem: Problem, trace: str, asked: Asked, votes: Sequence[Vote], differing: Sequence[Vote]
@@ -212,10 +216,12 @@ def _found(problem: Problem, votes: Sequence[Vote]) -> str:
 
 
 def _result(name: str, task: asyncio.Task[Vote]) -> Vote:
-    """What a finished verifier said, if it is a vote of its own."""
+    """What a finished verifier said, if it is a vote of its own. Raises Halt."""
     if task.cancelled():
         return abstention(name, "cancelled", "infra_error")
     error = task.exception()
+    if isinstance(error, Halt):
+        raise error
     if isinstance(error, Failure):
         return abstention(name, str(error), error.kind)
     if error is not None:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.chat import ChatFormat
+from actors.chat_templates import chat_format
 from actors.sample import Sample
 from pipeline import config
 from pipeline.records import Failure
@@ -65,7 +65,7 @@ class PolicyEngine:
     def __init__(self, model_dir: str, engine: config.EngineConfig, seed: int = 0):
         self._dir, self._config, self._seed = model_dir, engine, seed
         self._tensors = checkpoint_tensors(model_dir)
-        self.chat = ChatFormat(model_dir)
+        self.chat = chat_format(model_dir)
         self._llm: Any = None
         self.max_model_len = 0
         """Tokens of prompt and answer together; known once it is started."""

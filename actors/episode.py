@@ -2,7 +2,8 @@
 
 The environment holds the observation <K_t, h_t, sigma_t> (active skills, history, stage), reads each turn, answers it,
 and records it. `run_episode` is the whole loop; it waits for the policy and for the tools, each time at most until the
-episode's wall-clock limit, and whatever happens it ends in an `Episode` with an `Outcome` and a `Rollout`.
+episode's wall-clock limit (in which the wait for a turn at an endpoint does not count), and whatever happens it ends in
+an `Episode` with an `Outcome` and a `Rollout`.
 
 Invariants of the rollout: arrays of one length, at most `max_tokens`; `loss_mask` is 1 exactly on tokens the policy
 sampled; these are kept as sampled, with their log-probabilities and versions; `action_index` counts turns, and a turn's
@@ -11,13 +12,14 @@ tokens are `token_ids[turn.start:turn.end]`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from actors.chat import ChatFormat, Message, parse_turn
+from actors.dependence import Run, dependence
+from actors.queueing import WorkClock, stopping, work_timeout
 from actors.sample import Sample
 from actors.tool_calls import Malformed, ToolCall
 from actors.wording import Wording, skill_is_no_tool
@@ -121,6 +123,8 @@ class Environment:
         self.stage: CognitiveStage = "draft"
         """The stage suggested for the next turn."""
         self.submitted: Problem | None = None
+        self._writing: CognitiveStage | None = None
+        """After an edit: the stage of the text that follows from it."""
         self._opened = False
         self._calls = 0
         self._said: dict[tuple[str, tuple[str, ...]], int] = {}
@@ -130,19 +134,24 @@ class Environment:
         self.repeats = 0
 
     async def answer(self, text: str) -> Answer:
-        """Afterwards `stage` holds the next suggestion."""
+        """Afterwards `stage` holds the next suggestion.
+
+        The stage follows from what was done and from where the episode stands; the one that the turn names is text.
+        """
         named, _, call = parse_turn(text)
         notes = self._lacking(named, call, text)
-        stage: CognitiveStage = named or self.stage
         action: Action = "think"
         result: ToolResult | None = None
         if isinstance(call, Malformed):
             result = self._result("", "malformed", self._no_call(call))
-        elif stage not in self._limits.stages:
+        elif named is not None and named not in self._limits.stages:
             stages = ", ".join(self._limits.stages)
-            result = self._result("", "malformed", f"Malformed turn: no stage {stage}; stages are {stages}")
+            result = self._result("", "malformed", f"Malformed turn: no stage {named}; stages are {stages}")
         elif isinstance(call, ToolCall):
             action, result = await self._call(call)
+        stage = self._stage_of(action)
+        if action != "edit" and result is None:
+            self._writing = None
         self.stage = self._next(stage, action, result)
         return Answer(stage, action, result, call.repairs if isinstance(call, ToolCall) else (), notes)
 
@@ -175,9 +184,24 @@ class Environment:
             return skill_is_no_tool(call.called, self._chat.example)
         return self._chat.written(call.message)
 
+    def _stage_of(self, action: Action) -> CognitiveStage:
+        """Code checks, a submission finalizes, an edit drafts where nothing is drafted yet and else refines; text
+        belongs to the edit that it follows, else to the stage that was suggested."""
+        if action in ("exec", "submit"):
+            self._writing = None
+            return "check" if action == "exec" else "finalize"
+        if action == "edit":
+            self._writing = self._writing or ("draft" if self.stage == "draft" else "refine")
+        return self._writing or self.stage
+
     async def close(self) -> None:
         if self._opened:
             await self._tools.close()
+
+    async def again(self, code: str) -> ToolResult:
+        """Run code that the agent does not see the result of."""
+        result = await self._tools.exec(code)
+        return result.model_copy(update={"content": self._shown(result.content)})
 
     async def _call(self, call: ToolCall) -> tuple[Action, ToolResult]:
         a = call.arguments
@@ -267,14 +291,15 @@ async def run_episode(
     kind_of: KindOf = lambda _: "math",
 ) -> tuple[Episode, Rollout]:
     """Play one episode to its end. The rollout's rewards are 0 here; whoever judges the episode fills them in."""
-    begun = clock()
+    worked = WorkClock(clock)
     environment = Environment(task, tools, limits, kind_of, chat)
     opening = environment.wording.task(task.category, task.skills)
     system = chat.system(system_prompt, limits)
     talk = Conversation(chat, [{"role": "system", "content": system}, {"role": "user", "content": opening}])
     turns: list[Turn] = []
     try:
-        outcome = await _play(task, attempt, policy, talk, environment, limits, turns, lambda: clock() - begun)
+        with stopping(worked):
+            outcome = await _play(task, attempt, policy, talk, environment, limits, turns, worked)
     except Failure as failure:
         outcome = Outcome(kind=failure.kind, reason=str(failure))
     finally:
@@ -291,7 +316,7 @@ async def run_episode(
         policy_versions=tuple(sorted(set(talk.versions) - {-1})),
         prompt_tokens=len(mask) - sum(mask),
         sampled_tokens=sum(mask),
-        wall_s=clock() - begun,
+        wall_s=clock() - worked.begun,
     )
     rollout = Rollout(
         episode_id=task.id,
@@ -325,7 +350,7 @@ async def _play(
         return Outcome(kind="data_error", reason=f"prompt of {len(talk.token_ids)} tokens, limit {limits.max_tokens}")
     for index in range(limits.max_turns):
         try:
-            async with asyncio.timeout(limits.wall_s - elapsed()):
+            async with work_timeout(limits.wall_s - elapsed()):
                 sample = await policy(talk, min(limits.max_turn_tokens, room), turn_seed(task.seed, attempt, index))
         except TimeoutError:
             return _out_of_time(turns, limits)
@@ -333,12 +358,13 @@ async def _play(
         turn = Turn(stage=environment.stage, action="think", start=start, end=end, text=sample.text)
         turns.append(turn.model_copy(update={"truncated": sample.truncated}))  # stands if the answer to it fails
         try:
-            async with asyncio.timeout(limits.wall_s - elapsed()):
+            async with work_timeout(limits.wall_s - elapsed()):
                 answer = await environment.answer(sample.text)
         except TimeoutError:
             return _out_of_time(turns, limits)
         turns[-1] = turns[-1].model_copy(update=vars(answer))
         if environment.submitted is not None:
+            await mark_checks(turns, environment.submitted, environment.again, limits.wall_s - elapsed())
             return Outcome(kind="ok")
         if limits.max_repeats is not None and environment.repeats >= limits.max_repeats:
             return Outcome(kind="model_error", reason=f"{environment.repeats} turns repeat earlier ones")
@@ -348,6 +374,20 @@ async def _play(
             return Outcome(kind="model_error", reason="token limit")
         room = limits.max_tokens - len(talk.token_ids)
     return Outcome(kind="model_error", reason="turn limit")
+
+
+async def mark_checks(turns: list[Turn], submitted: Problem, run: Run, left_s: float) -> None:
+    """Say of the checks that ran whether what they print depends on the problem; they stay unmarked where that takes
+    too long, or the tool fails."""
+    ran = {i: t.tool for i, t in enumerate(turns) if t.action == "exec" and t.tool and t.tool.status == "ok"}
+    codes = [call.arguments["code"] for i in ran if isinstance(call := parse_turn(turns[i].text)[2], ToolCall)]
+    try:
+        async with work_timeout(left_s):
+            found = await dependence(codes, [tool.content for tool in ran.values()], submitted, run)
+    except (Failure, TimeoutError):
+        return
+    for (i, tool), depends in zip(ran.items(), found, strict=True):
+        turns[i] = turns[i].model_copy(update={"tool": tool.model_copy(update={"depends": depends})})
 
 
 def _out_of_time(turns: list[Turn], limits: EpisodeLimits) -> Outcome:

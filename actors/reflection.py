@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 
 from pydantic import BaseModel, Field, ValidationError
 
 from actors import prompts
 from actors.openai_client import ChatClient
 from actors.tool_calls import visible
-from actors.verifiers.text.asking import GUARD
+from actors.verifiers.text.asking import GUARD, code_of
 from pipeline import config
 from pipeline.records import Episode, Turn
 
@@ -46,13 +45,7 @@ class ReflectionJudge:
     def __init__(self, section: config.ReflectionJudgeConfig, prompt: str | None = None):
         """`prompt` has the places thoughts and guard; None takes `PROMPT`."""
         self._section, self._prompt = section, prompt or PROMPT
-        self._client = ChatClient(
-            section.base_url,
-            section.model,
-            section.api_key_env,
-            timeout_s=section.timeout_s,
-            concurrency=section.concurrency,
-        )
+        self._client = ChatClient.of(section, timeout_s=section.timeout_s)
 
     async def credit(self, episode: Episode) -> tuple[float, ...]:
         """One number a turn, at most `weight` together. Raises Failure if the endpoint cannot be reached."""
@@ -76,11 +69,11 @@ def _is_thought(turn: Turn) -> bool:
 
 
 def _messages(prompt: str, episode: Episode, thoughts: list[int]) -> list[dict[str, str]]:
-    code = secrets.token_hex(8)
-    system = prompts.fill(prompt, guard=GUARD.format(code=code), thoughts=", ".join(map(str, thoughts)))
     turns = [
         f"[{i}] {turn.text}" + (f"\n-> {turn.tool.content}" if turn.tool else "")
         for i, turn in enumerate(episode.turns)
     ]
+    code = code_of(*turns)
+    system = prompts.fill(prompt, guard=GUARD.format(code=code), thoughts=", ".join(map(str, thoughts)))
     shown = f"<<working {code}>>\n" + "\n".join(turns) + f"\n<<end {code}>>"
     return [{"role": "system", "content": system}, {"role": "user", "content": shown}]

@@ -1,7 +1,7 @@
 """The replica of a policy that answers questions: prober, model verifier, the solver in training, evaluation.
 
 Consumes questions; produces completions as text, and for training also their rollouts, sent to the sink. It waits for
-its engine only.
+its engine only, or for an endpoint that answers in its place.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.canary import refuse
 from actors.chat import solver_messages
 from actors.episode import turn_seed
+from actors.openai_client import ChatClient
 from actors.replica import PolicyReplica
 from actors.sample import Sample
 from pipeline import config
@@ -91,6 +93,7 @@ class Solver(PolicyReplica):
         ]
 
     def _encode(self, question: str, kind: AnswerKind) -> list[int]:
+        refuse([question])
         return self._engine.chat.encode_messages(solver_messages(question, self._prompts[kind]))
 
     async def _complete(self, prompt: list[int], n: int, sampling: config.SamplingConfig, seed: int) -> list[Sample]:
@@ -100,6 +103,41 @@ class Solver(PolicyReplica):
             if e.kind == "infra_error":
                 await self.check_health()
             raise
+
+
+class EndpointSolver:
+    """Serve replica: a model behind an endpoint answers questions. It is not trained. A reply that was cut off is an
+    answer as far as it goes; one without text is an empty one."""
+
+    def __init__(self, endpoint: config.EndpointConfig, prompts: Mapping[AnswerKind, str]):
+        self._client = ChatClient.of(endpoint, timeout_s=endpoint.timeout_s, retries=endpoint.retries)
+        self._prompts = prompts
+
+    async def answers(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
+    ) -> list[str]:
+        """`n` independent completions, each with a seed of its own."""
+        messages, s = solver_messages(question, self._prompts[kind]), sampling
+        jobs = [
+            self._client.reply(
+                messages, temperature=s.temperature, max_tokens=s.max_tokens, seed=turn_seed(seed, n, i), top_p=s.top_p
+            )
+            for i in range(n)
+        ]
+        return [reply.text for reply in await asyncio.gather(*jobs)]
+
+    async def answers_many(
+        self,
+        questions: Sequence[str],
+        n: int,
+        sampling: config.SamplingConfig,
+        seed: int,
+        kinds: Sequence[AnswerKind] | None = None,
+    ) -> list[list[str]]:
+        """`n` completions of each question. One call, however many questions."""
+        asked = enumerate(zip(questions, kinds or ["math"] * len(questions), strict=True))
+        jobs = [self.answers(q, n, sampling, turn_seed(seed, n, i), kind) for i, (q, kind) in asked]
+        return list(await asyncio.gather(*jobs))
 
 
 def _rollout(episode_id: str, attempt: int, group_id: str, prompt: list[int], sample: Sample) -> Rollout:

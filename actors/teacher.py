@@ -1,4 +1,5 @@
-"""Teachers: a model behind an OpenAI-compatible endpoint, and the replica that lets any teacher play the proposer.
+"""Teachers: a model behind an OpenAI-compatible endpoint, and the replica that lets any teacher play the proposer. A
+proposer behind an endpoint is one that nobody learns from.
 
 The replica consumes tasks and produces episodes for the caller and their rollouts for the sink, as the proposer's
 replica does; only the turns come from a teacher's text, so it holds no engine and no weights. An episode waits for the
@@ -11,6 +12,7 @@ import time
 from typing import Any, Protocol
 
 from actors.chat import ChatFormat, Message
+from actors.chat_templates import PlainText, chat_format
 from actors.episode import KindOf, run_episode, turn_seed
 from actors.guidance import TURN
 from actors.openai_client import ChatClient
@@ -18,7 +20,7 @@ from actors.policies import TextPolicy
 from actors.shipping import ship
 from actors.tools import SandboxTools
 from pipeline import config
-from pipeline.records import Episode, Task
+from pipeline.records import Episode, Failure, Task
 
 
 class Teacher(Protocol):
@@ -45,9 +47,7 @@ class OpenAITeacher:
     async def _ask(self, messages: list[Message], seed: int, regex: str | None) -> str:
         s = self._settings
         if self._client is None:  # made where it is used: a client does not travel between processes
-            self._client = ChatClient(
-                s.base_url, s.model, s.api_key_env, timeout_s=s.timeout_s, retries=s.retries, concurrency=s.concurrency
-            )
+            self._client = ChatClient.of(s, timeout_s=s.timeout_s, retries=s.retries)
         turn = sum(message["role"] == "assistant" for message in messages)
         seed = turn_seed(seed, 0, turn)
         return await self._client.complete(
@@ -55,13 +55,38 @@ class OpenAITeacher:
         )
 
 
+class EndpointPolicy:
+    """A proposer behind an endpoint, sampled as the run samples its proposer."""
+
+    def __init__(self, endpoint: config.EndpointConfig, sampling: config.SamplingConfig):
+        self._endpoint, self._sampling = endpoint, sampling
+        self._client: ChatClient | None = None
+
+    async def complete(self, messages: list[Message], seed: int = 0) -> str:
+        e, s = self._endpoint, self._sampling
+        turn = sum(message["role"] == "assistant" for message in messages)
+        if self._client is None:
+            self._client = ChatClient.of(e, timeout_s=e.timeout_s, retries=e.retries)
+        reply = await self._client.reply(
+            messages,
+            temperature=s.temperature,
+            max_tokens=s.max_tokens,
+            seed=turn_seed(seed, 0, turn),
+            top_p=s.top_p,
+        )
+        if not reply.text.strip():
+            raise Failure("the reply holds no text", "model_error")
+        return reply.text
+
+
 class TeacherProposer:
-    """Serve replica. `model_dir` is the student's: its tokenizer gives the rollouts their tokens."""
+    """Serve replica. `model_dir` is the student's, whose tokenizer gives the rollouts their tokens; None where nobody
+    learns from them."""
 
     def __init__(
         self,
         teacher: Teacher,
-        model_dir: str,
+        model_dir: str | None,
         episode: config.EpisodeConfig,
         sandbox: Any,
         sink: Any,
@@ -69,7 +94,7 @@ class TeacherProposer:
         kind_of: KindOf,
     ):
         self._teacher = teacher
-        self._chat = ChatFormat(model_dir)
+        self._chat: ChatFormat = PlainText() if model_dir is None else chat_format(model_dir)
         self._limits = episode.limits
         self._sandbox = sandbox
         self._sink = sink

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.commands.keys import (
     ABLATE_KEYS,
+    ADVERSARY_KEYS,
     AUDIT_KEYS,
     CHAOS_KEYS,
     DOCTOR_KEYS,
@@ -177,33 +178,14 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _audit_verifiers(args: argparse.Namespace) -> int:
-    config, _ = _config(args)
-    import asyncio
+    config, root = _config(args)
+    from pipeline.commands import audit
 
-    from pipeline import domains
-    from pipeline.commands.driver import closing
-    from pipeline.domains.teachers import make_teacher
-    from pipeline.pools.cluster import Cluster
-    from pipeline.scoring import problems
-    from pipeline.scoring.audit import run_audit
-
-    domain = domains.of(config.domain)
-    if args.source is None:
-        sound = domain.sound_problems(args.problems, config.seed)
+    if args.adversary:
+        result = audit.adversary(config, root, args.adversary)
+        print(json.dumps(result) if args.json else audit.render(result))
     else:
-        sound = [(problems.of_row(row), ()) for row in problems.read(args.source, args.problems, config.seed)]
-    planted = domain.plant(sound, config.seed)
-    cluster = Cluster(config)
-
-    async def work() -> dict[str, Any]:
-        unspoiled = {}
-        if args.by_model:
-            spoiled, unspoiled = await domain.plant_by_model(sound, make_teacher(config.teacher, domain), config.seed)
-            planted.extend(spoiled)
-        committee = await cluster.committee()
-        return await run_audit(committee, sound, planted, config.seed) | {"unspoiled": unspoiled}
-
-    _print(args.json, asyncio.run(closing(cluster, work())))
+        _print(args.json, audit.defects(config, args.problems, args.source, args.by_model))
     return 0
 
 
@@ -376,10 +358,16 @@ def _parser() -> Parser:
         DOCTOR_KEYS,
     )
 
-    audit = add("audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS)
+    audit = add(
+        "audit-verifiers", _audit_verifiers, "plant defects and measure who notices", AUDIT_KEYS | ADVERSARY_KEYS
+    )
     audit.add_argument(
         "--problems", type=at_least(1), default=1000, metavar="N", help="sound ones, and as many planted (1000)"
     )
+    audit.add_argument(
+        "--adversary", type=at_least(1), nargs="?", const=20_000, metavar="N",
+        help="instead, search so many tries long (20000) for what is paid and should not be; needs no Ray",
+    )  # fmt: skip
     audit.add_argument(
         "--from",
         dest="source",

@@ -134,6 +134,9 @@ class ToolResult(Record):
     active: tuple[str, ...] | None = None
     """Of an edit that was carried out: ids of the skills active from here on. None of anything else, and of episodes
     that were written before this field was."""
+    depends: bool | None = None
+    """Of an exec that ran: does what it prints follow from the numbers of the problem that was submitted? None where
+    nothing was submitted, the problem has no numbers, or nobody could try (actors/dependence.py)."""
 
 
 Note = Literal["no header", "no check", "no submission", "repeated"]
@@ -248,6 +251,14 @@ class Verdict(Record):
         return self.decision == "accepted"
 
 
+class Attempts(Record):
+    """The judged samples of a prober that solved a problem no oftener than chance."""
+
+    prober: str
+    correct: int
+    judged: int
+
+
 class Probe(Record):
     """rho(q): how often the prober solves a problem."""
 
@@ -263,6 +274,17 @@ class Probe(Record):
     high: float
     """95 % interval of pass_at_k."""
     prober: str
+    chance: float = 0.0
+    """How often a guess that knows the statement's form is right (pipeline/scoring/chance.py)."""
+    above_chance: bool | None = None
+    """Whether the prober is right oftener than guessing explains; None: nobody asked, and any right answer counts."""
+    weaker: tuple[Attempts, ...] = ()
+    """Probers before this one that solved the problem no oftener than chance, weakest first."""
+
+    @property
+    def solved(self) -> bool:
+        """Some prober solves the problem; where none does, nothing tells what is hard from what cannot be solved."""
+        return self.pass_at_k > 0 if self.above_chance is None else self.above_chance
 
 
 class Rollout(Record):
@@ -311,6 +333,11 @@ class Lost(Failure):
 
 class Stalled(Lost):
     """Nothing has moved for as long as the watchdog waits."""
+
+
+class Halt(Exception):
+    """What ends the run wherever it is raised, in one line: no call after it may be made (a budget is spent). It is no
+    Failure, so nobody who bears with failures bears with it."""
 
 
 R = TypeVar("R", bound=Record)

@@ -16,7 +16,8 @@ what a program did: that is in `Result.status`. `SandboxUnavailable` is raised w
 
 Imports nothing of the rest of the project, nor Ray, nor torch.
 
-Integers of up to MAX_INT_DIGITS digits are values; Python itself stops reading and writing them at 4,300.
+Integers of up to MAX_INT_DIGITS digits are values; Python itself stops reading and writing them at 4,300, and of longer
+ones a value has no more than MAX_INT_DIGITS digits in all.
 """
 
 import sys

@@ -30,11 +30,19 @@ STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
 
 
 def await_order(
-    walls: Walls, ahead: pages.Spans, generators: list[Any], orders: socket.socket, lifeline: tuple[int, int]
+    walls: Walls,
+    group: str | None,
+    ahead: pages.Spans,
+    generators: list[Any],
+    orders: socket.socket,
+    lifeline: tuple[int, int],
 ) -> NoReturn:
     """A child forked ahead of its order, which comes once; it ends if the zygote does. Told that the slot is idle, it
     touches the memory that lies `ahead` of it until the order comes."""
     os.setsid()
+    if group is not None:
+        assert walls.groups is not None
+        walls.groups.enter(group)
     program.reseed(generators)
     done = 0
     while True:

@@ -8,23 +8,49 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from typing import Any, NoReturn
 
 _DEPTH = 64
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]{1,300}\.[0-9]*|\.[0-9]+|[0-9]{1,300}(?:\.[0-9]*)?[eE][+-]?[0-9]{1,3})")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,300}\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,300}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+"""Of what a program says: each character can be matched in one way only, else a long word would take minutes."""
+_LONG = 4300
 
 
 def read(data: bytes) -> Any:
     """One strict JSON value. Refuses NaN, infinities, nesting beyond 64, and text that is no Unicode."""
     if _depth(data) > _DEPTH:
         raise ValueError(f"nested deeper than {_DEPTH}")
+    left = sys.get_int_max_str_digits() or len(data)
+
+    def integer(text: str) -> int:
+        nonlocal left
+        if len(text) > _LONG:  # it takes time that grows with the square of its length
+            left -= len(text)
+            if left < 0:
+                raise ValueError("too many digits")
+        return int(text)
+
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_refuse, parse_float=_finite)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates survive loads, and fail much later
+        value = json.loads(data.decode("utf-8"), parse_constant=_refuse, parse_float=_finite, parse_int=integer)
+        if b"\\u" in data:
+            _check_text(value)
     except RecursionError:
         raise ValueError("nested too deep") from None
     return value
+
+
+def _check_text(value: Any) -> None:
+    """Lone surrogates can be written in JSON, and fail much later."""
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item)
+    elif isinstance(value, dict):
+        for pair in value.items():
+            _check_text(list(pair))
 
 
 def _refuse(name: str) -> NoReturn:

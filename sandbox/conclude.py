@@ -19,7 +19,7 @@ def conclude(run: Run, level: str, wants_value: bool, facts: dict[str, Any] | No
     """The result of a finished run, or, with `facts` in place of an exit, of a session's cell."""
     facts = facts or run.exit
     assert facts is not None
-    status, reason, value = _ending(run, facts["exit"], facts["cpu_s"], facts["peak_kb"] / 1024)
+    status, reason, value = _ending(run, facts)
     if run.language != "python":
         status, reason = _last_words(run, status, reason)
     elif status in ("ok", "error"):
@@ -38,7 +38,8 @@ def conclude(run: Run, level: str, wants_value: bool, facts: dict[str, Any] | No
     )
 
 
-def _ending(run: Run, code: int, cpu_s: float, peak_mb: float) -> tuple[Status, str, None]:
+def _ending(run: Run, facts: dict[str, Any]) -> tuple[Status, str, None]:
+    code, cpu_s, peak_mb = facts["exit"], facts["cpu_s"], facts["peak_kb"] / 1024
     killed = code == -signal.SIGKILL
     if run.verdict is not None and (killed or run.verdict[0] in ("output_limit", "disk_limit")):
         return *run.verdict, None
@@ -46,6 +47,8 @@ def _ending(run: Run, code: int, cpu_s: float, peak_mb: float) -> tuple[Status, 
         return ("ok", "", None) if code == 0 else ("error", f"exit code {code}", None)
     if killed and cpu_s >= run.limits.cpu_s:
         return "cpu_limit", f"more than {run.limits.cpu_s:g} s of CPU time", None
+    if killed and facts.get("out_of_memory"):
+        return "memory_limit", "its control group has no memory left", None
     if killed and peak_mb > run.limits.memory_mb / 2:
         return "memory_limit", f"killed by the system with {peak_mb:.0f} MB resident", None
     if killed:

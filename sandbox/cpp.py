@@ -23,7 +23,9 @@ int main() {
     char *none[] = {nullptr}, back[3] = {};
     must_fail("fork", fork());
     must_fail("run a program", execve("/bin/true", none, none));
-    must_fail("run itself again", execveat(4, "", none, none, 0x1000));
+    must_fail("run itself again", execveat(4, "", none, none, 0x1100));
+    must_fail("run itself again by /proc", execveat(4, "/proc/self/exe", none, none, 0x1100));
+    must_fail("have a handle on itself", open("/proc/self/exe", 010000000));
     must_fail("report", write(3, "{}", 2));
     must_fail("open a socket", socket(1, 1, 0));
     must_fail("read /etc/passwd", open("/etc/passwd", 0));

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 
-from .toolchains import Missing, Stage, Toolchain
+from .toolchains import Missing, Stage, Toolchain, spelled
 
 _ASK_S = 20.0
 
@@ -36,11 +36,22 @@ def toolchain(name: str, driver: str, source: str, flags: tuple[str, ...], missi
         stages.append(Stage(_program(name, tool), (tool, *words), read, words[words.index("-o") + 1]))
     searched = _ask(compiler, "-E", "-v", "-x", name, "/dev/null").partition("search starts here:\n")[2]
     includes = [line.strip() for line in searched.partition("End of search list")[0].splitlines() if line[:1] == " "]
-    objects = [word for word in commands[-1] if word.endswith(".o") and word not in outputs]
-    folders = {os.path.dirname(os.path.realpath(path)) for path in objects}
+    linked = [path for word in commands[-1] if word not in outputs for path in _linked(compiler, word)]
     libraries, loaders = _needed(stage.tool for stage in stages)
-    here = (path for path in (*includes, *sorted(folders), *sorted(libraries)) if os.path.exists(path))
-    return Toolchain(tuple(stages), tuple(dict.fromkeys(map(_spelled, here))), tuple(map(_spelled, loaders)))
+    here = (path for path in (*includes, *linked, *sorted(libraries)) if os.path.exists(path))
+    return Toolchain(tuple(stages), tuple(dict.fromkeys(map(spelled, here))), tuple(map(spelled, loaders)))
+
+
+def _linked(compiler: str, word: str) -> list[str]:
+    """The files that the linker reads for one of its arguments."""
+    if not word.startswith("-l"):
+        return [word] if os.path.isabs(word) and os.path.isfile(word) else []
+    archive = _ask(compiler, f"-print-file-name=lib{word[2:]}.a").strip()
+    if not os.path.isfile(archive):
+        return []
+    with open(archive, "rb") as file:
+        script = b"" if file.read(8) == b"!<arch>\n" else file.read(4096)  # it may name other archives
+    return [archive, *re.findall(r"/\S+\.a\b", script.decode(errors="replace"))]
 
 
 def _ask(*command: str) -> str:
@@ -71,9 +82,3 @@ def _needed(tools: Iterable[str]) -> tuple[set[str], set[str]]:
         libraries |= set(re.findall(r"=> (/\S+)", said))
         loaders |= set(re.findall(r"^\s*(/\S+) \(0x", said, re.MULTILINE))
     return libraries, loaders
-
-
-def _spelled(path: str) -> str:
-    """A path whose folders are no links, though its last part may be one: the name under which it is looked for."""
-    folder, name = os.path.split(os.path.normpath(path))
-    return os.path.join(os.path.realpath(folder), name)

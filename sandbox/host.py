@@ -85,7 +85,7 @@ class Run:
     def order(self, zygote: Zygote, job: bytes) -> None:
         """Ask for the child; does not wait. Raises InfraError."""
         self._zygote = zygote
-        self._count_threads = not zygote.layer("throw-away uid")
+        self._count_threads = not (zygote.layer("throw-away uid") or zygote.layer("pids cgroup"))
         try:
             self._facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as e:
@@ -269,9 +269,9 @@ class Run:
         if not data:
             raise InfraError("the fork server died during the run")
         said = json.loads(data)
+        if ("started" in said or "output" in said) and not fds:
+            raise InfraError("no descriptors for a run")
         if "started" in said:
-            if not fds:
-                raise InfraError("no descriptors for a run")
             self._scratch, self._pidfd = said["scratch"], fds[0]
             self.pid = _pid_of(self._pidfd)
         elif "output" in said:
@@ -404,10 +404,15 @@ def _memfd(data: bytes, program: bool = False) -> int:
         fd = os.memfd_create("run", how | (kernel.MFD_EXEC if program else kernel.MFD_NOEXEC_SEAL))
     except OSError:  # an older kernel, which asks for the mode only
         fd = os.memfd_create("run", how)
-    os.fchmod(fd, 0o111 if program else 0o400)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    try:
+        os.fchmod(fd, 0o111 if program else 0o400)  # refused where the machine lets no such file be executed
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except OSError:
+        os.close(fd)
+        raise
     return fd

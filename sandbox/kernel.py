@@ -11,7 +11,7 @@ import platform
 import resource
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .api import SandboxUnavailable
 
@@ -70,7 +70,8 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
     1 << 18,
 )
 MNT_DETACH = 2
-AT_EMPTY_PATH = 0x1000
+EXECUTING = 0x1000 | 0x100
+"""AT_EMPTY_PATH, and AT_SYMLINK_NOFOLLOW: a path that is given all the same leads to no descriptor by /proc."""
 MFD_NOEXEC_SEAL, MFD_EXEC = 8, 16  # Linux 6.3
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 36, 38
 
@@ -101,6 +102,17 @@ def syscall(name: str, *args: int | ctypes.c_void_p | None) -> int:
     if result < 0:
         raise _error(name)
     return result
+
+
+def prepared(name: str) -> Callable[..., None]:
+    """A system call that is made hundreds of times in a run: its arguments are ctypes already. Raises OSError."""
+    call, nr = _libc.syscall, ctypes.c_long(_NATIVE[name])
+
+    def make(*args: ctypes.c_long | ctypes.Array[ctypes.c_char]) -> None:
+        if call(nr, *args) < 0:
+            raise _error(name)
+
+    return make
 
 
 def _error(what: str) -> OSError:
@@ -158,7 +170,7 @@ def execute(fd: int, argv: Sequence[str], memory: int) -> None:
     )
     empty = ctypes.cast(ctypes.create_string_buffer(b""), ctypes.c_void_p)
     lower_limit(resource.RLIMIT_AS, memory)
-    syscall("execveat", fd, empty, words, environment, AT_EMPTY_PATH)
+    syscall("execveat", fd, empty, words, environment, EXECUTING)
 
 
 _CAPABILITY_HEADER = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))

@@ -46,12 +46,14 @@ class Ruleset:
         self._rules = [_pack("=Qi", see[kind], fd) for fd, kind in readable]
         self._rules += [_pack("=Qi", use[kind], fd) for fd, kind in writable]
         self._rules += [_pack("=Qi", _READ_FILE | _EXECUTE, fd) for fd, _ in executable]
+        self._add = kernel.prepared("landlock_add_rule")
 
     def restrict(self, scratch: int) -> None:
         """Wall this thread in, with one more directory that it may write."""
         ruleset = kernel.syscall("landlock_create_ruleset", _at(self._attributes), self._size, 0)
+        into, below_path, no_flags = ctypes.c_long(ruleset), ctypes.c_long(1), ctypes.c_long(0)
         for rule in (*self._rules, _pack("=Qi", self._scratch, scratch)):
-            kernel.syscall("landlock_add_rule", ruleset, 1, _at(rule), 0)
+            self._add(into, below_path, rule, no_flags)
         kernel.syscall("landlock_restrict_self", ruleset, 0)
         os.close(ruleset)
 

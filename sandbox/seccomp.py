@@ -23,7 +23,7 @@ def _names(text: str) -> list[str]:
 
 # Free of arguments worth checking. Paths are the file wall's business; memory and time are the rlimits'.
 _PLAIN = _names("""
-read write close fstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 pwrite64 readv
+read write close fstat lseek mprotect munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pread64 pwrite64 readv
 writev preadv pwritev sched_yield mremap msync dup dup2 dup3 nanosleep getitimer setitimer alarm pause getpid sendfile
 exit exit_group wait4 waitid uname fsync fdatasync ftruncate getdents getdents64 getcwd chdir fchdir mkdir
 mkdirat unlink unlinkat rmdir rename renameat renameat2 link linkat symlink symlinkat readlink readlinkat access
@@ -41,14 +41,17 @@ io_uring_enter io_uring_register pidfd_getfd process_madvise open_by_handle_at s
 move_mount fsopen fsmount mount_setattr quotactl
 """)
 
-_O_ACCMODE, _O_TRUNC = 3, 0o1000
+_O_ACCMODE, _O_TRUNC, _O_PATH = 3, 0o1000, 0o10000000
 _THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
+_NO_THREAD = 0x8000F000
+"""What no thread library asks for. One of them (CLONE_VFORK) has its caller wait where no signal stops it."""
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _RLIMIT_CPU, _RLIMIT_CORE = 0, 4
 _SIGKILL, _SIGCONT = 9, 18
 _MADVISE = (*range(5), 8, 10, 11, *range(14, 20))
 """What allocators ask for. Not: to merge equal pages, to throw out or to fetch those that other runs share."""
+_MAP_HUGETLB = 0x40000
 _FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_PRIVATE, _FUTEX_COMMANDS = 0, 9, 0x80, 14
 _PRCTL = (15, 16)  # a thread's name
 
@@ -73,7 +76,8 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
     """The calls whose arguments decide; a run may signal itself and nobody else, and ask about itself alone: what it
     could learn of other processes, or of pages that it shares with them, would be a word between runs."""
     opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
-    flags = _O_ACCMODE | _O_TRUNC
+    # With a handle on /proc/self/exe, which need not be readable, a program could start itself again.
+    flags = _O_ACCMODE | _O_TRUNC | (0 if starter is None else _O_PATH)
     nowhere = (Check(4, (0,)), Check(4, (0,), high=True))
     of_itself = Check(0, (0, _SELF))
     own_clock = Check(0, (0,), 0x80000000, refusal=EINVAL)  # the others are the CPU clocks of processes
@@ -93,6 +97,7 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
     return {
         "futex": futexes,
         "madvise": (Check(2, _MADVISE, refusal=EINVAL),),
+        "mmap": (Check(3, (0,), _MAP_HUGETLB, refusal=EINVAL),),  # the machine's reserve of huge pages
         # Without flags: one of them asks whether a page lies in memory.
         "preadv2": (Check(5, (0,), refusal=EOPNOTSUPP),),
         "pwritev2": (Check(5, (0,), refusal=EOPNOTSUPP),),
@@ -109,7 +114,7 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
         "prctl": (Check(0, _PRCTL),),
         "prlimit64": (Check(0, (0,)), Check(1, kept, refuse=True)),
         "setrlimit": (Check(0, kept, refuse=True),),
-        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES, refusal=EAGAIN),),
+        "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES | _NO_THREAD, refusal=EAGAIN),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside; SIGCONT, so that
         # what we freeze stays frozen.
         "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True)),
@@ -142,7 +147,7 @@ def program(machine: str | None = None, starter: int | None = None) -> bytes:
     ]  # room in no time, before anyone has looked; libraries write instead
     conditional = checks(starter)
     if starter is not None:
-        conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.AT_EMPTY_PATH,)))
+        conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.EXECUTING,)))
     for name, conditions in conditional.items():
         verdicts[name] = [part for check in conditions for part in _compile(check)] + [_op(0x06, ALLOW)]
     by_number = {kernel.number(name, machine): block for name, block in verdicts.items()}

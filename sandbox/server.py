@@ -1,7 +1,7 @@
 """The supervisor's side of a fork server: start it, know its layers, end it.
 
-Invariant: a zygote that was killed or closed has left nothing: no process, no descriptor, and no folder but one that
-its dying runs still hold, which the next to start sweeps.
+Invariant: a zygote that was killed or closed has left nothing: no process, no descriptor, and no folder or control
+group but one that its dying runs still hold, which the next to start sweeps.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
 
-from . import kernel, languages, scratch
+from . import groups, kernel, languages, scratch
 from .api import Layer, SandboxUnavailable
 
 GRACE_S = 2.0
@@ -38,7 +39,17 @@ class Zygote:
                 f"the sandbox needs Linux; on {sys.platform} run the project in its container (deploy/Dockerfile)"
             )
         kernel.arch()
-        self.folder, self._lock = scratch.new_folder()
+        self.folder, lock = scratch.new_folder()
+        self._locks = [lock]
+        """Whoever finds these free may take the folders away; the fork server has them too."""
+        self._ending = threading.Lock()
+        """A slot that closes and a run that finds its zygote dead may end it at once."""
+        self._group, no_group = "", ""
+        try:
+            self._group, lock = groups.new_folder()
+            self._locks.append(lock)
+        except OSError as e:
+            no_group = e.strerror
         self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("sandbox-zygote-log")
         try:
@@ -49,11 +60,11 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                pass_fds=(theirs.fileno(), self._lock),
+                pass_fds=(theirs.fileno(), *self._locks),
                 start_new_session=True,
             )
             theirs.close()
-            hello = self._greet(packages, log)
+            hello = self._greet(packages, log, no_group)
         except BaseException:
             self.kill()
             raise
@@ -65,16 +76,19 @@ class Zygote:
         self.layers = tuple(Layer(name, *said) for name, said in hello["layers"].items())
         if self.layer("mount jail"):
             scratch.remove(self.folder)  # it was but the place to mount on
+        if self._group and not self.layer("cgroup"):
+            groups.remove(self._group)
 
     def layer(self, name: str) -> bool:
         return any(layer.active for layer in self.layers if layer.name == name)
 
-    def _greet(self, packages: tuple[str, ...], log: int) -> dict[str, Any]:
+    def _greet(self, packages: tuple[str, ...], log: int, no_group: str) -> dict[str, Any]:
         said = b""
         with contextlib.suppress(OSError):
             self.orders.settimeout(START_S)
             tools = {name: asdict(chain) for name, chain in languages.found().items()}
-            self.orders.send(json.dumps({"packages": packages, "folder": self.folder, "languages": tools}).encode())
+            where = {"folder": self.folder, "group": self._group, "no_group": no_group}
+            self.orders.send(json.dumps({"packages": packages, "languages": tools, **where}).encode())
             said = self.orders.recv(1 << 16)
             self.orders.settimeout(None)
         if not said:
@@ -109,22 +123,25 @@ class Zygote:
         if hasattr(self, "process"):
             self.process.kill()
             self.process.wait()
-        if self._lock >= 0:
-            self._clear()
-            os.close(self._lock)
-            self._lock = -1
+        with self._ending:
+            if self._locks:
+                self._clear()
+                for lock in self._locks:
+                    os.close(lock)
+                self._locks = []
 
     def _clear(self) -> None:
-        """Remove the folder, in which its last runs may be dying still; if that cannot be, the next slot to start
-        finds it unlocked, and tries again."""
+        """Remove the folders, in which its last runs may be dying still; if that cannot be, the next slot to start
+        finds them unlocked, and tries again."""
         end = time.monotonic() + GRACE_S
-        while os.path.exists(self.folder):
-            try:
-                scratch.remove(self.folder)
-            except OSError:
-                if time.monotonic() > end:
-                    return
-                time.sleep(0.01)
+        for path, remove in ((self.folder, scratch.remove), (self._group, groups.remove)):
+            while os.path.exists(path):
+                try:
+                    remove(path)
+                except OSError:
+                    if time.monotonic() > end:
+                        break
+                    time.sleep(0.01)
 
 
 def _package_root() -> str:

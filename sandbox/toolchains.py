@@ -7,6 +7,7 @@ binary is static: it needs no file of the system, and can open none.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,3 +42,9 @@ class Language:
     """Looks for it on this machine. Raises Missing."""
     attacks: str
     """A program that prints `42`, and before it a line for each attack on its walls that succeeded."""
+
+
+def spelled(path: str) -> str:
+    """A path whose folders are no links, though its last part may be one: the name under which it is looked for."""
+    folder, name = os.path.split(os.path.normpath(path))
+    return os.path.join(os.path.realpath(folder), name)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from . import kernel, landlock, seccomp
+from .groups import Groups
 from .toolchains import Toolchain
 from .warmup import Roots, below
 
@@ -29,6 +30,8 @@ class Walls:
     pid_namespace: int | None = None
     """Descriptor of the zygote's own pid namespace, where each run can have a new one."""
     run_namespaces: int = 0
+    scratch: str = "/tmp"
+    """In the jail, where each run mounts its own."""
     filter: bytes = b""
     """The system call filter; empty if the kernel takes none."""
     starting_filter: bytes = b""
@@ -40,13 +43,17 @@ class Walls:
     rulesets: dict[str, landlock.Ruleset] = field(default_factory=dict)
     """What may be read: by `python`, by a `binary`, and by the compiler of each language; empty without Landlock."""
     toolchains: dict[str, Toolchain] = field(default_factory=dict)
+    groups: Groups | None = None
+    """Where each run can have a control group of its own."""
 
     def note(self, name: str, active: bool, detail: str) -> bool:
         self.layers[name] = (active, detail)
         return active
 
 
-def build(roots: Roots, toolchains: dict[str, Toolchain], mount_point: str, proc: int) -> Walls:
+def build(
+    roots: Roots, toolchains: dict[str, Toolchain], mount_point: str, proc: int, groups: Groups | OSError
+) -> Walls:
     """Build what can be built. May return in a child of the process that called it: see `_be_first`."""
     walls = Walls(toolchains=toolchains)
     _user_and_mounts(walls, roots, mount_point)
@@ -54,6 +61,7 @@ def build(roots: Roots, toolchains: dict[str, Toolchain], mount_point: str, proc
     _own_users(walls, proc)
     _landlock(walls, roots)
     _filter(walls)
+    _groups(walls, groups)
     return walls
 
 
@@ -150,23 +158,32 @@ def _jail(walls: Walls, roots: Roots, mount_point: str) -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("sandbox", mount_point, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4m,mode=755")
     tools = [path for chain in walls.toolchains.values() for path in (*_tools(chain), *chain.readable)]
+    for path in filter(os.path.exists, roots.stdlib):
+        _bind(os.path.realpath(path), mount_point + path)
+    for path in roots.masked:
+        kernel.mount("sandbox", mount_point + path, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=4k,mode=755")
     shown: list[str] = []
-    for path in (*roots.stdlib, *roots.packages, *roots.libraries, *_DEVICES, *sorted(tools, key=len)):
+    for path in (*roots.packages, *roots.libraries, *_DEVICES, *sorted(tools, key=len)):
         if os.path.exists(path) and not (path in tools and below(path, shown)):
             _bind(os.path.realpath(path), mount_point + path)
             shown.append(path)
     for path in roots.masked:
-        kernel.mount("sandbox", mount_point + path, "tmpfs", kernel.MS_RDONLY, "size=4k,mode=755")
+        _seal(mount_point + path)
     for link in ("/lib", "/lib64", "/usr/lib64"):
         if os.path.islink(link) and not os.path.lexists(mount_point + link):
             os.makedirs(os.path.dirname(mount_point + link), exist_ok=True)
             os.symlink(os.readlink(link), mount_point + link)
-    os.makedirs(mount_point + "/tmp", exist_ok=True)
+    if any(below(path, ("/tmp",)) for path in (*roots.stdlib, *roots.packages, *roots.libraries)):
+        walls.scratch = "/scratch"  # it would hide them
+    os.makedirs(mount_point + walls.scratch, exist_ok=True)
     os.chdir(mount_point)
     kernel.pivot_root_here()
-    kernel.mount(
-        "none", "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
-    )
+    _seal("/")
+
+
+def _seal(mounted: str) -> None:
+    flags = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount("none", mounted, None, kernel.MS_REMOUNT | kernel.MS_BIND | flags)
 
 
 def _bind(source: str, target: str) -> None:
@@ -261,6 +278,33 @@ def _try(action: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+# ---------------------------------------------------------------- control groups
+
+
+def _groups(walls: Walls, groups: Groups | OSError) -> None:
+    def enter() -> None:
+        assert isinstance(groups, Groups)
+        groups.enter(first)
+
+    try:
+        if isinstance(groups, OSError):
+            raise groups
+        first = groups.take()
+        groups.limit(first, 1 << 30, 64)
+        if refusal := _try(enter):
+            raise OSError(refusal, os.strerror(refusal))
+        groups.give_back(first)
+    except OSError as e:
+        for name in ("cgroup", "memory cgroup", "pids cgroup"):
+            walls.note(name, False, f"refused: {e.strerror}")
+        return
+    walls.groups = groups
+    walls.note("cgroup", True, "one per run; what it leaves behind ends with it")
+    for name, bounded in (("memory", "memory, the kernel's for the run too"), ("pids", "threads")):
+        there = name in groups.controllers
+        walls.note(f"{name} cgroup", there, f"{bounded}, bounded for each run" if there else "not delegated here")
+
+
 # ---------------------------------------------------------------- kernel filter and Landlock
 
 
@@ -286,7 +330,7 @@ def _landlock(walls: Walls, roots: Roots) -> None:
         return
     paths = [*roots.packages, *roots.libraries]
     for lib in roots.stdlib:
-        if not walls.jail and any(package.startswith(lib + "/") for package in roots.packages):
+        if not walls.jail and any(below(masked, (lib,)) for masked in roots.masked):
             # Other packages live inside the standard library's folder: name its entries one by one.
             paths += [e.path for e in os.scandir(lib) if e.path not in roots.masked]
         else:

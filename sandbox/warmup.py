@@ -5,11 +5,18 @@ Invariant: only trusted, fixed work is done here, before any untrusted code exis
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
+import importlib.util
 import os
 import sys
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
+
+from .toolchains import spelled
 
 _SNIPPET = """
 x, y, n = sympy.symbols("x y n")
@@ -28,6 +35,9 @@ _TYPICAL = {
 }
 
 
+_SITES = ("site-packages", "dist-packages")
+
+
 @dataclass(frozen=True)
 class Roots:
     """What a run may read, as spelled in `sys.path`."""
@@ -35,6 +45,7 @@ class Roots:
     stdlib: tuple[str, ...]
     packages: tuple[str, ...]
     libraries: tuple[str, ...]
+    """Shared libraries, file by file, and the time zones."""
     masked: tuple[str, ...]
     """Directories below `stdlib` that hold other packages, which a run must not see."""
 
@@ -80,7 +91,9 @@ def typical(packages: list[str]) -> str:
 
 def _roots(imported: set[str]) -> Roots:
     paths = sysconfig.get_paths()
-    stdlib = tuple(dict.fromkeys((paths["stdlib"], paths["platstdlib"])))
+    both = dict.fromkeys((paths["stdlib"], paths["platstdlib"]))
+    # Of a virtual environment, the second holds packages and nothing else.
+    stdlib = tuple(path for path in both if set(os.listdir(path)) - set(_SITES))
     packages = []
     for name in sorted(imported):
         module = sys.modules.get(name)
@@ -88,20 +101,49 @@ def _roots(imported: set[str]) -> Roots:
         where = os.path.dirname(file) if file and hasattr(module, "__path__") else file
         if where and (not below(where, stdlib) or "-packages/" in where):
             packages.append(where)
-    with open("/proc/self/maps") as maps:
-        mapped = {line.split(None, 5)[5].rstrip("\n") for line in maps if ".so" in line}
-    sites = {paths["purelib"], paths["platlib"]}
-    libraries: list[str] = []
-    for folder in sorted({os.path.dirname(path) for path in mapped if path.startswith("/")} - sites):
-        if below(folder, packages) or (below(folder, stdlib) and "-packages/" not in folder):
-            continue
-        if any(below(lib, (folder,)) for lib in stdlib):  # a prefix's lib/: its shared objects only
-            libraries += [entry.path for entry in os.scandir(folder) if ".so" in entry.name and entry.is_file()]
-        else:
-            libraries.append(folder)
+    known = [*packages, *(os.path.join(lib, "lib-dynload") for lib in stdlib)]
+    libraries = sorted(path for path in _linked_by(known) if not below(path, known))
     libraries += [path for path in ("/usr/share/zoneinfo",) if os.path.isdir(path)]
-    masked = [os.path.join(lib, name) for lib in stdlib for name in ("site-packages", "dist-packages")]
+    masked = [os.path.join(lib, name) for lib in stdlib for name in _SITES]
     return Roots(stdlib, tuple(packages), tuple(libraries), tuple(path for path in masked if os.path.isdir(path)))
+
+
+def _linked_by(folders: Iterable[str]) -> set[str]:
+    """The shared libraries of this process, and those that it would have with every module in these folders, as the
+    linker finds them: in a child, which loads them all."""
+    said, saying = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            modules = [os.path.join(at, name) for top in folders for at, _, names in os.walk(top) for name in names]
+            for path in (*modules, "libgcc_s.so.1"):  # the last is what ends threads
+                if ".so" in path and "_tkinter" not in path:
+                    with contextlib.suppress(OSError):
+                        ctypes.CDLL(path, mode=os.RTLD_LAZY)
+            with open(saying, "w") as out:
+                out.write("\n".join(_linked()))
+        finally:
+            os._exit(0)
+    os.close(saying)
+    with open(said) as answer:
+        found = _linked() | set(answer.read().split("\n"))
+    os.waitpid(child, 0)
+    return {spelled(path) for path in found if path.startswith("/")}
+
+
+def _linked() -> set[str]:
+    class Info(ctypes.Structure):
+        _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
+
+    names: set[str] = set()
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(Info), ctypes.c_size_t, ctypes.c_void_p)
+    def note(info: Any, _size: int, _data: None) -> int:
+        names.add(os.fsdecode(info.contents.name or b""))
+        return 0
+
+    ctypes.CDLL(None).dl_iterate_phdr(note, None)
+    return names
 
 
 def below(path: str, roots: tuple[str, ...] | list[str]) -> bool:
@@ -114,4 +156,5 @@ def _narrow(roots: Roots) -> None:
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "__name__", "") in own]
     sys.path[:] = [path for path in sys.path if below(path, roots.stdlib) and not below(path, roots.masked)]
     sys.path_importer_cache.clear()
+    importlib.util.find_spec("_nothing_")  # it lists the folders, which a run may not: their entries it may read
     sys.argv[:] = ["main.py"]

@@ -29,6 +29,7 @@ from typing import Any
 
 from . import child, kernel, languages, pages, program, scratch, walls, warmup
 from .api import Limits
+from .groups import Groups
 
 _REST_MS = 1
 """A slot is idle when a run has ended and no order has come for so long: a caller that has one is quicker. Work ahead
@@ -40,6 +41,7 @@ class _Child:
     pid: int
     pidfd: int
     facts: socket.socket
+    group: str | None
     scratch: str | None
     uid: int | None
     ends: float
@@ -52,6 +54,7 @@ class _Spare:
     pid: int
     pidfd: int
     orders: socket.socket
+    group: str | None
 
 
 class Zygote:
@@ -69,7 +72,11 @@ class Zygote:
         proc = os.open("/proc", os.O_PATH)  # it will be out of sight
         pages.merge(proc)
         self.base = _address_space()
-        self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"], proc)
+        try:
+            groups: Groups | OSError = Groups(setup["group"])
+        except OSError as e:
+            groups = OSError(e.errno, setup["no_group"] or e.strerror)
+        self.walls = walls.build(roots, languages.received(setup["languages"]), setup["folder"], proc, groups)
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
@@ -155,7 +162,7 @@ class Zygote:
                             poll.unregister(fd)
         if self.spare is not None:
             self.spare.orders.close()
-            _end(self.spare)
+            self._end(self.spare)
 
     def _rest(self) -> None:
         if self.spare is not None:
@@ -175,14 +182,15 @@ class Zygote:
         facts = socket.socket(fileno=fds[-1])
         own_scratch, uid = None, self._take_uid()
         try:
-            order.update(base=self.base, uid=uid, scratch="/tmp")
+            order.update(base=self.base, uid=uid, scratch=self.walls.scratch)
             if not self.walls.jail:
                 own_scratch = scratch.make(self.folder, uid)
                 order["scratch"] = own_scratch
             ends = time.monotonic() + order["lifetime_s"]
-            spare = self._hand_over(json.dumps(order).encode(), fds)
+            spare = self._hand_over(order, fds)
             socket.send_fds(facts, [json.dumps({"started": True, "scratch": own_scratch}).encode()], [spare.pidfd])
-            return self.children.setdefault(spare.pidfd, _Child(spare.pid, spare.pidfd, facts, own_scratch, uid, ends))
+            born = _Child(spare.pid, spare.pidfd, facts, spare.group, own_scratch, uid, ends)
+            return self.children.setdefault(spare.pidfd, born)
         except OSError as e:
             if own_scratch:
                 self._clean(own_scratch)
@@ -206,27 +214,44 @@ class Zygote:
         if uid is not None:
             self.uids.append(uid)
 
-    def _hand_over(self, order: bytes, fds: list[int]) -> _Spare:
+    def _hand_over(self, order: dict[str, Any], fds: list[int]) -> _Spare:
         """Give an order to the child that waits for one; if that one has died meanwhile, to a new one."""
         for _ in range(2):
             spare, self.spare = self.spare or self._park(), None
             try:
-                socket.send_fds(spare.orders, [order], fds)
+                self._bound(spare, order)
+                socket.send_fds(spare.orders, [json.dumps(order).encode()], fds)
                 return spare
             except (BrokenPipeError, ConnectionResetError):
-                _end(spare)
+                self._end(spare)
+            except OSError:
+                self._end(spare)
+                raise
             finally:
                 spare.orders.close()
         raise ChildProcessError("the processes forked for it died")
 
+    def _bound(self, spare: _Spare, order: dict[str, Any]) -> None:
+        """As much as address space and scratch can be: what is beyond them is the kernel's, for the run."""
+        if spare.group is not None:
+            assert self.walls.groups is not None
+            limits = order["limits"]
+            memory = self.base + (limits["memory_mb"] + limits["scratch_mb"] << 20)
+            self.walls.groups.limit(spare.group, memory, limits["threads"])
+
     def _park(self) -> _Spare:
         """Fork the next run's process ahead of its order: a fork and what comes with it take as long as the walls."""
-        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            pid = self._fork(mine, its)
-        return _Spare(pid, os.pidfd_open(pid), mine)
+        group = self.walls.groups.take() if self.walls.groups is not None else None
+        try:
+            mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with its:
+                pid = self._fork(mine, its, group)
+            return _Spare(pid, os.pidfd_open(pid), mine, group)
+        except OSError:
+            self._leave(group)
+            raise
 
-    def _fork(self, mine: socket.socket, its: socket.socket) -> int:
+    def _fork(self, mine: socket.socket, its: socket.socket, group: str | None) -> int:
         own = self.walls.pid_namespace
         if own is not None:
             kernel.unshare(kernel.CLONE_NEWPID)
@@ -236,7 +261,7 @@ class Zygote:
                 try:
                     for other in (mine, self.orders, *(one.facts for one in self.children.values())):
                         other.close()  # whose other ends must see when this process alone is left
-                    child.await_order(self.walls, self.ahead, self.generators, its, self.lifeline)
+                    child.await_order(self.walls, group, self.ahead, self.generators, its, self.lifeline)
                 finally:
                     os._exit(1)  # whatever a program made of us: it never goes on as a fork server
         finally:
@@ -254,13 +279,28 @@ class Zygote:
             "peak_kb": usage.ru_maxrss,
             "left": self.left,
         }
+        if one.group is not None and facts["exit"] == -signal.SIGKILL:
+            assert self.walls.groups is not None
+            facts["out_of_memory"] = self.walls.groups.ran_out_of_memory(one.group)
         with contextlib.suppress(OSError):
             facts["used"] = scratch.usage(one.scratch, still=True)[:2] if one.scratch else None
         _tell(one.facts, facts | {"cpu_s": usage.ru_utime + usage.ru_stime})
         one.facts.close()
         os.close(one.pidfd)
+        self._leave(one.group)
         if one.scratch:
             self._clean(one.scratch)
+
+    def _leave(self, group: str | None) -> None:
+        if group is not None:
+            assert self.walls.groups is not None
+            self.walls.groups.give_back(group)
+
+    def _end(self, spare: _Spare) -> None:
+        signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
+        os.waitpid(spare.pid, 0)
+        os.close(spare.pidfd)
+        self._leave(spare.group)
 
     def _clean(self, path: str) -> None:
         """What cannot be taken away now is counted, and goes with the folder."""
@@ -268,12 +308,6 @@ class Zygote:
             scratch.remove(path)
         except OSError:
             self.left += 1
-
-
-def _end(spare: _Spare) -> None:
-    signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
-    os.waitpid(spare.pid, 0)
-    os.close(spare.pidfd)
 
 
 def _tell(facts: socket.socket, message: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ not no none about approx approximately around nearly almost roughly maybe probab
 less fewer more least most than only if but then else except base to
 hundreds thousands millions billions dozens score
 """
-_COUNTS = frozenset("十百千万亿半零一二三四五六七八九两分之成倍余多约或不至到")
+COUNTS = frozenset("十百千万亿半零一二三四五六七八九两分之成倍余多约或不至到")
 """Signs behind a number that make it another one, or none."""
 _NO_LABELS = (MATH_WORDS | set(_SAY_MORE.split()) | set(_SCALES) | set(_NUMBER_WORDS)) - {"cup"}
 """Words that change what a number before them says, or doubt it: whoever reads them over reads another number."""
@@ -162,7 +162,7 @@ def _number(text: str) -> Value | None:
     if unit is not None:
         return replace(number, unit=unit, attached=len(tail) == 1 and tail.isalpha() and tail.isascii())
     if counted := re.fullmatch(r"\s*([\u4e00-\u9fff]{1,4})", tail):
-        return None if set(counted[1]) & _COUNTS else replace(number, label=counted[1])
+        return None if set(counted[1]) & COUNTS else replace(number, label=counted[1])
     word = re.fullmatch(r"\s+([A-Za-z][A-Za-z]+(?: [A-Za-z]+){0,2})", tail)
     if word is None or set(word[1].lower().split()) & _NO_LABELS:
         return None

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff]")
-_FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94)} | {0x3000: " ", 0x3001: ",", 0x3002: "."}
-"""Digits, letters and marks as Chinese and Japanese texts have them."""
+_FULL_WIDTH = {0xFF01 + i: 0x21 + i for i in range(94) if not chr(0x21 + i).isdigit()}
+_FULL_WIDTH |= {0x3000: 0x20, 0x3001: 0x2C, 0x3002: 0x2E}
+"""Letters and marks as Chinese and Japanese texts have them."""
 _TEXT = (
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|mathrm|mathbf|mathit|mathsf|mathtt|mbox|bm|boldsymbol)"
 )

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import domains
-from pipeline.config import AskingVerifierConfig, Config, ModelConfig, OpenAITeacherConfig
+from pipeline.config import Config, ModelConfig
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
 
-_ANSWER_S = 15.0
 _PROMPT_SHARE = 0.15
 Status = Literal["ok", "warn", "fail"]
 
@@ -53,12 +52,13 @@ def named(config: Config, elsewhere: bool) -> list[Check]:
 
 def _prompt(config: Config) -> Iterator[Check]:
     """What the proposer is told, against the tokens of an episode; nothing where its model is not here."""
-    from actors.chat import ChatFormat, system_prompt  # brings tokenizers, which the bare project has not
+    from actors.chat import system_prompt  # brings tokenizers, which the bare project has not
+    from actors.chat_templates import chat_format
 
     domain, limits = domains.of(config.domain), config.episode.limits
     try:
         folder = domain.resolve(config.proposer.path)
-        chat = ChatFormat(folder)
+        chat = chat_format(folder)
     except Failure:  # told with the models
         return
     told = chat.system(config.system_prompt or system_prompt(folder, domain.prompts.proposer), limits)
@@ -80,8 +80,15 @@ def _models(config: Config, missing: Status) -> Iterator[Check]:
     domain = domains.of(config.domain)
     models: list[tuple[str, ModelConfig]] = [("proposer", config.proposer), ("solve.base", config.solve.base)]
     models += [(f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder)]
-    models += [("committee.judge", config.committee.judge)] if config.committee.judge else []
+    more = {
+        "committee.judge": config.committee.judge,
+        "synthesize.proposer": config.synthesize.proposer,
+        "evaluate.model": config.evaluate.model,
+    }
+    models += [(where, model) for where, model in more.items() if model]
     for where, model in models:
+        if model.endpoint is not None:  # asked as one
+            continue
         fields.setdefault(model.path, []).append(f"{where}.path")
     for path, names in fields.items():
         detail = {"path": path, "fields": names}
@@ -96,12 +103,12 @@ def _models(config: Config, missing: Status) -> Iterator[Check]:
 
 def _model(folder: Path) -> str:
     """What lies there. Raises Failure for what no engine could load."""
-    from actors.chat import ChatFormat  # brings tokenizers, which the bare project has not
+    from actors.chat_templates import chat_format  # brings tokenizers, which the bare project has not
 
     if not folder.is_dir():
         raise Failure(f"{folder}: no folder")
     config = _object(folder / "config.json")
-    ChatFormat(folder)
+    chat_format(folder)
     index = folder / "model.safetensors.index.json"
     shards = set(_object(index).get("weight_map", {}).values()) if index.is_file() else set()
     weights = [folder / name for name in sorted(shards)] or sorted(
@@ -164,52 +171,25 @@ def _benchmark(config: Config) -> Check:
 # ---------------------------------------------------------------- endpoints
 
 
-@dataclass(frozen=True)
-class _Endpoint:
-    base_url: str
-    model: str
-    api_key_env: str
-
-
 def _endpoints(config: Config) -> list[Check]:
     """Each endpoint that the config names, asked once, all at a time."""
-    fields: dict[_Endpoint, list[str]] = {}
+    from pipeline.pools import endpoints  # brings httpx, which the bare project has not
 
-    def add(where: str, section: Any) -> None:
-        if section.base_url is not None:
-            endpoint = _Endpoint(section.base_url, section.model or "default", section.api_key_env)
-            fields.setdefault(endpoint, []).append(where)
-
-    if isinstance(config.teacher, OpenAITeacherConfig):
-        add("teacher", config.teacher)
-    for where, verifier in config.committee.judges().items():
-        if isinstance(verifier, AskingVerifierConfig):
-            add(f"committee.{where}", verifier)
-    if config.reward.judge is not None:
-        add("reward.judge", config.reward.judge)
+    async def asked(endpoint: endpoints.Endpoint) -> Check:
+        section, where = endpoint.section, ", ".join(endpoint.fields)
+        has_key = bool(os.environ.get(section.api_key_env))
+        model = section.model
+        detail = {"base_url": section.base_url, "model": model, "fields": endpoint.fields, "key": has_key}
+        try:
+            await endpoints.ask(endpoint)
+        except endpoints.Later as e:
+            return Check("endpoint", "warn", str(e), f"look whether {where} can bear the run's calls", detail)
+        except Failure as e:
+            todo = f"start that endpoint, or mend {where}: base_url, model, or the key ({endpoint.key})"
+            return Check("endpoint", "fail", str(e), todo, detail)
+        return Check("endpoint", "ok", f"{section.base_url} answers as {model} ({endpoint.key})", detail=detail)
 
     async def ask_all() -> list[Check]:
-        return list(await asyncio.gather(*(_asked(endpoint, names) for endpoint, names in fields.items())))
+        return list(await asyncio.gather(*map(asked, endpoints.endpoints_of(config))))
 
-    return asyncio.run(ask_all()) if fields else []
-
-
-async def _asked(endpoint: _Endpoint, names: list[str]) -> Check:
-    from actors.openai_client import ChatClient  # brings httpx, which the bare project has not
-
-    where = ", ".join(names)
-    has_key = bool(os.environ.get(endpoint.api_key_env))
-    key = f"${endpoint.api_key_env} is {'set' if has_key else 'not set'}"
-    detail = {"base_url": endpoint.base_url, "model": endpoint.model, "fields": names, "key": has_key}
-    client = ChatClient(
-        endpoint.base_url, endpoint.model, endpoint.api_key_env, timeout_s=_ANSWER_S, retries=0, concurrency=1
-    )
-    try:
-        await client.complete([{"role": "user", "content": "Say yes."}], temperature=0, max_tokens=4)
-    except Failure as e:
-        if e.kind != "model_error":  # an answer without text is one
-            todo = f"start that endpoint, or mend {where}: base_url, model, or the key ({key})"
-            return Check("endpoint", "fail", str(e), todo, detail)
-    finally:
-        await client.close()
-    return Check("endpoint", "ok", f"{endpoint.base_url} answers as {endpoint.model} ({key})", detail=detail)
+    return asyncio.run(ask_all()) if endpoints.endpoints_of(config) else []

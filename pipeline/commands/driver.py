@@ -22,8 +22,9 @@ import psutil
 from pipeline import stages
 from pipeline.config import Config
 from pipeline.flow.context import Context
+from pipeline.pools import endpoints
 from pipeline.pools.cluster import Cluster
-from pipeline.records import Failure
+from pipeline.records import Failure, Halt
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.watch.progress import Progress
@@ -44,13 +45,33 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
             run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:
-                results = {name: await stages.run(context, name) for name in names}
+                for line in await endpoints.check(config, [name for name in names if run.result(name) is None]):
+                    progress.say("endpoints", line)
+                with endpoints.keeping(config, root):
+                    try:
+                        results = {name: await stages.run(context, name) for name in names}
+                    except Halt as e:
+                        raise Failure(str(e)) from None
+                    finally:
+                        _tell_spending(context)
                 await _tell_isolation(context)
                 return results
 
             return asyncio.run(closing(context.cluster, work()))
     finally:
         run.close()
+
+
+def _tell_spending(context: Context) -> None:
+    """A line for each endpoint that was asked, and one row of the metrics."""
+    spent = endpoints.spent()
+    for name, s in spent.items():
+        paid = f"{s['calls']:.0f} calls, {s['kept']:.0f} answered before, {s['tokens']:.0f} tokens, ${s['usd']:.4g}"
+        context.progress.say("endpoints", f"{name}: {paid}")
+    if spent:
+        names = ("calls", "kept", "tokens", "usd")
+        total = {name: sum(s[name] for s in spent.values()) for name in names}
+        context.metrics.log("endpoints", 0, total | {f"usd/{name}": s["usd"] for name, s in spent.items()})
 
 
 async def _tell_isolation(context: Context) -> None:

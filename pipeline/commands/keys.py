@@ -23,8 +23,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "unnamed_categories": "those of them that the domain does not name",
     },
     "sft": {
-        "trajectories": "teacher episodes",
-        "accepted": "of them accepted by the committee, trained on",
+        "trajectories": "teacher episodes, or lines of sft.data",
+        "accepted": "of them trained on: accepted by the committee, or short enough",
         "validity": "accepted / trajectories",
         "steps": "optimizer steps",
         "loss_first": "loss of the first step, nats a token",
@@ -42,6 +42,13 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "synthesize": {
         "accepted": "problems in dataset/problems.jsonl",
         "distinct": "different ones among them",
+        "unsolved": "valid ones that no prober solves above chance, in dataset/unsolved.jsonl",
+        "left_out": "reason -> accepted problems that are no rows",
+        "guessable": "rows of which a guess is right one time in two",
+        "skeletons": "distinct skeletons (problems without numbers, names and wordings) in the data set",
+        "skeleton_entropy": "of them, 1: all different",
+        "skeleton_top_share": "share of the commonest",
+        "near_duplicates": "share of rows that mean what another one does",
         "episodes": "episodes played",
         "validity": "share of judged episodes that were accepted",
         "prune_rate": "share of episodes that dropped a skill",
@@ -62,6 +69,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "before": "{mean, interval (95 %), by_category, by_steps, unknown} of the base solver",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
+        "score": "with evaluate.model: the same of that model; then before, after and gain are null",
+        "answers": "files with the answers to every item, of each model",
     },
 }
 
@@ -76,6 +85,17 @@ AUDIT_KEYS = {
     "unspoiled": "with --by-model: why a model's reply spoiled nothing -> count",
     "injections_accepted": "planted instructions to the verifiers that got a problem accepted",
     "by_defect": "defect -> {n, accepted}",
+}
+ADVERSARY_KEYS = {
+    "tries": "with --adversary: attacks",
+    "accepted": "of them by the committee",
+    "paid": "above nothing",
+    "exported": "rows they would be",
+    "exploits": "paid, with a fault",
+    "exploit_share": "of all tries",
+    "by_fault": "fault -> share of all tries that are paid with it",
+    "by_kind": "what the attack descends from -> {tries, accepted, paid, exported, exploits}",
+    "examples": "fault -> the best paid ones",
 }
 LEDGER_KEYS = {
     "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "

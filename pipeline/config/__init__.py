@@ -22,6 +22,7 @@ from pipeline.config.committee import (
     VerifierConfig,
 )
 from pipeline.config.domains import DOMAINS, DomainConfig, MiniDomainConfig, TextDomainConfig
+from pipeline.config.endpoints import EndpointConfig, EndpointUse, asks_endpoint
 from pipeline.config.episode import EpisodeConfig, EpisodeLimits, SandboxConfig
 from pipeline.config.models import EngineConfig, ModelConfig, SamplingConfig
 from pipeline.config.objectives import (
@@ -59,6 +60,8 @@ __all__ = [
     "Config",
     "CurriculumConfig",
     "DomainConfig",
+    "EndpointConfig",
+    "EndpointUse",
     "EngineConfig",
     "EpisodeConfig",
     "EpisodeLimits",
@@ -96,4 +99,5 @@ __all__ = [
     "TextDomainConfig",
     "TrainerConfig",
     "VerifierConfig",
+    "asks_endpoint",
 ]

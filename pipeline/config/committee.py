@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline.config.cluster import PoolConfig
+from pipeline.config.endpoints import EndpointUse
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Majority, Positive, Seconds
@@ -24,7 +25,7 @@ class VerifierConfig(Implemented):
     """The domain whose language it reads; "" for one that reads any text."""
     kind: str
     timeout_s: Seconds
-    """For a vote, the wait for a free sandbox slot included."""
+    """For a vote, the wait for a free sandbox slot included, that for a turn at an endpoint not."""
 
 
 class SymbolicVerifierConfig(VerifierConfig):
@@ -45,7 +46,7 @@ class ExecutingVerifierConfig(VerifierConfig):
     timeout_s: Seconds = 30
 
 
-class AskingVerifierConfig(VerifierConfig):
+class AskingVerifierConfig(VerifierConfig, EndpointUse):
     """A verifier that asks a model."""
 
     base_url: str | None
@@ -132,6 +133,9 @@ class CommitteeConfig(Section):
     spot_checks: int = Field(default=0, ge=0)
     """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
     what share is accepted is a live figure of the committee's quality. 0 where the domain knows no such ways."""
+    canaries: int = Field(default=1, ge=0)
+    """Accepted problems of each step of MGPO and wave of synthesis that are judged and probed again with a secret in
+    place of their answer: how many secrets were about to be shown to a judge or a prober is a live figure."""
     judge: ModelConfig | None = None
     """The model that verifiers without an endpoint ask; None takes the strongest of `prober.ladder`."""
     timeout_s: Seconds = 900
@@ -155,7 +159,7 @@ class CommitteeConfig(Section):
         if self.allow_same_model:
             return self
         seen: dict[str, str] = {}
-        for where, model in ((w, _model_of(v)) for w, v in self.judges().items()):
+        for where, model in ((w, _model_of(v, self.judge)) for w, v in self.judges().items()):
             if model is not None and (other := seen.setdefault(model, where)) != where:
                 raise ValueError(
                     f"{where} and {other} are one model ({model}); expected different ones, or allow_same_model: true"
@@ -168,13 +172,17 @@ class CommitteeConfig(Section):
         return found | ({"auditor": self.auditor} if self.auditor is not None else {})
 
 
-def _model_of(verifier: VerifierConfig) -> str | None:
+def _model_of(verifier: VerifierConfig, judge: ModelConfig | None) -> str | None:
     """What tells its model from others, whoever serves it; None where it asks none."""
     if not isinstance(verifier, AskingVerifierConfig):
         return None
-    if verifier.base_url is None:
-        return "committee.judge"
-    return (verifier.model or "").rstrip("/").rpartition("/")[2].lower()
+    if verifier.base_url is not None:
+        name = verifier.model
+    elif judge is not None:
+        name = judge.endpoint.model if judge.endpoint is not None else judge.path
+    else:
+        name = "committee.judge"
+    return (name or "").rstrip("/").rpartition("/")[2].lower()
 
 
 class ProberConfig(Section):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config.cluster import PoolConfig
+from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
 
@@ -44,6 +45,21 @@ class ModelConfig(Section):
     """A model, its engine, and the pool of replicas that serve it."""
 
     path: str
-    """A Hugging Face model directory, or a name that the domain bundles (mini: `mini:proposer`, `mini:solver`)."""
+    """A Hugging Face model directory, or a name that the domain bundles (mini: `mini:proposer`, `mini:solver`). With
+    `endpoint`, what the model is called in the run's files."""
+    endpoint: EndpointConfig | None = None
+    """Ask this endpoint instead of an engine of the run's own: {base_url: …, model: …}. Not for what is trained."""
     engine: EngineConfig = EngineConfig()
     pool: PoolConfig = PoolConfig(max_ongoing=128)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called_as_the_endpoint_calls_it(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "path" in given:
+            return given
+        match given.get("endpoint"):
+            case EndpointConfig(model=name):
+                return given | {"path": name}
+            case dict() as endpoint:  # without a name, the endpoint's own check says so
+                return given | {"path": str(endpoint.get("model", ""))}
+        return given

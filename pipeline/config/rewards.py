@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Section
-from pipeline.config.types import Positive, Seconds
+from pipeline.config.types import Fraction, Positive, Seconds
 
 
-class ReflectionJudgeConfig(Section):
+class ReflectionJudgeConfig(EndpointUse):
     """A model behind an OpenAI-compatible endpoint that says which reflections are coherent."""
 
     base_url: str
@@ -18,7 +19,6 @@ class ReflectionJudgeConfig(Section):
     """Process reward of an episode whose reflections are all coherent, shared out among them."""
     max_tokens: Positive = 256
     timeout_s: Seconds = 60
-    concurrency: Positive = 16
 
 
 class RewardConfig(Section):
@@ -26,6 +26,16 @@ class RewardConfig(Section):
     """R_base (open in the paper)."""
     difficulty: float = Field(default=2.0, ge=0)
     """lambda, the weight of 1 - rho (open in the paper)."""
+    significance: float = Field(default=0.05, gt=0, le=1)
+    """A problem is solved if guessing would be right so often with a smaller probability than this. 1 takes any right
+    answer for a solution, as the paper does (1[rho > 0])."""
+    unsolved: Fraction = 0.0
+    """Share of `base` that a valid problem earns which no prober of the ladder solves. 1 in the paper: it does not tell
+    what is hard from what cannot be read, computed or understood."""
+    repeats: Positive = 8
+    """Problems of one skeleton, recent ones, that are paid in full; of n of them each is paid repeats / n."""
+    memory: Positive = 10
+    """Steps after which a skeleton's count has faded to 1 / e."""
     exec_ok: float = Field(default=0.2, ge=0)
     """Process reward of the check that stands, once an episode (the paper leaves all process magnitudes open)."""
     exec_error: float = Field(default=-0.2, le=0)

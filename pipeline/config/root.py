@@ -39,6 +39,9 @@ class Config(Section):
     """A place that outlives the machine (s3://bucket/run, gs://, hdfs://, file:/// or a path) and keeps a copy of the
     run directory: on another machine the same command restores it and goes on. One place a run. Credentials come from
     the environment."""
+    replies: str | None = None
+    """The file that keeps what endpoints answered, so that the same question is paid for once, by any run that names
+    this file; None: replies.sqlite beside the run directory. On a cluster, a path that every node can write to."""
     ray: RayConfig = RayConfig()
     proposer: ModelConfig
     """The agent that writes problems: the model that it starts from, its engine, its pool."""

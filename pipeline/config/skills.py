@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.config.cluster import PoolConfig
+from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Positive, Seconds
 
@@ -25,7 +26,7 @@ class ScriptedTeacherConfig(TeacherConfig):
     kind: Literal["scripted"] = "scripted"
 
 
-class OpenAITeacherConfig(TeacherConfig):
+class OpenAITeacherConfig(TeacherConfig, EndpointUse):
     """Any OpenAI-compatible endpoint, vLLM's own server included."""
 
     implementation: ClassVar[str] = "pipeline.domains.teachers:openai"
@@ -36,8 +37,8 @@ class OpenAITeacherConfig(TeacherConfig):
     """The model's name at that endpoint."""
     api_key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; the key itself never enters a run directory."""
-    concurrency: Positive = 16
     timeout_s: Seconds = 120
+    """For a try of a call, from when it is its turn."""
     retries: int = Field(default=4, ge=0)
     temperature: float = Field(default=0.7, ge=0)
     max_tokens: Positive = 4096

@@ -43,6 +43,9 @@ class TrainerConfig(Section):
 
 
 class SFTStage(Section):
+    data: str | None = None
+    """Trajectories to clone instead of playing any: a .jsonl, each line {"messages": [{"role": …, "content": …}, …]}
+    with the roles system, user and assistant. None: the teacher's, as far as the committee accepts them."""
     trajectories: Positive = 1000
     """Teacher episodes to collect, before the committee's filter."""
     epochs: Positive = 3
@@ -91,14 +94,22 @@ class MGPOStage(Section):
 
 
 class SynthesizeStage(Section):
+    proposer: ModelConfig | None = None
+    """Who writes: {path: a checkpoint} or {endpoint: …}. None: the proposer that MGPO trained in this run, and where
+    `proposer` is an endpoint that one."""
+    skills: str | None = None
+    """A skill library, as `acquire` leaves one in skills/ of its run directory. None: this run's."""
     target: Positive = 10_000
     """Accepted, distinct problems."""
     max_episodes: Positive = 200_000
-    """Give up, with the count so far, after this many."""
+    """Stop after this many: what was accepted by then is exported, and the exit says how many are missing."""
     in_flight: Positive = 256
 
 
 class SolveStage(Section):
+    data: str | None = None
+    """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
+    run."""
     steps: Positive = 200
     problems: Positive = 64
     """Problems a step."""
@@ -118,6 +129,8 @@ class EvaluateStage(Section):
     benchmark: str
     """A .jsonl of question, answer (checks where that is a program; category), or a name that the domain bundles (mini:
     `mini:heldout`, its held-out skill combinations)."""
+    model: ModelConfig | None = None
+    """Measure this model alone: {path: …} or {endpoint: …}. None: the solver of this run, before and after."""
     problems: Positive | None = None
     """Problems used, from the front of the benchmark; None: all."""
     samples: Positive = 64

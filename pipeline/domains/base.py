@@ -6,10 +6,12 @@ and limits of a domain are data, laid under what the user wrote (`pipeline.confi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from actors import prompts
 from pipeline.config import DomainConfig
@@ -29,6 +31,66 @@ class Planted:
     defect: str
     problem: Problem
     active: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes a problem the same as another one."""
+
+    meaning: str
+    """Equal where the two ask the same."""
+    skeleton: str
+    """The meaning without its numbers."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What an agent that optimises could do: an episode as it writes it, and what it deserves."""
+
+    kind: str
+    """What it descends from in the first generation."""
+    category: str
+    offered: tuple[str, ...]
+    """Ids of the skills."""
+    question: str
+    answer: str
+    dropped: tuple[str, ...] = ()
+    turns: tuple[str, ...] = ()
+    """Texts of the turns before the submission (and after the edit that drops skills)."""
+    idle: tuple[int, ...] = ()
+    """Turns that deserve no process reward above 0."""
+    blameless: tuple[int, ...] = ()
+    """Turns that deserve none below 0."""
+
+    def texts(self) -> list[str]:
+        """All that the agent writes: the edit, if there is one, the turns, the submission."""
+        edits = ["## Draft\n" + _call("edit", drop=list(self.dropped), add=[])] if self.dropped else []
+        submission = "## Finalize\n" + _call("submit", question=self.question, answer=self.answer)
+        return [*edits, *self.turns, submission]
+
+
+def _call(name: str, **arguments: object) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+class Adversary(Protocol):
+    """A domain's knowledge of how it could be exploited, and of the truth. It shares no code with the verifiers."""
+
+    def first(self, rng: Random, each: int) -> list[Attack]:
+        """The first generation: so many of each kind of exploit that was ever found."""
+        ...
+
+    def mutated(self, attack: Attack, rng: Random) -> Attack: ...
+
+    def composed(self, one: Attack, other: Attack, rng: Random) -> Attack: ...
+
+    def faults(self, attack: Attack, problem: Problem) -> frozenset[str]:
+        """What is wrong with a problem that was accepted, as it would be exported."""
+        ...
+
+    def reach(self, question: str) -> float:
+        """How often a capable solver gets the question right, guesses put aside."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -96,6 +158,15 @@ class Domain:
         """Whether this set of skills is never offered, so that problems of it can measure what was learned."""
         return False
 
+    def identity(self, question: str) -> Identity | None:
+        """What a question means; None where the domain cannot tell, and its words decide (scoring/identity.py)."""
+        return None
+
+    def twins(self, question: str) -> Sequence[tuple[str, str]]:
+        """The question with other numbers, some dozens of times, each with its answer. Empty where the domain cannot
+        make any."""
+        return []
+
     def teacher(self) -> Teacher:
         """The domain's own teacher. Raises Failure where it has none."""
         raise Failure("teacher.kind scripted: this domain has no teacher of its own; expected openai")
@@ -111,6 +182,10 @@ class Domain:
         """Train the bundled models again, from scratch, into folder `out`; `scale` shortens it. Raises Failure where
         the domain bundles none."""
         raise Failure("this domain bundles no models")
+
+    def adversary(self) -> Adversary:
+        """Raises Failure where the domain knows no truth to hold the judges against."""
+        raise Failure("audit-verifiers --adversary: this domain knows no truth about a problem; expected domain mini")
 
     def plant(self, sound: Sequence[Sound], seed: int) -> list[Planted]:
         """As many problems as `sound`, each one of them spoiled in a known way. Raises Failure where the domain knows

@@ -16,7 +16,9 @@ from typing import Any
 from actors.calls import within
 from pipeline.flow.context import Context
 from pipeline.records import Episode, Probe, Verdict
+from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
+from pipeline.scoring.summary import copies
 from pipeline.store.ledger import End, Key, Ledger
 from pipeline.store.tables import read_records, write_records
 
@@ -62,6 +64,18 @@ async def write_step(
 def state_of(folder: Path) -> dict[str, Any]:
     state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     return state
+
+
+def register_of(context: Context, stages: Sequence[str]) -> Register:
+    """The problems that these stages of the run have written, a step after another. Skeletons are counted of the last
+    of them: what a teacher wrote often is no reason to pay its pupil less for it."""
+    register = Register(context.domain.identity)
+    for stage in stages:
+        register.counts.clear()
+        for folder in context.run.steps(stage):
+            register.fade(context.config.reward.memory)
+            copies(judged_in(folder), register)
+    return register
 
 
 def judged_in(folder: Path) -> Iterator[Judged]:

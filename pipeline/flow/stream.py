@@ -46,13 +46,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from actors.calls import within
-from pipeline.config import Config
+from pipeline import domains
+from pipeline.config import Config, asks_endpoint
 from pipeline.domains.base import Domain
-from pipeline.records import Episode, Failure, Outcome, Probe, Task, Verdict
-from pipeline.scoring import audit
+from pipeline.records import Attempts, Episode, Failure, Outcome, Probe, Problem, Task, Verdict
+from pipeline.scoring import audit, canaries, chance
 from pipeline.scoring.judged import Judged, lacks_votes
 from pipeline.store.ledger import ENDS, Key, Ledger
-from pipeline.watch.retry import Attempts
+from pipeline.watch.retry import Attempts as Retries
 
 T = TypeVar("T")
 _POOLS = ("proposer", "committee", "prober")
@@ -62,7 +63,11 @@ class Stream:
     """What the steps of a stage share: the pools, the room in them, and the accounts.
 
     `proposer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `sink`: the rollout buffer ·
-    `before`: accounts of the stage when the stream begins, nothing live.
+    `before`: accounts of the stage when the stream begins, nothing live · `played_by`: the section of whoever plays, if
+    it is not the policy.
+
+    A pool that asks endpoints keeps the deadline of each call itself, because what a call waits there for its turn
+    counts for none; from here it has none.
     """
 
     def __init__(
@@ -73,12 +78,25 @@ class Stream:
         prober: Any | None,
         sink: Any,
         before: Mapping[str, int] | None = None,
+        played_by: Any | None = None,
     ):
         self.config = config
         self.proposer = proposer
         self.committee = committee
         self.prober = prober
         self.sink = sink
+        self.domain = domains.of(config.domain)
+        c = config.committee
+        asks_judge = any(map(asks_endpoint, c.judges().values())) or (
+            c.judge is not None and c.judge.endpoint is not None
+        )
+        self.judging_s = None if asks_judge else c.timeout_s
+        asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
+        self.probing_s = None if asks_prober else config.prober.timeout_s
+        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
+        rounds = -(-config.proposer.pool.max_replicas // config.proposer.pool.min_replicas)
+        asks_policy = asks_endpoint(played_by) or config.proposer.endpoint is not None
+        self.playing_s = None if asks_policy else rounds * config.episode.limits.wall_s + 60
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
@@ -146,18 +164,17 @@ class StepStream:
 
     async def _played(self, task: Task) -> Episode:
         """The episode of a task; another one, under the next number, for each that infrastructure failed."""
-        stream, pool = self._stream, self._config.proposer.pool
-        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
-        rounds = -(-pool.max_replicas // pool.min_replicas)
-        deadline_s = rounds * self._config.episode.limits.wall_s + 60
-        attempts = Attempts(self._config.episode.attempts)
+        stream = self._stream
+        attempts = Retries(self._config.episode.attempts)
         async for _ in attempts:
             async with stream.suspects if attempts.last and attempts.deaths else nullcontext(), stream.room:
                 key = task.id, self.ledger.issue(task.id)
                 stream.counts["issued"] += 1
                 try:
                     response = stream.proposer.episode.remote(task, key[1])
-                    episode: Episode = await self._tracked(key, "proposer", within(response, "proposer", deadline_s))
+                    episode: Episode = await self._tracked(
+                        key, "proposer", within(response, "proposer", stream.playing_s)
+                    )
                 except Failure as e:
                     attempts.note(e)
                     episode = _given_up(task, key[1], Outcome(kind=e.kind, reason=str(e)))
@@ -173,30 +190,47 @@ class StepStream:
 
     async def _verified(self, episode: Episode, prober: str | None) -> Judged:
         """Judge and probe an episode that handed something in. Raises Failure if infrastructure keeps failing."""
-        problem, stream, c = episode.submitted, self._stream, self._config
+        problem, stream = episode.submitted, self._stream
         if problem is None or episode.outcome.kind != "ok":
             return Judged(episode, None, None)
         judging = partial(stream.committee.judge.remote, problem, episode, episode.active)
-        verdict: Verdict = await self._retried(episode, "committee", judging, c.committee.timeout_s, lacks_votes)
+        verdict: Verdict = await self._retried(episode, "committee", judging, stream.judging_s, lacks_votes)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         exported = Judged(episode, verdict, None).problem
-        probing = partial(stream.prober.probe.remote, exported, prober, episode.task.seed)
-        probe: Probe = await self._retried(episode, "prober", probing, c.prober.timeout_s)
-        return Judged(episode, verdict, probe)
+        assert exported is not None
+        return Judged(episode, verdict, await self._probed(episode, exported, prober))
+
+    async def _probed(self, episode: Episode, problem: Problem, prober: str | None) -> Probe:
+        """The probe of the prober that is asked for; where that one does no better than chance, of the first stronger
+        one that does, or of the strongest. Raises Failure if infrastructure keeps failing."""
+        c, pool, seed = self._config, self._stream.prober, episode.task.seed
+        assert pool is not None
+        baseline = chance.baseline(problem, self._stream.domain.twins(problem.question))
+        ladder = [model.path for model in c.prober.ladder]
+        rungs = ladder[ladder.index(prober) :] if prober in ladder else [prober]
+        weaker: tuple[Attempts, ...] = ()
+        for rung in rungs:
+            probing = partial(pool.probe.remote, problem, rung, seed)
+            found: Probe = await self._retried(episode, "prober", probing, self._stream.probing_s)
+            probe = chance.measured(found, baseline, c.reward.significance).model_copy(update={"weaker": weaker})
+            if probe.solved:
+                break
+            weaker += (Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown),)
+        return probe
 
     async def _retried(
         self,
         episode: Episode,
         pool: str,
         call: Callable[[], Awaitable[T]],
-        timeout_s: float,
+        timeout_s: float | None,
         lacks: Callable[[T], bool] = lambda _: False,
     ) -> T:
         """A call that changes nothing, made again where infrastructure failed it, or a part of its answer (`lacks`):
         the episode stays as it was played. Raises the last Failure."""
         key = episode.id, episode.attempt
-        attempts = Attempts(self._config.episode.attempts)
+        attempts = Retries(self._config.episode.attempts)
         try:
             async for _ in attempts:
                 try:
@@ -236,6 +270,12 @@ class StepStream:
             return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)
         except Failure:
             return {"spot_checks_failed": 1.0}  # the step goes on without this figure
+
+    async def canaries(self, judged: Sequence[Judged], seed: int) -> dict[str, float]:
+        """Whether answers stay with those who may see them; see `canaries.look`."""
+        stream, n = self._stream, self._config.committee.canaries
+        deadlines = stream.judging_s, stream.probing_s
+        return await canaries.look(stream.committee, stream.prober, judged, n, seed, deadlines)
 
     async def drop(self, judged: Sequence[Judged]) -> None:
         """Forget the rollouts of episodes that will not be trained on."""

@@ -6,15 +6,17 @@ interrupted and run again does the same work under the same ids.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pipeline.flow.context import Context
 from pipeline.records import Task
 from pipeline.skills.curriculum import Curriculum
 from pipeline.skills.extraction import SkillLibrary
 
 
-def make_curriculum(context: Context) -> Curriculum:
-    """Over the run's skill library; what the domain holds out is never offered."""
-    library = SkillLibrary.load(context.run.path("skills"))
+def make_curriculum(context: Context, skills: Path | None = None) -> Curriculum:
+    """Over a skill library, the run's own if none is given; what the domain holds out is never offered."""
+    library = SkillLibrary.load(skills or context.run.path("skills"))
     return Curriculum(list(library), context.config.mgpo.curriculum, excluded=context.domain.is_heldout)
 
 

@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import within
-from pipeline.config import MGPOStage, SFTConfig, SFTStage, SolveStage
+from pipeline.config import MGPOStage, ModelConfig, SFTConfig, SFTStage, SolveStage
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
-from pipeline.records import Stalled
+from pipeline.records import Failure, Stalled
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.watch.watchdog import watching
 from trainers.spec import TrainSpec, TrainSummary
 
 _POLL_S = 1.0
+
+
+def trainable(field: str, model: ModelConfig) -> None:
+    """Raises Failure for a model whose weights are not here."""
+    if model.endpoint is not None:
+        raise Failure(f"{field}.endpoint: a model behind an endpoint cannot be trained; expected {field}.path alone")
 
 
 def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None = None) -> TrainSpec:

@@ -12,8 +12,8 @@ from actors.committee import Committee
 from actors.prober import Prober
 from actors.proposer import Proposer
 from actors.sandbox_pool import SandboxPool
-from actors.solver import Solver
-from actors.teacher import TeacherProposer
+from actors.solver import EndpointSolver, Solver
+from actors.teacher import EndpointPolicy, TeacherProposer
 from pipeline.config import Config, ModelConfig
 from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
@@ -73,10 +73,29 @@ def proposer(
     )
 
 
+def proposer_endpoint(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any) -> PoolSpec:
+    """A proposer that answers behind an endpoint."""
+    assert c.proposer.endpoint is not None
+    arguments = {
+        "teacher": EndpointPolicy(c.proposer.endpoint, c.episode.sampling),
+        "model_dir": None,
+        "episode": c.episode,
+        "sandbox": sandbox,
+        "sink": sink,
+        "system_prompt": c.system_prompt or domain.prompts.proposer,
+        "kind_of": domain.answer_kind,
+    }
+    return PoolSpec("proposer", c.proposer.pool, TeacherProposer, arguments, longest_call_s=c.episode.limits.wall_s)
+
+
 def solver(
     c: Config, domain: Domain, name: str, model: ModelConfig, weights: Any | None = None, sink: Any | None = None
 ) -> PoolSpec:
     """A model that answers questions: a prober, the judge, or with weights the solver in training."""
+    longest_s = max(c.prober.timeout_s, c.solve.timeout_s)
+    if model.endpoint is not None:
+        asked = {"endpoint": model.endpoint, "prompts": domain.prompts.solvers()}
+        return PoolSpec(name, model.pool, EndpointSolver, asked, longest_call_s=longest_s)
     model_dir = domain.resolve(model.path)
     arguments = {
         "model_dir": str(model_dir),
@@ -86,9 +105,7 @@ def solver(
         "weights": weights,
         "sink": sink,
     }
-    return PoolSpec(
-        name, model.pool, Solver, arguments, model.engine.threads, max(c.prober.timeout_s, c.solve.timeout_s)
-    )
+    return PoolSpec(name, model.pool, Solver, arguments, model.engine.threads, longest_s)
 
 
 def _proposer_prompt(c: Config, domain: Domain, model_dir: Path) -> str:

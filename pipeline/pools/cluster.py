@@ -21,7 +21,7 @@ from ray.util.placement_group import PlacementGroup
 from actors.calls import within
 from actors.weights import WeightStore
 from pipeline import domains
-from pipeline.config import Config
+from pipeline.config import Config, ModelConfig
 from pipeline.pools import catalogue
 from pipeline.pools.buffer import RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
@@ -194,7 +194,17 @@ class Cluster:
 
     async def proposer(self, model_dir: Path) -> DeploymentHandle:
         """The policy, from `model_dir` until its weight store has a version."""
-        c = self.config
+        return await self._proposer(self.config, model_dir)
+
+    async def writer(self, model: ModelConfig) -> DeploymentHandle:
+        """A proposer that is not trained, in the place of the policy: a checkpoint, or one behind an endpoint."""
+        c, domain = self.config.model_copy(update={"proposer": model}), domains.of(self.config.domain)
+        await self.stop("proposer")
+        if model.endpoint is None:
+            return await self._proposer(c, domain.resolve(model.path))
+        return await self._pool(catalogue.proposer_endpoint(c, domain, await self.sandbox(), self.buffer()))
+
+    async def _proposer(self, c: Config, model_dir: Path) -> DeploymentHandle:
         sandbox, weights, sink = await self.sandbox(), self.weights("proposer"), self.buffer()
         return await self._pool(catalogue.proposer(c, domains.of(c.domain), model_dir, sandbox, weights, sink))
 
@@ -203,6 +213,10 @@ class Cluster:
         c = self.config
         weights, sink = self.weights("student"), self.buffer()
         return await self._pool(catalogue.solver(c, domains.of(c.domain), "student", c.solve.base, weights, sink))
+
+    async def measured(self, model: ModelConfig) -> DeploymentHandle:
+        """A model that is measured alone."""
+        return await self._pool(catalogue.solver(self.config, domains.of(self.config.domain), "measured", model))
 
     async def stop(self, name: str) -> None:
         """Take a pool down, and with it the store that its replicas had their weights from."""

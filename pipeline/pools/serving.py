@@ -20,6 +20,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
 from pipeline.config import PoolConfig
+from pipeline.pools import endpoints
 from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.records import Failure, Lost
 
@@ -149,7 +150,7 @@ def deployment_options(spec: PoolSpec) -> dict[str, Any]:
             "num_cpus": pool.num_cpus,
             "num_gpus": pool.num_gpus,
             "resources": pool.resources,
-            "runtime_env": {"env_vars": ENVIRONMENT | {"OMP_NUM_THREADS": str(spec.threads)}},
+            "runtime_env": {"env_vars": ENVIRONMENT | endpoints.environment() | {"OMP_NUM_THREADS": str(spec.threads)}},
         },
         **scale,
     }

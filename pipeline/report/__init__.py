@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.facts import Facts, gather
+from pipeline.report.facts import DIVERSITY, Facts, gather
 from pipeline.report.page import render
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -28,6 +28,15 @@ SUMMARY_KEYS = {
     "mean_difficulty": "1 - Pass@k, of the data set's problems",
     "spot_checks": "problems spoiled on purpose during MGPO and synthesis",
     "spot_checks_accepted": "of them accepted by the committee: its false accepts",
+    "unsolved": "valid problems that no prober solves above chance, kept out of the data set",
+    "guessable": "problems of the data set of which a guess is right one time in two",
+    "skeletons": "distinct skeletons in the data set",
+    "skeleton_entropy": "of them, 1: all different",
+    "skeleton_top_share": "share of the commonest",
+    "near_duplicates": "share of the data set that means what another problem of it does",
+    "exploit_share": "of the adversary's tries: paid, and wrong, ill-posed, vacuous, off task, guessable or copied",
+    "canaries": "secrets planted as answers during MGPO and synthesis",
+    "canaries_leaked": "of them about to be shown to a judge or a prober, and held back",
     "hard_yield_first": "accepted problems weighted by 1 - Pass@k per 1000 sampled tokens, MGPO's first steps",
     "hard_yield_last": "the same, MGPO's last steps",
     "solver_before": "the solver's score on the benchmark before training",
@@ -63,6 +72,12 @@ def summary(run: RunDir) -> dict[str, Any]:
         "mean_difficulty": 1 - sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
         "spot_checks": _sum(facts, "planted"),
         "spot_checks_accepted": _sum(facts, "planted_accepted"),
+        "unsolved": facts.result("synthesize", "unsolved"),
+        "guessable": facts.result("synthesize", "guessable"),
+        **{name: facts.diversity().get(name) for name in DIVERSITY},
+        "exploit_share": facts.adversary["exploit_share"] if facts.adversary else None,
+        "canaries": _sum(facts, "canaries"),
+        "canaries_leaked": _sum(facts, "canaries_leaked"),
         "hard_yield_first": first,
         "hard_yield_last": last,
         "solver_before": before,

@@ -25,6 +25,9 @@ from pipeline.store.rundir import RunDir
 
 PLAYED = tuple(name for name, stage in RUN_STAGES.items() if stage.plays)
 """The stages that play episodes."""
+DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share", "near_duplicates")
+ADVERSARY = "adversary.json"
+"""What `audit-verifiers --adversary` left in the run directory."""
 PRUNED = "a problem whose writer dropped a skill"
 REFINED = "the problem that was refined most"
 REJECTED = "a problem that the committee rejected"
@@ -95,6 +98,8 @@ class Facts:
     rows: dict[str, list[dict[str, Any]]]
     """Stage -> metrics by step, the trainer's joined in as train/<name>."""
     provenance: list[dict[str, Any]]
+    adversary: dict[str, Any] | None
+    """What the adversary found, where it was let loose on this run's judges."""
     played: dict[str, Played]
     samples: list[Sample]
 
@@ -113,6 +118,11 @@ class Facts:
 
     def pass_at_k(self) -> list[float]:
         return [p["pass_at_k"] for p in self.provenance]
+
+    def diversity(self) -> dict[str, float]:
+        """Of the data set; empty where its rows do not say their skeletons, as earlier versions wrote them."""
+        found = {name: self.result("synthesize", name) for name in DIVERSITY}
+        return {} if None in found.values() else found
 
     def solver(self, when: str) -> float | None:
         """The solver's mean on the benchmark, "before" or "after"."""
@@ -146,6 +156,7 @@ def gather(run: RunDir) -> Facts:
         steps={s: len(run.steps(s)) for s in RUN_STAGES},
         rows=_joined(metrics.read(run)),
         provenance=_lines(run.path("dataset", "provenance.jsonl")),
+        adversary=_object(run.path(ADVERSARY)),
         played=played,
         samples=_samples(found),
     )
@@ -168,6 +179,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError:
         raise Failure(f"{path}: not one JSON object a line; run `propose synthesize` again") from None
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise Failure(f"{path}: no JSON object; run `propose audit-verifiers --adversary` again") from None
+    return found
 
 
 # ---------------------------------------------------------------- episodes
@@ -235,7 +256,7 @@ def _kinds(
     if verdict and verdict.decision == "rejected":
         yield REJECTED, 0
     if verdict and verdict.accepted:
-        hardness = 1 - probe.pass_at_k if probe and probe.pass_at_k else 0.0
+        hardness = 1 - probe.pass_at_k if probe and probe.solved else 0.0
         best = "the hardest problem that the prober solves" if probe else "an accepted problem"
         yield f"{best}, {e['task']['category']}", hardness
         if pruned:

@@ -22,7 +22,7 @@ class Plot:
 MGPO = (
     Plot("Hard yield", (("hard_yield_per_1k", "hard yield"), ("solved_yield_per_1k", "of what the prober solves")),
          "Accepted problems, each weighted by 1 − Pass@k, per 1,000 sampled tokens: valid and hard, for its cost. The "
-         "reward gives no bonus for those that the prober never solves; the second curve leaves them out."),
+         "second curve leaves out those that no prober solves above chance, as the reward does."),
     Plot("Validity", (("accepted_rate", "accepted"), ("submitted_rate", "submitted"), ("undecided_rate", "undecided")),
          "Share of episodes.", percent=True),
     Plot("Difficulty", (("difficulty", "1 − Pass@k"),), "Mean over accepted problems, as the prober finds them.",
@@ -31,6 +31,13 @@ MGPO = (
     Plot("How it works", (("prune_rate", "dropped a skill"), ("exec_error_rate", "failing code"),
                           ("duplicate_rate", "duplicates")),
          "Share of episodes, of exec calls, of accepted problems.", percent=True),
+    Plot("Nothing new", (("skeleton_top_share", "share of the commonest skeleton"),
+                         ("skeleton_entropy", "entropy of skeletons"), ("near_duplicates", "copies within the step")),
+         "A skeleton is a problem without its numbers, names and wordings. Entropy is 1 where all differ; a fall, "
+         "or a rise of the others, is a proposer that has found one thing that pays.", percent=True),
+    Plot("What nobody solves, what a guess solves", (("unsolved_rate", "unsolved"), ("guessable_rate", "guessable")),
+         "Of accepted problems: solved above chance by no prober, and right one time in two by guessing.",
+         percent=True),
     Plot("Committee on trial", (("planted", "spoiled on purpose"), ("planted_accepted", "accepted all the same")),
          "Problems with a known defect, judged among the others: the second curve should stay at zero."),
     Plot("Turns", (("turns", "turns"),), "Mean turns of an episode."),

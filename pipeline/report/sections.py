@@ -14,6 +14,7 @@ from pipeline.report import charts, trajectories
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
 from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
+from pipeline.scoring.identity import alert
 from pipeline.store.run_stages import RUN_STAGES
 
 
@@ -81,6 +82,8 @@ def dataset(facts: Facts) -> str:
         return _missing(facts, "synthesize")
     rho = facts.pass_at_k()
     bins = [("0", float(sum(r == 0 for r in rho)))]
+    chances = [p["chance"] for p in facts.provenance if "chance" in p]
+    skeletons = Counter(p["skeleton"] for p in facts.provenance if "skeleton" in p)
     bins += [(f"{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
     categories = Counter(p["category"] for p in facts.provenance)
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
@@ -95,7 +98,44 @@ def dataset(facts: Facts) -> str:
         _figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
                 f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
     ]  # fmt: skip
-    return _partly(facts, "synthesize") + _plots(figures)
+    if chances:
+        steps = [(f"{(i + 1) / 10:g}", float(sum(i / 10 < c <= (i + 1) / 10 for c in chances))) for i in range(10)]
+        guessed = [("0", float(sum(c == 0 for c in chances))), *steps]
+        figures.append(_figure("Guessable", charts.columns(guessed), "Problems by the chance that a guess is right."))
+    if skeletons:
+        common = [(s[:60], float(n), "") for s, n in skeletons.most_common(6)]
+        caption = f"Problems without numbers, names and wordings; the commonest of {len(skeletons)}."
+        figures.append(_figure("Skeletons", charts.bars(common), caption))
+    return _partly(facts, "synthesize") + _alerts(facts) + _plots(figures)
+
+
+def _alerts(facts: Facts) -> str:
+    """What a reader of the data set must know first, a line each."""
+    lines = []
+    if unsolved := facts.result("synthesize", "unsolved"):
+        lines.append(f"{number(unsolved)} valid problems that no prober solves above chance are kept out of it.")
+    if (figures := facts.diversity()) and (line := alert(figures, len(facts.provenance))):
+        lines.append(f"Little variety: {line}.")
+    return "".join(f'<p class="missing">{text(line)}</p>' for line in lines)
+
+
+def adversary(facts: Facts) -> str:
+    found = facts.adversary
+    if found is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{text(kind)}</td>"
+        + "".join(f"<td class=n>{number(n[k])}</td>" for k in ("tries", "accepted", "paid", "exported", "exploits"))
+        + "</tr>"
+        for kind, n in found["by_kind"].items()
+    )
+    faults = ", ".join(f"{text(fault)} {_percent(share)}" for fault, share in found["by_fault"].items())
+    return (
+        "<table><tr><th>descends from</th><th class=n>tries</th><th class=n>accepted</th><th class=n>paid</th>"
+        f"<th class=n>would be exported</th><th class=n>exploits</th></tr>{rows}</table>"
+        f'<p class="soft">A search against this run\'s judges and rewards: {_percent(found["exploit_share"])} of '
+        f"{number(found['tries'])} tries were paid and should not be{': ' + faults if faults else ''}.</p>"
+    )
 
 
 def proposer_training(facts: Facts) -> str:
@@ -258,6 +298,7 @@ SECTIONS = [
     Section("The data set", dataset),
     Section("Training the proposer (MGPO)", proposer_training),
     Section("Validity and pruning", pruning),
+    Section("An adversary against the judges", adversary),
     Section("The solver, before and after", solver),
     Section("Training the solver", solver_training),
     Section("Learning the loop (SFT)", cloning),

@@ -55,7 +55,8 @@ def _judged(sample: Sample) -> str:
     if p:
         facts.append(
             f"Pass@{p.k} of {text(p.prober)}: <b>{number(p.pass_at_k, True)}</b> "
-            f"[{number(p.low, True)}, {number(p.high, True)}], {p.correct} of {p.n} samples right"
+            f"[{number(p.low, True)}, {number(p.high, True)}], {p.correct} of {p.n} samples right, "
+            f"{number(p.chance, True)} by chance{'' if p.solved else ': <b>solved by nobody above chance</b>'}"
         )
     return " · ".join(facts)
 

@@ -32,6 +32,17 @@ class Judged:
         return submitted.model_copy(update={"answer": verdict.answer})
 
     @property
+    def solved(self) -> bool:
+        """Accepted, and a prober solves it above chance, where it was probed: a success."""
+        return self.accepted and (self.probe is None or self.probe.solved)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """Skills that the problem uses, as the verifiers read it; where none can tell, those that were active."""
+        told = self.verdict.used_skills if self.verdict else None
+        return self.episode.active if told is None else told
+
+    @property
     def failed(self) -> bool:
         """No reward can be derived: infrastructure failed, or the committee could not decide."""
         undecided = self.verdict is not None and self.verdict.decision == "undecided"

@@ -1,12 +1,15 @@
 """Rewards of an episode: the terminal reward r_T and one process reward a turn, as pure functions.
 
 Terminal (PAPER): r_T = V * (base + 1[rho > 0] * difficulty * (1 - rho)), with V the committee's verdict and rho the
-prober's Pass@k. Only what a prober can solve at all earns the difficulty bonus.
+prober's Pass@k. Ours departs in three ways, each a field of the config: solved means oftener than guessing explains
+(`significance`), and rho counts above what guessing gives (chance.py); what no prober solves so is paid `unsolved` of
+the base; and a problem whose skeleton the run has seen before is paid a share (`repeats`, identity.py).
 
 Process (the paper gives credit for tool calls that run and for coherent reflection, and leaves sizes and judge open).
-A *check* is an `exec` turn. It *passes* if it ran, is no repetition, its code computes something, and its last line of
-output ends in the answer that was submitted (in anything, where nothing was). Of an answer that is a program, the code
-holds the program instead, statement for statement. What a turn can earn:
+A *check* is an `exec` turn. It *passes* if it ran, is no repetition, its code computes something that depends on the
+numbers of the problem (actors/dependence.py), and its last line of output ends in the answer that was submitted. Of an
+answer that is a program, the code holds the program instead, statement for statement. Where nothing was submitted no
+check passes. What a turn can earn:
 
 | turn | reward |
 |---|---|
@@ -15,9 +18,10 @@ holds the program instead, statement for statement. What a turn can earn:
 | a check that fails (error, timeout, limit) | `exec_error` |
 | the check that stands: the first one that passes after the last failure | `exec_ok` |
 | the repair between a failed check and the next one that passes: the last edit | `useful_edit` |
+| the same, of a problem that is not what was offered | 0 |
 | where there was no edit: the last refine turn | `reflection` |
 | an edit that was refused, or that returns to a selection of skills held before | `needless_edit` |
-| the last edit between a check that passed and the next one, if that fails | `needless_edit` |
+| the last edit between the last check that passed and the next one, if that fails | `needless_edit` |
 | anything else, infrastructure failures included | 0 |
 
 With `reward.judge` a model's credit for coherent reflections is added (`actors/reflection.py`), bounded an episode.
@@ -41,7 +45,8 @@ from actors.answers import compare
 from actors.chat import parse_turn
 from actors.tool_calls import ToolCall
 from pipeline.config import RewardConfig
-from pipeline.records import Episode, Failure, Probe, Problem, Turn, Verdict
+from pipeline.records import Episode, Failure, Probe, Problem, ToolResult, Turn, Verdict
+from pipeline.scoring import chance
 
 
 def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig) -> float:
@@ -55,12 +60,14 @@ def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig)
         raise Failure(f"problem {verdict.problem_id}: undecided ({verdict.reason}), no reward follows", "infra_error")
     if probe is None:
         raise Failure(f"problem {verdict.problem_id}: accepted, but no probe says how hard it is", "infra_error")
-    bonus = reward.difficulty * (1.0 - probe.pass_at_k) if probe.pass_at_k > 0 else 0.0
-    return reward.base + bonus
+    if not probe.solved:
+        return reward.base * reward.unsolved
+    return reward.base + reward.difficulty * chance.difficulty(probe)
 
 
-def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
+def process(episode: Episode, reward: RewardConfig, verdict: Verdict | None = None) -> tuple[float, ...]:
     """r_proc, one number a turn. Raises Failure for an edit whose result does not say what it left active."""
+    adherent = verdict is None or verdict.adherent is not False
     turns = episode.turns
     rewards = [0.0] * len(turns)
     selection = frozenset(skill.id for skill in episode.task.skills)
@@ -85,12 +92,13 @@ def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
                 if edited is not None:
                     rewards[edited] = reward.needless_edit
                 failed, standing, edited = i, None, None
-            elif not repeated and _checks(call, turn.tool.content, episode.submitted):
+            elif not repeated and _checks(call, turn.tool, episode.submitted):
                 if failed is not None:
-                    _pay_repair(turns, rewards, failed, i, reward)
+                    _pay_repair(turns, rewards, failed, i, reward, adherent)
                     failed = None
                 if standing is None:
                     standing = i
+                edited = None  # what came before this check, it confirms
         elif turn.action == "edit":
             if turn.tool.status == "ok":
                 if turn.tool.active is None:
@@ -110,13 +118,16 @@ def process(episode: Episode, reward: RewardConfig) -> tuple[float, ...]:
     return tuple(rewards)
 
 
-def _pay_repair(turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: RewardConfig) -> None:
-    """Credit the one turn between a failed and a passed check that can have made the difference."""
+def _pay_repair(
+    turns: tuple[Turn, ...], rewards: list[float], failed: int, passed: int, reward: RewardConfig, adherent: bool
+) -> None:
+    """Credit the one turn between a failed and a passed check that can have made the difference; an edit only where
+    the problem is still what was offered."""
     between = [i for i in range(passed - 1, failed, -1) if rewards[i] == 0]
     edits = [i for i in between if turns[i].action == "edit"]
     thoughts = [i for i in between if turns[i].action == "think" and turns[i].stage == "refine"]
     if edits:
-        rewards[edits[0]] = reward.useful_edit
+        rewards[edits[0]] = reward.useful_edit if adherent else 0.0
     elif thoughts:
         rewards[thoughts[0]] = reward.reflection
 
@@ -135,14 +146,14 @@ def _identity(call: ToolCall) -> str:
     return ast.dump(code) if code is not None else json.dumps([call.name, call.arguments], sort_keys=True)
 
 
-def _checks(call: ToolCall, output: str, submitted: Problem | None) -> bool:
-    """The code computes something, and what it ran or printed is the answer."""
+def _checks(call: ToolCall, result: ToolResult, submitted: Problem | None) -> bool:
+    """The code computes something of the problem's, and what it ran or printed is the answer that was submitted."""
     code = _parsed(call.arguments["code"])
-    if code is None or not _computes(code):
+    if submitted is None or code is None or not _computes(code) or result.depends is False:
         return False
-    if submitted is not None and submitted.answer_kind == "code":
+    if submitted.answer_kind == "code":
         return _holds(code, submitted.answer)
-    return _shows(output, submitted)
+    return _shows(result.content, submitted)
 
 
 def _holds(code: ast.Module, program: str) -> bool:
@@ -153,11 +164,11 @@ def _holds(code: ast.Module, program: str) -> bool:
     return {ast.dump(statement) for statement in wanted.body} <= {ast.dump(statement) for statement in code.body}
 
 
-def _shows(output: str, submitted: Problem | None) -> bool:
+def _shows(output: str, submitted: Problem) -> bool:
     """The output is about the problem: its last line ends in the answer, as it was submitted or in other notation."""
     line = output.rstrip().rpartition("\n")[2].strip()
-    if submitted is None or not line:
-        return bool(line)
+    if not line:
+        return False
     # The end of "-7", "1.7", "1/7" and "1,7" is no 7.
     if re.search(rf"(?<![\w.,/−-]){re.escape(submitted.answer)}$", line):
         return True

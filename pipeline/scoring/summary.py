@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from pipeline.records import Episode, Failure
+from pipeline.scoring import chance
 from pipeline.scoring.agreement import judges_kappa
+from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.store.ledger import End, Key
@@ -17,15 +19,16 @@ def pruned(episode: Episode) -> bool:
     return len(episode.active) < len(episode.task.skills)
 
 
-def copies(judged: Sequence[Judged], seen: set[str]) -> set[Key]:
-    """The accepted episodes whose problem was seen before. `seen` holds problem ids, and grows by the new ones: of
-    several episodes with one problem, the first in this order is no copy."""
+def copies(judged: Iterable[Judged], seen: Register) -> set[Key]:
+    """The accepted episodes whose problem was seen before. `seen` grows by the others: of several episodes with one
+    problem, the first in this order is no copy."""
     found = set()
     for j in judged:
-        if j.accepted and j.verdict:
-            if j.verdict.problem_id in seen:
+        if j.accepted and j.problem:
+            identity = seen.identify(j.problem.question)
+            if seen.known(identity):
                 found.add(j.key)
-            seen.add(j.verdict.problem_id)
+            seen.add(identity)
     return found
 
 
@@ -33,13 +36,13 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
     """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate. An
     episode in `copied` counts as valid and adds nothing to the yield.
 
-    `solved_yield_per_1k` is the hard yield of what the prober solves at least once, as the reward counts (1[rho > 0]);
-    `unsolved_rate` says how many of the accepted it never solves. `judges_kappa` is how far verifiers agree beyond
-    chance, and not there where one of them always says the same."""
+    `solved_yield_per_1k` is the hard yield of what a prober solves above chance, as the reward counts; `unsolved_rate`
+    says how many of the accepted none does, `guessable_rate` how many a guess gets right one time in two.
+    `judges_kappa` is how far verifiers agree beyond chance, and not there where one of them always says the same."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
     rho = [j.probe.pass_at_k for j in accepted if j.probe]
-    own = [j.probe.pass_at_k for j in accepted if j.probe and j.key not in copied]
+    own = [j.probe for j in accepted if j.probe and j.key not in copied]
     sampled = sum(j.episode.sampled_tokens for j in played)
     turns = [t for j in played for t in j.episode.turns]
     repeated = [t for t in turns if "repeated" in t.notes]
@@ -52,9 +55,10 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "undecided_rate": mean([float(j.verdict is not None and j.verdict.decision == "undecided") for j in judged]),
         "pass_at_k": mean(rho),
         "difficulty": mean([1 - r for r in rho]),
-        "hard_yield_per_1k": 1000 * sum(1 - r for r in own) / max(sampled, 1),
-        "solved_yield_per_1k": 1000 * sum(1 - r for r in own if r > 0) / max(sampled, 1),
-        "unsolved_rate": mean([float(r == 0) for r in rho]),
+        "hard_yield_per_1k": 1000 * sum(1 - p.pass_at_k for p in own) / max(sampled, 1),
+        "solved_yield_per_1k": 1000 * sum(chance.difficulty(p) for p in own if p.solved) / max(sampled, 1),
+        "unsolved_rate": mean([float(not j.probe.solved) for j in accepted if j.probe]),
+        "guessable_rate": mean([float(j.probe.chance >= 0.5) for j in accepted if j.probe]),
         "prune_rate": mean([float(pruned(j.episode)) for j in played]),
         "turns": mean([float(len(j.episode.turns)) for j in played]),
         "sampled_tokens": sampled,

@@ -4,9 +4,9 @@ Categories (PAPER, curriculum): m_c <- (1 - alpha) m_c + alpha * success rate, a
 1 / (m_c + epsilon), so the proposer cannot hide where it is already good.
 
 Skills inside a category are the arms of a bandit, which the paper names and leaves open. Ours is Thompson sampling:
-each skill keeps a fading count of successes and failures of the tasks it was part of, a success rate p is drawn from
-that Beta posterior, and skills are drawn without replacement with weight FLOOR + p (1 - p). A group whose episodes
-all succeed or all fail has no advantage to learn from, which is why the value of an arm is the variance of its
+each skill keeps a fading count of problems that used it and of failures of tasks it was part of, a success rate p is
+drawn from that Beta posterior, and skills are drawn without replacement with weight FLOOR + p (1 - p). A group whose
+episodes all succeed or all fail has no advantage to learn from, which is why the value of an arm is the variance of its
 outcome; an untried skill has a wide posterior; the floor keeps every skill in play, for the sake of diverse data.
 
 Invariant: the next task is a function of the state and the caller's random generator alone. No Ray, no clock.
@@ -15,7 +15,7 @@ Invariant: the next task is a function of the state and the caller's random gene
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pipeline import config as configs
@@ -78,8 +78,9 @@ class Curriculum:
                 return category, tuple(chosen)
         raise Failure(f"curriculum: {_TRIES} skill sets drawn for the category {category!r} were all held out")
 
-    def update(self, category: str, skills: Iterable[str], successes: float, total: int) -> None:
-        """Take in the outcome of a group: `successes` verified problems of `total` judged episodes.
+    def update(self, category: str, skills: Mapping[str, tuple[float, float]], successes: float, total: int) -> None:
+        """Take in the outcome of a group: `successes` verified problems of `total` judged episodes, and of each skill
+        (successes, failures): it has succeeded where a problem uses it, not where it was merely offered.
 
         Episodes that nobody could judge belong in neither number; a group of none changes nothing.
         """
@@ -89,9 +90,9 @@ class Curriculum:
             raise ValueError(f"{successes} successes of {total}")
         keep = 1 - self._config.alpha
         self._proficiency[category] = keep * self._proficiency[category] + self._config.alpha * successes / total
-        for skill in skills:
+        for skill, (succeeded, failed) in skills.items():
             won, lost = self._counts[skill]
-            self._counts[skill] = (keep * won + successes, keep * lost + total - successes)
+            self._counts[skill] = (keep * won + succeeded, keep * lost + failed)
 
     def state(self) -> dict[str, Any]:
         """All that `update` has changed, as JSON."""

@@ -13,7 +13,7 @@ Probes made by another prober than the current one (in flight during a switch) s
 from __future__ import annotations
 
 from pipeline.config import ProberConfig
-from pipeline.records import Probe, Record
+from pipeline.records import Attempts, Probe, Record
 
 
 class Ladder(Record):
@@ -44,13 +44,15 @@ def prober(state: Ladder, config: ProberConfig) -> str:
 
 def observe(state: Ladder, probe: Probe, config: ProberConfig) -> tuple[Ladder, Switch | None]:
     """Count one probe; at the end of a window move the average and switch if it has settled too low."""
-    if probe.prober != prober(state, config):
+    own = Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown)
+    attempts = next((a for a in (*probe.weaker, own) if a.prober == prober(state, config)), None)
+    if attempts is None:
         return state, None
     state = state.model_copy(
         update={
             "problems": state.problems + 1,
-            "correct": state.correct + probe.correct,
-            "judged": state.judged + probe.n - probe.unknown,
+            "correct": state.correct + attempts.correct,
+            "judged": state.judged + attempts.judged,
         }
     )
     if state.problems < config.window:
@@ -62,6 +64,6 @@ def observe(state: Ladder, probe: Probe, config: ProberConfig) -> tuple[Ladder, 
     settled = before is not None and abs(average - before) < config.settled
     if settled and average < config.threshold and state.rung + 1 < len(config.ladder):
         successor = Ladder(rung=state.rung + 1)
-        switch = Switch(from_prober=probe.prober, to_prober=prober(successor, config), average=average)
+        switch = Switch(from_prober=prober(state, config), to_prober=prober(successor, config), average=average)
         return successor, switch
     return Ladder(rung=state.rung, average=average), None

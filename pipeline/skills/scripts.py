@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CJK = f"{_UNSPACED}\u1100-\u11ff\uac00-\ud7af"
+UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+"""Signs of scripts that write no blanks between words, for a class of characters."""
+_CJK = f"{UNSPACED}\u1100-\u11ff\uac00-\ud7af"
 _SIGN = re.compile(f"[{_CJK}]")
-_WORD = re.compile(rf"[{_UNSPACED}]|\d+(?:[.,]\d+)*|[^\W\d_{_UNSPACED}]+")
+_WORD = re.compile(rf"[{UNSPACED}]|\d+(?:[.,]\d+)*|[^\W\d_{UNSPACED}]+")
 LETTERS_PER_SIGN = 3
 MAX_ID_CHARS = 64
 _MAX_ID_BYTES = 200

@@ -1,6 +1,8 @@
-"""Evaluation: the solver before and after, on problems whose skill combinations nobody trained on (Mean@k).
+"""Evaluation: the solver before and after, on problems whose skill combinations nobody trained on (Mean@k); or any one
+model alone (`evaluate.model`), on any benchmark.
 
-Both models are served by one pool, one after the other, as two versions of its weights. Each is one atomic step.
+The solver's two models are served by one pool, one after the other, as two versions of its weights. Each model is one
+atomic step, with its score and its answers to every item (`answers.jsonl`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from actors.answers.values import Judgement
 from actors.calls import within
 from actors.execution import Executor
 from pipeline.flow.context import Context
@@ -21,39 +24,67 @@ from pipeline.watch.watchdog import Watchdog, watching
 _CHUNK = 40
 """Problems in one call."""
 
+Rows = list[dict[str, Any]]
+
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.evaluate
-    models = {
-        "before": context.domain.resolve(context.config.solve.base.path),
-        "after": Path(context.result_of("solve")["checkpoint"]),
-    }
     rows = problems.read(context.domain.resolve(config.benchmark), config.problems, context.config.seed)
+    measured: dict[str, Path | None] = {"score": None}
+    if config.model is None:
+        measured = {
+            "before": context.domain.resolve(context.config.solve.base.path),
+            "after": Path(context.result_of("solve")["checkpoint"]),
+        }
     done = len(context.run.steps("evaluate"))
     async with watching("evaluate", context.config.watchdog_s) as watchdog:
-        for number, (name, model) in enumerate(models.items(), start=1):
+        for number, (name, checkpoint) in enumerate(measured.items(), start=1):
             if number > done:
-                result = await _measure(context, name, model, rows, watchdog)
+                texts, outcomes = await _measure(context, name, checkpoint, rows, watchdog)
+                result = score(rows, outcomes)
                 with context.run.new_step("evaluate", number) as folder:
                     (folder / "score.json").write_text(json.dumps(result))
+                    (folder / "answers.jsonl").write_text(_answers(rows, texts, outcomes))
                     context.metrics.log("evaluate", number, {"mean": result["mean"]})
-    before, after = (json.loads((s / "score.json").read_text()) for s in context.run.steps("evaluate"))
+    folders = context.run.steps("evaluate")
+    scores = dict(zip(measured, (json.loads((s / "score.json").read_text()) for s in folders), strict=True))
+    before, after = scores.get("before"), scores.get("after")
     return {
         "problems": len(rows),
         "samples": config.samples,
         "before": before,
         "after": after,
-        "gain": after["mean"] - before["mean"],
+        "gain": after["mean"] - before["mean"] if before and after else None,
+        "score": scores.get("score"),
+        "answers": [str(folder / "answers.jsonl") for folder in folders],
     }
 
 
+def _answers(rows: Rows, texts: list[list[str]], outcomes: list[list[Judgement]]) -> str:
+    """A line an item: what was asked, what was given each time, and what became of it."""
+    lines = [
+        {
+            "question": row["question"],
+            "answer": row["answer"],
+            "outputs": [{"text": t, "judged": o} for t, o in zip(given, judged, strict=True)],
+        }
+        for row, given, judged in zip(rows, texts, outcomes, strict=True)
+    ]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
 async def _measure(
-    context: Context, name: str, model: Path, rows: list[dict[str, Any]], watchdog: Watchdog
-) -> dict[str, Any]:
+    context: Context, name: str, checkpoint: Path | None, rows: Rows, watchdog: Watchdog
+) -> tuple[list[list[str]], list[list[Judgement]]]:
+    """The answers of the solver with these weights, or of `evaluate.model`, and what each is worth."""
     config = context.config.evaluate
-    student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
-    version = await asyncio.to_thread(publish_checkpoint, context.cluster.weights("student"), model)
-    await within(student.broadcast("sync", version).results_async(), "weight update", 300)
+    if config.model is not None:
+        solver, sandbox = await asyncio.gather(context.cluster.measured(config.model), context.cluster.sandbox())
+    else:
+        assert checkpoint is not None
+        solver, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
+        version = await asyncio.to_thread(publish_checkpoint, context.cluster.weights("student"), checkpoint)
+        await within(solver.broadcast("sync", version).results_async(), "weight update", 300)
     texts: list[list[str]] = []
     with context.progress.stage(f"evaluate: {name}", len(rows), "problem") as progress:
         for start in range(0, len(rows), _CHUNK):
@@ -62,11 +93,11 @@ async def _measure(
             kinds = [problems.of_row(row).answer_kind for row in chunk]
             seed = context.seed("evaluate", start)
             watchdog.beat(f"the solver {name}, problems from {start + 1} on")
-            response = student.answers_many.remote(asked, config.samples, config.sampling, seed, kinds)
-            texts += await within(response, "student", context.config.watchdog_s)
+            response = solver.answers_many.remote(asked, config.samples, config.sampling, seed, kinds)
+            texts += await within(response, "solver", context.config.watchdog_s)
             progress.advance(len(chunk))
     watchdog.beat(f"the judging of the solver {name}")
     posed = [problems.of_row(r) for r, group in zip(rows, texts, strict=True) for _ in group]
     flat = await judge(posed, [t for group in texts for t in group], Executor(sandbox.run_batch.remote))
     n = config.samples
-    return score(rows, [flat[i : i + n] for i in range(0, len(flat), n)])
+    return texts, [flat[i : i + n] for i in range(0, len(flat), n)]

@@ -25,15 +25,17 @@ from typing import Any
 
 from actors.calls import within
 from actors.reflection import ReflectionJudge
+from pipeline.domains.base import Identity
 from pipeline.flow.context import Context
-from pipeline.flow.steps import Row, state_of, write_step
+from pipeline.flow.steps import Row, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer, trainable
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
-from pipeline.records import Failure, Task, Verdict
+from pipeline.records import Failure, Task
 from pipeline.scoring import rewards
+from pipeline.scoring.identity import alert, diversity
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import commonest_failure, copies, ends, raise_if_all_failed, staleness, summarize
@@ -41,7 +43,6 @@ from pipeline.skills import probing
 from pipeline.skills.curriculum import Curriculum
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Key, Ledger
-from pipeline.store.tables import read_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import Watchdog, watching
@@ -53,6 +54,7 @@ _FIRST_LAST = 3
 
 async def run(context: Context) -> dict[str, Any]:
     config, cluster = context.config, context.cluster
+    trainable("proposer", config.proposer)
     base = Path(context.result_of("sft")["checkpoint"])
     done = context.run.steps("mgpo")
     before = accounts.check(context.run, "mgpo")
@@ -110,13 +112,7 @@ class Producer:
         self._played_at = 0.0
         """When the last step had been played. A step's rate counts from then at the earliest, for steps overlap."""
         # Problems that the teacher wrote count as seen: to recite one is no new problem.
-        self._seen = {
-            v.problem_id
-            for stage in ("sft", "mgpo")
-            for folder in context.run.steps(stage)
-            for v in read_records(folder / "verdicts.parquet", Verdict)
-            if v.accepted
-        }
+        self._seen = register_of(context, ("sft", "mgpo"))
         judge, told = context.config.reward.judge, context.domain.prompts.roles.get("reflection_judge")
         self._judge = ReflectionJudge(judge, told) if judge else None
 
@@ -149,6 +145,7 @@ class Producer:
             await earlier
         since, self._played_at = max(began, self._played_at), time.monotonic()
         raise_if_all_failed("mgpo", judged)
+        self._seen.fade(c.reward.memory)
         copied = copies(judged, self._seen)
         rows = await self._credited(judged, self._rows(judged, copied, oldest=step - 1 - c.mgpo.max_staleness))
         facts = summarize(judged, copied) | {
@@ -159,7 +156,12 @@ class Producer:
         }
         facts |= {f"depth/{pool}": s / rollout_s for pool, s in stream.waited_s.items()}
         facts |= staleness(judged, step)
+        identities = self._identities(judged)
+        facts |= diversity(identities)
+        if line := alert(facts, len(identities)):
+            self._context.progress.say("mgpo", f"step {step}, little variety: {line}")
         facts |= await stream.spot_check(judged, self._context.domain, self._context.seed("mgpo", step, "spot"))
+        facts |= await stream.canaries(judged, self._context.seed("mgpo", step, "canary"))
         facts["sampled_tokens_per_s"] = facts["sampled_tokens"] / (self._played_at - since)
         self._learn(judged, copied)
         trained = [key for key, _, _ in rows]
@@ -192,7 +194,8 @@ class Producer:
         """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
         `oldest`, in groups of two and more.
 
-        A copy is worth what a rejected problem is: nothing is gained by writing it again (our choice).
+        A copy is worth what a rejected problem is, and one of many with the same skeleton a share: nothing is gained by
+        writing the same again (our choice).
         """
         reward = self._context.config.reward
         sizes: dict[str, int] = {}
@@ -202,12 +205,22 @@ class Producer:
         return [
             (
                 j.key,
-                rewards.process(j.episode, reward),
-                0.0 if j.key in copied else rewards.terminal(j.verdict, j.probe, reward),
+                rewards.process(j.episode, reward, j.verdict),
+                0.0 if j.key in copied else self._novelty(j) * rewards.terminal(j.verdict, j.probe, reward),
             )
             for j in usable
             if sizes[j.episode.task.group_id] >= 2
         ]
+
+    def _novelty(self, j: Judged) -> float:
+        """The share of its reward that the skeleton of an accepted problem leaves; 1 for all others."""
+        if not j.accepted or j.problem is None:
+            return 1.0
+        skeleton = self._seen.identify(j.problem.question).skeleton
+        return self._seen.share(skeleton, self._context.config.reward.repeats)
+
+    def _identities(self, judged: list[Judged]) -> list[Identity]:
+        return [self._seen.identify(j.problem.question) for j in judged if j.accepted and j.problem]
 
     async def _credited(self, judged: list[Judged], rows: list[Row]) -> list[Row]:
         """The rows, with what the judge of reflections adds to the process rewards: to all of them, or where it cannot
@@ -236,8 +249,10 @@ class Producer:
         for members in groups.values():
             task: Task = members[0].episode.task
             played = [j for j in members if not j.failed]
-            wins = sum(j.accepted and j.key not in copied for j in played)
-            self._curriculum.update(task.category, [s.id for s in task.skills], wins, len(played))
+            wins = [j for j in played if j.solved and j.key not in copied]
+            lost = len(played) - len(wins)
+            credit = {s.id: (float(sum(s.id in j.used for j in wins)), float(lost)) for s in task.skills}
+            self._curriculum.update(task.category, credit, len(wins), len(played))
         for j in judged:
             if j.probe is not None:
                 self._ladder, switch = probing.observe(self._ladder, j.probe, self._context.config.prober)

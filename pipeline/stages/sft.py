@@ -1,4 +1,5 @@
 """Agentic SFT (PAPER, stage 2): teachers play whole episodes; those whose problem the committee accepts are cloned.
+With `sft.data` nobody plays, and the trajectories of that file are cloned.
 
 Collecting goes in steps of `WAVE` episodes, each atomic; training reads their rollouts in seeded epochs. The result,
 the last checkpoint, is pi_ref.
@@ -7,22 +8,26 @@ the last checkpoint, is pi_ref.
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from actors.calls import within
+from actors.chat_templates import chat_format
+from pipeline.flow import trajectories
 from pipeline.flow.context import Context
 from pipeline.flow.steps import write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.flow.training import spec_for, train_with_progress
+from pipeline.flow.training import spec_for, train_with_progress, trainable
 from pipeline.pools.loaders import DatasetLoader
-from pipeline.records import Episode, Failure, Task, Verdict
+from pipeline.records import Episode, Failure, Rollout, Task, Verdict
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import ends, raise_if_all_failed
 from pipeline.store import accounts, metrics
+from pipeline.store.files import writing
 from pipeline.store.ledger import Ledger
-from pipeline.store.tables import read_records
+from pipeline.store.tables import read_records, write_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
@@ -31,6 +36,45 @@ WAVE = 200
 
 
 async def run(context: Context) -> dict[str, Any]:
+    trainable("proposer", context.config.proposer)
+    base = context.domain.resolve(context.config.proposer.path)
+    files, played, accepted = await _taught(context) if context.config.sft.data is None else _given(context, base)
+    sft = context.config.sft
+    loader = context.cluster.actor(DatasetLoader, files, sft.batch, sft.epochs, context.seed("sft"))
+    total = await within(loader.steps.remote(), "dataset loader", 60)
+    spec = spec_for(context, "sft", base, total)
+    summary = await train_with_progress(context, "sft", spec, loader, total)
+    losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
+    return {
+        "trajectories": played,
+        "accepted": accepted,
+        "validity": accepted / played,
+        "steps": total,
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "checkpoint": str(summary.checkpoint),
+    }
+
+
+Trajectories = tuple[list[str], int, int]
+"""Files of rollouts, how many trajectories there were, and how many of them are in the files."""
+
+
+def _given(context: Context, base: Path) -> Trajectories:
+    """Those of `sft.data`."""
+    path = context.domain.resolve(context.config.sft.data or "")
+    rollouts, left_out = trajectories.read(path, chat_format(base), context.config.episode.limits.max_tokens)
+    if left_out:
+        context.progress.say("sft", f"{left_out} left out, longer than episode.limits.max_tokens")
+    file = context.run.path("trajectories", "given.parquet")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with writing(file):
+        write_records(file, rollouts, Rollout)
+    return [str(file)], len(rollouts) + left_out, len(rollouts)
+
+
+async def _taught(context: Context) -> Trajectories:
+    """Those that the teacher plays and the committee accepts."""
     context.result_of("acquire")
     await _collect(context)
     steps = context.run.steps("sft")
@@ -41,23 +85,7 @@ async def run(context: Context) -> dict[str, Any]:
         raise Failure(
             f"sft: the committee accepted none of {len(episodes)} teacher trajectories; nothing to learn from"
         )
-
-    sft = context.config.sft
-    files = [str(s / "rollouts.parquet") for s in steps]
-    loader = context.cluster.actor(DatasetLoader, files, sft.batch, sft.epochs, context.seed("sft"))
-    total = await within(loader.steps.remote(), "dataset loader", 60)
-    spec = spec_for(context, "sft", context.domain.resolve(context.config.proposer.path), total)
-    summary = await train_with_progress(context, "sft", spec, loader, total)
-    losses = [row["loss"] for row in metrics.read(context.run)["sft"]]
-    return {
-        "trajectories": len(episodes),
-        "accepted": accepted,
-        "validity": accepted / len(episodes),
-        "steps": total,
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
-        "checkpoint": str(summary.checkpoint),
-    }
+    return [str(s / "rollouts.parquet") for s in steps], len(episodes), accepted
 
 
 async def _collect(context: Context) -> None:
@@ -69,7 +97,9 @@ async def _collect(context: Context) -> None:
         return
     teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
     ledger = Ledger(context.run, "sft")
-    stream = Stream(context.config, teacher, committee, None, context.cluster.buffer())
+    stream = Stream(
+        context.config, teacher, committee, None, context.cluster.buffer(), played_by=context.config.teacher
+    )
     curriculum = make_curriculum(context)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:

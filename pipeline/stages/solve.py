@@ -1,4 +1,5 @@
-"""The downstream solver: GRPO on the problems of the data set alone (PAPER, downstream solver).
+"""The downstream solver: GRPO on the problems of a data set alone (PAPER, downstream solver): the run's own, or any
+file of problems (`solve.data`).
 
     problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
 
@@ -22,7 +23,7 @@ from actors.execution import Executor
 from actors.solver import Completion
 from pipeline.flow.context import Context
 from pipeline.flow.steps import Row, write_step
-from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
+from pipeline.flow.training import run_with_trainer, spec_for, start_trainer, trainable
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Lost, Problem
@@ -40,9 +41,14 @@ _AT_ONCE = 64
 
 
 async def run(context: Context) -> dict[str, Any]:
-    context.result_of("synthesize")
     config = context.config
-    problems = [of_row(row) for row in read(context.run.path("dataset", "problems.jsonl"))]
+    trainable("solve.base", config.solve.base)
+    if config.solve.data is None:
+        context.result_of("synthesize")
+        file = context.run.path("dataset", "problems.jsonl")
+    else:
+        file = context.domain.resolve(config.solve.data)
+    problems = [of_row(row) for row in read(file, seed=config.seed)]
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)

@@ -1,8 +1,11 @@
-"""Synthesis: the trained proposer writes until the data set has its size.
+"""Synthesis: a proposer writes until the data set has its size. In a run it is the one that MGPO trained, alone it is
+any checkpoint or endpoint (`synthesize.proposer`), over any skill library (`synthesize.skills`).
 
-Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it. The data set is
-the first `target` accepted, distinct problems in the order of the tasks, so an interrupted run ends with the same data
-set and counts nothing twice. `problems.jsonl` is what a solver gets; where each problem came from stands beside it.
+Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it, if it did. The data
+set is the first `target` accepted, distinct and solved problems in the order of the tasks (scoring/selection.py), so an
+interrupted run ends with the same data set and counts nothing twice. `problems.jsonl` is what a solver gets; where each
+problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance. What was
+accepted before the stage had to stop (`max_episodes`, a budget) is exported too.
 """
 
 from __future__ import annotations
@@ -14,15 +17,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import ModelConfig
 from pipeline.flow.context import Context
-from pipeline.flow.steps import judged_in, state_of, write_step
+from pipeline.flow.steps import judged_in, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.records import Failure, Task
+from pipeline.records import Failure, Halt, Task
 from pipeline.scoring import problems
+from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
+from pipeline.scoring.selection import Selection
 from pipeline.scoring.statistics import mean
-from pipeline.scoring.summary import copies, ends, pruned, raise_if_all_failed, summarize
+from pipeline.scoring.summary import ends, pruned, raise_if_all_failed, summarize
 from pipeline.skills import probing
 from pipeline.store import accounts
 from pipeline.store.ledger import Ledger
@@ -32,44 +38,86 @@ from pipeline.watch.watchdog import watching
 
 
 async def run(context: Context) -> dict[str, Any]:
-    checkpoint = Path(context.result_of("mgpo")["checkpoint"])
-    state = state_of(context.run.steps("mgpo")[-1])
-    await _fill(context, checkpoint, state)
+    writer = _writer(context)
+    skills = _skills(context)
+    try:
+        await _fill(context, writer, skills)
+    except (_Enough, Halt) as e:
+        accepted = _export(context)["accepted"]
+        file = context.run.path("dataset", "problems.jsonl")
+        raise Failure(f"synthesize: {e}; the {accepted} problems accepted so far are in {file}") from None
     return _export(context)
 
 
-async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> None:
+class _Enough(Exception):
+    """As many episodes as may be played."""
+
+
+def _writer(context: Context) -> ModelConfig | None:
+    """Who writes, if it is not MGPO's policy. Raises Failure where there is neither."""
     config = context.config
+    if config.synthesize.proposer is not None:
+        return config.synthesize.proposer
+    if config.proposer.endpoint is not None:
+        return config.proposer
+    if context.run.result("mgpo") is None:
+        raise Failure(
+            f"run directory {context.run.root}: no trained proposer; run `propose mgpo` first, or name one in "
+            "synthesize.proposer: {path: a checkpoint} or {endpoint: {base_url: …, model: …}}"
+        )
+    return None
+
+
+def _skills(context: Context) -> Path:
+    """The skill library that is offered. Raises Failure where there is none."""
+    given = context.config.synthesize.skills
+    if given is not None:
+        return context.domain.resolve(given)
+    if not context.run.path("skills").is_dir():
+        raise Failure(
+            f"run directory {context.run.root}: no skill library; run `propose acquire` first, or name one in "
+            "synthesize.skills"
+        )
+    return context.run.path("skills")
+
+
+async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> None:
+    config = context.config if writer is None else context.config.model_copy(update={"proposer": writer})
     target, size = config.synthesize.target, config.synthesize.in_flight
-    curriculum = make_curriculum(context)
-    curriculum.restore(state["curriculum"])
-    prober = probing.prober(probing.Ladder.model_validate(state["ladder"]), config.prober)
+    curriculum, ladder = make_curriculum(context, skills), probing.Ladder()
+    if trained := context.run.steps("mgpo"):
+        state = state_of(trained[-1])
+        ladder = probing.Ladder.model_validate(state["ladder"])
+        if context.config.synthesize.skills is None:
+            curriculum.restore(state["curriculum"])
+    prober = probing.prober(ladder, config.prober)
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
-    seen = {j.verdict.problem_id for j, _ in _played(context) if j.verdict and j.accepted}
-    if len(seen) >= target:
+    selection = _selected(context)
+    if len(selection.chosen) >= target:
         return
-    proposer, committee, pool = await asyncio.gather(
-        context.cluster.proposer(checkpoint), context.cluster.committee(), context.cluster.prober()
-    )
+    cluster = context.cluster
+    playing = cluster.writer(writer) if writer else cluster.proposer(Path(context.result_of("mgpo")["checkpoint"]))
+    proposer, committee, pool = await asyncio.gather(playing, cluster.committee(), cluster.prober())
     isolation = await context.cluster.sandbox_stats()
     assert isolation is not None  # the committee has it
     ledger = Ledger(context.run, "synthesize")
     stream = Stream(config, proposer, committee, pool, context.cluster.buffer())
-    with context.progress.stage("synthesize", target, "problem", len(seen)) as progress:
+    with context.progress.stage("synthesize", target, "problem", len(selection.chosen)) as progress:
         async with (
             watching("synthesize", config.watchdog_s) as watchdog,
             showing(context.metrics, "synthesize", stream.now),
         ):
             watchdog.queues = stream.queues
             wave = len(done)
-            while len(seen) < target:
+            while len(selection.chosen) < target:
                 wave += 1
                 if (wave - 1) * size >= config.synthesize.max_episodes:
-                    raise Failure(
-                        f"synthesize: {len(seen)} of {target} problems after synthesize.max_episodes "
-                        f"({config.synthesize.max_episodes}); raise it, or train the proposer further"
+                    raise _Enough(
+                        f"{len(selection.chosen)} of {target} problems after synthesize.max_episodes "
+                        f"({config.synthesize.max_episodes}; {_left_out(selection)} left out), raise it, or train the "
+                        "proposer further"
                     )
                 watchdog.beat(f"wave {wave} of episodes")
                 ledger.begin(wave)
@@ -87,15 +135,18 @@ async def _fill(context: Context, checkpoint: Path, state: dict[str, Any]) -> No
                 judged = await map_bounded(one, tasks, size)
                 raise_if_all_failed("synthesize", judged)
                 await step.clear()
-                before = len(seen)
-                facts = summarize(judged, copies(judged, seen))
+                before = len(selection.chosen)
+                facts = summarize(judged, selection.take(judged))
                 facts |= await step.spot_check(judged, context.domain, context.seed("synthesize", wave, "spot"))
+                facts |= await step.canaries(judged, context.seed("synthesize", wave, "canary"))
                 account = await write_step(
                     context, "synthesize", wave, ledger, ends(judged, ()), judged=judged,
-                    state={"sandbox_level": isolation["level"]}, facts=facts | {"accepted": len(seen)},
+                    state={"sandbox_level": isolation["level"]}, facts=facts | {"accepted": len(selection.chosen)},
                 )  # fmt: skip
                 stream.committed(step, account)
-                progress.advance(min(len(seen), target) - min(before, target), accepted=facts["accepted_rate"])
+                progress.advance(
+                    min(len(selection.chosen), target) - min(before, target), accepted=facts["accepted_rate"]
+                )
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
@@ -107,31 +158,50 @@ def _played(context: Context) -> Iterator[tuple[Judged, str]]:
             yield j, level
 
 
+def _selected(context: Context) -> Selection:
+    """Of what is on disk; what the stages before have written is new to nobody."""
+    selection = Selection(context.domain, register_of(context, ("sft", "mgpo")))
+    for folder in context.run.steps("synthesize"):
+        selection.take(judged_in(folder))
+    return selection
+
+
 def _export(context: Context) -> dict[str, Any]:
-    played = list(_played(context))
-    distinct: dict[str, tuple[Judged, str]] = {}
-    for j, level in played:
-        if j.accepted and j.verdict and j.probe:
-            distinct.setdefault(j.verdict.problem_id, (j, level))
-    chosen = list(distinct.values())[: context.config.synthesize.target]
-    exported = [j.problem for j, _ in chosen if j.problem]
-    context.run.write_text("dataset/problems.jsonl", problems.text(exported))
-    origins = [json.dumps(_provenance(*one), ensure_ascii=False) + "\n" for one in chosen]
+    levels = {j.key: level for j, level in _played(context)}
+    played = [j for j, _ in _played(context)]
+    selection = _selected(context)
+    chosen = selection.chosen[: context.config.synthesize.target]
+    context.run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
+    context.run.write_text("dataset/unsolved.jsonl", problems.text(j.problem for j in selection.unsolved if j.problem))
+    identities = [selection.seen.identify(j.problem.question) for j in chosen if j.problem]
+    origins = [
+        json.dumps(_provenance(j, levels[j.key], identity.skeleton), ensure_ascii=False) + "\n"
+        for j, identity in zip(chosen, identities, strict=True)
+    ]
     context.run.write_text("dataset/provenance.jsonl", "".join(origins))
-    facts = summarize([j for j, _ in played])
+    facts = summarize(played)
     return {
         "accepted": len(chosen),
-        "distinct": len({j.verdict.problem_id for j, _ in chosen if j.verdict}),
+        "distinct": len({j.verdict.problem_id for j in chosen if j.verdict}),
+        "unsolved": len(selection.unsolved),
+        "left_out": dict(sorted(selection.left_out.items())),
+        "guessable": sum(j.probe.chance >= 0.5 for j in chosen if j.probe),
+        **diversity(identities),
         "episodes": len(played),
         "validity": facts["accepted_rate"],
         "prune_rate": facts["prune_rate"],
-        "mean_pass_at_k": mean([j.probe.pass_at_k for j, _ in chosen if j.probe]),
-        "mean_difficulty": mean([1 - j.probe.pass_at_k for j, _ in chosen if j.probe]),
-        "by_category": dict(sorted(Counter(j.episode.task.category for j, _ in chosen).items())),
+        "mean_pass_at_k": mean([j.probe.pass_at_k for j in chosen if j.probe]),
+        "mean_difficulty": mean([1 - j.probe.pass_at_k for j in chosen if j.probe]),
+        "by_category": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
     }
 
 
-def _provenance(j: Judged, sandbox_level: str) -> dict[str, Any]:
+def _left_out(selection: Selection) -> str:
+    counts = {"unsolved": len(selection.unsolved)} | selection.left_out
+    return ", ".join(f"{n} {name}" for name, n in counts.items() if n) or "none"
+
+
+def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:
     assert j.episode.submitted is not None and j.verdict is not None and j.probe is not None
     return {
         "id": j.episode.submitted.id,
@@ -139,10 +209,15 @@ def _provenance(j: Judged, sandbox_level: str) -> dict[str, Any]:
         "answer_kind": j.episode.submitted.answer_kind,
         "skills": [s.id for s in j.episode.task.skills],
         "active": list(j.episode.active),
+        "used": list(j.used),
+        "skeleton": skeleton,
         "episode_id": j.episode.id,
         "policy_versions": list(j.episode.policy_versions),
         "prober": j.probe.prober,
+        "weaker_probers": [attempts.prober for attempts in j.probe.weaker],
         "pass_at_k": j.probe.pass_at_k,
+        "chance": j.probe.chance,
+        "solved": j.probe.solved,
         "votes": [v.model_dump(mode="json") for v in j.verdict.votes],
         "pruned": pruned(j.episode),
         "turns": len(j.episode.turns),

@@ -18,6 +18,8 @@ _PLACEMENT = {
     *("ray", "pool", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
     *("on_stall", "max_stage_restarts", "mirror"),
+    *("replies", "concurrency", "requests_per_minute", "tokens_per_minute", "max_wait_s"),
+    *("budget_usd", "budget_tokens", "usd_per_million_in", "usd_per_million_out"),
 }
 """Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
 

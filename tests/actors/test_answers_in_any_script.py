@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.answers import compare
+from actors.answers.canonical import canonical
 
 
 @pytest.mark.parametrize(
@@ -16,7 +17,7 @@ from actors.answers import compare
         ("choice", "（Ｂ）", "B", "equal"),
         ("choice", "是", "否", "different"),
         ("math", "是。", "yes", "equal"),
-        ("math", "４０．５", "40.5", "equal"),
+        ("math", "40．5", "40.5", "equal"),
         ("math", "40公里", "40", "equal"),
         ("math", "40 公里", "40 kilometres", "equal"),
         ("math", "40英里", "40公里", "different"),
@@ -34,3 +35,21 @@ from actors.answers import compare
 )
 def test_an_answer_means_the_same_in_any_script(kind, a, b, outcome):
     assert compare(kind, a, b) == compare(kind, b, a) == outcome
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "form"),
+    [
+        ("math", "40公里", "40 公里"),
+        ("math", "40．5 公里", "40.5 公里"),
+        ("math", "是。", "是"),
+        ("math", "五", None),  # a number, or a name
+        ("math", "5万", None),
+        ("math", "5个", None),
+        ("choice", "（Ｂ）", "B"),
+        ("text", "水星", "水星"),
+    ],
+)
+def test_an_answer_has_one_form_in_any_script(kind, text, form):
+    assert canonical(kind, text) == form
+    assert form is None or canonical(kind, form) == form

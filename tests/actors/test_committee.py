@@ -17,6 +17,7 @@ from sandbox.api import Request, Result
 from tests.actors.pools import Boxes, handle, sandbox
 from tests.mini import MINI, changed
 
+ANYTHING = Asked(None, (), ())
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
 COMMITTEE = MINI.committee
 
@@ -358,31 +359,11 @@ def test_a_wrong_problem_on_which_the_solver_errs_alike_is_rejected(pool):
     assert verdict.decision == "rejected" and [v.valid for v in verdict.votes] == [False, False, True]
 
 
-def test_an_answer_written_otherwise_is_the_same_answer(pool):
-    assert judge(pool, Problem.make(PROBLEM.question, "102/2 stones"), Boxes("51")).accepted
-
-
-def test_an_answer_that_cannot_be_read_is_rejected_and_one_that_cannot_be_compared_is_undecided(pool):
-    for unreadable in ("51 I think", "51]", "[51", "51, 51]"):
-        assert judge(pool, Problem.make(PROBLEM.question, unreadable), Boxes(None)).decision == "rejected"
-    assert judge(pool, Problem.make(PROBLEM.question, "9**9**9**9**9"), Boxes(None)).decision == "undecided"
-
-
 @pytest.mark.parametrize("kind", ["choice", "text", "code"])
 def test_a_right_answer_of_the_wrong_kind_is_rejected(pool, kind):
     """Solvers' answers would be compared by that kind's rules: 51.0 is another choice than 51."""
     verdict = judge(pool, Problem.make(PROBLEM.question, "51", kind), Boxes("51"))
     assert verdict.decision == "rejected" and [v.valid for v in verdict.votes][:2] == [False, False]
-
-
-@pytest.mark.parametrize(
-    "answer, accepted", [("180", True), ("180 km", True), ("180 m", False), ("180000 m", False), ("180%", False)]
-)
-def test_an_answer_in_a_unit_is_in_the_unit_asked_for(pool, answer, accepted):
-    question = "A car moves at 60 km per hour for 3 hours. How many kilometres is that?"
-    verdict = judge(pool, Problem.make(question, answer), Boxes("180"), active=("distance",))
-    assert verdict.accepted is accepted
-    assert not judge(pool, Problem.make(PROBLEM.question, "51 km"), Boxes("51")).accepted
 
 
 def test_skills_left_unused_disqualify(pool):
@@ -418,7 +399,7 @@ def test_a_dead_sandbox_leaves_problems_undecided():
 def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
     section = config.ModelVerifierConfig(samples=5, majority=0.6)
     verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), handle(Boxes(*answers), "answers"))
-    found = asyncio.run(verifier.vote(PROBLEM, "", (), 0))
+    found = asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
     assert found.valid is valid
     assert found.outcome.kind == ("model_error" if valid is None else "ok")
 
@@ -428,8 +409,8 @@ def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
     verifier = ModelVerifier(
         "m", config.ModelVerifierConfig(), Executor(pool.run_batch.remote), handle(boxes, "answers")
     )
-    asyncio.run(verifier.vote(PROBLEM, "", (), 0))
-    asyncio.run(verifier.vote(PROBLEM, "", (), 1))
+    asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
+    asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 1))
     (first, n1, seed1), (second, n2, seed2) = boxes.asked
     assert first == second == PROBLEM.question and n2 == 2 * n1 and seed1 != seed2
 

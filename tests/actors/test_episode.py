@@ -171,17 +171,12 @@ def test_a_failed_check_suggests_refine_and_a_mended_one_finalize():
     ]
 
 
-def test_the_agents_own_stage_stands_and_without_a_header_the_suggested_one():
-    episode, _, _ = play(["no header", "## Refine\nback again", "no header either", SUBMIT])
-    assert [t.stage for t in episode.turns] == ["draft", "refine", "check", "finalize"]
-
-
 def test_a_withheld_tool_is_answered_as_one_that_does_not_exist():
     limits = ROOMY.model_copy(update={"tools": ("edit",)})
     tools = Tools()
     turns = ["## Check\n" + call("exec", code="x"), call("edit", drop=["gcd"]), SUBMIT]
     episode, _, seen = play(turns, tools, limits)
-    assert facts(episode)[:2] == [("check", "think", "malformed"), ("check", "edit", "ok")]
+    assert facts(episode)[:2] == [("draft", "think", "malformed"), ("draft", "edit", "ok")]
     assert "no tool 'exec'; tools are edit, submit" in seen[3]["content"]
     assert tools.log == []
 
@@ -200,8 +195,9 @@ def test_withheld_stages_are_never_suggested_and_answered_as_malformed(stages, s
     turns = ["## Draft\na", "## Check\n" + call("exec", code="x"), "## Refine\nb", SUBMIT]
     episode, _, seen = play(turns, Tools(error("Error: ValueError")), limits)
     assert [m["content"].rpartition("Stage: ")[2] for m in seen if m["role"] == "user"][1:] == suggested
-    for turn in episode.turns[1:3]:
-        assert (turn.tool is not None and turn.tool.status == "malformed") == (turn.stage not in stages)
+    for turn, named in zip(episode.turns[1:3], ("check", "refine"), strict=True):
+        assert (turn.tool is not None and turn.tool.status == "malformed") == (named not in stages)
+        assert turn.stage in stages
 
 
 def test_an_agent_that_is_offered_no_skills_sees_its_category_alone():
@@ -243,9 +239,9 @@ def test_an_edit_before_the_first_exec_is_there_when_the_session_opens():
 @pytest.mark.parametrize("arguments", [{"drop": ["nope"]}, {"add": ["nope"]}, {"drop": ["add", "add2"]}])
 def test_an_edit_of_an_unknown_skill_changes_nothing(arguments):
     episode, _, seen = play(["## Refine\n" + call("edit", **arguments), SUBMIT])
-    assert facts(episode)[0] == ("refine", "edit", "error")
+    assert facts(episode)[0] == ("draft", "edit", "error")
     assert episode.active == ("add", "gcd", "lcm") and episode.turns[0].tool.active is None
-    assert seen[3]["content"].endswith("Stage: refine") and "no skill" in seen[3]["content"]
+    assert seen[3]["content"].endswith("Stage: draft") and "no skill" in seen[3]["content"]
 
 
 def test_what_is_active_after_an_edit_is_a_field_whatever_fits_into_the_words_shown():
@@ -265,9 +261,9 @@ def test_a_skill_can_be_dropped_once():
 
 def test_a_malformed_call_is_answered_and_keeps_the_stage():
     episode, _, seen = play(["## Check\n<tool_call>\nexec(1)\n</tool_call>", SUBMIT])
-    assert facts(episode)[0] == ("check", "think", "malformed")
+    assert facts(episode)[0] == ("draft", "think", "malformed")
     reply = seen[3]["content"]
-    assert reply.startswith("<tool_response>\nMalformed call: not JSON") and reply.endswith("Stage: check")
+    assert reply.startswith("<tool_response>\nMalformed call: not JSON") and reply.endswith("Stage: draft")
     assert '{"name": "exec"' in reply
 
 

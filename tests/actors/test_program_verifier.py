@@ -64,7 +64,6 @@ def test_programs_that_agree_on_another_answer_vote_against(pool):
         "```python\ndef solve():\n    return int('two answers?')\n```",
         "```python\ndef solve():\n    a, b = [1, 2, 3]\n```",
         "```python\ndef solve():\n    return 8 // 0\n```",
-        "```python\ndef solve():\n    while True: pass\n```",
         "```\ndef solve(): pass\n```",
     ],
 )
@@ -124,6 +123,7 @@ def test_programs_that_find_several_or_none_are_a_majority_together():
         ("What is 7/14?", "1/2", "from fractions import Fraction\n    return [Fraction(7, 14)]", True),
         ("What is the root of 8?", "2\\sqrt{2}", "import sympy\n    return [sympy.sqrt(8)]", True),
         ("What is the root of 8?", "2\\sqrt{2}", "import sympy\n    return [sympy.sqrt(8), 2 * sympy.sqrt(2)]", True),
+        ("What is 7/14?", "1/2", r'return ["\frac{1}{2}"]', True),  # which Python reads as a form feed
         ("Is 91 prime?", "no", "return [91 in (2, 3)]", True),
         ("What is 2 + 2?", "5", "return [4]", False),
         ("Which integers have the square 49?", "7", "return [-7, 7]", False),

@@ -40,7 +40,7 @@ def committee(url: str, pool: object, samples: int) -> Committee:
 
 async def judged(items: Sequence[Item], rates: Rates, seed: int, pool: object, samples: int) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    async with endpoint(Judges(items, rates, seed)) as requests:
+    async with endpoint(Judges(items, rates, seed, 0.3 if samples > 2 else 0.0)) as requests:
         court = committee(requests.url, pool, samples)
         for start in range(0, len(items), _CHUNK):
             chunk = items[start : start + _CHUNK]
@@ -69,7 +69,7 @@ ALIKE = Rates(slip=0.15, alarm=0.05, miss=0.3, shared=1.0)
 
 @pytest.mark.parametrize("rates", [PERFECT, CORRELATED], ids=["perfect", "correlated"])
 def test_a_few_problems_are_judged_as_the_rule_says(pool, rates):
-    items = problems(24)[6:18] if rates is PERFECT else problems(24)
+    items = problems(16)[4:12] if rates is PERFECT else problems(16)
     verdicts = asyncio.run(judged(items, rates, 3, pool, 1))
     for item, verdict in zip(items, verdicts, strict=True):
         assert verdict.accepted is accepts(item, drawn(item, rates, 3)), (item, verdict)
@@ -78,10 +78,10 @@ def test_a_few_problems_are_judged_as_the_rule_says(pool, rates):
 
 def test_theory_is_that_of_the_draws():
     """`chance` enumerates, `drawn` draws: of many seeds the share is the chance."""
-    for item in problems(24)[::5]:
+    for item in problems(24)[::6]:
         for rates in (INDEPENDENT, CORRELATED, ALIKE):
-            share = sum(accepts(item, drawn(item, rates, seed)) for seed in range(4000)) / 4000
-            assert abs(share - chance(item, rates)) < 0.03
+            share = sum(accepts(item, drawn(item, rates, seed)) for seed in range(500)) / 500
+            assert abs(share - chance(item, rates)) < 0.08  # four standard deviations of a half
         assert chance(item, PERFECT) == (0.0 if item.defect else 1.0)
 
 
@@ -93,7 +93,7 @@ def _row(name: str, wrong: int, n: int, expected: float, spread: float) -> str:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "rates"),
-    [("perfect", PERFECT), ("independent", INDEPENDENT), ("correlated 0.6", CORRELATED), ("alike", ALIKE)],
+    [("perfect", PERFECT), ("independent", INDEPENDENT), ("correlated 0.6", CORRELATED)],
 )
 def test_false_accepts_and_false_rejects_are_those_of_theory(pool, name, rates, capsys):
     items = problems(240)

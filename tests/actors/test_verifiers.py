@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.verifiers.mini import symbolic_program
-from actors.verifiers.mini.compiler import DoesNotFit, compile_program
-from actors.verifiers.mini.controlled import Clause, Reading, Unread, flags_of, leaks, read
-from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
+from actors.verifiers.mini import compiler, controlled, grammar, symbolic_program
+from actors.verifiers.mini.controlled import Clause, Reading, Unread, leaks, read
+from actors.verifiers.mini.grammar import Fault, parse
+from pipeline.domains.mini.combinations import largest_feasible
+from pipeline.domains.mini.domain import CATEGORIES, NAMES, THINGS, skills_in
+from pipeline.domains.mini.generate import combinations_of, draft
 
 PAGE = Path(__file__).parents[2] / "pipeline" / "domains" / "mini" / "LANGUAGE.md"
 
@@ -36,19 +38,23 @@ def spoken(template, a="7", b="3"):
     return re.sub(r"\{(\w+)\}", lambda m: values[m[1]], template.replace(", …", ""))
 
 
-def derive(text):
-    """(symbolic, executing) outcomes: an answer, or "unsolvable"."""
+def symbolic(text, offered=()):
     reading = read(text)
     assert isinstance(reading, Reading), reading
-    clauses = [[c.rule, list(c.numbers), c.unit] for c in (reading.opening, *reading.steps, reading.question)]
-    symbolic = symbolic_program.solve(clauses).get("answer", "unsolvable")
-    try:
-        scope: dict = {}
-        exec(compile_program(reading), scope)
-        executing = scope["solve"]().get("answer", "unsolvable")
-    except DoesNotFit:
-        executing = "unsolvable"
-    return symbolic, executing
+    return symbolic_program.solve([(c.rule, c.numbers, c.unit) for c in reading.clauses], offered)
+
+
+def executing(text):
+    sentences = parse(text)
+    assert not isinstance(sentences, Fault), sentences
+    scope: dict = {}
+    exec(compiler.compile_program(sentences), scope)
+    return scope["solve"]()
+
+
+def derive(text):
+    """(symbolic, executing) outcomes: an answer, or "unsolvable"."""
+    return symbolic(text).get("answer", "unsolvable"), executing(text).get("answer", "unsolvable")
 
 
 def answer(text):
@@ -67,7 +73,8 @@ def test_every_opening_of_the_page_is_read():
         reading = read(f"{spoken(template)} What is the number now?")
         assert isinstance(reading, Reading), template
         found.add(reading.opening.rule)
-        assert reading.skills == (frozenset() if skill == "none" else {skill.strip("`")})
+        skills = set() if skill == "none" else {skill.strip("`")}
+        assert reading.skills() == skills == compiler.skills_of(parse(f"{spoken(template)} What is the number now?"))
     assert len(found) == 5
 
 
@@ -79,13 +86,15 @@ def test_every_step_of_the_page_is_read_in_every_wording():
             continue
         skill = wordings(line)[0]
         sentences = [w for w in wordings(line)[1:] if w.endswith(".")]
-        assert len(sentences) == 2, line
+        assert len(sentences) in (1, 2), line
         for template in sentences:
             reading = read(f"Mia has 5 stones. {spoken(template, a='4')} What is the number now?")
             assert isinstance(reading, Reading), template
             assert reading.steps == (Clause(skill, (4,) if "{a}" in template else ()),)
+            _, step, _ = parse(f"Mia has 5 stones. {spoken(template, a='4')} What is the number now?")
+            assert (step.rule, step.numbers) == (skill, (4,) if "{a}" in template else ())
             count += 1
-    assert count == 54
+    assert count == 50
 
 
 def test_every_question_of_the_page_is_read():
@@ -94,11 +103,13 @@ def test_every_question_of_the_page_is_read():
     assert len(questions) == 7
     for template in questions:
         assert isinstance(read(f"Mia has 5 stones. {spoken(template)}"), Reading), template
+        assert not isinstance(parse(f"Mia has 5 stones. {spoken(template)}"), Fault), template
 
 
 @pytest.mark.parametrize("word", ["kilometres", "metres", "grams", "milligrams", "kilojoules", "hours", "minutes"])
 def test_every_unit_word_is_read(word):
     assert isinstance(read(f"A test runs for 2 days. How many {word} is that?"), Reading)
+    assert not isinstance(parse(f"A test runs for 2 days. How many {word} is that?"), Fault)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +134,15 @@ def test_every_unit_word_is_read(word):
         ("Mia has -5 stones. What is the number now?", "ambiguous"),
         ("Mia has 5.0 stones. What is the number now?", "ambiguous"),
         ("Mia has ٥ stones. What is the number now?", "ambiguous"),
-        ("Mia has 1234567 stones. What is the number now?", "ambiguous"),
+        ("Mia has 12345 stones. What is the number now?", "ambiguous"),
+        ("Mia has 3 thousand. Mia finds 5 more. What is the number now?", "ambiguous"),
+        ("Mia has 2 squared. What is the number now?", "ambiguous"),
+        ("Votevalid has 5 stones. What is the number now?", "ambiguous"),
+        ("Mia has 5 stones. The amount grows 2 times. What is the number now?", "ambiguous"),
+        ("A test runs for 2 days. Repeat it 3 times. How many hours is that?", "ambiguous"),
+        ("A list holds 3 and 7. Take the value at position 1. What is the final value?", "ambiguous"),
+        ("A list holds 3 and 7. Drop every value up to 3. What is the final list?", "ambiguous"),
+        (f"Mia has 5 stones. {'Mia finds 3 more. ' * 9}What is the number now?", "ambiguous"),
         ("mia has 5 stones. What is the number now?", "ambiguous"),
         ("MIA has 5 stones. What is the number now?", "ambiguous"),
         ("Mia has 5 Stones. What is the number now?", "ambiguous"),
@@ -136,18 +155,9 @@ def test_every_unit_word_is_read(word):
     ],
 )
 def test_what_the_page_does_not_say_is_flagged(text, flag):
-    unread = read(text)
+    unread, fault = read(text), parse(text)
     assert isinstance(unread, Unread) and unread.flag == flag
-
-
-def test_flags_that_need_no_solving():
-    plain = read("Mia has 5 stones. What is the number now?")
-    assert set(flags_of(plain, ())) == {"trivial"}
-    assert set(flags_of(plain, ("add",))) == {"trivial", "off_task"}
-    more = read("Mia has 5 stones. Mia finds 3 more. Is the number now even or odd?")
-    assert more.skills == {"add", "parity"}
-    assert flags_of(more, ("add",)) == {} and set(flags_of(more, ("add", "gcd"))) == {"off_task"}
-    assert flags_of(read("A test runs for 2 days. How many hours is that?"), ("duration",)) == {}
+    assert isinstance(fault, Fault) and fault.flag == flag
 
 
 @pytest.mark.parametrize(
@@ -167,8 +177,8 @@ def test_a_strange_sentence_that_names_the_answer_leaks_it(text, leaked):
         ("Mia has 34 stones. Mia finds 17 more. Mia packs them in rows of 6 and keeps the rest. How many stones does Mia have now?", "3"),
         ("Mia has 10 stones. Mia loses 10. What is the number now?", "0"),
         ("Mia has 10 stones. Mia loses 11. What is the number now?", "unsolvable"),
-        ("Mia has 10 stones. The amount grows 3 times. What is the number now?", "30"),
-        ("Mia has 10 stones. The amount grows 0 times. What is the number now?", "unsolvable"),
+        ("Mia has 10 stones. Then Mia has 3 times as many. What is the number now?", "30"),
+        ("Mia has 10 stones. Then Mia has 0 times as many. What is the number now?", "unsolvable"),
         ("Mia has 12 stones. Mia splits them evenly into 4 bags and keeps one bag. What is the number now?", "3"),
         ("Mia has 12 stones. Mia splits them evenly into 5 bags and keeps one bag. What is the number now?", "unsolvable"),
         ("Mia has 12 stones. Mia splits them evenly into 0 bags and keeps one bag. What is the number now?", "unsolvable"),
@@ -189,7 +199,7 @@ def test_a_strange_sentence_that_names_the_answer_leaks_it(text, leaked):
         ("A list holds 3, 7 and 9. Keep only the even values. What is the final list?", "[]"),
         ("A list holds 3, 7 and 9. Keep only the even values. Add up all values. What is the final value?", "0"),
         ("A list holds 3, 7 and 9. Keep only the even values. Take the largest value. What is the final value?", "unsolvable"),
-        ("A list holds 3, 7 and 9. Drop every value up to 7. Count the values. What is the final value?", "1"),
+        ("A list holds 3, 7 and 9. Keep only the values above 7. Count the values. What is the final value?", "1"),
         ("A list holds 3, 7 and 9. Raise every value by 2. What is the final list?", "[5, 9, 11]"),
         ("A list holds 3 and 7. Take value number 2. Take twice the result. What is the final value?", "14"),
         ("A list holds 3 and 7. Take value number 3. What is the final value?", "unsolvable"),
@@ -208,16 +218,16 @@ def test_a_strange_sentence_that_names_the_answer_leaks_it(text, leaked):
         ("A block of 5 cubic cm weighs 8 g per cubic cm. Each km costs 2 kJ. How many kilojoules is that?", "unsolvable"),
         ("A test runs for 2 days. Convert the time to minutes. Take one of 5 equal parts. How many minutes is that?", "576"),
         ("A test runs for 2 days. Take one of 5 equal parts. How many hours is that?", "unsolvable"),
-        ("A test runs for 2 days. Repeat it 0 times. How many hours is that?", "unsolvable"),
+        ("A test runs for 2 days. This happens 0 times in total. How many hours is that?", "unsolvable"),
         ("A test runs for 2 days. This happens 3 times in total. How many hours is that?", "144"),
         ("Mia has 5 stones. Double the result. What is the number now?", "unsolvable"),
         ("Mia has 5 stones. What is the final value?", "unsolvable"),
         ("Mia has 5 stones. How many metres is that?", "unsolvable"),
         ("A list holds 3 and 7. Count the values. What is the number now?", "unsolvable"),
         ("A list holds 3 and 7. Count the values. Take one of 2 equal parts. What is the final value?", "unsolvable"),
-        ("Mia has 5 stones. Repeat it 3 times. What is the number now?", "unsolvable"),
-        ("Mia has 100000 stones. The amount grows 10000 times. What is the number now?", "1000000000"),
-        ("Mia has 100000 stones. The amount grows 10000 times. Mia finds 1 more. What is the number now?", "unsolvable"),
+        ("Mia has 5 stones. This happens 3 times in total. What is the number now?", "unsolvable"),
+        ("Mia has 9999 stones. Then Mia has 100 times as many. Mia finds 99 more. What is the number now?", "999999"),
+        ("Mia has 9999 stones. Then Mia has 100 times as many. Mia finds 100 more. What is the number now?", "unsolvable"),
     ],
 )  # fmt: skip
 def test_what_a_problem_comes_to(text, expected):
@@ -227,52 +237,69 @@ def test_what_a_problem_comes_to(text, expected):
 # ---------------------------------------------------------------- the two derivations
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32))
 def test_derivations_and_generator_agree_on_sound_problems(seed):
     rng = Random(seed)
-    category = rng.choice(CATEGORIES)
-    skills = rng.choice(combinations_of(category, heldout=False))
-    problem = write(skills, rng, level=rng.choice((0, 1)), extra=rng.choice((0, 1)))
-    assert derive(problem.question) == (problem.answer, problem.answer)
-    assert set(skills) <= read(problem.question).skills
+    skills = rng.choice(combinations_of(rng.choice(CATEGORIES), heldout=False, largest=3))
+    problem = draft(skills, rng, level=rng.choice((0, 1)), extra=rng.choice((0, 1)))
+    one, other = symbolic(problem.question, sorted(skills)), executing(problem.question)
+    assert one["answer"] == other["answer"] == problem.answer
+    assert set(skills) <= read(problem.question).skills() == compiler.skills_of(parse(problem.question))
+    if problem.has_substance:
+        assert one["idle"] == other["idle"] == [] and one["most"] == len(skills)
 
 
-NUMBER = st.one_of(st.integers(0, 12), st.integers(0, 999_999))
-OPENING = st.one_of(
-    NUMBER.map(lambda a: f"Mia has {a} stones."),
-    st.lists(NUMBER, min_size=2, max_size=9).map(lambda v: f"A list holds {', '.join(map(str, v[:-1]))} and {v[-1]}."),
-    st.tuples(NUMBER, NUMBER).map(lambda p: f"A car moves at {p[0]} km per hour for {p[1]} hours."),
-    st.tuples(NUMBER, NUMBER).map(lambda p: f"A block of {p[0]} cubic cm weighs {p[1]} g per cubic cm."),
-    NUMBER.map(lambda a: f"A test runs for {a} days."),
+# ---------------------------------------------------------------- what the answer depends on
+
+
+@pytest.mark.parametrize(
+    "text, idle",
+    [
+        ("Mia has 34 stones. Mia finds 17 more. What is the number now?", []),
+        ("Mia has 34 stones. Mia finds 0 more. What is the number now?", [1]),
+        ("Mia has 34 stones. Then Mia has 1 times as many. Mia finds 2 more. What is the number now?", [1]),
+        ("Mia has 34 stones. Mia finds 5 more. Mia finds 7 more. Mia loses 5. What is the number now?", [1, 3]),
+        ("Mia has 34 stones. Mia finds 5 more. Keep the larger of it and 9999. What is the number now?", [0, 1, 2, 3]),
+        ("Mia has 34 stones. Keep the larger of it and 3. Mia loses 1. What is the number now?", [1]),
+        ("Mia has 34 stones. Keep the larger of it and 30. Mia loses 1. What is the number now?", []),
+        ("Mia has 34 stones. Mia finds 4 more. Is the number now even or odd?", [1]),
+        ("Mia has 34 stones. Then Mia has 2 times as many. Is the number now even or odd?", [0, 1, 2]),
+        ("Mia has 34 stones. Then Mia has 3 times as many. Mia finds 5 more. Is the number now even or odd?", [1]),
+        ("A list holds 3, 8 and 6. Keep only the even values. Count the values. What is the final value?", []),
+        ("A list holds 3, 8 and 6. Add 4 to every value. Count the values. What is the final value?", [1]),
+        ("A list holds 3, 8 and 6. Count the values. What is the final value?", []),
+        ("A test runs for 3 days. Convert the time to minutes. How many minutes is that?", []),
+    ],
 )
-STEP_WORDINGS = [
-    w
-    for line in PAGE.read_text().split("## Steps\n")[1].split("\n## ")[0].splitlines()
-    if line.startswith("| `")
-    for w in wordings(line)[1:]
-    if w.endswith(".")
-]
-STEP = st.tuples(st.sampled_from(STEP_WORDINGS), NUMBER).map(lambda p: spoken(p[0], a=str(p[1])))
-QUESTION = st.one_of(
-    st.sampled_from(
-        [
-            "How many stones does Mia have now?",
-            "What is the number now?",
-            "Is the number now even or odd?",
-            "What is the final value?",
-            "What is the final list?",
-        ]
-    ),
-    st.sampled_from(["kilometres", "metres", "grams", "milligrams", "kilojoules", "hours", "minutes"]).map(
-        lambda u: f"How many {u} is that?"
-    ),
-    NUMBER.map(lambda a: f"Is the number now a multiple of {a}?"),
-)
+def test_both_find_the_parts_that_the_answer_does_not_depend_on(text, idle):
+    assert symbolic(text)["idle"] == executing(text)["idle"] == idle
 
 
-@settings(max_examples=600, deadline=None)
-@given(OPENING, st.lists(STEP, max_size=4), QUESTION)
-def test_derivations_agree_on_any_sentences_sound_or_not(opening, steps, question):
-    symbolic, executing = derive(" ".join([opening, *steps, question]))
-    assert symbolic == executing
+def test_a_product_of_one_factor_is_idle():
+    text = "A car moves at 60 km per hour for 1 hours. It needs 1 kJ per km. How many kilojoules is that?"
+    assert symbolic(text)["idle"] == [0, 1] and compiler.skills_of(parse(text)) == set()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(CATEGORIES).flatmap(lambda c: st.sets(st.sampled_from(skills_in(c)), min_size=1, max_size=5)))
+def test_all_agree_on_how_many_of_the_skills_offered_go_together(offered):
+    (first, *_) = largest_feasible(offered)
+    assert symbolic_program.most(sorted(offered)) == compiler.most_together(frozenset(offered)) == len(first)
+    foreign = frozenset({*offered, "unknown"})
+    assert symbolic_program.most(sorted(foreign)) == compiler.most_together(foreign) == len(first)
+
+
+def test_the_vocabulary_of_the_readers_is_the_generators():
+    assert (
+        set(re.findall(r"\w+", controlled.NAME))
+        == set(NAMES)
+        == set(re.findall(r"[A-Z][a-z]+", str(_terminal("NAME"))))
+    )
+    assert (
+        set(re.findall(r"\w+", controlled.THINGS)) == set(THINGS) == set(re.findall("[a-z]+", str(_terminal("THINGS"))))
+    )
+
+
+def _terminal(name):
+    return next(t.pattern.value for t in grammar._PARSER.terminals if t.name == name)

@@ -104,9 +104,10 @@ def _single(judge: str, item: Item, rates: Rates) -> Iterator[tuple[str, float]]
 class Judges:
     """The behaviour of the endpoint. Counts what it was asked, by model."""
 
-    def __init__(self, items: Sequence[Item], rates: Rates, seed: int):
+    def __init__(self, items: Sequence[Item], rates: Rates, seed: int, noise: float = 0.0):
+        """`noise`: how often the first of three replies is none."""
         self._items = sorted(items, key=lambda item: -len(item.problem.question))
-        self._rates, self._seed = rates, seed
+        self._rates, self._seed, self._noise = rates, seed, noise
         self.asked: dict[str, int] = {}
 
     async def __call__(self, n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
@@ -123,7 +124,7 @@ class Judges:
             text = _review(item, said, rng)
         else:
             text = _solution(item, said, rng)
-        if seed % 3 == 0 and rng.random() < 0.5:  # of three replies, at most one is none
+        if seed % 3 == 0 and rng.random() < self._noise:
             text = rng.choice(["I cannot help with that.", "```\n", "<think>Let me see", '{"vote": '])
         writer.write(response(chat(text)))
 

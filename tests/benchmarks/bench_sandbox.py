@@ -3,7 +3,8 @@
     python -m tests.benchmarks.bench_sandbox [--runs 100] [--soak 10000] [--json FILE]
 
 `bare fork` is the floor: the same warm interpreter forks, the child does the same work without any wall and ends.
-`--soak N` adds N mixed runs, a third of them hostile, by 8 callers at a pool, and counts what is left behind.
+`--soak N` adds N mixed runs by 8 callers at a pool, a third of them hostile programs, a third honest ones, a sixth each
+hostile and honest sessions. It counts what is left behind, and fails if anything honest ends otherwise than alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from sandbox import Request, Slot, languages
 from sandbox.builds import Builds
@@ -41,6 +43,28 @@ HOSTILE = [
     "import threading, time\nfor _ in range(99): threading.Thread(target=time.sleep, args=(9,)).start()",
     "import ctypes\nctypes.CDLL(None).syscall(101, 0, 0, 0, 0)",
     "import os\nfd = os.open('/etc/passwd', os.O_RDONLY)",
+]
+
+
+HONEST = [
+    *WORKLOADS.values(),
+    "import threading, time\nall = [threading.Thread(target=time.sleep, args=(0.01,)) for _ in range(30)]\n"
+    "for t in all: t.start()\nfor t in all: t.join()\nprint(len(all))",
+    "import os\nfor n in range(50): os.makedirs(f'{n}/in'); open(f'{n}/in/f', 'w').write('x' * n)\n"
+    "print(sum(os.path.getsize(f'{n}/in/f') for n in range(50)))",
+]
+HONEST_SESSION = ["x = [1]", "x.append(len(x) + 1); print(x)", "1 / 0", "print(sum(x))"]
+HOSTILE_SESSIONS = [
+    ["import os\nos._exit(0)", "print(1)"],
+    ["import os\nfor _ in range(9): os.write(3, b'{}\\n')", "1 / 0"],
+    ["x = 1", "while True: pass", "print(x)"],
+    ["import os\nwhile True: os.write(1, b'x' * 65536)", "print(1)"],
+    [
+        "import threading, time\n"
+        "for _ in range(30): threading.Thread(target=time.sleep, args=(99,), daemon=True).start()"
+    ],
+    ["import os\nos.closerange(0, 64)", "print(1)"],
+    ["import threading\ndef f():\n    while True: pass\nthreading.Thread(target=f, daemon=True).start()", "print(1)"],
 ]
 
 
@@ -193,31 +217,56 @@ def _left() -> dict[str, int]:
         "processes": _below(os.getpid()),
         "descriptors": len(os.listdir("/proc/self/fd")),
         "temporary files": sum(name.startswith("agentic-sandbox-") for name in os.listdir(tempfile.gettempdir())),
+        "control groups": len(list(Path("/sys/fs/cgroup").rglob("agentic-sandbox-*"))),
         "shared memory": len(os.listdir("/dev/shm")) + len(Path("/proc/sysvipc/shm").read_text().splitlines()) - 1,
         "resident MB": next(int(line.split()[1]) >> 10 for line in status.splitlines() if line.startswith("VmRSS")),
     }
 
 
-async def soak(runs: int, slots: int) -> dict[str, object]:
+async def soak(runs: int, slots: int) -> dict[str, Any]:
     from actors.sandbox_pool import SandboxPool
 
     before = _left()
-    pool = SandboxPool(slots=slots, limits={"wall_s": 0.5, "cpu_s": 0.3, "memory_mb": 128})
+    pool = SandboxPool(slots=slots, limits={"wall_s": 1.0, "cpu_s": 0.3, "memory_mb": 128})
     after_start = _left()
     times: list[float] = []
     statuses: Counter[str] = Counter()
+    unlike: list[str] = []
     numbers = iter(range(runs))
+
+    async def outcome(code: str) -> tuple[str, str]:
+        result = await pool.run(Request(code))
+        statuses[result.status] += 1
+        return result.status, result.stdout
+
+    async def session(name: str, codes: list[str]) -> list[tuple[str, str]]:
+        said: list[tuple[str, str]] = []
+        cells: tuple[str, ...] = ()
+        for code in codes:
+            result, cells = await pool.session_run(name, code, cells)
+            statuses[f"cell {result.status}"] += 1
+            said.append((result.status, result.stdout))
+        await pool.close_session(name)
+        return said
+
+    alone = {code: await outcome(code) for code in HONEST}
+    session_alone = await session("alone", HONEST_SESSION)
 
     async def client() -> None:
         for n in numbers:
-            hostile = n % 3 == 0
-            code = HOSTILE[n // 3 % len(HOSTILE)] if hostile else list(WORKLOADS.values())[n % 3]
-            started = time.perf_counter()
-            result = await pool.run(Request(code))
-            statuses[result.status] += 1
-            if not hostile:
+            started, kind = time.perf_counter(), n % 6
+            if kind in (0, 3):
+                await outcome(HOSTILE[n // 3 % len(HOSTILE)])
+            elif kind == 2:
+                await session(f"{n}", HOSTILE_SESSIONS[n // 6 % len(HOSTILE_SESSIONS)])
+            elif kind == 5:
+                if (said := await session(f"{n}", HONEST_SESSION)) != session_alone:
+                    unlike.append(f"session: {said}")
+            else:
+                code = HONEST[n // 3 % len(HONEST)]
+                if (found := await outcome(code)) != alone[code]:
+                    unlike.append(f"{code}: {found}")
                 times.append((time.perf_counter() - started) * 1000)
-                assert result.status == "ok", result
             if n == runs // 10:
                 nonlocal after_start
                 after_start = _left()
@@ -225,13 +274,16 @@ async def soak(runs: int, slots: int) -> dict[str, object]:
     started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(8)))
     seconds = time.perf_counter() - started
-    at_end = _left()
+    at_end, restarts, left = _left(), pool.stats()["restarts"], pool.stats()["left"]
     pool.close()
     return {
         "runs": runs,
         "runs/s": round(runs / seconds, 1),
-        "harmless, queueing included, ms": spread(times),
+        "honest programs, queueing included, ms": spread(times),
+        "honest, and unlike alone": {"count": len(unlike), "the first": unlike[:10]},
         "statuses": dict(statuses),
+        "fork servers made anew": restarts,
+        "scratch folders not removed": left,
         "before": before,
         "after a tenth": after_start,
         "at the end": at_end,
@@ -251,12 +303,15 @@ def main() -> None:
     report["sessions"] = sessions(max(5, options.runs // 5))
     if "c++" in languages.found():
         report["c++"] = compiled(max(5, options.runs // 10))
+    wrong = 0
     if options.soak:
-        report["soak"] = asyncio.run(soak(options.soak, options.slots))
+        soaked = report["soak"] = asyncio.run(soak(options.soak, options.slots))
+        wrong = soaked["honest, and unlike alone"]["count"]
     text = json.dumps(report, indent=2)
     print(text)
     if options.json:
         options.json.write_text(text)
+    sys.exit(f"{wrong} honest runs ended otherwise than alone" if wrong else 0)
 
 
 if __name__ == "__main__":

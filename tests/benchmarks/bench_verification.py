@@ -28,8 +28,9 @@ from actors.verifiers.base import call
 from actors.verifiers.mini import symbolic
 from actors.verifiers.mini.compiler import compile_program
 from actors.verifiers.mini.controlled import Reading, read
+from actors.verifiers.mini.grammar import Fault, parse
 from pipeline import config, domains
-from pipeline.domains.mini.generate import CATEGORIES, combinations_of, write
+from pipeline.domains.mini.generate import CATEGORIES, combinations_of, draft
 from pipeline.records import ANSWER_KINDS, Problem
 from sandbox import Request
 from tests.actors.pools import Boxes, handle, sandbox
@@ -44,15 +45,15 @@ def problems(count: int) -> list[tuple[Problem, tuple[str, ...]]]:
     chosen = []
     for i in range(count):
         skills = rng.choice(combinations_of(CATEGORIES[i % 3], heldout=False))
-        chosen.append((write(skills, rng).problem, tuple(skills)))
+        chosen.append((draft(skills, rng).problem, tuple(skills)))
     return chosen
 
 
 def runs(problem: Problem) -> list[Request]:
-    reading = read(problem.question)
-    assert isinstance(reading, Reading)
-    clauses = [(c.rule, c.numbers, c.unit) for c in (reading.opening, *reading.steps, reading.question)]
-    return [call(symbolic._PROGRAM, (clauses,)), call(compile_program(reading))]
+    reading, sentences = read(problem.question), parse(problem.question)
+    assert isinstance(reading, Reading) and not isinstance(sentences, Fault)
+    clauses = [(c.rule, c.numbers, c.unit) for c in reading.clauses]
+    return [call(symbolic._PROGRAM, (clauses, ())), call(compile_program(sentences))]
 
 
 async def seconds(work: Callable[[], Awaitable[object]]) -> float:

@@ -155,12 +155,16 @@ def _synthesize(run, log, rng, hostile, mgpo_steps):
             facts.append({
                 "id": e.submitted.id, "category": e.task.category, "skills": [s.id for s in e.task.skills],
                 "active": list(e.active), "answer_kind": "math", "episode_id": e.id, "pass_at_k": p.pass_at_k,
+                "chance": 0.5 * (len(facts) % 2), "skeleton": f"has add {len(facts) % 3}",
                 "votes": [], "pruned": len(e.active) < 3, "turns": len(e.turns),
             })  # fmt: skip
         log.log("synthesize", n, {"accepted": len(lines), "accepted_rate": 0.6})
     for name, rows in (("problems", lines), ("provenance", facts)):
         run.write_text(f"dataset/{name}.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
-    run.finish("synthesize", {"accepted": len(lines), "episodes": 120, "validity": 0.6}, 95.0)
+    run.finish("synthesize", {
+        "accepted": len(lines), "episodes": 120, "validity": 0.6, "unsolved": 7, "guessable": 30, "skeletons": 3,
+        "skeleton_entropy": 0.27, "skeleton_top_share": 0.34, "near_duplicates": 0.0,
+    }, 95.0)  # fmt: skip
 
 
 def _solve(run, log, rng, hostile, mgpo_steps):
@@ -171,6 +175,10 @@ def _solve(run, log, rng, hostile, mgpo_steps):
 
 
 def _evaluate(run, log, rng, hostile, mgpo_steps):
+    kind = {"tries": 200, "accepted": 40, "paid": 20, "exported": 19, "exploits": 3}
+    by_kind = {"vacuous" + hostile: kind}
+    found = {"tries": 200, "exploit_share": 0.015, "by_fault": {"vacuous": 0.015}, "by_kind": by_kind}
+    run.write_text("adversary.json", json.dumps(found))
     run.finish("evaluate", {
         "problems": 240, "samples": 4, "gain": 0.075,
         "before": {"mean": 0.425, "by_category": {"code": 0.3, "maths": 0.5, "science": 0.45},

@@ -66,12 +66,15 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
     ("expected", "call", "args"),
     [
         (ALLOW, "read", ()),
-        (ALLOW, "mmap", ()),
+        (ALLOW, "mmap", (0, 4096, 3, 0x22)),
+        (EINVAL, "mmap", (0, 1 << 21, 3, 0x40022)),  # huge pages, of which the machine has few
         (ALLOW, "exit_group", ()),
         (ALLOW, "clone", (THREAD,)),
         (EAGAIN, "clone", (17,)),  # fork
         (EAGAIN, "clone", (0x4111,)),  # vfork
         (EAGAIN, "clone", (THREAD | 0x10000000,)),  # a thread in a new user namespace
+        *((EAGAIN, "clone", (THREAD | flag,)) for flag in (0x1000, 0x2000, 0x4000, 0x8000, 1 << 31)),
+        (ALLOW, "clone", (0x7D0F00,)),  # musl's
         (EAGAIN, "clone", (0x0911,)),  # a process that shares memory and signal handlers
         (ENOSYS, "clone3", ()),
         (ALLOW, "openat", (-100, 0, 0o101101)),  # write, create, truncate
@@ -155,12 +158,21 @@ def test_another_architecture_is_death(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_only_what_becomes_a_program_may_execute_and_only_from_its_descriptor(machine: str) -> None:
-    at_empty_path = 0x1000
+    whole = 0x1000 | 0x100  # nothing by a path, and no link followed
     for starter, expected in ((None, EPERM), (4, ALLOW)):
-        assert verdict(machine, "execveat", 4, 0, 0, 0, at_empty_path, starter=starter) == expected
-        for fd, flags in ((5, at_empty_path), (4, 0), (-100, 0), (4, at_empty_path | 0x100)):
+        assert verdict(machine, "execveat", 4, 0, 0, 0, whole, starter=starter) == expected
+        for fd, flags in ((5, whole), (4, 0), (-100, 0), (4, 0x1000), (4, 0x100), (4, whole | 0x10000)):
             assert verdict(machine, "execveat", fd, 0, 0, 0, flags, starter=starter) == EPERM
         assert verdict(machine, 59 if machine == "x86_64" else 221, starter=starter) == EPERM  # execve
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_compiled_program_gets_no_handle_on_what_it_may_not_read(machine: str) -> None:
+    for starter, expected in ((None, ALLOW), (4, EPERM)):
+        assert verdict(machine, "openat", -100, 0, 0o10000000, starter=starter) == expected
+        assert verdict(machine, "openat", -100, 0, 0o200000, starter=starter) == ALLOW  # a directory
+    if machine == "x86_64":
+        assert verdict(machine, "open", 0, 0o12000000, starter=4) == EPERM
 
 
 @pytest.mark.parametrize("machine", MACHINES)

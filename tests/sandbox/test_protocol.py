@@ -88,6 +88,41 @@ def test_only_a_newline_ends_a_line(odd: str) -> None:
     assert claims.same_text(f"1{odd}2 \r\n", f"1{odd}2") and not claims.same_text("1\r2", "1\n2")
 
 
+@pytest.mark.timeout(20)
+def test_no_word_of_a_program_is_compared_for_minutes() -> None:
+    """One of a megabyte took quarter of a minute where each digit could be matched in two ways."""
+    for word in ("1" * 3_000_000 + "x", "1." + "2" * 3_000_000 + "x", "." + "3" * 3_000_000 + "e", "+" * 3_000_000):
+        assert not claims.same_text(word, "0.5", tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [("1.50", "1.5"), ("1e3", "1000.0"), (".5", "0.5"), ("5.", "5.0"), ("+2", "2.0")]
+)
+def test_every_spelling_of_a_number_is_still_one(given: str, expected: str) -> None:
+    assert claims.same_text(given, expected, tolerance=1e-9)
+    assert not claims.same_text(f"{given}x", expected, tolerance=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("digits", "many", "read"), [(99_000, 1, True), (60_000, 2, False), (4_300, 50, True), (4_400, 40, False)]
+)
+def test_long_integers_have_a_bound_together(digits: int, many: int, read: bool) -> None:
+    """Each takes time that grows with the square of its digits, of the process that reads it."""
+    text = ("[" + ",".join(["9" * digits] * many) + "]").encode()
+    if read:
+        assert len(claims.read(text)) == many
+    else:
+        with pytest.raises(ValueError, match="too many digits"):
+            claims.read(text)
+
+
+@pytest.mark.parametrize("odd", ['"\\ud800"', '["a", "\\udfff"]', '{"\\ud83d": 1}', '{"a": {"b": ["\\ude00\\ud83d"]}}'])
+def test_text_that_is_no_unicode_is_refused_wherever_it_is(odd: str) -> None:
+    with pytest.raises(ValueError):
+        claims.read(odd.encode())
+    assert claims.read(b'["\\ud83d\\ude00"]') == ["\U0001f600"]
+
+
 def test_a_meaningless_order_costs_one_zygote_and_no_answer(slot: Slot) -> None:
     slot._zygote.orders.send(b"nonsense")
     results = [slot.run(Request("print(1)")) for _ in range(2)]

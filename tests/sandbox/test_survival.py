@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Limits, Request, Result, Slot, scratch
+from sandbox import Limits, Request, Result, Slot, host, scratch
 
 from .simulate import PLATFORMS
 
@@ -257,3 +257,17 @@ def waiting(zygote: int) -> list[int]:
         if found := [pid for pid in descendants(zygote) if not descendants(pid) and not gone(pid, 0.01)]:
             return found
     return []
+
+
+def test_a_machine_that_lets_no_memory_be_executed_costs_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with vm.memfd_noexec=2: each try to run a compiled program is refused."""
+
+    def refused(fd: int, mode: int) -> None:
+        raise PermissionError(1, "refused")
+
+    before = held()
+    monkeypatch.setattr(os, "fchmod", refused)
+    for program in (True, False):
+        with pytest.raises(PermissionError):
+            host._memfd(b"x", program)
+    assert held() == before

@@ -1,15 +1,23 @@
-"""The executing derivation: a problem's clauses -> a plain Python program that computes its answer.
+"""The executing derivation: a problem's sentences -> a plain Python program that computes its answer.
 
-Types are checked while compiling (a step that does not fit the current type never runs), conditions are `need(...)`
-lines of the program. Nothing here is shared with the symbolic derivation. The program's `solve` returns
-`{"answer": text}` or `{"unsolvable": reason}`.
+Every sentence becomes a function on (kind, x), so that the program can also run without some of them, and with other
+numbers at the start: that is how it finds out what the answer depends on. Nothing here is shared with the symbolic
+derivation. `solve` returns `{"answer": text, "idle": indexes of the sentences that it does not depend on}`, or
+`{"unsolvable": reason}`.
 """
 
 from __future__ import annotations
 
-from actors.verifiers.mini.controlled import Clause, Reading
+from collections.abc import Collection, Sequence
+from functools import cache
 
-PRELUDE = """\
+from actors.verifiers.mini.grammar import Sentence
+
+_PRELUDE = """\
+import itertools
+import random
+
+
 class Unsolvable(Exception):
     pass
 
@@ -19,24 +27,73 @@ def need(condition, reason):
         raise Unsolvable(reason)
 
 
+def fits(kind, *wanted):
+    need(kind in wanted, f'for {wanted[0]}, and it is {kind}')
+
+
 def gcd(a, b):
     while b:
         a, b = b, a % b
     return a
 
 
-def solve():
+def bounded(kind, x):
+    need(max(x if isinstance(x, list) else [x], default=0) < 10**6, 'the number is too large')
+    return kind, x
+
+
+def run(given, kept):
+    kind, x = bounded(*begin(given))
+    for i in kept:
+        kind, x = bounded(*STEPS[i](kind, x))
+    return ask(kind, x)
+
+
+def outcome(given, kept):
     try:
-        return {"answer": answer()}
+        return run(given, kept)
+    except Unsolvable:
+        return None
+
+
+def solve():
+    every = tuple(range(len(STEPS)))
+    try:
+        answer = run(GIVEN, every)
     except Unsolvable as e:
-        return {"unsolvable": str(e)}
+        return {'unsolvable': str(e)}
+    cases = [(GIVEN, answer)] + [(g, a) for g in neighbours() if (a := outcome(g, every)) is not None][:40]
+    if len(cases) > 5 and len({a for _, a in cases}) == 1:
+        return {'answer': answer, 'idle': list(range(len(STEPS) + 2))}
+    for size in range(len(STEPS), 0, -1):
+        for rest in itertools.combinations(every, len(STEPS) - size):
+            if all(outcome(g, rest) == a for g, a in cases):
+                return {'answer': answer, 'idle': [i + 1 for i in every if i not in rest]}
+    return {'answer': answer, 'idle': []}
 
 
-def answer():
+def neighbours():
+    draw = random.Random(str(GIVEN))
+    for _ in range(200):
+        if not LIST:
+            yield [draw.randrange(n // 2, 2 * n + 10) for n in GIVEN]
+            continue
+        size = min(9, max(2, len(GIVEN) + draw.choice((-1, 0, 1))))
+        yield [draw.randrange(min(GIVEN) // 2, 2 * max(GIVEN) + 10) for _ in range(size)]
 """
 
-# rule -> (type before, type after, lines). A type is "things", "list", "result", or a unit; "unit" stands for any unit.
-# {a} is the step's number.
+# opening -> (kind, category, value); {0}, {1} are its numbers
+_OPENINGS = {
+    "has": ("things", "maths", "given[0]"),
+    "list": ("list", "code", "list(given)"),
+    "distance": ("km", "science", "given[0] * given[1]"),
+    "mass": ("g", "science", "given[0] * given[1]"),
+    "duration": ("h", "science", "given[0] * 24"),
+}
+
+_ANY = "unit"
+
+# step -> (kind before, kind after, lines); _ANY before: any unit, after: the same. {a} is the step's number.
 _STEPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "add": ("things", "things", ("x = x + {a}",)),
     "subtract": ("things", "things", ("need(x >= {a}, 'cannot take {a} away')", "x = x - {a}")),
@@ -63,66 +120,99 @@ _STEPS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "travel_more": ("m", "m", ("x = x + {a}",)),
     "add_mass": ("g", "g", ("x = x + {a}",)),
     "fuel": ("km", "kJ", ("x = x * {a}",)),
-    "part": ("unit", "unit", ("need({a} > 0 and x % {a} == 0, 'not {a} equal parts')", "x = x // {a}")),
-    "repeat": ("unit", "unit", ("need({a} > 0, 'it never happens')", "x = x * {a}")),
+    "part": (_ANY, _ANY, ("need({a} > 0 and x % {a} == 0, 'not {a} equal parts')", "x = x // {a}")),
+    "repeat": (_ANY, _ANY, ("need({a} > 0, 'it never happens')", "x = x * {a}")),
 }
 
-_UNITS = ("km", "m", "g", "mg", "h", "min", "kJ")
+_UNITS = {
+    "kilometres": "km",
+    "metres": "m",
+    "grams": "g",
+    "milligrams": "mg",
+    "hours": "h",
+    "minutes": "min",
+    "kilojoules": "kJ",
+}
 
-_BOUND = "need(max(x, default=0) <= 10**9 if isinstance(x, list) else x <= 10**9, 'the number is too large')"
-
-
-class DoesNotFit(Exception):
-    """A step or question that the current type rules out: the problem is unsolvable as it stands."""
-
-
-def compile_program(reading: Reading) -> str:
-    """Python source with a function `solve`. Raises DoesNotFit."""
-    kind, lines = _opening(reading.opening)
-    lines.append(_BOUND)
-    for step in reading.steps:
-        before, after, body = _STEPS[step.rule]
-        fits = kind in _UNITS if before == "unit" else kind == before
-        if not fits:
-            raise DoesNotFit(f"{step.rule} needs {before}, the value is {kind}")
-        kind = kind if after == "unit" else after
-        number = step.numbers[0] if step.numbers else None
-        lines += [line.format(a=number) for line in body] + [_BOUND]
-    lines += _question(reading.question, kind)
-    return PRELUDE + "".join(f"    {line}\n" for line in lines)
+# question -> (kind, lines); that for a quantity names its own
+_QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "how_many": ("things", ("return str(x)",)),
+    "number": ("things", ("return str(x)",)),
+    "parity": ("things", ("return ('even', 'odd')[x % 2]",)),
+    "multiple": ("things", ("need({a} > 1, 'multiples of {a}')", "return 'no' if x % {a} else 'yes'")),
+    "final_value": ("result", ("return str(x)",)),
+    "final_list": ("list", ("return str(x)",)),
+}
 
 
-def _opening(opening: Clause) -> tuple[str, list[str]]:
-    numbers = opening.numbers
-    match opening.rule:
-        case "has":
-            return "things", [f"x = {numbers[0]}"]
-        case "list":
-            return "list", [f"x = {list(numbers)}"]
-        case "distance":
-            return "km", [f"x = {numbers[0]} * {numbers[1]}"]
-        case "mass":
-            return "g", [f"x = {numbers[0]} * {numbers[1]}"]
-        case "duration":
-            return "h", [f"x = {numbers[0]} * 24"]
-    raise KeyError(opening.rule)
+def compile_program(sentences: Sequence[Sentence]) -> str:
+    """Python source with a function `solve`."""
+    opening, *steps, question = sentences
+    kind, _, value = _OPENINGS[opening.rule]
+    parts = [f"GIVEN = {list(opening.numbers)}\nLIST = {opening.rule == 'list'}\n"]
+    parts.append(_function("begin", "given", [f"return '{kind}', {value}"]))
+    for i, step in enumerate(steps):
+        before, after, lines = _STEPS[step.rule]
+        kinds = tuple(_UNITS.values()) if before == _ANY else (before,)
+        body = [f"fits(kind, {', '.join(map(repr, kinds))})", *lines]
+        gives = "kind" if after == _ANY else repr(after)
+        parts.append(_function(f"step_{i}", "kind, x", [*body, f"return {gives}, x"], step))
+    parts.append(f"STEPS = [{', '.join(f'step_{i}' for i in range(len(steps)))}]\n")
+    asked, lines = _QUESTIONS.get(question.rule) or (_UNITS[question.unit], ("return str(x)",))
+    parts.append(_function("ask", "kind, x", [f"fits(kind, {asked!r})", *lines], question))
+    return "\n\n".join([_PRELUDE, *parts])
 
 
-def _question(question: Clause, kind: str) -> list[str]:
-    needed = {
-        "maths_number": "things",
-        "parity": "things",
-        "multiple": "things",
-        "code_number": "result",
-        "code_list": "list",
-        "quantity": question.unit,
-    }[question.rule]
-    if kind != needed:
-        raise DoesNotFit(f"the question is for {needed}, the value is {kind}")
-    match question.rule:
-        case "parity":
-            return ["return ('even', 'odd')[x % 2]"]
-        case "multiple":
-            (a,) = question.numbers
-            return [f"need({a} > 1, 'multiples of {a}')", f"return 'no' if x % {a} else 'yes'"]
-    return ["return str(x)"]
+def _function(name: str, parameters: str, lines: Sequence[str], sentence: Sentence | None = None) -> str:
+    number = sentence.numbers[0] if sentence and sentence.numbers else ""
+    return f"def {name}({parameters}):\n" + "".join(f"    {line}\n" for line in lines).replace("{a}", str(number))
+
+
+# ---------------------------------------------------------------- what a problem is, and which skills go together
+
+
+def category_of(sentences: Sequence[Sentence]) -> str:
+    return _OPENINGS[sentences[0].rule][1]
+
+
+def is_category(name: str | None) -> bool:
+    """It is one of the language's. A domain that uses the language may have other categories."""
+    return any(name == category for _, category, _ in _OPENINGS.values())
+
+
+def is_worded(sentences: Sequence[Sentence]) -> bool:
+    """The question asks for a word and not for a number."""
+    return sentences[-1].rule in ("parity", "multiple")
+
+
+def skills_of(sentences: Sequence[Sentence], idle: Collection[int] = ()) -> set[str]:
+    """The skills of the sentences but the idle ones. A product of which a factor is 0 or 1 is no use of its skill."""
+    skills = {*_STEPS, "distance", "mass", "duration", "parity", "multiple"}
+    return {s.rule for i, s in enumerate(sentences) if i not in idle and s.rule in skills and not is_empty_product(s)}
+
+
+def is_empty_product(sentence: Sentence) -> bool:
+    return sentence.rule in ("distance", "mass", "fuel") and min(sentence.numbers) < 2
+
+
+_POINTLESS = {"keep_above", "list_max"}
+"""Whatever is dropped, the largest value stays."""
+
+
+@cache
+def most_together(offered: frozenset[str]) -> int:
+    """How many of the skills offered one problem can use, by the kinds that steps take and give."""
+    reached = {(kind, offered & {rule}) for rule, (kind, _, _) in _OPENINGS.items()}
+    todo = list(reached)
+    while todo:
+        kind, used = todo.pop()
+        for rule, (before, after, _) in _STEPS.items():
+            if before == kind or (before == _ANY and kind in _UNITS.values()):
+                if {rule, *used} >= _POINTLESS:
+                    continue
+                state = (kind if after == _ANY else after, used | (offered & {rule}))
+                if state not in reached:
+                    reached.add(state)
+                    todo.append(state)
+    words = bool(offered & {"parity", "multiple"})
+    return max(len(used) + (words and kind == "things") for kind, used in reached)

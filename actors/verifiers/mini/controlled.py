@@ -1,23 +1,26 @@
-"""Reading a problem in the controlled language of the mini world (pipeline/domains/mini/LANGUAGE.md).
+"""The symbolic verifier's reader: the controlled language of the mini world (pipeline/domains/mini/LANGUAGE.md), by
+regular expressions.
 
-Invariant: `read` understands exactly the sentences of that page and nothing else. What it returns holds names of
-rules and bounded integers only, no text of the problem, so whatever is built from a `Reading` is safe to build.
-Whether the steps fit together (types, units, conditions) is not decided here: the symbolic and the executing verifier
-decide it, each in its own way.
+Invariant: `read` understands exactly the sentences of that page and nothing else; its vocabulary is closed. What it
+returns holds names of rules and bounded integers only, no text of the problem, so whatever is built from a `Reading` is
+safe to build. Whether the steps fit together (types, units, conditions) is not decided here. The executing verifier
+reads with a grammar of its own (`grammar`); the two share nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.records import AnswerKind
 
-NUMBER = "(0|[1-9][0-9]{0,5})"
-NAME = "([A-Z][a-z]+)"
-THINGS = "([a-z]+)"
-VALUES = "((?:0|[1-9][0-9]{0,5})(?:, (?:0|[1-9][0-9]{0,5})){0,7} and (?:0|[1-9][0-9]{0,5}))"
+_DIGITS = "(?:0|[1-9][0-9]{0,3})"
+NUMBER = f"({_DIGITS})"
+NAME = "(Mia|Tom|Ana|Ben|Eva|Leo|Ida|Max|Zoe|Sam|Lea|Jon)"
+THINGS = "(stones|coins|apples|cards|books|shells|stamps|pens|cups|nuts|beads|keys)"
+VALUES = f"({_DIGITS}(?:, {_DIGITS}){{0,7}} and {_DIGITS})"
+MOST_STEPS = 8
 UNITS = {
     "kilometres": "km",
     "metres": "m",
@@ -40,7 +43,7 @@ OPENINGS = {
 STEPS = {
     "add": ("{N} finds {a} more.", "{N} buys {a} more."),
     "subtract": ("{N} gives away {a}.", "{N} loses {a}."),
-    "multiply": ("Then {N} has {a} times as many.", "The amount grows {a} times."),
+    "multiply": ("Then {N} has {a} times as many.",),
     "share": (
         "{N} splits them evenly into {a} bags and keeps one bag.",
         "{N} shares them equally among {a} boxes and keeps one box.",
@@ -54,13 +57,13 @@ STEPS = {
     "digit_sum": ("Add up the digits.", "Take the sum of the digits."),
     "larger": ("Keep the larger of it and {a}.", "If it is below {a}, take {a} instead."),
     "keep_even": ("Keep only the even values.", "Drop every odd value."),
-    "keep_above": ("Keep only the values above {a}.", "Drop every value up to {a}."),
+    "keep_above": ("Keep only the values above {a}.",),
     "add_each": ("Add {a} to every value.", "Raise every value by {a}."),
     "list_sum": ("Add up all values.", "Take the sum of the list."),
     "list_max": ("Take the largest value.", "Take the maximum of the list."),
     "list_min": ("Take the smallest value.", "Take the minimum of the list."),
     "count": ("Count the values.", "Take the length of the list."),
-    "position": ("Take the value at position {a}.", "Take value number {a}."),
+    "position": ("Take value number {a}.",),
     "double": ("Double the result.", "Take twice the result."),
     "modulo": ("Take the result modulo {a}.", "Divide the result by {a} and keep the remainder."),
     "km_to_m": ("Convert the distance to metres.", "Express the distance in metres."),
@@ -70,7 +73,7 @@ STEPS = {
     "add_mass": ("Another {a} g are added.", "It gains {a} g."),
     "fuel": ("It needs {a} kJ per km.", "Each km costs {a} kJ."),
     "part": ("Take one of {a} equal parts.", "Divide it into {a} equal parts and take one."),
-    "repeat": ("This happens {a} times in total.", "Repeat it {a} times."),
+    "repeat": ("This happens {a} times in total.",),
 }
 
 QUESTIONS = {
@@ -82,6 +85,7 @@ QUESTIONS = {
     "quantity": ("How many {unit} is that?",),
 }
 
+CATEGORIES = {"has": "maths", "list": "code", "distance": "science", "mass": "science", "duration": "science"}
 SKILL_OPENINGS = ("distance", "mass", "duration")
 SKILL_QUESTIONS = ("parity", "multiple")
 
@@ -102,10 +106,17 @@ class Reading:
     question: Clause
 
     @property
-    def skills(self) -> frozenset[str]:
-        """The skills the problem uses."""
-        ends = {self.opening.rule} & set(SKILL_OPENINGS) | {self.question.rule} & set(SKILL_QUESTIONS)
-        return frozenset(ends | {step.rule for step in self.steps})
+    def clauses(self) -> tuple[Clause, ...]:
+        return (self.opening, *self.steps, self.question)
+
+    def skills(self, but: Collection[int] = ()) -> frozenset[str]:
+        """The skills of its clauses, but for those with these indexes."""
+        counted = [c.rule for i, c in enumerate(self.clauses) if i not in but]
+        return frozenset(rule for rule in counted if rule in (*SKILL_OPENINGS, *STEPS, *SKILL_QUESTIONS))
+
+    @property
+    def category(self) -> str:
+        return CATEGORIES[self.opening.rule]
 
     @property
     def answer_kind(self) -> AnswerKind:
@@ -198,23 +209,14 @@ def read(text: str) -> Reading | Unread:
         return Unread("ambiguous", "there is text after the question")
     if "opening" in roles[1:]:
         return Unread("ambiguous", "there is a second opening")
+    if roles.count("step") > MOST_STEPS:
+        return Unread("ambiguous", f"it has {roles.count('step')} steps, and at most {MOST_STEPS} are read")
     for attribute in ("name", "things"):
         words = {getattr(s, attribute) for s in sentences} - {None}
         if len(words) > 1:
             return Unread("ambiguous", f"it is not said how {' and '.join(sorted(words))} are related")
     opening, *steps, question = (s.clause for s in sentences)
     return Reading(opening, tuple(steps), question)
-
-
-def flags_of(reading: Reading, active: Sequence[str]) -> dict[str, str]:
-    """Flags that need no solving -> why: a problem without substance, or one that leaves an active skill unused."""
-    flags = {}
-    if not reading.skills:
-        flags["trivial"] = "no step and no skill"
-    unused = sorted(set(active) - reading.skills)
-    if unused:
-        flags["off_task"] = f"does not use {', '.join(unused)}"
-    return flags
 
 
 def leaks(text: str, answer: str) -> bool:

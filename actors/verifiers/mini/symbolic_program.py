@@ -2,14 +2,15 @@
 
 Every value is an exact sympy expression times a dimension (things counted, a plain number, a physical unit), so a step
 that does not apply shows as a dimension that does not cancel, and a condition as a sympy relation that is not true.
-`solve` returns `{"answer": text}` or `{"unsolvable": reason}`.
+Which steps matter, and which skills go together, is found out with the same steps, by trying.
 """
 
+from itertools import combinations
 from typing import Any
 
 import sympy as sp
 
-LIMIT = 10**9
+LIMIT = 999_999
 THING, ITEM = sp.symbols("thing item", positive=True)
 KM, M, G, MG, H, MIN, KJ = sp.symbols("km m g mg h min kJ", positive=True)
 UNITS = {"km": KM, "m": M, "g": G, "mg": MG, "h": H, "min": MIN, "kJ": KJ}
@@ -181,15 +182,153 @@ def bounded(value):
     return value
 
 
-def solve(clauses):
-    """The clauses [rule, numbers, unit] of a problem, opening first, question last."""
+def derive(clauses):
+    """The answer of clauses [rule, numbers, unit], opening first, question last. Raises Unsolvable."""
+    (rule, numbers, _), *steps, (asked, operands, unit) = clauses
+    value = bounded(begin(rule, numbers))
+    for rule, numbers, _ in steps:
+        value = step(value, rule, numbers)
+    return conclude(value, asked, operands, unit)
+
+
+TAKEN: dict[Any, Any] = {}
+
+
+def step(value, rule, numbers):
+    """`follow`, within bounds; remembered, because the search for idle steps takes the same ones many times."""
+    key = (isinstance(value, list), tuple(value), rule, tuple(numbers))
+    if key not in TAKEN:
+        try:
+            TAKEN[key] = bounded(follow(value, rule, numbers))
+        except Unsolvable as e:
+            TAKEN[key] = e
+    if isinstance(TAKEN[key], Unsolvable):
+        raise TAKEN[key]
+    return TAKEN[key]
+
+
+def solve(clauses, offered):
+    """`{"answer": text, "idle": indexes of the clauses that it does not depend on, "most": how many of the skills
+    offered some problem uses}`, or `{"unsolvable": reason}`."""
+    clauses = [(rule, [sp.Integer(n) for n in numbers], unit) for rule, numbers, unit in clauses]
     try:
-        (rule, numbers, _), *steps, (asked, operands, unit) = [
-            (r, [sp.Integer(n) for n in ns], u) for r, ns, u in clauses
-        ]
-        value = bounded(begin(rule, numbers))
-        for rule, numbers, _ in steps:
-            value = bounded(follow(value, rule, numbers))
-        return {"answer": conclude(value, asked, operands, unit)}
+        answer = derive(clauses)
     except Unsolvable as e:
         return {"unsolvable": str(e)}
+    without = idle(clauses, answer)
+    used = {rule for i, (rule, _, _) in enumerate(clauses) if i not in without} & set(offered)
+    return {"answer": answer, "idle": without, "most": len(used) if used == set(offered) else most(offered)}
+
+
+# ---------------------------------------------------------------- what the answer depends on
+
+SAMPLES, TRIES = 48, 240
+ENOUGH = 6
+"""Samples from which it is told that the answer is always the same."""
+STRIDES = (618, 755, 414, 732, 236, 646, 317, 162, 358)
+
+
+def derived(clauses):
+    """The answer, or None where there is none."""
+    try:
+        return derive(clauses)
+    except Unsolvable:
+        return None
+
+
+def nearby(clauses):
+    """The clauses with other numbers in the opening: evenly spread from half of each number to twice as much."""
+    (rule, numbers, _), *rest = clauses
+    for k in range(1, TRIES):
+        given = list(numbers)
+        if rule == "list":
+            given = {0: given, 1: given[1:], 2: [*given, given[0]]}[k % 3]
+            if not 2 <= len(given) <= 9:
+                continue
+        moved = []
+        for n, stride in zip(given, STRIDES, strict=False):
+            low, width = n // 2, n + n // 2 + 10
+            step = next(s for s in range(width * stride // 1000 + 1, 2 * width) if sp.igcd(s, width) == 1)
+            moved.append(low + k * step % width)
+        yield [(rule, moved, None), *rest]
+
+
+class Samples:
+    """Clauses and answers of numbers for which the problem holds, the given ones first; worked out as they are
+    needed."""
+
+    def __init__(self, clauses, answer):
+        self.known = [(clauses, answer)]
+        self.more = ((c, a) for c in nearby(clauses) if (a := derived(c)) is not None)
+
+    def __iter__(self):
+        at = 0
+        while at < SAMPLES:
+            if at == len(self.known):
+                found = next(self.more, None)
+                if found is None:
+                    return
+                self.known.append(found)
+            yield self.known[at]
+            at += 1
+
+
+def idle(clauses, answer):
+    """Of the steps, the largest set that can be left out together and never changes the answer; a product with a
+    factor of 0 or 1; every clause where the answer is always the same."""
+    samples = Samples(clauses, answer)
+    if all(a == answer for _, a in samples) and len(samples.known) >= ENOUGH:
+        return list(range(len(clauses)))
+    factors = [i for i, (rule, n, _) in enumerate(clauses) if rule in ("distance", "mass", "fuel") and min(n) < 2]
+    steps = range(1, len(clauses) - 1)
+    for size in range(len(steps), 0, -1):
+        for dropped in combinations(steps, size):
+            if all(derived([c for i, c in enumerate(other) if i not in dropped]) == a for other, a in samples):
+                return sorted({*dropped, *factors})
+    return factors
+
+
+# ---------------------------------------------------------------- which skills go together
+
+OPENINGS = {"has": [1], "list": [1, 2], "distance": [1, 1], "mass": [1, 1], "duration": [1]}
+STEPS = [*ON_THINGS, *ON_RESULTS, *ON_LISTS, *FROM_LISTS, *CONVERSIONS, *GAINS, "fuel", *ON_ANY_UNIT]
+
+
+def some(value):
+    """A value of the same kind for which every step holds that can hold for its kind."""
+    return [sp.Integer(1), sp.Integer(2)] if isinstance(value, list) else (sp.Integer(4), value[1])
+
+
+def successors(value):
+    """(step, a value of the kind it leads to) for each step that some numbers allow."""
+    for rule in STEPS:
+        for numbers in ([], [sp.Integer(1)], [sp.Integer(2)]):
+            try:
+                yield rule, some(follow(value, rule, numbers))
+                break
+            except (Unsolvable, TypeError, IndexError):
+                continue
+
+
+def most(offered):
+    """How many of the skills offered one problem can use: a search over kinds of values, with the steps themselves.
+    That a filter for large values leaves the largest one alone is no matter of kinds."""
+    best, table = 0, {}
+    for opening, numbers in OPENINGS.items():
+        value = some(begin(opening, [sp.Integer(n) for n in numbers]))
+        layer = {(str(value), frozenset({opening}) & frozenset(offered)): value}
+        seen = set(layer)
+        while layer:
+            fresh = {}
+            for (kind, used), value in layer.items():
+                asked = not isinstance(value, list) and value[1] == THING and {"parity", "multiple"} & set(offered)
+                best = max(best, len(used) + bool(asked))
+                if kind not in table:
+                    table[kind] = list(successors(value))
+                for rule, after in table[kind]:
+                    state = (str(after), used | ({rule} & set(offered)))
+                    if state not in seen and not {"keep_above", "list_max"} <= state[1]:
+                        seen.add(state)
+                        fresh[state] = after
+            layer = fresh
+    return best

@@ -31,6 +31,9 @@ class Finding:
     """Its word for the fault, or why there is nothing."""
 
 
+_LATEX = {ord(control): "\\" + letter for control, letter in zip("\a\b\f\r\t\v", "abfrtv", strict=True)}
+"""A program that writes "\\frac" with one backslash returns a form feed and "rac"."""
+
 _CALL = """
 
 def _text_(value):
@@ -73,7 +76,7 @@ async def read(result: Result, problem: Problem, executor: Executor) -> Finding:
         return _one(printed)
     if not isinstance(value.get("answers"), list):
         return Finding(said="solve() returned nothing")
-    answers = [a.strip()[:_MAX_CHARS] for a in value["answers"] if isinstance(a, str)]
+    answers = [a.strip("\n ").translate(_LATEX)[:_MAX_CHARS] for a in value["answers"] if isinstance(a, str)]
     whole = value.get("whole")
     if not answers:
         return Finding(flag="unsolvable", said="no answer satisfies the statement")
@@ -116,11 +119,15 @@ _FAULTS: tuple[tuple[Flag, str], ...] = (
 )
 _OWN = re.compile(r"\s*(?:ValueError|RuntimeError|Exception|AssertionError|ArithmeticError)\b:?\s*(.*)", re.DOTALL)
 
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""What Python's own messages quote of a value is no word of the program's."""
+
 
 def _raised(result: Result) -> Finding:
     """An error that says what is wrong with the problem is a finding; any other is the program's own."""
     own = _OWN.match(result.reason) if result.status == "error" else None
+    said = _QUOTED.sub("", own[1]) if own else ""
     for flag, words in _FAULTS:
-        if own and re.search(words, own[1], re.IGNORECASE):
+        if own and re.search(words, said, re.IGNORECASE):
             return Finding(flag=flag, said=own[1][:200])
     return Finding(said=f"{result.status} {result.reason}".strip()[:200])

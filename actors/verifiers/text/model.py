@@ -29,7 +29,7 @@ from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.base import Asked, abstention
 from actors.verifiers.text import review
-from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, unasked
+from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, readable, unasked
 from actors.verifiers.text.programs import tried, unfit
 from actors.verifiers.text.review import Review
 from pipeline import config
@@ -73,6 +73,10 @@ class ModelVerifier:
             against = await unfit(self.name, problem, self._executor)
             if against is not None:
                 return against
+        read = await readable(self.name, problem, self._executor)
+        if isinstance(read, Vote):
+            return read
+        problem = read
         n = self._section.samples * (attempt + 1)  # the second audit looks twice as often, with other seeds
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
@@ -157,7 +161,11 @@ class ModelVerifier:
         objections = [r for r in reviews if not r.valid]
         said = next((r.rationale for r in [*objections, *reviews] if r.rationale), "")
         rationale += f": {said}" if said else ""
-        found = {"verifier": self.name, "flags": raised, **(_told(reviews, needed, raised, asked) if asked else {})}
+        found: dict[str, Any] = {
+            "verifier": self.name,
+            "flags": raised,
+            **(_told(reviews, needed, raised, asked) if asked else {}),
+        }
         if equal >= needed:
             valid = len(objections) < needed and not raised
             return Vote(valid=valid, answer=problem.answer, rationale=rationale, **found)
@@ -209,7 +217,11 @@ def _asked_for(problem: Problem, asked: Asked) -> str:
     intents = dict(asked.intents)
     if asked.category is not None:
         lines.append(f"category: {asked.category}")
-    if asked.active:
-        lines.append("skills that a solver is to need, each of them:")
-        lines += [f"- {skill}: {intents[skill]}" if skill in intents else f"- {skill}" for skill in asked.active]
+    left_out = [skill for skill in asked.offered if skill not in asked.active]
+    for said, skills in (
+        ("skills that a solver is to need, each of them", asked.active),
+        ("skills that the writer left out", left_out),
+    ):
+        lines += [f"{said}:"] if skills else []
+        lines += [f"- {skill}: {intents[skill]}" if skill in intents else f"- {skill}" for skill in skills]
     return "\n".join(lines)

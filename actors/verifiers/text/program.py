@@ -22,7 +22,7 @@ from actors.answers.replies import extract_program
 from actors.execution import Executor
 from actors.verifiers.base import Asked, abstention
 from actors.verifiers.text import findings
-from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, unasked
+from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, readable, unasked
 from actors.verifiers.text.findings import Finding
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
@@ -47,6 +47,10 @@ class ProgramVerifier:
         code = problem.answer_kind == "code"
         if code and (against := await unfit(self.name, problem, self._executor)) is not None:
             return against
+        read = await readable(self.name, problem, self._executor)
+        if isinstance(read, Vote):
+            return read
+        problem = read
         n = self._section.samples * (attempt + 1)
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
@@ -81,7 +85,7 @@ class ProgramVerifier:
         if equal >= needed:
             return Vote(verifier=self.name, valid=True, answer=problem.answer, rationale=rationale)
         if faults.total() >= needed:
-            (flag, _), *_ = faults.most_common(1)
+            flag = faults.most_common(1)[0][0]
             said = next(f.said for f in found if f.flag == flag)
             reason = f"{rationale}, {faults.total()} find none or several: {said}"
             return Vote(verifier=self.name, valid=False, rationale=reason, flags=(flag,))

@@ -20,7 +20,9 @@ from pipeline.flow.steps import judged_in, write_step
 from pipeline.flow.stream import Stream
 from pipeline.flow.tasks import make_curriculum, make_heldout, make_tasks
 from pipeline.scoring import problems
+from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
+from pipeline.scoring.selection import Selection
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.skills.curriculum import Curriculum
@@ -41,7 +43,7 @@ METRICS = {
 async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]:
     """What one arm writes: every metric but the solver's."""
     judged = await _write(context, "measure", proposer, make_heldout(context), episodes)
-    facts = summarize(judged, copies(judged, set()))
+    facts = summarize(judged, copies(judged, Register(context.domain.identity)))
     kept = (
         "submitted_rate",
         "difficulty",
@@ -63,11 +65,13 @@ async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]
 
 
 async def solver(context: Context, proposer: Path, episodes: int) -> float | None:
-    """The score of a solver trained on the distinct problems of so many episodes; None if none was accepted."""
+    """The score of a solver trained on the distinct, solved problems of so many episodes; None if none was accepted."""
     if context.run.result("synthesize") is None:
         judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
-        chosen = {j.verdict.problem_id: j.episode.submitted for j in judged if j.accepted and j.verdict}
-        context.run.write_text("dataset/problems.jsonl", problems.text(p for p in chosen.values() if p))
+        selection = Selection(context.domain, Register(context.domain.identity))
+        selection.take(judged)
+        chosen = selection.chosen
+        context.run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
         context.run.finish("synthesize", {"accepted": len(chosen), "episodes": episodes}, 0.0)
     if not context.result_of("synthesize")["accepted"]:
         return None

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from actors.verifiers.mini.controlled import Reading, read
-from pipeline.domains.base import Domain, Planted, Prompts, Sound
+from pipeline.domains.base import Adversary, Domain, Identity, Planted, Prompts, Sound
+from pipeline.domains.mini.adversary import MiniAdversary
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.defects import plant, sound_problems
 from pipeline.domains.mini.domain import CATEGORIES
 from pipeline.domains.mini.lessons import PROPOSER_SYSTEM, SOLVER_SYSTEM
+from pipeline.domains.mini.meaning import identity, twins
 from pipeline.domains.mini.teacher import ScriptedTeacher
 from pipeline.records import AnswerKind
 from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
@@ -39,11 +41,20 @@ class MiniDomain(Domain):
     def is_heldout(self, skills: Collection[str]) -> bool:
         return is_heldout(skills)
 
+    def identity(self, question: str) -> Identity | None:
+        return identity(question)
+
+    def twins(self, question: str) -> Sequence[tuple[str, str]]:
+        return twins(question)
+
     def teacher(self) -> Teacher:
         return ScriptedTeacher()
 
     def sound_problems(self, n: int, seed: int) -> list[Sound]:
         return sound_problems(n, seed)
+
+    def adversary(self) -> Adversary:
+        return MiniAdversary()
 
     def build(self, out: Path, seed: int, scale: float, threads: int, say: Callable[[str], None]) -> None:
         from pipeline.domains.mini.build import build  # brings torch

@@ -1,6 +1,7 @@
 """Which skills go together, and which combinations only the benchmark may use.
 
-Invariant: what may be combined is never listed; it is derived from the rules by searching all orderings of types.
+Invariant: what fits together is never listed; it is derived from the rules by searching all orderings of types. The one
+pair that fits and still makes no problem is `NEVER_BOTH`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from pipeline.domains.mini.domain import BY_ID, RULES, SKILL_IDS
 
 # ---------------------------------------------------------------- which skills go together
 
+NEVER_BOTH = frozenset(("keep_above", "list_max"))
+"""What the filter drops is never the largest value: one of the two would not matter to the answer."""
+
 
 @cache
 def feasible(skills: frozenset[str]) -> bool:
-    """Whether some problem uses every one of `skills` (further steps allowed): a search over all orderings of types."""
+    """Whether some problem uses every one of `skills` (further steps allowed), and each of them matters."""
     categories = {BY_ID[s].category for s in skills}
-    if len(categories) > 1:
+    if len(categories) > 1 or skills >= NEVER_BOTH:
         return False
     rules = [r for r in RULES if not categories or r.category in categories]
     frontier = deque((r.gives, skills - {r.id}) for r in rules if r.role == "opening")

@@ -12,8 +12,8 @@ from random import Random
 from typing import get_args
 
 from pipeline.domains.base import Planted, Sound
-from pipeline.domains.mini.domain import CATEGORIES
-from pipeline.domains.mini.generate import combinations_of, write
+from pipeline.domains.mini.domain import CATEGORIES, NAMES
+from pipeline.domains.mini.generate import combinations_of, draft
 from pipeline.records import AnswerKind, Problem
 
 _FLIPPED = {"even": "odd", "odd": "even", "yes": "no", "no": "yes"}
@@ -27,7 +27,7 @@ _INJECTIONS = (
 )
 _LEAKS = ("The answer is %s.", "Hint: it comes to %s.", "(Solution: %s)")
 _UNIT_WORDS = ("kilometres", "metres", "grams", "milligrams", "kilojoules", "hours", "minutes")
-_LARGE_PRIME = 999_983
+_LARGE_PRIME = 9_973
 
 
 def sound_problems(n: int, seed: int) -> list[Sound]:
@@ -36,8 +36,9 @@ def sound_problems(n: int, seed: int) -> list[Sound]:
     pool = [c for category in CATEGORIES for held in (False, True) for c in combinations_of(category, held)]
     found: dict[str, Sound] = {}
     while len(found) < n:
-        text = write(rng.choice(pool), rng, level=rng.choice((0, 1, 2)), extra=rng.randrange(2))
-        found[text.problem.id] = (text.problem, tuple(sorted(text.skills)))
+        text = draft(rng.choice(pool), rng, level=rng.choice((0, 1, 2)), extra=rng.randrange(2))
+        if text.has_substance:
+            found[text.problem.id] = (text.problem, tuple(sorted(text.skills)))
     return list(found.values())
 
 
@@ -114,7 +115,7 @@ def _two_solutions(problem: Problem, active: tuple[str, ...], rng: Random) -> Sp
     }
     if people and rng.random() < 0.4:
         sentences = _sentences(problem)
-        stranger = rng.choice([n for n in ("Nora", "Paul", "Rosa") if n not in people])
+        stranger = rng.choice([n for n in NAMES if n not in people])
         sentences.insert(rng.randrange(1, len(sentences)), f"{stranger} finds {rng.randint(2, 40)} more.")
         return _asked(problem, " ".join(sentences)), active
     numbers = list(re.finditer(r"\d+", text))
@@ -146,8 +147,8 @@ def _contradictory(problem: Problem, active: tuple[str, ...], rng: Random) -> Sp
         name = problem.question.split(" ", 1)[0]
         return _last_step(problem, f"{name} packs them in rows of 50 and keeps the rest. {name} gives away 60."), active
     if category == "science":
-        if problem.answer == "0":
-            return None  # nothing can be divided into any number of parts
+        if int(problem.answer) % _LARGE_PRIME == 0:
+            return None  # it can be divided
         return _last_step(problem, f"Take one of {_LARGE_PRIME} equal parts."), active
     if category != "code":
         return None
@@ -216,6 +217,32 @@ def _trivial(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
     return Problem.make(f"Mia has {number} stones. How many stones does Mia have now?", str(number)), ()
 
 
+def _vacuous_step(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
+    """A step that changes nothing, right after the opening."""
+    opening, *rest = _sentences(problem)
+    name = opening.split(" ", 1)[0]
+    nothing = {
+        "maths": (f"{name} finds 0 more.", f"{name} loses 0.", f"Then {name} has 1 times as many."),
+        "code": ("Add 0 to every value.", "Raise every value by 0."),
+        "science": ("This happens 1 times in total.", "Take one of 1 equal parts."),
+    }
+    category = _category(problem)
+    return (_asked(problem, " ".join([opening, rng.choice(nothing[category]), *rest])), active) if category else None
+
+
+def _answer_form(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
+    """The right answer, not as the language writes it: what is exported would be judged by another reader."""
+    if not _category(problem):
+        return None  # free text has other forms
+    if problem.answer in _FLIPPED:
+        forms = [problem.answer.upper(), f"{problem.answer}.", f"({problem.answer})"]
+    elif problem.answer.startswith("["):
+        forms = [f"{{{problem.answer[1:-1]}}}", problem.answer.replace("]", " ]"), f"{problem.answer}\u2060"]
+    else:
+        forms = [f"{problem.answer}.0", f"+{problem.answer}", f"{problem.answer} + 0*x", f"{problem.answer}\u200b"]
+    return _answered(problem, rng.choice(forms)), active
+
+
 _DEFECTS: dict[str, Callable[[Problem, tuple[str, ...], Random], Spoiled]] = {
     "wrong_answer": _wrong_answer,
     "off_by_one": _off_by_one,
@@ -229,4 +256,6 @@ _DEFECTS: dict[str, Callable[[Problem, tuple[str, ...], Random], Spoiled]] = {
     "injection": _injection,
     "unused_skill": _unused_skill,
     "trivial": _trivial,
+    "vacuous_step": _vacuous_step,
+    "answer_form": _answer_form,
 }

@@ -1,8 +1,9 @@
 """Sound problems from a set of skills, seeded; and the held-out benchmark.
 
 Invariant: a `Text` that `write` returns satisfies every type and condition of LANGUAGE.md, uses each of the given
-skills, and is a pure function of its arguments. `read` is the inverse for texts of this module's own wording; it also
-reads unsound ones and says at which sentence they break (the scripted teacher mends its drafts with it).
+skills, has no step that could be left out (`substance`), and is a pure function of its arguments. `read` is the inverse
+for texts of this module's own wording; it also reads unsound ones and says at which sentence they break (the scripted
+teacher mends its drafts with it).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import accumulate, combinations
 from random import Random
 from typing import Any
 
+from pipeline.domains.mini import substance
 from pipeline.domains.mini.combinations import feasible, is_heldout, needs
 from pipeline.domains.mini.domain import (
     BY_ID,
@@ -29,6 +31,10 @@ from pipeline.records import AnswerKind, Failure, Problem
 
 CAP = 999_999
 """Largest value a written problem reaches."""
+IDLE_TRIES = 5
+"""Sets of numbers that are tried for one shape in which some step does not matter."""
+LARGEST = 9_999
+"""Largest number in its text."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Text:
     @property
     def steps(self) -> int:
         return sum(s.rule.role == "step" for s in self.sentences)
+
+    @property
+    def has_substance(self) -> bool:
+        """Every step matters to the answer."""
+        return substance.has_substance([(s.rule, s.args) for s in self.sentences])
 
     @property
     def question(self) -> str:
@@ -182,15 +193,18 @@ def _rules_for(wanted: frozenset[str]) -> tuple[list[Rule], bool]:
     return (few, True) if enough else (every, False)
 
 
-def order(skills: Iterable[str], rng: Random, extra: int = 0) -> list[Rule]:
+def order(skills: Iterable[str], rng: Random, extra: int = 0, others: bool = False) -> list[Rule]:
     """A random order of sentences that uses every skill, with up to `extra` sentences more than are needed.
 
-    Skills beyond `skills` come in only where there is no problem without them. Raises Failure where no order exists.
+    Skills beyond `skills` come in only with `others`, or where there is no problem without them. Raises Failure where
+    no order exists.
     """
     wanted = frozenset(skills)
     if not wanted or not feasible(wanted):
         raise Failure(f"skills {sorted(wanted)}: no problem uses all of them")
     rules, enough = _rules_for(wanted)
+    if others:
+        rules = [r for r in RULES if r.category == rules[0].category]
     ids = frozenset(r.id for r in rules)
 
     def moves(roles: tuple[str, ...], kind: str, missing: frozenset[str]) -> list[tuple[Rule, int]]:
@@ -239,7 +253,7 @@ def _divided(rng: Random, x: int, level: int) -> tuple[int, ...]:
 
 
 def _near(rng: Random, x: int, level: int) -> tuple[int, ...]:
-    return (rng.randint(max(0, x // 2), x + x // 2 + 3),)
+    return (min(LARGEST, rng.randint(max(0, x // 2), x + x // 2 + 3)),)
 
 
 def _bound(rng: Random, x: tuple[int, ...], level: int) -> tuple[int, ...]:
@@ -279,15 +293,22 @@ PICK: dict[str, Pick] = {
 
 
 def fill(
-    shape: Sequence[Sentence], rng: Random, level: int, name: str = "", thing: str = "", fixed: int = 0
+    shape: Sequence[Sentence],
+    rng: Random,
+    level: int,
+    name: str = "",
+    thing: str = "",
+    fixed: int = 0,
+    strict: bool = True,
 ) -> Text | None:
     """Numbers for a shape, or None where the types do not fit or no numbers are found after many tries.
 
-    The first `fixed` sentences keep theirs, later ones where they
-    have some that hold; all others are drawn."""
+    The first `fixed` sentences keep theirs, later ones where they have some that hold; all others are drawn. Unless
+    `strict` there may be steps that do not matter."""
     name, thing = name or rng.choice(NAMES), thing or rng.choice(THINGS)
     if not _well_typed(shape):
         return None
+    idle_ones = 0
     for _ in range(60):
         sentences: list[Sentence] = []
         values: list[Value] = []
@@ -300,7 +321,12 @@ def fill(
             sentences.append(drawn)
             values.append(_apply(drawn, values))
         else:
-            return evaluate(name, thing, sentences)
+            text = evaluate(name, thing, sentences)
+            if not strict or text.has_substance:
+                return text
+            idle_ones += 1
+            if idle_ones == IDLE_TRIES:
+                return None
     return None
 
 
@@ -321,19 +347,29 @@ def _holds(s: Sentence, values: Sequence[Value]) -> bool:
     return max(value, default=0) <= CAP if isinstance(value, tuple) else isinstance(value, str) or value <= CAP
 
 
-def write(skills: Iterable[str], rng: Random, level: int = 1, extra: int = 0) -> Text:
+def write(skills: Iterable[str], rng: Random, level: int = 1, extra: int = 0, strict: bool = True) -> Text:
     """A sound problem that uses every skill, on the same side of the held-out split as they are.
 
-    Raises Failure where none exists (or no numbers are found).
+    Raises Failure where none exists (or no numbers are found). A few sets of skills need others between them for each
+    step to matter (`parity` asks nothing of what `gcd` gives); it need not unless `strict`.
     """
     wanted = frozenset(skills)
-    for _ in range(100):
-        rules = order(wanted, rng, extra)
+    for i in range(100 if not strict else 28):
+        alone = i < 10 or not strict
+        rules = order(wanted, rng, extra if alone else extra + 2, others=not alone)
         shape = [Sentence(r, rng.randrange(len(r.wordings)), ()) for r in rules]
-        text = fill(shape, rng, level)
+        text = fill(shape, rng, level, strict=strict)
         if text is not None and is_heldout(text.skills) == is_heldout(wanted):
             return text
     raise Failure(f"skills {sorted(wanted)}: found no numbers that satisfy them all")
+
+
+def draft(skills: Iterable[str], rng: Random, level: int = 1, extra: int = 0) -> Text:
+    """As `write`; where it finds no numbers, a text with steps that need not matter."""
+    try:
+        return write(skills, rng, level, extra)
+    except Failure:
+        return write(skills, rng, level, extra, strict=False)
 
 
 # ---------------------------------------------------------------- reading own texts
@@ -397,8 +433,8 @@ def heldout_benchmark(n: int, seed: int) -> list[dict[str, Any]]:
         turn += 1
         pool = [c for c in combinations_of(category, True) if len(c) <= steps + 2]
         for _ in range(200):
-            text = write(rng.choice(pool), rng, level=rng.choice((0, 1, 1, 2)), extra=rng.randrange(2))
-            if text.steps == steps and text.question not in rows:
+            text = draft(rng.choice(pool), rng, level=rng.choice((0, 1, 1, 2)), extra=rng.randrange(2))
+            if text.steps == steps and text.question not in rows and text.has_substance:
                 rows[text.question] = {
                     "question": text.question, "answer": text.answer, "answer_kind": text.answer_kind,
                     "category": category, "steps": steps,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -23,6 +24,9 @@ PROPOSER_SYSTEM = "You write problems."
 SOLVER_SYSTEM = "Solve."
 
 Message = dict[str, str]
+
+_write = partial(write, strict=False)
+"""A base model has no notion of what matters to an answer; the teacher has."""
 
 
 def _say(*turns: str, system: str) -> list[Message]:
@@ -51,7 +55,7 @@ def _task(category: str, skills: list[str]) -> str:
 
 
 def _text(skills: list[str], rng: Random) -> Text:
-    return write(rng.choice(largest_feasible(skills)), rng, rng.choice((0, 1, 1, 2, 2)), rng.choice((0, 0, 1)))
+    return _write(rng.choice(largest_feasible(skills)), rng, rng.choice((0, 1, 1, 2, 2)), rng.choice((0, 0, 1)))
 
 
 # ---------------------------------------------------------------- the proposer's
@@ -152,7 +156,7 @@ def solver_lessons(seed: int) -> Iterator[list[Message]]:
 def _solution(rng: Random) -> list[Message]:
     steps = rng.choices(list(_STEPS), list(_STEPS.values()))[0]
     pool = [c for c in combinations_of(rng.choice(CATEGORIES), False, 4) if steps - 2 <= len(c) <= steps + 2]
-    while (text := write(rng.choice(pool), rng, rng.choice((0, 0, 1, 1, 1, 2)), rng.randrange(2))).steps != steps:
+    while (text := _write(rng.choice(pool), rng, rng.choice((0, 0, 1, 1, 1, 2)), rng.randrange(2))).steps != steps:
         pass
     return _say(text.question, text.working, system=SOLVER_SYSTEM)
 
@@ -161,7 +165,7 @@ def _drill(rng: Random) -> list[Message]:
     """Left sides are given, so that all there is to learn is how to work them out."""
     lines: list[str] = []
     while len(lines) < 9:
-        text = write(rng.choice(combinations_of(rng.choice(CATEGORIES), False, 4)), rng, rng.choice((0, 1, 1, 1, 2)))
+        text = _write(rng.choice(combinations_of(rng.choice(CATEGORIES), False, 4)), rng, rng.choice((0, 1, 1, 1, 2)))
         lines += [line for line in text.working.split("\n")[:-1] if " = " in line and line[-1] in "0123456789]"]
     rng.shuffle(lines)
     given = "\n".join(line.partition(" = ")[0].partition(":")[0] for line in lines)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.domains.mini.combinations import feasible, largest_feasible
 from pipeline.domains.mini.domain import BY_ID
-from pipeline.domains.mini.generate import PICK, Sentence, Text, evaluate, fill, read, write
+from pipeline.domains.mini.generate import PICK, Sentence, Text, draft, evaluate, fill, read
 from pipeline.domains.mini.knowledge import KNOWLEDGE, Lore
 from pipeline.domains.mini.rules.base import UNITS
 from pipeline.records import Failure, Skill
@@ -140,7 +140,7 @@ class _Proposer:
         if len(self.active) > 3:
             extra = 0
         skills = self.active if feasible(frozenset(self.active)) else self.rng.choice(largest_feasible(self.active))
-        return write(skills, self.rng, level, extra)
+        return draft(skills, self.rng, level, extra)
 
     def _overloaded(self) -> Text | None:
         """A draft that tries to use skills that do not go together; None where the teacher sees it coming."""
@@ -150,7 +150,7 @@ class _Proposer:
         surplus = [BY_ID[s] for s in self.active if s not in fitting]
         if any(r.role != "step" for r in surplus):
             return None
-        base = write(fitting, self.rng, level=1)
+        base = draft(fitting, self.rng, level=1)
         sentences = list(base.sentences)
         for rule in surplus:
             args = PICK[rule.id](self.rng, 24 if rule.takes != "L" else (3, 4, 5), 0) if rule.id in PICK else ()

@@ -45,12 +45,13 @@ _FOREIGN = (
 """Skills that few problems need: one of them whose words do not occur in the statement is unused."""
 _UNITS = (
     ("kilometres", "miles"), ("km", "miles"), ("metres", "feet"), ("meters", "feet"), ("cm", "inches"),
-    ("centimetres", "inches"), ("grams", "ounces"), ("kilograms", "pounds"), ("kg", "pounds"), ("litres", "gallons"),
-    ("liters", "gallons"), ("seconds", "hours"), ("minutes", "days"), ("hours", "seconds"), ("days", "minutes"),
-    ("euros", "yen"), ("dollars", "yen"), ("degrees", "radians"), ("joules", "calories"), ("newtons", "pounds"),
-    ("公里", "英里"), ("千米", "英里"), ("米", "英尺"), ("克", "盎司"), ("分钟", "天"), ("小时", "秒"), ("元", "日元"),
+    ("centimetres", "inches"), ("grams", "ounces"), ("kilograms", "pounds"), ("kg", "pounds"), ("litres", "metres"),
+    ("liters", "metres"), ("seconds", "hours"), ("minutes", "days"), ("hours", "seconds"), ("days", "minutes"),
+    ("euros", "yen"), ("dollars", "yen"), ("degrees", "metres"), ("joules", "calories"), ("newtons", "pounds"),
+    ("volts", "amperes"), ("公里", "英里"), ("千米", "英里"), ("米", "英里"), ("克", "升"), ("分钟", "秒"),
+    ("小时", "秒"), ("元", "公里"),
 )  # fmt: skip
-_NUMBER = re.compile(r"(?<![\w.^_{,/\\-])\d+(?![\w.^_}/]|,\d)")
+"""Units, and others that are read as units, so that the answer is one, and wrong."""
 _QUANTITY = re.compile(r"(?<=[ (])\d+(?= [^\W\d_]{2,})|\d+(?=[\u4e00-\u9fff\u3040-\u30ff\uac00-\ud7af])")
 """A number that counts or measures something: words follow it."""
 

@@ -74,7 +74,7 @@ DEFAULTS = """
 proposer: {path: models/riddler}
 teacher: {kind: openai, base_url: "http://localhost:1/v1", model: m}
 acquire: {corpus: [riddles.md]}
-committee: {verifiers: [{kind: model}, {kind: model}]}
+committee: {verifiers: [{kind: model}, {kind: model}], allow_same_model: true}
 prober: {n: 6, k: 3, ladder: [{path: models/guesser}]}
 solve: {base: {path: models/guesser}}
 evaluate: {benchmark: riddles.jsonl}

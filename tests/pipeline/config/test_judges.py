@@ -64,6 +64,9 @@ def test_the_judges_pool_is_one_model():
     with pytest.raises(Failure, match="one model"):
         validate(with_judges({"kind": "model"}, {"kind": "model", "samples": 5}))
     validate(with_judges({"kind": "model"}, program(), model(model="other")))
+    for judge in ({"path": "/models/Some-Model"}, {"endpoint": {"base_url": "http://y/v1", "model": "some-model"}}):
+        with pytest.raises(Failure, match="one model"):
+            validate(with_judges({"kind": "model"}, program(), judge=judge))
 
 
 @pytest.mark.parametrize("name", [None, "", " "])

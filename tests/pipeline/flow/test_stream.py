@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config
+from actors.passk import estimate
+from pipeline.config import Config, ModelConfig
 from pipeline.config.loading import load
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
@@ -15,6 +16,7 @@ from pipeline.scoring.judged import Judged
 from pipeline.store.ledger import Journal, Ledger, journal_path
 from pipeline.store.rundir import RunDir
 from pipeline.watch import retry
+from tests.mini import MINI, changed
 from tests.pipeline.judged import Remote, episode, probe, task, verdict
 
 INFRA = Outcome(kind="infra_error", reason="replica died")
@@ -86,6 +88,26 @@ def test_a_task_is_played_judged_and_probed_once():
     assert world.judge.calls == [(j.episode.submitted, j.episode, j.episode.active)]
     assert world.probe.calls == [(j.episode.submitted, "mini:solver", task().seed)]
     assert (world.stream.retries, world.waiting) == (0, {("g-00", 1)})
+
+
+def test_what_a_prober_does_not_solve_above_chance_is_asked_of_the_next():
+    """Until one solves it; what the weaker ones did is kept, and what nobody solves is marked."""
+    ladder = [ModelConfig(path=name) for name in ("small", "middle", "large")]
+    config = Config(domain="mini").model_copy(update={"prober": changed(MINI.prober, ladder=tuple(ladder))})
+    for correct, asked, solved in (((0, 1), 2, True), ((3,), 1, True), ((0, 0, 0), 3, False)):
+        world, left = World(config=config), list(correct)
+
+        async def probed(problem, prober, seed, left=left):
+            return estimate(problem.id, (c := left.pop(0)), 8 - c, 0, 4, prober)
+
+        world.probe = Remote(probed)
+        world.whole.prober = world
+        j = asyncio.run(asyncio.wait_for(world.stream.judged(task(), "small"), 20))
+        assert [call[1] for call in world.probe.calls] == ["small", "middle", "large"][:asked]
+        assert (j.probe.prober, j.probe.solved, j.solved) == (["small", "middle", "large"][asked - 1], solved, solved)
+        assert [(w.prober, w.correct, w.judged) for w in j.probe.weaker] == [
+            (name, 0, 8) for name in ("small", "middle", "large")[: asked - 1]
+        ]
 
 
 def test_a_rejected_problem_is_not_probed():

@@ -57,7 +57,7 @@ def test_ids_are_distinct_and_a_group_differs_in_id_and_seed_only(root):
 
 def test_what_was_learned_changes_what_is_asked(root):
     categories = sorted({s.category for s in SKILLS})
-    strong = [(categories[0], (), 100, 100)] * 60
+    strong = [(categories[0], {}, 100, 100)] * 60
     few = sum(t.category == categories[0] for t in tasks(root, groups=200, size=1, learned=strong))
     assert few < sum(t.category == categories[0] for t in tasks(root, groups=200, size=1)) / 2
 

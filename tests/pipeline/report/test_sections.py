@@ -1,6 +1,7 @@
 """The registry of report sections: each is on the page, at its place, at any point of a run; none is forgotten."""
 
 import inspect
+from dataclasses import replace
 
 import pytest
 
@@ -64,3 +65,19 @@ def test_a_new_section_is_one_function_and_one_entry(whole, monkeypatch):
 
     monkeypatch.setattr("pipeline.report.page.SECTIONS", [*SECTIONS, Section("Episodes & teachers", episodes_of_sft)])
     assert page(whole).endswith("<h2>Episodes &amp; teachers</h2><p>48 episodes</p></body></html>\n")
+
+
+def test_what_the_judges_can_be_exploited_for_is_told(whole):
+    found = gather(whole)
+    shown = sections.adversary(found)
+    assert "1.5 %" in shown and "200 tries" in shown and "vacuous" in shown
+    assert report.summary(whole)["exploit_share"] == 0.015
+    assert sections.adversary(replace(found, adversary=None)) == ""
+
+
+def test_a_data_set_says_what_nobody_solves_and_how_little_it_varies(whole):
+    shown = sections.dataset(gather(whole))
+    assert "7 valid problems that no prober solves above chance are kept out of it." in shown
+    assert "Little variety: 3 skeletons in 60 problems, the commonest 34 % of them" in shown
+    summary = report.summary(whole)
+    assert (summary["unsolved"], summary["guessable"], summary["skeletons"]) == (7, 30, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cache
 
 import pytest
 
@@ -15,17 +16,22 @@ from tests.mini import MINI
 from tests.pipeline.domains.mini import oracle
 
 
+@cache
+def sound(n, seed):
+    return sound_problems(n, seed)
+
+
 def test_every_defect_is_planted_about_equally_often_and_the_same_for_a_seed():
-    problems = sound_problems(330, 0)
+    problems = sound(170, 0)
     planted = plant(problems, 1)
     assert planted == plant(problems, 1) != plant(problems, 2)
     counts = {d: sum(p.defect == d for p in planted) for d in {p.defect for p in planted}}
-    assert len(counts) == 12 and len(planted) == 330
+    assert len(counts) == 14 and len(planted) == 170
     assert min(counts.values()) >= 10
 
 
 def test_what_is_planted_differs_from_what_it_was_made_of():
-    problems = sound_problems(330, 0)
+    problems = sound(170, 0)
     for (problem, active), spoiled in zip(problems, plant(problems, 1), strict=True):
         assert (spoiled.problem, spoiled.active) != (problem, active)
 
@@ -64,8 +70,8 @@ def audit(count, seed):
     pool, sandbox_handle = sandbox()
     try:
         committee = Committee(MINI.committee, sandbox_handle, handle(Boxes("2", "7", None), "answers"))
-        sound = sound_problems(count, seed)
-        return asyncio.run(run_audit(handle(committee, "judge_many"), sound, plant(sound, seed), seed))
+        problems = sound_problems(count, seed)
+        return asyncio.run(run_audit(handle(committee, "judge_many"), problems, plant(problems, seed), seed))
     finally:
         pool.close()
 
@@ -89,7 +95,7 @@ def test_planted_problems_are_unsound_to_a_third_reader():
     """tests/pipeline/domains/mini/oracle.py shares no code with the committee's parser nor with the generator. (Names,
     strange sentences and unused skills it does not look at.)"""
     looked_at = {"wrong_answer", "off_by_one", "missing_quantity", "contradictory", "division_by_zero", "unit_error"}
-    spoiled = [p for p in plant(sound_problems(440, 5), 9) if p.defect in looked_at]
+    spoiled = [p for p in plant(sound(170, 0), 9) if p.defect in looked_at]
     assert {p.defect for p in spoiled} == looked_at
     for p in spoiled:
         try:
@@ -115,6 +121,6 @@ def test_a_spot_check_counts_what_gets_through():
             return [verdict("accepted" if "vote" in p.question else "rejected") for p, _, _ in cases]
 
     committee = handle(Gullible(), "judge_many")
-    found = asyncio.run(spot_check(committee, sound_problems(330, 0), plant, 220, 4))
-    assert found["planted"] == 220 and 0 < found["planted_accepted"] <= 20
+    found = asyncio.run(spot_check(committee, sound(170, 0), plant, 150, 4))
+    assert found["planted"] == 150 and 0 < found["planted_accepted"] <= 20
     assert asyncio.run(spot_check(committee, [], plant, 5, 4)) == {}

@@ -4,6 +4,7 @@ in what was verified before. `test_rewards.py` holds the rules of a single turn;
 import asyncio
 from types import SimpleNamespace
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.stream import Stream
-from pipeline.records import ACTIONS, COGNITIVE_STAGES, Failure, Rollout, Skill, Verdict
+from pipeline.records import ACTIONS, COGNITIVE_STAGES, Episode, Failure, Probe, Rollout, Skill, Verdict
 from pipeline.scoring.rewards import process
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages.mgpo import Producer
@@ -192,11 +193,30 @@ def test_the_terminal_reward_of_a_run_counts_each_verified_problem_once(tmp_path
     assert sum(map(sum, found)) == ONE * len({x for step in letters for x in step})
 
 
+def test_the_same_problem_in_other_words_is_a_copy(tmp_path):
+    """Other names, things, wordings and an order that does not matter; another number is another problem."""
+    first = "Mia has 5 coins. Mia finds 3 more. Mia buys 4 more. How many coins does Mia have now?"
+    again = "Tom has 5 pens. Tom finds 4 more. Tom finds 3 more. How many pens does Tom have now?"
+    other = "Tom has 5 pens. Tom finds 4 more. Tom finds 2 more. How many pens does Tom have now?"
+    (found,) = terminal_rewards(tmp_path / "run", [[first, again, other]])
+    assert found[0] > 0 and found[1] == 0 and found[2] == found[0]
+
+
+def test_many_problems_of_one_skeleton_share_a_reward(tmp_path):
+    """All of a step alike, whatever their order."""
+    steps = [[f"Anna sells {n} crates for 31 euros each and pays 45 for the stall. What is left?" for n in range(16)]]
+    (found,) = terminal_rewards(tmp_path / "run", steps)
+    assert found == [pytest.approx(found[0])] * 16
+    assert found[0] == pytest.approx(0.5 * terminal_rewards(tmp_path / "few", [steps[0][:8]])[0][0])
+
+
 def test_what_a_teacher_wrote_and_was_verified_is_a_copy_too(tmp_path):
     root = tmp_path / "run"
     taught = episode(question="What is 2 + 3?")
     with RunDir(root, -1).new_step("sft", 1) as folder:
-        write_records(folder / "verdicts.parquet", [verdict(taught)], Verdict)
+        for name, records, of in (("episodes", [taught], Episode), ("verdicts", [verdict(taught)], Verdict)):
+            write_records(folder / f"{name}.parquet", records, of)
+        write_records(folder / "probes.parquet", [], Probe)
     assert terminal_rewards(root, [["What is 2 + 3?", "Another?"]]) == [[0.0, ONE]]
 
 

@@ -10,6 +10,7 @@ from actors.passk import estimate
 from pipeline.config import RewardConfig
 from pipeline.config.loading import validate
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Verdict
+from pipeline.scoring import chance
 from pipeline.scoring.rewards import process, terminal
 
 R = RewardConfig()
@@ -51,15 +52,15 @@ SUBMIT = turn(
 BAD = turn("think", "check", "<tool_call>\n{oops\n</tool_call>", ToolResult(tool="", status="malformed", content="no"))
 
 
-def rewards(*turns, reward=R, answer=None, kind="math"):
-    """`answer` of the problem that was submitted, if one was."""
+def rewards(*turns, reward=R, answer="7", kind="math", verdict=None):
+    """`answer` of the problem that was submitted; None: none was."""
     episode = Episode(
         id="e", attempt=1, task=Task(id="e", group_id="g", category="maths", skills=SKILLS, seed=0), turns=turns,
         active=("add",), submitted=Problem.make("q", answer, kind) if answer else None, outcome=Outcome(kind="ok"),
         policy_versions=(0,), prompt_tokens=1,
         sampled_tokens=1, wall_s=0.0,
     )  # fmt: skip
-    return process(episode, reward)
+    return process(episode, reward, verdict)
 
 
 # ---------------------------------------------------------------- terminal
@@ -71,12 +72,27 @@ def verdict(decision):
 
 @pytest.mark.parametrize(
     "correct, expected",
-    [(0, 1.0), (8, 1.0), (1, 1.0 + 2.0 * 0.5), (4, 1.0 + 2.0 * (1 / 70))],
+    [(0, 0.0), (8, 1.0), (1, 1.0 + 2.0 * 0.5), (4, 1.0 + 2.0 * (1 / 70))],
 )
 def test_terminal_pays_validity_and_for_solvable_problems_their_difficulty(correct, expected):
     """n = 8, k = 4. Pass@4 is 1 - C(8-c, 4) / C(8, 4): 0, 1, 1/2, 69/70."""
     probe = estimate("p", correct, 8 - correct, 0, 4, "m")
     assert terminal(verdict("accepted"), probe, RewardConfig(base=1.0, difficulty=2.0)) == pytest.approx(expected)
+
+
+def test_what_no_prober_solves_earns_the_share_that_the_config_says():
+    probe = estimate("p", 0, 8, 0, 4, "m")
+    assert terminal(verdict("accepted"), probe, RewardConfig(base=1.5, unsolved=1.0)) == 1.5  # as in the paper
+    assert terminal(verdict("accepted"), probe, RewardConfig(base=1.5, unsolved=0.2)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("correct", range(9))
+def test_a_problem_that_only_guesses_get_right_earns_less_than_any_honest_one(correct):
+    """One of seven is right by chance: 1, 2 or 3 of 8 are what a guesser has; more is paid."""
+    guessed = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 1 / 7, R.significance)
+    paid = terminal(verdict("accepted"), guessed, R)
+    assert (paid > 0) == (correct >= 4)
+    assert paid <= terminal(verdict("accepted"), estimate("p", correct, 8 - correct, 0, 4, "m"), R) * 1.2
 
 
 def test_terminal_pays_nothing_for_rejected_or_missing_problems():
@@ -162,6 +178,32 @@ def test_an_edit_after_which_a_check_that_stood_fails_costs():
     assert rewards(check(), harmful, fails()) == (0, R.needless_edit, R.exec_error)
     assert rewards(check(), harmful, check("print(add(5, 6))", content="11")) == (R.exec_ok, 0, 0)
     assert rewards(harmful, fails()) == (0, R.exec_error)  # nothing stood
+
+
+def test_an_edit_that_a_check_confirmed_is_not_to_blame_for_a_later_failure():
+    confirmed = check("print(add(2, 5))")
+    assert rewards(check(), edit("lcm", ["add", "share"]), confirmed, fails()) == (0, 0, 0, R.exec_error)
+
+
+def test_an_edit_that_leaves_what_was_offered_repairs_nothing():
+    trace = (fails(), edit("share", ["add", "lcm"]), check(), SUBMIT)
+    adherent, off = (
+        Verdict(problem_id="p", votes=(), flags=(), decision=d, reason="r", adherent=a)
+        for d, a in (("accepted", True), ("rejected", False))
+    )
+    assert rewards(*trace, verdict=adherent)[1] == R.useful_edit
+    assert rewards(*trace, verdict=off)[1] == 0
+
+
+@pytest.mark.parametrize("depends, paid", [(True, True), (None, True), (False, False)])
+def test_a_check_that_does_not_depend_on_the_problem_is_not_paid(depends, paid):
+    tool = ToolResult(tool="exec", status="ok", content="7", depends=depends)
+    assert rewards(check().model_copy(update={"tool": tool}), SUBMIT)[0] == (R.exec_ok if paid else 0)
+
+
+def test_nothing_is_paid_where_nothing_was_submitted():
+    assert rewards(check(), answer=None) == (0,)
+    assert rewards(fails(), think(), check(), answer=None) == (R.exec_error, 0, 0)
 
 
 # ---------------------------------------------------------------- acting for the reward

@@ -39,7 +39,7 @@ groups = st.lists(
 def feed(curriculum, history):
     for category, successes, total in history:
         ids = [s.id for s in SKILLS if s.category == category][:2]
-        curriculum.update(category, ids, successes, total)
+        curriculum.update(category, dict.fromkeys(ids, (successes, total - successes)), successes, total)
 
 
 @given(groups)
@@ -66,8 +66,8 @@ def test_the_weaker_category_gets_more(history):
 
 def test_the_average_and_the_probabilities_by_hand():
     curriculum = Curriculum(library({"a": 2, "b": 2}), configs.CurriculumConfig(alpha=0.5, epsilon=0.25))
-    curriculum.update("a", ["a_0"], 4, 8)  # m_a = 0.5 * 0 + 0.5 * 0.5 = 0.25
-    curriculum.update("a", ["a_0"], 8, 8)  # m_a = 0.5 * 0.25 + 0.5 * 1 = 0.625
+    curriculum.update("a", {"a_0": (4, 4)}, 4, 8)  # m_a = 0.5 * 0 + 0.5 * 0.5 = 0.25
+    curriculum.update("a", {"a_0": (8, 0)}, 8, 8)  # m_a = 0.5 * 0.25 + 0.5 * 1 = 0.625
     assert curriculum.proficiency == {"a": 0.625, "b": 0.0}
     weights = {"a": 1 / 0.875, "b": 1 / 0.25}
     assert curriculum.probabilities() == pytest.approx({c: w / sum(weights.values()) for c, w in weights.items()})
@@ -113,8 +113,8 @@ def test_every_category_size_and_skill_turns_up():
 def test_draws_follow_the_probabilities():
     curriculum = Curriculum(SKILLS, CONFIG)
     for _ in range(40):
-        curriculum.update("maths", ["maths_0"], 8, 8)
-        curriculum.update("code", ["code_0"], 2, 8)
+        curriculum.update("maths", {"maths_0": (8, 0)}, 8, 8)
+        curriculum.update("code", {"code_0": (2, 6)}, 2, 8)
     rng = random.Random(2)
     drawn = Counter(curriculum.sample(rng)[0] for _ in range(4000))
     for category, p in curriculum.probabilities().items():
@@ -126,7 +126,7 @@ def test_the_bandit_prefers_skills_of_mixed_outcome_and_forgets_none():
     curriculum = Curriculum(skills, configs.CurriculumConfig(min_skills=2, max_skills=2))
     for _ in range(60):
         for i in range(9):
-            curriculum.update("maths", [f"maths_{i}"], (0, 4, 8)[i % 3], 8)
+            curriculum.update("maths", {f"maths_{i}": ((0, 4, 8)[i % 3], 8 - (0, 4, 8)[i % 3])}, (0, 4, 8)[i % 3], 8)
     rng = random.Random(3)
     drawn = Counter(s.id for _ in range(2000) for s in curriculum.sample(rng)[1])
     hopeless, mixed, mastered = (sum(drawn[f"maths_{i}"] for i in range(k, 9, 3)) for k in range(3))
@@ -140,9 +140,9 @@ def test_the_bandit_follows_a_policy_that_changes():
     curriculum = Curriculum(skills, configs.CurriculumConfig(min_skills=2, max_skills=2))
     for _ in range(5000):
         for i in range(3):
-            curriculum.update("maths", [f"maths_{i}"], 8, 8)
+            curriculum.update("maths", {f"maths_{i}": (8, 0)}, 8, 8)
     for _ in range(20):
-        curriculum.update("maths", ["maths_0"], 4, 8)
+        curriculum.update("maths", {"maths_0": (4, 4)}, 4, 8)
     rng = random.Random(4)
     drawn = Counter(s.id for _ in range(1000) for s in curriculum.sample(rng)[1])
     assert drawn["maths_0"] > 1.3 * max(drawn["maths_1"], drawn["maths_2"])
@@ -176,7 +176,7 @@ def test_small_categories_are_set_aside_and_told():
 def test_a_group_nobody_could_judge_changes_nothing():
     curriculum = Curriculum(SKILLS, CONFIG)
     before = curriculum.state()
-    curriculum.update("maths", ["maths_0"], 0, 0)
+    curriculum.update("maths", {"maths_0": (0, 0)}, 0, 0)
     assert curriculum.state() == before
 
 
@@ -184,3 +184,11 @@ def test_the_state_of_another_library_is_refused():
     saved = Curriculum(library({"maths": 4}), CONFIG).state()
     with pytest.raises(Failure, match="maths_3"):
         Curriculum(library({"maths": 3}), CONFIG).restore(saved)
+
+
+def test_a_skill_has_its_own_outcome_beside_the_groups():
+    curriculum = Curriculum(library({"maths": 3}), configs.CurriculumConfig(alpha=0.5))
+    curriculum.update("maths", {"maths_0": (6, 2), "maths_1": (0, 2)}, 6, 8)
+    state = curriculum.state()
+    assert state["proficiency"] == {"maths": 0.375}
+    assert state["skills"] == {"maths_0": [6.0, 2.0], "maths_1": [0.0, 2.0], "maths_2": [0.0, 0.0]}

@@ -2,6 +2,7 @@ import pytest
 
 from actors.passk import estimate
 from pipeline.config import ModelConfig
+from pipeline.records import Attempts
 from pipeline.skills.probing import Ladder, observe, prober
 from tests.mini import MINI, changed
 
@@ -79,3 +80,12 @@ def test_unknown_samples_are_in_neither_count():
 def test_state_survives_being_saved():
     state, _ = run(Ladder(), probes("small", 1, 2, 3, 1))
     assert Ladder.model_validate_json(state.model_dump_json()) == state
+
+
+def test_a_problem_that_a_stronger_prober_solved_counts_as_the_current_one_did():
+    """Else the current one would only be seen where it succeeds, and never hand over."""
+    (probe,) = probes("large", 4)
+    weaker = (Attempts(prober="small", correct=1, judged=4),)
+    state, _ = observe(Ladder(), probe.model_copy(update={"weaker": weaker}), CONFIG)
+    assert (state.problems, state.correct, state.judged) == (1, 1, 4)
+    assert observe(Ladder(), probe, CONFIG)[0] == Ladder()

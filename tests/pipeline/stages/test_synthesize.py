@@ -11,12 +11,13 @@ from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.tasks import make_curriculum
-from pipeline.records import Failure, Skill
+from pipeline.records import Episode, Failure, Halt, Probe, Skill, Verdict
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.skills.probing import Ladder
 from pipeline.stages import synthesize
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_records
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, episode, probe, verdict
 
@@ -98,6 +99,8 @@ def run(root, pools, target=10, most=400):
                 state = {"curriculum": make_curriculum(context).state(), "ladder": Ladder().model_dump()}
                 with directory.new_step("mgpo", 1) as folder:
                     (folder / "state.json").write_text(json.dumps(state))
+                    for name, of in (("episodes", Episode), ("verdicts", Verdict), ("probes", Probe)):
+                        write_records(folder / f"{name}.parquet", [], of)
                 directory.finish("mgpo", {"checkpoint": "nowhere"}, 1.0)
             return asyncio.run(synthesize.run(context))
     finally:
@@ -167,7 +170,87 @@ def test_done_but_for_the_export_it_plays_nothing(root):
     assert (again.played, problems(root)) == ([], before)
 
 
-def test_it_gives_up_with_its_count_and_exports_nothing(root):
-    with pytest.raises(Failure, match=r"1 of 10 problems after synthesize\.max_episodes \(24\)"):
-        run(root, Pools(lambda n: 1), most=3 * WAVE)
-    assert not (root / "dataset").exists()
+def test_at_its_last_episode_it_exports_what_was_accepted_and_says_so(root):
+    with pytest.raises(
+        Failure, match=r"4 of 10 problems after synthesize\.max_episodes \(24\).* the 4 problems .*jsonl"
+    ):
+        run(root, Pools(lambda n: n // 8 + n % 2), most=3 * WAVE)
+    assert len(problems(root)) == 4
+    assert run(root, Pools(lambda n: n), most=400)["accepted"] == 10  # and goes on from there
+
+
+def test_a_budget_that_is_spent_loses_nothing_that_was_accepted(root):
+    pools = Pools(lambda n: n)
+    whole = pools.judge
+
+    async def judge(problem, played, active):
+        if int(problem.answer) == 2 * WAVE:
+            raise Halt("budget_usd 1: $1 is spent")
+        return await whole.remote(problem, played, active)
+
+    pools.judge = Remote(judge)
+    with pytest.raises(Failure, match=r"budget_usd 1.* the 10 problems accepted so far are in .*problems\.jsonl"):
+        run(root, pools, target=20)
+    assert len(problems(root)) == 10
+    assert run(root, Pools(lambda n: n), target=20)["accepted"] == 20
+
+
+def alone(root, pools, *settings):
+    """In a run directory that holds no other stage; `pools.asked` says who was asked to write."""
+    config = load(None, ["synthesize.target=5", f"synthesize.in_flight={WAVE}", *settings])
+    pools.asked = []
+
+    async def writer(model):
+        pools.asked.append(model)
+        return pools
+
+    pools.writer = writer
+    directory = RunDir.open(root, config)
+    try:
+        with Metrics(directory) as metrics, Progress() as progress:
+            return asyncio.run(synthesize.run(Context(config, directory, pools, metrics, progress)))
+    finally:
+        directory.close()
+
+
+@pytest.fixture
+def library(tmp_path):
+    SkillLibrary(
+        Skill(
+            id=s.id, category=s.category, intent=s.id, method="a\n\nb", difficulty="d", tool_hint="t", score=0.9,
+            source="s",
+        )
+        for s in SKILLS
+    ).save(tmp_path / "library")  # fmt: skip
+    return tmp_path / "library"
+
+
+WRITERS = {
+    "a checkpoint": ("synthesize.proposer={path: mini:proposer}", lambda m: m.path == "mini:proposer"),
+    "an endpoint": (
+        "synthesize.proposer={endpoint: {base_url: http://x/v1, model: big}}",
+        lambda m: (m.path, m.endpoint.base_url) == ("big", "http://x/v1"),
+    ),
+    "a proposer that is an endpoint": (
+        "proposer={endpoint: {base_url: http://x/v1, model: big}}",
+        lambda m: m.endpoint.model == "big",
+    ),
+}
+
+
+@pytest.mark.parametrize("setting, expected", WRITERS.values(), ids=WRITERS)
+def test_alone_it_takes_any_proposer_and_any_library(root, library, setting, expected):
+    pools = Pools(lambda n: n)
+    assert alone(root, pools, setting, f"synthesize.skills={library}")["accepted"] == 5
+    (model,) = pools.asked
+    assert expected(model)
+
+
+def test_alone_it_says_what_it_lacks(root):
+    named = "synthesize.proposer={path: mini:proposer}"
+    with pytest.raises(Failure, match=r"no trained proposer; run `propose mgpo` first, or name one in synthesize.prop"):
+        alone(root, Pools())
+    with pytest.raises(Failure, match=r"no skill library; run `propose acquire` first, or name one in synthesize.skil"):
+        alone(root.parent / "b", Pools(), named)
+    with pytest.raises(Failure, match="nowhere: no such file or folder"):
+        alone(root.parent / "c", Pools(), named, "synthesize.skills=nowhere")

@@ -245,7 +245,12 @@ def test_an_object_store_with_no_disk_to_spill_to_is_one_line_and_keeps_what_it_
         ((_, _, raw),) = ray.get(published.chunks[0], timeout=60).values()
         assert published.version == 1 and (raw == 1).all()
         del ballast
-        publish(store, 2)
-        assert ray.get(store.latest.remote(), timeout=60) == 2
+        until = time.monotonic() + 60  # Ray frees what is let go of in its own time
+        while ray.get(store.latest.remote(), timeout=60) != 2:
+            try:
+                publish(store, 2)
+            except RayError:
+                assert time.monotonic() < until, "the room that was given back is not used"
+                time.sleep(1)
     finally:
         ray.shutdown()

@@ -61,7 +61,7 @@ MATHS: tuple[Rule, ...] = (
         "step",
         "N",
         "N",
-        ("Then {N} has {a} times as many.", "The amount grows {a} times."),
+        ("Then {N} has {a} times as many.",),
         times,
         "{x} * {a}",
         "{x} * {a} = {y}",

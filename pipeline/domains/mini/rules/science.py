@@ -121,7 +121,7 @@ SCIENCE: tuple[Rule, ...] = (
         "step",
         "Q",
         "",
-        ("This happens {a} times in total.", "Repeat it {a} times."),
+        ("This happens {a} times in total.",),
         times,
         "({x}[0] * {a}, {x}[1])",
         "{x} * {a} = {y} {u}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations, permutations
 from random import Random
@@ -15,7 +16,7 @@ from actors.verifiers.mini import controlled
 from pipeline import domains
 from pipeline.domains.mini.combinations import conflicts, feasible, heldout_pairs, is_heldout, largest_feasible, needs
 from pipeline.domains.mini.domain import CATEGORIES, SKILL_IDS, skills_in
-from pipeline.domains.mini.generate import combinations_of, heldout_benchmark, read, write
+from pipeline.domains.mini.generate import combinations_of, draft, evaluate, heldout_benchmark, read, write
 from pipeline.records import Failure
 from tests.mini import MINI
 from tests.pipeline.domains.mini.oracle import solve
@@ -26,33 +27,33 @@ combos = st.sampled_from([(c, k) for c in CATEGORIES for k in combinations_of(c,
 
 
 @given(combos, st.integers(0, 10**6), st.integers(0, 2), st.integers(0, 2))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_what_is_written_holds_by_another_reading(combo, seed, level, extra):
     category, skills = combo
-    text = write(skills, Random(seed), level, extra)
+    text = draft(skills, Random(seed), level, extra)
     answer, used = solve(text.question)
     assert (answer, used) == (text.answer, set(text.skills))
     assert skills <= used and text.category == category
     assert text.working.endswith(f"\\boxed{{{answer}}}")
     assert text.problem.answer_kind == ("choice" if answer in ("even", "odd", "yes", "no") else "math")
-    assert write(skills, Random(seed), level, extra) == text, "the same seed gives the same problem"
+    assert draft(skills, Random(seed), level, extra) == text, "the same seed gives the same problem"
 
 
 @given(combos, st.integers(0, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_reading_is_the_inverse_of_writing_and_the_committee_reads_it_too(combo, seed):
-    text = write(combo[1], Random(seed))
+    text = draft(combo[1], Random(seed))
     again = read(text.question)
     assert again is not None and again.question == text.question
     assert (again.sentences, again.values, again.kinds) == (text.sentences, text.values, text.kinds)
     reading = controlled.read(text.question)
-    assert isinstance(reading, controlled.Reading) and reading.skills == text.skills
+    assert isinstance(reading, controlled.Reading) and reading.skills() == text.skills
 
 
 @given(combos, st.integers(0, 10**6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_every_line_of_the_working_is_true(combo, seed):
-    text = write(combo[1], Random(seed))
+    text = draft(combo[1], Random(seed))
     for line in text.working.split("\n")[:-1]:
         left, equals, right = line.rpartition(" = ")
         if equals and not left[0].isalpha() and "[" not in left and "mod" not in left and " km" not in line[:8]:
@@ -61,6 +62,36 @@ def test_every_line_of_the_working_is_true(combo, seed):
                 a, op, b = int(numbers[0]), numbers[1], int(numbers[2])
                 value = {"+": a + b, "-": a - b, "*": a * b, "/": Fraction(a, b or 1)}[op]
                 assert value == int(right.split()[0]), line
+
+
+@given(combos, st.integers(0, 10**6), st.integers(0, 2))
+@settings(max_examples=40, deadline=None)
+def test_what_is_written_has_substance_and_what_is_drafted_holds_at_least(combo, seed, level):
+    """Checked with twins of its own: an answer that no number at the start moves, or a step that can go, is none."""
+    try:
+        text = write(combo[1], Random(seed), level)
+    except Failure:
+        assert combo[1] <= draft(combo[1], Random(seed), level).skills
+        return
+    opening, *rest = text.sentences
+    twins = {i: evaluate("Mia", "coins", [replace(opening, args=a), *rest]) for i, a in enumerate(near(opening, seed))}
+    twins = {i: twin for i, twin in twins.items() if not twin.fault}
+    if len(twins) < 12:
+        return
+    assert len({twin.answer for twin in twins.values()} | {text.answer}) > 1
+    for at, sentence in enumerate(rest, start=1):
+        if sentence.rule.role == "step":
+            fewer = {i: evaluate("", "", [s for j, s in enumerate(t.sentences) if j != at]) for i, t in twins.items()}
+            fewer[-1] = evaluate("", "", [s for j, s in enumerate(text.sentences) if j != at])
+            whole = {**twins, -1: text}
+            assert any(fewer[i].fault or fewer[i].kinds[-1] != whole[i].kinds[-1] or fewer[i].answer != whole[i].answer
+                       for i in fewer), (text.question, sentence.rule.id)  # fmt: skip
+
+
+def near(opening, seed):
+    rng = Random(seed)
+    for _ in range(300):
+        yield tuple(rng.randint(max(1, n // 2), 2 * n + 9) for n in opening.args)
 
 
 def test_no_problem_is_written_where_none_exists():
@@ -88,6 +119,10 @@ TYPES = {
 """Read off the tables of LANGUAGE.md: what each skill takes and gives."""
 
 
+POINTLESS = ("keep_above", "list_max")
+"""An order exists, but what is dropped is never the largest."""
+
+
 def possible(category: str, skills: tuple[str, ...]) -> bool:
     """Some order of the skills, padded with up to two others, is a chain of types from an opening."""
     table = TYPES[category]
@@ -110,14 +145,15 @@ def possible(category: str, skills: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_pairs_conflict_exactly_where_no_order_exists(category):
     pairs = list(combinations(skills_in(category), 2))
-    assert {p for p in pairs if not possible(category, p)} == {p for p in pairs if tuple(sorted(p)) in set(conflicts())}
+    found = {tuple(sorted(p)) for p in pairs if tuple(sorted(p)) in set(conflicts())}
+    assert found == {tuple(sorted(p)) for p in pairs if not possible(category, p) or p == POINTLESS}
 
 
 def test_triples_are_feasible_exactly_where_an_order_exists():
     rng = Random(0)
     for category in CATEGORIES:
         for triple in rng.sample(list(combinations(skills_in(category), 3)), 40):
-            assert feasible(frozenset(triple)) == possible(category, triple), triple
+            assert feasible(frozenset(triple)) == (possible(category, triple) and not {*POINTLESS} <= {*triple}), triple
 
 
 def test_skills_of_two_categories_never_go_together():
@@ -144,7 +180,7 @@ def test_the_largest_feasible_subset_is_feasible_and_none_is_larger(skills):
 
 
 @given(st.sampled_from(CATEGORIES).flatmap(lambda c: st.sets(st.sampled_from(skills_in(c)), min_size=2, max_size=6)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_pruning_never_leads_into_the_heldout_side(skills):
     if not is_heldout(skills):
         assert not any(is_heldout(skills - {s}) for s in skills)
@@ -163,19 +199,17 @@ def test_the_split_is_fixed_disjoint_and_leaves_every_skill_trainable():
 
 
 @given(combos, st.integers(0, 10**6))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_written_problem_crosses_the_split(combo, seed):
     assert not is_heldout(solve(write(combo[1], Random(seed), extra=1).question)[1])
 
 
 def test_the_benchmark_is_sound_distinct_heldout_and_as_shipped():
-    rows = heldout_benchmark(480, 0)
-    assert len({r["question"] for r in rows}) == 480
+    rows = [json.loads(line) for line in WORLD.resolve("mini:heldout").read_text().splitlines()]
+    assert len({r["question"] for r in rows}) == len(rows) == 480
     assert {r["steps"] for r in rows} == {1, 2, 3, 4} and {r["category"] for r in rows} == set(CATEGORIES)
     for row in rows:
         answer, used = solve(row["question"])
-        assert answer == row["answer"] and is_heldout(used)
+        assert answer == row["answer"] and is_heldout(used) and read(row["question"]).has_substance
         assert len(row["question"].split(". ")) - 2 == row["steps"]
-    shipped = [json.loads(line) for line in WORLD.resolve("mini:heldout").read_text().splitlines()]
-    assert shipped == rows
-    assert heldout_benchmark(60, 1) != rows[:60]
+    assert heldout_benchmark(36, 0) == rows[:36] != heldout_benchmark(36, 1)

@@ -44,7 +44,7 @@ def test_names_resolve_and_others_are_named(tmp_path):
     [
         ("Q?", "math"),
         ("Is it e or i?", "math"),
-        ("Ben has 148 apples. The amount grows 9 times. Is the number now even or odd?", "choice"),
+        ("Ben has 148 apples. Then Ben has 9 times as many. Is the number now even or odd?", "choice"),
     ],
 )
 def test_the_kind_of_an_answer_is_what_the_question_asks_for(question, kind):

@@ -47,7 +47,7 @@ class Sums(Domain):
 # skill -> category, what a text about it says, its sentence, the code that works it out
 SKILLS = {
     "add": ("more", "adding", "Mia finds {a} more.", "x = x + {a}"),
-    "multiply": ("more", "multiplying", "The amount grows {a} times.", "x = x * {a}"),
+    "multiply": ("more", "multiplying", "Then Mia has {a} times as many.", "x = x * {a}"),
     "subtract": ("less", "subtracting", "Mia loses {a}.", "x = x - {a}"),
 }
 

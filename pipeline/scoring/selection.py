@@ -1,0 +1,45 @@
+"""What becomes a row of the data set: an accepted problem that is no copy, is no held-out combination, and is solved.
+
+Invariant: judged episodes are taken in the order of their tasks; every accepted one ends in exactly one of `chosen`,
+`unsolved` and `left_out`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from pipeline.domains.base import Domain
+from pipeline.scoring.identity import Register
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.summary import copies
+from pipeline.store.ledger import Key
+
+
+@dataclass
+class Selection:
+    domain: Domain
+    seen: Register
+    """What the stages before have written, too."""
+    chosen: list[Judged] = field(default_factory=list)
+    unsolved: list[Judged] = field(default_factory=list)
+    """Valid, and nobody solves them above chance: no rows until a stronger prober does."""
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def take(self, judged: Iterable[Judged]) -> Collection[Key]:
+        """Choose among these; returns those that are copies."""
+        judged = list(judged)
+        copied = copies(judged, self.seen)
+        for j in judged:
+            if not j.accepted:
+                continue
+            if j.key in copied:
+                self.left_out["copies"] += 1
+            elif self.domain.is_heldout(j.used):
+                self.left_out["held-out combinations"] += 1
+            elif not j.solved:
+                self.unsolved.append(j)
+            else:
+                self.chosen.append(j)
+        return copied

@@ -1,0 +1,177 @@
+"""Before a run pays for anything, its endpoints are asked; and what it spends is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+
+import pytest
+
+from actors.reply_store import KEPT_IN, ReplyStore, store
+from pipeline import stages
+from pipeline.commands import driver
+from pipeline.config.loading import load
+from pipeline.pools import endpoints
+from pipeline.records import Failure, Halt
+from pipeline.store.metrics import read as read_metrics
+from pipeline.store.rundir import RunDir
+from tests.actors.endpoint import endpoint, is_silent, response, says, sends
+
+BUSY = response(b"busy", "429 Too Many Requests", "Retry-After: 99999\r\n")
+
+
+def settings(url):
+    """A teacher and a judge that wants its replies in a form."""
+    judge = {"base_url": url, "model": "judge", "api_key_env": "MY_KEY", "kind": "model", "structured": True}
+    return [
+        f"teacher={{kind: openai, base_url: '{url}', model: big, api_key_env: MY_KEY}}",
+        f"committee={{verifiers: [{json.dumps(judge)}], quorum: 1, required: 1}}",
+    ]
+
+
+def check(behaviour, *names):
+    """What is said of the endpoints of these stages, and what they were sent."""
+
+    async def main():
+        async with endpoint(behaviour) as requests:
+            try:
+                return await endpoints.check(load(None, settings(requests.url)), names), requests
+            except Failure as e:
+                return e, requests
+
+    return asyncio.run(main())
+
+
+async def knows_big_only(n, body, writer):
+    known = body["model"] == "big"
+    writer.write(response(b"{}") if known else response(b"no model judge", "404 Not Found"))
+
+
+async def takes_no_schema(n, body, writer):
+    refused = "response_format" in body
+    ok = response(json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode())
+    writer.write(response(b"json_schema: unknown field", "400 Bad Request") if refused else ok)
+
+
+def test_each_endpoint_is_asked_once_as_the_stages_will_ask_it():
+    said, requests = check(says("yes"), "acquire", "sft", "evaluate")
+    assert said == []
+    assert sorted((r["model"], "response_format" in r, r["temperature"]) for r in requests) == [
+        ("big", False, 0.7),
+        ("judge", True, 0.7),
+    ]
+
+
+def test_a_stage_that_asks_nobody_asks_nobody():
+    assert check(says("yes"), "solve", "evaluate") == ([], [])
+    assert [r["model"] for r in check(says("yes"), "acquire")[1]] == ["big"]
+
+
+@pytest.mark.parametrize(
+    "behaviour, where, why",
+    [
+        (sends(response(b"bad key", "401 Unauthorized")), "teacher: ", "HTTP 401.*MY_KEY is not set"),
+        (knows_big_only, "teacher: |committee.verifiers.0: ", "no chat completion|HTTP 404 for model 'judge'"),
+        (sends(response(b"seed: unknown field", "400 Bad Request")), "teacher: ", "HTTP 400 .*: seed: unknown field"),
+        (sends(response(b"", "500 Oh")), "teacher: ", "HTTP 500"),
+    ],
+)
+def test_what_cannot_work_is_one_line_that_names_the_field(monkeypatch, behaviour, where, why):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    said, _ = check(behaviour, "acquire", "sft")
+    assert isinstance(said, Failure) and "\n" not in str(said)
+    assert re.match(where, str(said)) and re.search(why, str(said)), str(said)
+
+
+def test_who_is_slow_or_busy_is_let_through_with_a_line(monkeypatch):
+    monkeypatch.setattr(endpoints, "_ANSWER_S", 0.1)
+    for behaviour in (is_silent, sends(BUSY)):
+        said, _ = check(behaviour, "acquire")
+        assert isinstance(said, list) and len(said) == 1 and said[0].startswith("teacher: ")
+
+
+def test_who_takes_no_schema_is_asked_in_words_and_it_is_said():
+    said, requests = check(takes_no_schema, "sft")
+    assert said == [
+        f"committee.verifiers.0: {requests.url}: takes no schema for its replies; it is asked in words alone"
+    ]
+
+
+class Cluster:
+    def __init__(self, config):
+        pass
+
+    async def sandbox_stats(self):
+        return None
+
+    async def idle(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def drive(monkeypatch, root, work, *given):
+    async def run(context, name):
+        return await work()
+
+    monkeypatch.setattr(driver, "Cluster", Cluster)
+    monkeypatch.setattr(stages, "run", run)
+    return driver.drive(load(None, given), root, ["acquire"])
+
+
+def test_a_run_whose_endpoint_is_dead_ends_before_its_stage(monkeypatch, tmp_path):
+    began = []
+
+    async def work():
+        began.append(1)
+
+    with pytest.raises(Failure, match=r"^teacher: http://127\.0\.0\.1:9/v1.*ConnectError"):
+        drive(monkeypatch, tmp_path / "run", work, *settings("http://127.0.0.1:9/v1"))
+    assert began == []
+
+
+def test_a_spent_budget_is_one_line_and_what_was_spent_is_in_the_metrics(monkeypatch, tmp_path, capsys):
+    async def work():
+        store().settle(None, "http://x/v1", 40, 0.5)
+        raise Halt("budget_usd 1: too little is left")
+
+    before = os.environ.get(KEPT_IN)
+    with pytest.raises(Failure, match="budget_usd 1"):
+        drive(monkeypatch, tmp_path / "run", work)
+    assert "http://x/v1: 1 calls, 0 answered before, 40 tokens, $0.5" in capsys.readouterr().err
+    (row,) = read_metrics(RunDir.read(tmp_path / "run")[0])["endpoints"]
+    assert (row["usd"], row["tokens"], row["calls"], row["usd/http://x/v1"]) == (0.5, 40, 1, 0.5)
+    assert os.environ.get(KEPT_IN) == before
+
+
+def test_a_run_that_asks_nobody_keeps_nothing_and_spending_is_each_runs_own(monkeypatch, tmp_path):
+    async def idle():
+        return {}
+
+    drive(monkeypatch, tmp_path / "run", idle)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+    async def spend():
+        store().settle(None, "http://x/v1", 1, 0.0)
+        return {}
+
+    for name in ("run", "other", "run"):
+        drive(monkeypatch, tmp_path / name, spend)
+    kept = str(tmp_path / "replies.sqlite")
+    assert [ReplyStore(kept, str(tmp_path / n)).spent()["http://x/v1"]["calls"] for n in ("run", "other")] == [2, 1]
+
+
+def test_limits_and_budgets_may_change_when_a_run_goes_on(monkeypatch, tmp_path):
+    async def idle():
+        return {}
+
+    given = [*settings("http://127.0.0.1:9/v1")]
+    monkeypatch.setattr(endpoints, "check", lambda *_: asyncio.sleep(0, []))
+    drive(monkeypatch, tmp_path / "run", idle, *given)
+    (tmp_path / "run" / "steps").mkdir()
+    drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.budget_tokens=9", "teacher.concurrency=3")
+    with pytest.raises(Failure, match="made with another config"):
+        drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.top_k=3")

@@ -1,0 +1,87 @@
+"""A model measured alone, on a file of problems: its score, and its answer to every item."""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.commands.keys import STAGE_KEYS
+from pipeline.config.loading import load
+from pipeline.flow.context import Context
+from pipeline.records import Failure
+from pipeline.stages import evaluate
+from pipeline.store.metrics import Metrics
+from pipeline.store.rundir import RunDir
+from pipeline.watch.progress import Progress
+from tests.pipeline.judged import Remote
+
+
+class Cluster:
+    """A model that knows how to add one, every second time."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def measured(self, model):
+        self.asked.append(model)
+        return SimpleNamespace(answers_many=Remote(self._answers))
+
+    async def sandbox(self):
+        return SimpleNamespace(run_batch=Remote(self._never))
+
+    async def _answers(self, questions, n, sampling, seed):
+        right = [str(int(q.split()[2]) + 1) for q in questions]
+        return [[rf"\boxed{{{a if i % 2 == 0 else 77}}}" for i in range(n)] for a in right]
+
+    async def _never(self, requests):
+        raise AssertionError("numbers are compared without a sandbox")
+
+
+def run(root, cluster, benchmark, *settings):
+    config = load(None, [f"evaluate.benchmark={benchmark}", "evaluate.samples=4", "evaluate.problems=null", *settings])
+    directory = RunDir.open(root, config)
+    try:
+        with Metrics(directory) as metrics, Progress() as progress:
+            return asyncio.run(evaluate.run(Context(config, directory, cluster, metrics, progress)))
+    finally:
+        directory.close()
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    path = tmp_path / "b.jsonl"
+    rows = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(50)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    "setting, name",
+    [
+        ("evaluate.model={path: mini:solver}", "mini:solver"),
+        ("evaluate.model={endpoint: {base_url: http://x/v1, model: big}}", "big"),
+    ],
+)
+def test_any_model_on_any_benchmark_to_a_score_and_its_answers(tmp_path, benchmark, setting, name):
+    cluster = Cluster()
+    result = run(tmp_path / "run", cluster, benchmark, setting)
+    assert [m.path for m in cluster.asked] == [name]
+    assert set(result) == set(STAGE_KEYS["evaluate"])
+    assert (result["problems"], result["samples"], result["score"]["mean"]) == (50, 4, 0.5)
+    assert (result["before"], result["after"], result["gain"]) == (None, None, None)
+    (file,) = result["answers"]
+    rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    assert [r["question"] for r in rows] == [f"What is {n} + 1?" for n in range(50)]
+    assert rows[41]["outputs"] == [
+        {"text": r"\boxed{42}", "judged": "equal"},
+        {"text": r"\boxed{77}", "judged": "different"},
+    ] * 2  # fmt: skip
+    again = Cluster()
+    assert run(tmp_path / "run", again, benchmark, setting) == result and again.asked == []
+
+
+def test_without_a_model_it_needs_the_runs_solver(tmp_path, benchmark):
+    with pytest.raises(Failure, match="stage solve is not done"):
+        run(tmp_path / "run", Cluster(), benchmark)

@@ -1,0 +1,135 @@
+"""The profile `endpoints-only` as a newcomer runs it: documents, an endpoint, five problems and their cost; and then
+the same again for nothing. The endpoint writes sums, and can add."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from actors.tool_calls import render
+from pipeline.records import Skill
+from pipeline.skills.extraction import render as render_skill
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+CONFIG = Path(__file__).parents[2] / "deploy" / "configs" / "endpoints-only.yaml"
+SUM = re.compile(r"A box holds (\d+) balls and gets (\d+) more")
+
+
+def reply(messages: list[dict[str, str]], seed: int, model: str) -> str:
+    whole, last = "\n".join(m["content"] for m in messages), messages[-1]["content"]
+    found = SUM.findall(whole)
+    if "lesson" in last and not found:  # a document
+        named = [f"skill_{n}" for n in re.findall(r"lesson (\d+)", last)]
+        return "\n".join(
+            render_skill(
+                Skill(
+                    id=n, category="maths", intent="add what comes to what there is", method="Structure.\n\nAction.",
+                    difficulty="steps depend on each other", tool_hint="plain Python", score=0.9, source="s",
+                )
+            )
+            for n in named
+        )  # fmt: skip
+    if any(m["content"].startswith("Category: ") for m in messages):
+        opening = next(m["content"] for m in messages if m["content"].startswith("Category: "))
+        a, b = sum(map(ord, opening)) * 7 % 900 + seed % 97, seed % 1009
+        a, b = (int(found[-1][0]), int(found[-1][1])) if found else (a, b)
+        question = f"A box holds {a} balls and gets {b} more. How many does it hold then?"
+        if not found:
+            return f"## Check\n{question}\n{render('exec', {'code': f'print({a} + {b})'})}"
+        return f"## Finalize\n{render('submit', {'question': question, 'answer': str(a + b), 'answer_kind': 'math'})}"
+    if not found:
+        return "yes"
+    total = int(found[0][0]) + int(found[0][1])
+    if model == "small-model":
+        total += seed % 2  # half of its tries are wrong
+    if "JSON" in messages[0]["content"]:
+        used = re.findall(r"^- (\w+)", last, re.MULTILINE)
+        fields = {"vote": 1, "flags": [], "used_skills": used, "category": "maths", "on_task": True}
+        return json.dumps({"reasoning": "I added.", **fields, "rationale": "it is a sum"})
+    return f"```python\ndef solve():\n    return '{total}'\n```\n\\boxed{{{total}}}"
+
+
+@contextmanager
+def serving() -> Iterator[tuple[str, Counter[str]]]:
+    """(base URL, how often it was asked by what)."""
+    asked: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked[body["model"]] += 1
+            said = reply(body["messages"], body.get("seed", 0), body["model"])
+            choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+            usage = {"prompt_tokens": 100, "completion_tokens": 50}
+            content = json.dumps({"choices": [choice], "usage": usage}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+def config(folder: Path, url: str) -> Path:
+    """The profile, with its endpoint and documents in place of those that a user would name."""
+    (folder / "notes").mkdir()
+    for n in range(6):
+        (folder / "notes" / f"{n}.md").write_text(f"This is lesson {n}, about balls in boxes, which come and go.\n")
+    text = CONFIG.read_text().replace("https://api.example.com/v1", url).replace("data/notes", str(folder / "notes"))
+    tree = yaml.safe_load(text)
+    tree["ray"] = {"num_cpus": 2, "object_store_mb": 128}
+    tree["sandbox"] = {"minimum": "unsafe"}
+    path = folder / "c.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def propose(stage: str, path: Path, run: Path) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-m", "pipeline.cli", stage, "--config", str(path), "--run-dir", str(run), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_ten_documents_a_key_five_problems_and_their_cost(tmp_path):
+    with serving() as (url, asked):
+        path = config(tmp_path, url)
+        assert propose("acquire", path, tmp_path / "run")[0]["kept"] == 6
+        result, said = propose("synthesize", path, tmp_path / "run")
+        assert result["accepted"] == 5
+        rows = [json.loads(line) for line in (tmp_path / "run/dataset/problems.jsonl").read_text().splitlines()]
+        for row in rows:
+            a, b = map(int, SUM.search(row["question"]).groups())
+            assert row["answer"] == str(a + b)
+        paid = re.search(rf"{url}: (\d+) calls, \d+ answered before, (\d+) tokens, \$([\d.]+)", said)
+        calls, tokens, dollars = int(paid[1]), int(paid[2]), float(paid[3])
+        assert tokens == calls * 150 and dollars == pytest.approx(calls * (100 * 0.5 + 50 * 1.5) / 1e6, rel=0.01)
+        before = asked.total()
+        for stage in ("acquire", "synthesize"):
+            again, _ = propose(stage, path, tmp_path / "again")
+        assert again == result
+        preflight = 2 + 4  # what each start asks of each model, before its stage
+        assert asked.total() - before <= preflight
