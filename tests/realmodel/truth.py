@@ -17,7 +17,6 @@ from typing import Any
 
 import yaml
 
-from actors.tool_calls import render
 from pipeline.records import Skill
 from pipeline.skills.extraction import render as render_skill
 
@@ -32,17 +31,21 @@ SKILLS = [
 ]  # fmt: skip
 
 
+def _call(name: str, arguments: dict[str, Any]) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}\n</tool_call>"
+
+
 def turns(trajectory: dict[str, Any]) -> list[str]:
     """A trajectory as the agent's turns."""
     said = [f"## Draft\n{trajectory['draft']}\n{trajectory['question']}"]
     if failed := trajectory.get("failed"):
-        said.append(f"## Check\nI run it.\n{render('exec', {'code': failed['code']})}")
+        said.append(f"## Check\nI run it.\n{_call('exec', {'code': failed['code']})}")
         said.append(f"## Refine\n{failed['refine']}")
     if drop := trajectory.get("drop"):
-        said.append(f"## Refine\n{drop} does not fit.\n{render('edit', {'drop': [drop], 'add': []})}")
-    said.append(f"## Check\nI work it out independently.\n{render('exec', {'code': check_of(trajectory)})}")
+        said.append(f"## Refine\n{drop} does not fit.\n{_call('edit', {'drop': [drop], 'add': []})}")
+    said.append(f"## Check\nI work it out independently.\n{_call('exec', {'code': check_of(trajectory)})}")
     submitted = {name: trajectory[name] for name in ("question", "answer", "checks") if name in trajectory}
-    call = render("submit", {**submitted, "answer_kind": trajectory["kind"]})
+    call = _call("submit", {**submitted, "answer_kind": trajectory["kind"]})
     return [*said, f"## Finalize\nThe check confirms it.\n{call}"]
 
 
