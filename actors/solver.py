@@ -64,7 +64,7 @@ class Solver(PolicyReplica):
     ) -> list[list[str]]:
         """`n` completions of each question, all at once in the engine. One call, however many questions."""
         await self._catch_up()
-        told: Sequence[AnswerKind] = kinds or ("math",) * len(questions)
+        told: Sequence[AnswerKind] = kinds or ["math"] * len(questions)
         prompts = [self._encode(q, kind) for q, kind in zip(questions, told, strict=True)]
         jobs = [self._complete(p, n, sampling, turn_seed(seed, n, i)) for i, p in enumerate(prompts)]
         return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
