@@ -174,12 +174,17 @@ def _chunks(text: str, max_chars: int) -> list[str]:
         return []
     if length(text) <= max_chars:
         return [text]
-    cuts = (([part for part in re.split(at, text) if part.strip()], between) for at, between in _BOUNDARIES)
-    parts, between = next(((parts, between) for parts, between in cuts if len(parts) > 1), ([], ""))
-    if not parts:
-        return [text]
+    for at, between in _BOUNDARIES:
+        parts = [part for part in re.split(at, text) if part.strip()]
+        if len(parts) > 1:
+            return _joined([piece for part in parts for piece in _chunks(part, max_chars)], between, max_chars)
+    return [text]
+
+
+def _joined(pieces: list[str], between: str, max_chars: int) -> list[str]:
+    """Neighbours put together again, as far as they fit."""
     found: list[str] = []
-    for piece in (piece for part in parts for piece in _chunks(part, max_chars)):
+    for piece in pieces:
         if found and length(found[-1]) + len(between) + length(piece) <= max_chars:
             found[-1] = f"{found[-1]}{between}{piece}"
         else:

@@ -161,7 +161,11 @@ class ModelVerifier:
         objections = [r for r in reviews if not r.valid]
         said = next((r.rationale for r in [*objections, *reviews] if r.rationale), "")
         rationale += f": {said}" if said else ""
-        found = {"verifier": self.name, "flags": raised, **(_told(reviews, needed, raised, asked) if asked else {})}
+        found: dict[str, Any] = {
+            "verifier": self.name,
+            "flags": raised,
+            **(_told(reviews, needed, raised, asked) if asked else {}),
+        }
         if equal >= needed:
             valid = len(objections) < needed and not raised
             return Vote(valid=valid, answer=problem.answer, rationale=rationale, **found)

@@ -85,7 +85,7 @@ class ProgramVerifier:
         if equal >= needed:
             return Vote(verifier=self.name, valid=True, answer=problem.answer, rationale=rationale)
         if faults.total() >= needed:
-            (flag, _), *_ = faults.most_common(1)
+            flag = faults.most_common(1)[0][0]
             said = next(f.said for f in found if f.flag == flag)
             reason = f"{rationale}, {faults.total()} find none or several: {said}"
             return Vote(verifier=self.name, valid=False, rationale=reason, flags=(flag,))
