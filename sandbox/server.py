@@ -49,7 +49,7 @@ class Zygote:
             self._group, lock = groups.new_folder()
             self._locks.append(lock)
         except OSError as e:
-            no_group = str(e.strerror)
+            no_group = e.strerror or str(e)
         self.orders, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         log = os.memfd_create("sandbox-zygote-log")
         try:

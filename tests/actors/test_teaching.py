@@ -78,7 +78,7 @@ def test_nothing_is_asked_for_that_the_agent_does_not_have():
 
 def test_a_skill_that_is_called_as_a_tool_is_answered_with_how_skills_are_used():
     episode, said = teach(["## Check\n" + call("gcd", a=4, b=6), "## Check\n" + call("nothing", a=4), SUBMIT])
-    assert facts(episode)[:2] == [("check", "think", "malformed")] * 2
+    assert [done for _, *done in facts(episode)[:2]] == [["think", "malformed"]] * 2  # whatever stage they name
     assert "'gcd' is a skill and no tool" in said[0] and '{"name": "exec"' in said[0]
     assert "no tool 'nothing'" in said[1]
 

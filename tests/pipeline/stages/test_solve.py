@@ -32,7 +32,7 @@ class Student:
         self.sample, self.fails, self.right, self.buffer = Remote(self._sample), fails, right, RolloutBuffer()
         self.drop, self.write = Remote(self.buffer.drop), Remote(self.buffer.write)
 
-    async def _sample(self, group, question, n, sampling, seed, attempt):
+    async def _sample(self, group, question, n, sampling, seed, attempt, kind):
         number = question.split()[2]
         for i in range(n):
             await self.buffer.put(f"{group}/{i}", attempt, Rollout.to_arrow([rollout(f"{group}/{i}", attempt, group)]))
