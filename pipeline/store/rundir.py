@@ -258,6 +258,7 @@ class RunDir:
         found = [
             *self.path("ledger", stage).glob("[0-9]*.jsonl"),
             *self.path("steps", stage).glob(f"[0-9]*/{MANIFEST}"),
+            *self.path("quarantine", stage).glob("[!.]*.json"),
         ]
         checkpoints = self.path("checkpoints", stage)
         if (checkpoints / CHECKPOINTS).is_file():

@@ -50,6 +50,9 @@ def parse(path: Path, columns: list[str] | None = None) -> pa.Table:
     """The same of a file that somebody else vouches for."""
     try:
         with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            if missing := [name for name in columns or () if name.partition(".")[0] not in there]:
+                raise Damage(path, f"has no column {missing[0]}")
             return file.read(columns=columns)
     except (OSError, pa.ArrowException) as e:
         raise Damage(path, f"is not readable as Parquet ({brief(e)})") from None

@@ -105,7 +105,7 @@ def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
             yield from _checkpoint(run, folder, name, f"checkpoints/{of}")
     elif kind == "checkpoints":
         yield from _checkpoints(run, of, registered_in(run, of)[-1:])
-    else:
+    elif os.path.lexists(run.path("stages", f"{PRODUCTS[kind]}.json")):  # else the stage says what is not done
         yield from _product(run, kind)
 
 

@@ -49,7 +49,7 @@ from pipeline.skills import probing
 from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import read_records
+from pipeline.store.tables import parse, records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, probe, verdict
@@ -178,7 +178,8 @@ async def measure(context: Context, checkpoint: Path, groups: int, rounds: int) 
         with tempfile.TemporaryDirectory() as folder:
             rows = [((e.id, e.attempt), [0.0] * len(e.turns), 0.0) for e in played]
             await within(cluster.buffer().write.remote(folder, rows), "rollout buffer", 60)
-            return [turns_of(r) for r in read_records(Path(folder) / "rollouts.parquet", Rollout)]
+            path = Path(folder) / "rollouts.parquet"
+            return [turns_of(r) for r in records(path, parse(path), Rollout)]
 
     try:
         for number in range(rounds + 1):

@@ -42,7 +42,6 @@ def make(root, mirror=None, upto="evaluate", done=True, seed=0):
                 run.finish(stage, result, 1.0)
             if stage == upto:
                 break
-    Ledger(run, "mgpo").quarantine(("mgpo-000001-9", 1), {"deaths": ["a worker died"]})
     if done and upto == "evaluate":
         report.write(run)
     return run
@@ -129,6 +128,7 @@ def _sft(run, log):
 
 def _mgpo(run, log):
     played(run, log, "mgpo")
+    Ledger(run, "mgpo").quarantine(("mgpo-000001-9", 1), {"deaths": ["a worker died"]})
     for steps in (1, 2):
         events.append(run, "stage_restarted", stage="mgpo", steps=steps, cause="a worker died", pools="kept")
     return {"steps": 3, "episodes": 12, "checkpoint": str(run.path("checkpoints", "mgpo", "step-000003"))}

@@ -20,7 +20,7 @@ from pipeline.records import Episode, Outcome, Probe, Rollout, Verdict, Vote
 from pipeline.store import events
 from pipeline.store.ledger import Ledger
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import write_records
+from pipeline.store.tables import write_keyed, write_records
 from tests.pipeline.judged import episode, probe, rollout, task, verdict
 from tests.pipeline.store.test_ledger import checkpoint
 from tests.pipeline.test_whole import SMALL
@@ -84,10 +84,10 @@ def test_what_infrastructure_failed_is_told_from_what_could_not_be_decided(tmp_p
     ]
     lost = Vote(verifier="symbolic", valid=None, outcome=Outcome(kind="infra_error", reason="sandbox died"))
     abstained = lost.model_copy(update={"outcome": Outcome(kind="data_error", reason="an answer of [")})
-    verdicts = [
-        verdict(played[0]),
-        verdict(played[2], "undecided").model_copy(update={"votes": (lost,)}),
-        verdict(played[3], "undecided").model_copy(update={"votes": (abstained,)}),
+    judged = [
+        (played[0], verdict(played[0])),
+        (played[2], verdict(played[2], "undecided").model_copy(update={"votes": (lost,)})),
+        (played[3], verdict(played[3], "undecided").model_copy(update={"votes": (abstained,)})),
     ]
     config = load(None, ["mgpo.steps=1", "mgpo.groups=1", "mgpo.group_size=4"])
     run = RunDir.open(tmp_path / "run", config)
@@ -98,8 +98,8 @@ def test_what_infrastructure_failed_is_told_from_what_could_not_be_decided(tmp_p
         account = ledger.segment(folder, ends)
         (folder / "state.json").write_text(json.dumps({"ledger": account}))
         write_records(folder / "episodes.parquet", played, Episode)
-        write_records(folder / "verdicts.parquet", verdicts, Verdict)
-        write_records(folder / "probes.parquet", [probe(played[0])], Probe)
+        write_keyed(folder / "verdicts.parquet", {(e.id, e.attempt): v for e, v in judged}, Verdict)
+        write_keyed(folder / "probes.parquet", {(played[0].id, played[0].attempt): probe(played[0])}, Probe)
         write_records(folder / "rollouts.parquet", [rollout("trained", tokens=2)], Rollout)
     ledger.commit(account)
     checkpoint(run, 1, rollouts=1)
@@ -123,8 +123,8 @@ def test_what_was_trained_twice_is_counted_beyond_what_the_audit_lists(tmp_path)
             account = ledger.segment(folder, {(name, ledger.issue(name)): "trained" for name in names})
             (folder / "state.json").write_text(json.dumps({"ledger": account}))
             write_records(folder / "episodes.parquet", played, Episode)
-            write_records(folder / "verdicts.parquet", [verdict(e) for e in played], Verdict)
-            write_records(folder / "probes.parquet", [], Probe)
+            write_keyed(folder / "verdicts.parquet", {(e.id, e.attempt): verdict(e) for e in played}, Verdict)
+            write_keyed(folder / "probes.parquet", {}, Probe)
             write_records(folder / "rollouts.parquet", [rollout(name, tokens=2) for name in names], Rollout)
         ledger.commit(account)
     checkpoint(run, 2, rollouts=50)

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.records import Episode, Verdict
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import read_records
+from pipeline.store.tables import read_keyed, read_records
 from tests.pipeline.domains.sums import SKILLS, Sums, SumsConfig
 
 ROOT = Path(__file__).parents[3]
@@ -58,7 +58,7 @@ def test_its_own_teacher_finds_its_own_skills_in_its_own_corpus(run: tuple[RunDi
 
 
 def test_its_own_teacher_writes_problems_that_the_committee_accepts(run: tuple[RunDir, dict[str, Any]]) -> None:
-    verdicts = [v for step in run[0].steps("sft") for v in read_records(step / "verdicts.parquet", Verdict)]
+    verdicts = [v for step in run[0].steps("sft") for v in read_keyed(step / "verdicts.parquet", Verdict).values()]
     assert len(verdicts) == 48 and all(v.accepted for v in verdicts)
 
 

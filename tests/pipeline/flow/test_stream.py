@@ -254,10 +254,17 @@ def test_what_is_under_way_and_the_accounts_of_it():
     after = world.whole.now()
     assert (after["depth/committee"], after["live"]) == (0, 1)  # judged, its step is not committed
     account = {"issued": 1, "trained": 1, "filtered": 0, "failed": 0}
+    on_disk(world, 1)
     world.ledger.commit(account)
     world.whole.committed(world.stream, account)
     assert world.whole.accounts() == {"issued": 9, "trained": 5, "filtered": 2, "failed": 2, "live": 0}
     assert 0.02 <= world.stream.waited_s["committee"] < 10 and set(world.stream.waited_s) >= {"proposer", "prober"}
+
+
+def on_disk(world, step):
+    """The step's directory, which the commit line of its journal names."""
+    with world.run.new_step("mgpo", step):
+        pass
 
 
 def test_a_step_that_has_begun_counts_though_nothing_of_it_was_issued_when_the_next_began():
@@ -270,7 +277,8 @@ def test_a_step_that_has_begun_counts_though_nothing_of_it_was_issued_when_the_n
         asyncio.run(step.judged(task(f"g-{number}"), "mini:solver"))
     assert world.whole.accounts() == {"issued": 2, "trained": 0, "filtered": 0, "failed": 0, "live": 2}
     account = {"issued": 1, "trained": 1, "filtered": 0, "failed": 0}
-    for left, (step, ledger) in zip((1, 0), zip(steps, ledgers, strict=True), strict=True):
+    for left, number, step, ledger in zip((1, 0), (2, 3), steps, ledgers, strict=True):
+        on_disk(world, number)
         ledger.commit(account)
         world.whole.committed(step, account)
         assert world.whole.accounts() == {"issued": 2, "trained": 2 - left, "filtered": 0, "failed": 0, "live": left}
@@ -282,6 +290,7 @@ def test_accounts_that_do_not_add_up_show():
     world = World()
     judged(world)
     account = {"issued": 1, "trained": 0, "filtered": 0, "failed": 0}
+    on_disk(world, 1)
     world.ledger.commit(account)
     world.whole.committed(world.stream, account)
     assert world.whole.accounts() == {"issued": 1, "trained": 0, "filtered": 0, "failed": 0, "live": 0}

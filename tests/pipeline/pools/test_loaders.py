@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.pools.loaders import DatasetLoader, StepLoader, shard_groups
 from pipeline.records import Rollout, Stalled
+from pipeline.store.manifest import seal_folder
 from tests.pipeline.judged import rollout
 
 
@@ -61,6 +62,7 @@ def step_on_disk(root, number, groups=(("a", 3), ("b", 4))):
     folder = root / f"{number:06d}"
     folder.mkdir()
     pq.write_table(table(list(groups)), folder / "rollouts.parquet")
+    seal_folder(folder, f"steps/mgpo/{folder.name}", ["rollouts.parquet"])
     return str(folder)
 
 
@@ -193,6 +195,7 @@ def rollout_files(root, counts):
         pq.write_table(pa.Table.from_batches([Rollout.to_arrow(rows)]), path)
         files.append(str(path))
         n += count
+    seal_folder(root, "steps/sft/000001", [f"{i}.parquet" for i in range(len(counts))])
     return files
 
 

@@ -20,7 +20,7 @@ from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages.mgpo import Producer
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import write_records
+from pipeline.store.tables import write_keyed, write_records
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, episode, probe, verdict
 from tests.pipeline.scoring.test_rewards import BAD, SUBMIT, check, edit, fails, rewards, think
@@ -145,12 +145,15 @@ def terminal_rewards(root, steps):
     return [pools.rewards for pools in played(root, steps)]
 
 
-def played(root, steps, *sets):
-    """The pools of each step, with what was written; every step in a run that was interrupted before."""
-    size = len(steps[0])
-    config: Config = load(
+def config_of(size, *sets) -> Config:
+    return load(
         None, ["mgpo.groups=1", f"mgpo.group_size={size}", "proposer.pool.max_ongoing=1", "mgpo.max_staleness=9", *sets]
     )
+
+
+def played(root, steps, *sets):
+    """The pools of each step, with what was written; every step in a run that was interrupted before."""
+    config = config_of(len(steps[0]), *sets)
     found = []
     for number, questions in enumerate(steps, start=1):
         directory = RunDir.open(root, config)
@@ -213,10 +216,12 @@ def test_many_problems_of_one_skeleton_share_a_reward(tmp_path):
 def test_what_a_teacher_wrote_and_was_verified_is_a_copy_too(tmp_path):
     root = tmp_path / "run"
     taught = episode(question="What is 2 + 3?")
-    with RunDir(root).new_step("sft", 1) as folder:
-        for name, records, of in (("episodes", [taught], Episode), ("verdicts", [verdict(taught)], Verdict)):
-            write_records(folder / f"{name}.parquet", records, of)
-        write_records(folder / "probes.parquet", [], Probe)
+    run = RunDir.open(root, config_of(2))
+    with run.new_step("sft", 1) as folder:
+        write_records(folder / "episodes.parquet", [taught], Episode)
+        write_keyed(folder / "verdicts.parquet", {(taught.id, taught.attempt): verdict(taught)}, Verdict)
+        write_keyed(folder / "probes.parquet", {}, Probe)
+    run.close()
     assert terminal_rewards(root, [["What is 2 + 3?", "Another?"]]) == [[0.0, ONE]]
 
 

@@ -23,6 +23,7 @@ from pipeline.pools.loaders import StepLoader
 from pipeline.records import Episode, Failure, Lost, Rollout
 from pipeline.store import accounts
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import seal_folder
 from pipeline.store.metrics import Metrics
 from pipeline.store.metrics import read as read_metrics
 from pipeline.store.rundir import RunDir
@@ -197,6 +198,7 @@ def test_an_object_store_that_is_full_spills_and_loses_nothing(tmp_path):
         folder = tmp_path / "000001"
         folder.mkdir()
         write_records(folder / "rollouts.parquet", rows, Rollout)
+        seal_folder(folder, "steps/mgpo/000001", ["rollouts.parquet"])
         loader = ray.remote(StepLoader).options(num_cpus=0).remote([str(folder)], 60)
         work = ray.get(loader.next_batch.remote(0, 1, 1), timeout=60)
         assert Rollout.from_arrow(ray.get(work.batches[0], timeout=60)) == rows

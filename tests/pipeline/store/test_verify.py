@@ -209,7 +209,9 @@ def test_a_step_of_another_run_in_the_place_of_ours_is_noticed(root, tmp_path):
 
 def test_a_result_that_lacks_what_it_says_it_left_is_noticed(root):
     shutil.rmtree(root / "ledger" / "sft")
-    assert any("ledger/sft" in line for line in found(root))
+    (root / "quarantine" / "mgpo" / "mgpo-000001-9.json").unlink()
+    lines = found(root)
+    assert any("ledger/sft" in line for line in lines) and any("quarantine/mgpo/mgpo-0" in line for line in lines)
 
 
 def test_damage_found_in_the_mirror_is_mended_from_the_run_and_the_other_way_round(capsys, tmp_path):
@@ -265,3 +267,14 @@ def test_a_run_of_before_there_were_digests_is_refused_with_the_way_out(capsys, 
     assert (code, out) == (2, "") and err.count("\n") == 1
     assert "made by a version that wrote no digests" in err and "take another --run-dir" in err
     assert {name: (root / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("command", ["verify", "ledger", "report"])
+def test_files_that_changed_places_are_no_fault_of_ours(capsys, root, command):
+    step = root / "steps" / "mgpo" / "000001"
+    for one, other in (("rollouts", "verdicts"), ("episodes", "probes")):
+        (step / f"{one}.parquet").rename(step / "aside")
+        (step / f"{other}.parquet").rename(step / f"{one}.parquet")
+        (step / "aside").rename(step / f"{other}.parquet")
+    code, out, err = propose(capsys, command, "--run-dir", str(root))
+    assert code == 2 and "steps/mgpo/000001/" in out + err
