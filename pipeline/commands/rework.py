@@ -26,7 +26,7 @@ from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.store import events, metrics
 from pipeline.store.files import replace, writing
-from pipeline.store.identity import changed, default_root
+from pipeline.store.identity import changed, config_text, default_root
 from pipeline.store.run_stages import RUN_STAGES, first_reader, onwards
 from pipeline.store.rundir import RunDir
 
@@ -144,7 +144,7 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
         for name in (metrics.FILE, events.FILE):
             if run.path(name).is_file():
                 replace(temporary / name, _before(run.path(name), others))
-        replace(temporary / "config.yaml", loading.dump(config))
+        replace(temporary / "config.yaml", config_text(config))
         if new.exists():
             new.rmdir()
         temporary.rename(new)

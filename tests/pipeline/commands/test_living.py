@@ -71,13 +71,21 @@ def test_runs_are_listed_with_stage_age_size_and_state(capsys, tmp_path, finishe
     )
     code, out, _ = propose(capsys, "runs")
     assert code == 0 and all(len(line) <= 60 for line in out.splitlines()[:5])
-    assert "broken-4: config runs/broken-4/config.yaml:1:8: not YAML" in out
+    assert "broken-4: runs/broken-4/config.yaml: is not the config that the run wrote" in out
 
 
 def test_no_runs(capsys, tmp_path):
     assert "runs: no folder" in refused(capsys, "runs")
     assert "no run in runs/" in refused(capsys, "status")
     assert not (tmp_path / "runs").exists()
+
+
+def logged(run, stage, steps):
+    """Rows of the metrics, each at its moment."""
+    for step, moment in steps:
+        with Metrics(run) as log, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(metrics.time, "time", lambda moment=moment: moment)
+            log.log(stage, step, {})
 
 
 def test_status_of_a_run_at_work(tmp_path):
@@ -88,9 +96,7 @@ def test_status_of_a_run_at_work(tmp_path):
         with run.new_step("mgpo", number):
             pass
     now = time.time()
-    lines = [{"time": now - at, "stage": "mgpo", "step": n} for n, at in ((1, 20), (2, 10), (3, 0))]
-    with run.path("metrics.jsonl").open("a") as f:
-        f.write("".join(json.dumps(line) + "\n" for line in lines))
+    logged(run, "mgpo", [(1, now - 20), (2, now - 10), (3, now)])
     found = status.status(tmp_path / "r")
     assert (found["state"], found["stage"]) == ("running", "mgpo")
     mgpo = found["stages"]["mgpo"]
@@ -107,9 +113,7 @@ def test_a_first_step_that_compiled_does_not_count_for_the_rate(tmp_path):
     run = runs.upto(tmp_path / "r", "acquire")
     with Metrics(run) as log:
         log.log("sft-ledger", 5, {"trained": 902.0})
-    with run.path("metrics.jsonl").open("a") as f:
-        for step in range(1, 41):
-            f.write(json.dumps({"time": 1000 + 37 + 0.4 * step, "stage": "sft", "step": step}) + "\n")
+    logged(run, "sft", [(step, 1000 + 37 + 0.4 * step) for step in range(1, 41)])
     sft = survey.reached(run, Config(domain="mini"))[1]
     assert (sft.done, sft.total, sft.unit) == (40, 678, "step")
     assert sft.rate_s == pytest.approx(0.4) and sft.left_s == pytest.approx(0.4 * 638)
@@ -242,7 +246,7 @@ def test_a_setting_changes_the_stage_that_reads_it_first(field, again):
 
 
 def test_every_section_says_which_stage_reads_it_or_only_places_work():
-    placing = {"name", "mirror", "ray", "watchdog_s", "on_stall", "max_stage_restarts"}
+    placing = {"name", "mirror", "replies", "ray", "watchdog_s", "on_stall", "max_stage_restarts"}
     read = {name for stage in RUN_STAGES.values() for name in stage.settings}
     assert set(Config.model_fields) - placing <= read
     assert onwards("solve") == ["solve", "evaluate"]
