@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.store.identity import default_root
+from pipeline.store.rundir import named
 
 RUNS = Path("runs")
 
@@ -23,6 +24,9 @@ def of(target: str | None, file: Path | None, sets: Sequence[str] | None, run_di
 
     `target` is a config file, or the directory of a run, which then goes on by its own config.
     """
+    for given in (target, run_dir):
+        if given is not None:
+            named(Path(given))
     if target is not None and (folder := _folder(target)) is not None:
         _once(target, "--run-dir", run_dir)
         run_dir = str(folder)
@@ -42,13 +46,13 @@ def of(target: str | None, file: Path | None, sets: Sequence[str] | None, run_di
 
 def existing(run: str | None, run_dir: str | None = None, file: Path | None = None) -> Path:
     """The run to look at: the one named, the one that a config makes, or the newest in runs/."""
-    named = [given for given in (run, run_dir, file) if given is not None]
-    if len(named) > 1:
-        raise Failure(f"{named[0]} and {named[1]}: two runs; expected one")
+    given = [place for place in (run, run_dir, file) if place is not None]
+    if len(given) > 1:
+        raise Failure(f"{given[0]} and {given[1]}: two runs; expected one")
     if file is not None:
         return default_root(loading.load(file))
-    if named:
-        name = str(named[0])
+    if given:
+        name = str(named(Path(given[0])))
         return _folder(name) or Path(name)
     found = every(RUNS)
     if not found:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
@@ -22,8 +23,9 @@ class EndpointUse(Section):
     concurrency: Positive = 16
     """Calls under way at once, of each process that asks; the others wait, and no deadline of theirs runs."""
     requests_per_minute: Positive | None = None
+    """Of each process that asks; None: as many as come."""
     tokens_per_minute: Positive | None = None
-    """Of prompts and replies together."""
+    """The same of tokens, of prompts and replies together."""
     max_wait_s: Seconds = 600
     """How long the endpoint may put one call off (429 or 503 with Retry-After) before the call counts as failed."""
     usd_per_million_in: float = Field(default=0, ge=0)
@@ -36,6 +38,7 @@ class EndpointUse(Section):
     budget_tokens: Positive | None = None
     """The same in tokens, of prompts and replies together."""
     top_k: Positive | None = None
+    """Sample from so many of the likeliest tokens only (vLLM, SGLang); None sends nothing."""
     thinking: bool | None = None
     """Sent as `chat_template_kwargs.enable_thinking` (vLLM, SGLang); None sends nothing."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -43,13 +46,9 @@ class EndpointUse(Section):
     extra_body: dict[str, Any] = Field(default={})
     """Fields laid over every request. A null takes a field out (`{temperature: null}`)."""
 
-    @model_validator(mode="after")
-    def _priced(self) -> EndpointUse:
+    def contradictions(self) -> Iterator[str]:
         if self.budget_usd is not None and not (self.usd_per_million_in or self.usd_per_million_out):
-            raise ValueError(
-                f"budget_usd ({self.budget_usd:g}) needs prices: expected usd_per_million_in or usd_per_million_out"
-            )
-        return self
+            yield f"budget_usd ({self.budget_usd:g}) needs prices: expected usd_per_million_in or usd_per_million_out"
 
 
 class EndpointConfig(EndpointUse):
@@ -64,3 +63,4 @@ class EndpointConfig(EndpointUse):
     timeout_s: Seconds = 300
     """For a try of a call, from when it is its turn."""
     retries: int = Field(default=4, ge=0)
+    """Further tries where the endpoint does not answer."""

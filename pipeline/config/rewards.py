@@ -25,6 +25,7 @@ class ReflectionJudgeConfig(EndpointUse):
     max_tokens: Positive = 256
     """Of a reply."""
     timeout_s: Seconds = 60
+    """For a try of a call, from when it is its turn."""
 
 
 class RewardConfig(Section):

@@ -87,7 +87,7 @@ class RunDir:
         Raises Failure where the path cannot be written, another process holds it, or it was made with a config
         that computes something else; and what `Mirror.begin` raises.
         """
-        root = _named(root.absolute())  # actors on a joined cluster have another working directory
+        root = named(root.absolute())  # actors on a joined cluster have another working directory
         if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
         refuse_foreign(root)
@@ -114,7 +114,7 @@ class RunDir:
     @classmethod
     def look(cls, root: Path) -> RunDir:
         """The same of one whose config may be damaged."""
-        _named(root)
+        named(root)
         try:
             found = any((root / name).exists() for name in ("config.yaml", *_OF_A_RUN))
         except OSError as e:
@@ -315,7 +315,7 @@ class RunDir:
         self.check_mirror()
 
 
-def _named(root: Path) -> Path:
+def named(root: Path) -> Path:
     """Raises Failure where the name is not text: it is written into configs and results."""
     try:
         str(root).encode()

@@ -17,7 +17,7 @@ from pipeline.skills.probing import Ladder
 from pipeline.stages import synthesize
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import write_records
+from pipeline.store.tables import write_keyed, write_records
 from pipeline.watch.progress import Progress
 from tests.pipeline.judged import Remote, episode, probe, verdict
 
@@ -99,8 +99,9 @@ def run(root, pools, target=10, most=400):
                 state = {"curriculum": make_curriculum(context).state(), "ladder": Ladder().model_dump()}
                 with directory.new_step("mgpo", 1) as folder:
                     (folder / "state.json").write_text(json.dumps(state))
-                    for name, of in (("episodes", Episode), ("verdicts", Verdict), ("probes", Probe)):
-                        write_records(folder / f"{name}.parquet", [], of)
+                    write_records(folder / "episodes.parquet", [], Episode)
+                    for name, of in (("verdicts", Verdict), ("probes", Probe)):
+                        write_keyed(folder / f"{name}.parquet", {}, of)
                 directory.finish("mgpo", {"checkpoint": "nowhere"}, 1.0)
             return asyncio.run(synthesize.run(context))
     finally:

@@ -87,6 +87,10 @@ class Teacher:
         return self.reply
 
 
+async def answers(endpoint):
+    return ""
+
+
 def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir(exist_ok=True)
@@ -94,6 +98,7 @@ def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
     (tmp_path / "corpus" / "a.md").write_text("Numbers leave remainders.")
     (tmp_path / "run.yaml").write_text(CONFIG % "mine")
     monkeypatch.setattr("pipeline.stages.acquire.make_teacher", lambda *_: teacher)
+    monkeypatch.setattr("pipeline.pools.endpoints.ask", answers)
     with pytest.raises(SystemExit) as ended:
         main(["acquire", "--config", "run.yaml", "--run-dir", "r", "--json"])
     out, err = capsys.readouterr()
