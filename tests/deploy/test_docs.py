@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(p for p in ROOT.rglob("*.md") if ".venv" not in p.parts and "runs" not in p.relative_to(ROOT).parts)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 A_RUN = "runs/mini-1a2b3c4d"
-HEAVY = ("doctor", "chaos", "replay", "audit-verifiers", "ablate", "build", "redo", "ledger")
+HEAVY = ("doctor", "chaos", "replay", "audit-verifiers", "ablate", "build", "redo", "ledger", "verify")
 """Parsed, and not run: they start engines, ask endpoints, work for minutes, or ask more of a run than ours has here."""
 STANDS_FOR = {"FILE": "my.yaml", "SECTION": "mgpo", "RUN": A_RUN, "…": ""}
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 from safetensors.numpy import save_file
 
-from pipeline import report
+from pipeline import domains, report
 from pipeline.config.loading import load
 from pipeline.pools.buffer import _write as write_rollouts
 from pipeline.records import Episode, Probe, Rollout, Skill, Verdict
@@ -58,7 +58,7 @@ def _acquire(run, log):
             (folder / "reply.json").write_text(
                 json.dumps({"document": number - 1, "source": f"{name}.md", "reply": render(skill)})
             )
-    library, *_ = acquire.library(run, 3, 0.5, print)
+    library = acquire.select(run, domains.of(config().domain), 3, 0.5, print).kept
     library.save(run.path("skills"))
     return {"documents": 3, "kept": len(library), "skills": {"maths": 3}}
 

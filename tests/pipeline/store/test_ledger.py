@@ -351,7 +351,7 @@ def test_the_command_prints_the_accounts_and_ends_with_2_and_a_line_if_they_do_n
         assert (code, err) == (0, "")
         assert json.loads(out) == json.loads(json.dumps(accounts.audit(run)))
         code, out, _ = ledger_command(capsys, run.root)
-        assert code == 0 and "checkpoint of step 3: 5 rollouts" in out
+        assert code == 0 and "checkpoint of step 3, 5 rollouts" in out
         rows, schema = rows_of(run.steps("mgpo")[0] / "rollouts.parquet")
         rewrite(run.steps("mgpo")[0] / "rollouts.parquet", rows[1:], schema)
         code, out, err = ledger_command(capsys, run.root)

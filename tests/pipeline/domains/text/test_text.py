@@ -130,5 +130,6 @@ def test_a_run_goes_on_with_the_prompts_that_it_began_with(capsys, monkeypatch, 
     assert noted == text_domain().prompts.digests()
     acquire(capsys, monkeypatch, tmp_path, teacher)
     (tmp_path / "mine" / "solver_math.md").write_text("Solve.")
+    (tmp_path / "r" / "stages" / "acquire.json").unlink()  # a stage that is done tells nobody anything
     _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
     assert "made with other prompts: solver_math; use those, or another --run-dir" in err
