@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.store.identity import default_root
-from pipeline.store.rundir import named
+from pipeline.store.rundir import RunDir, named
 
 RUNS = Path("runs")
 
@@ -38,6 +38,7 @@ def of(target: str | None, file: Path | None, sets: Sequence[str] | None, run_di
             )
         file = Path(target)
     if file is None and run_dir is not None and _is_run(Path(run_dir)):
+        RunDir.read(Path(run_dir))  # refuses a config that the run did not write
         file = Path(run_dir, "config.yaml")
     config = loading.load(file, list(sets or ()))
     root = Path(run_dir) if run_dir is not None else default_root(config)

@@ -13,14 +13,15 @@ from pipeline.report.style import CSS
 def render(facts: Facts) -> str:
     """The whole page."""
     title = text(facts.config.name)
-    written = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    moments = [row["time"] for rows in facts.rows.values() for row in rows if "time" in row]
+    last = f" · last step {datetime.fromtimestamp(max(moments), UTC):%Y-%m-%d %H:%M UTC}" if moments else ""
     sections = [html for section in SECTIONS if (html := section.html(facts))]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title} · report</title><style>{CSS}</style></head><body>"
-        f'<h1>{title}</h1><p class="soft">Run {text(facts.run.root.name)} · written {written}</p>'
+        f'<h1>{title}</h1><p class="soft">Run {text(facts.run.root.name)}{last}</p>'
         + "\n".join(sections)
         + "</body></html>\n"
     )

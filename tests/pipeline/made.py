@@ -23,6 +23,7 @@ from pipeline.store.tables import write_keyed, write_records
 from tests.pipeline.judged import episode, probe, rollout, task, verdict
 
 SETTINGS = ["synthesize.target=6", "synthesize.in_flight=4", "mgpo.steps=3", "solve.steps=2"]
+AS_SET = [x for setting in SETTINGS for x in ("--set", setting)]
 STEPS = {"sft": 2, "mgpo": 3, "synthesize": 2, "solve": 2}
 SIZE = 4
 """Episodes of a step."""
@@ -70,7 +71,10 @@ def played(run, log, stage):
         ledger.begin(step)
         names = [f"{stage}-{step:06d}-{i}" for i in range(SIZE)]
         keys = [(name, ledger.issue(name)) for name in names]
-        made = [episode(task(n, names[0]), a, f"What is {step} + {i}?", str(step + i)) for i, (n, a) in enumerate(keys)]
+        made = [
+            episode(task(n, names[0]), a, f"In {stage}, what is {step} + {i}?", str(step + i))
+            for i, (n, a) in enumerate(keys)
+        ]  # each stage asks something of its own: what was asked before is a copy
         for key in keys:
             ledger.judged(key, 10)
         judged = {k: verdict(e, "rejected" if i == 2 else "accepted") for i, (k, e) in enumerate(zip(keys, made))}  # noqa: B905

@@ -64,6 +64,9 @@ def solve():
         return {'unsolvable': str(e)}
     others = ((g, a) for g in neighbours() if (a := outcome(g, every)) is not None)
     cases = [(GIVEN, answer), *itertools.islice(others, 120)]
+    if len({a for _, a in cases}) == 1:  # perhaps for want of numbers that can be divided as these are
+        multiples = ([k * n for n in GIVEN] for k in range(2, 40))
+        cases += [(g, a) for g in multiples if (a := outcome(g, every)) is not None]
     if len(cases) > 5 and len({a for _, a in cases}) == 1:
         return {'answer': answer, 'idle': list(range(len(STEPS) + 2))}
     for size in range(len(STEPS), 0, -1):

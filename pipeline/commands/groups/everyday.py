@@ -61,8 +61,10 @@ def _report(
     from pipeline.commands import summary
 
     run, settings = RunDir.read(target.existing(name, run_dir, config))
-    report.write(run)
-    print(json.dumps(summary.of(run)) if as_json else summary.render(run, settings, target.shown))
+    try:
+        report.write(run)
+    finally:  # what the disk does not take can be told all the same
+        print(json.dumps(summary.of(run)) if as_json else summary.render(run, settings, target.shown))
     return OK
 
 

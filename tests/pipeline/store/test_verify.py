@@ -37,7 +37,7 @@ def root(whole, tmp_path):
 
 def propose(capsys, *args):
     with pytest.raises(SystemExit) as end:
-        main([*args, *(x for setting in made.SETTINGS for x in ("--set", setting))])
+        main([*args, *(made.AS_SET if args[0] not in ("report", "ledger") else ())])
     out, err = capsys.readouterr()
     return end.value.code, out, err
 
