@@ -21,15 +21,19 @@ from pipeline.records import Problem, ToolResult
 Run = Callable[[str], Awaitable[ToolResult]]
 Number = int | float
 
+_OPTIONS = re.compile(r"(?m)^\s*[A-J][).:]\s|\([A-J]\)")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w])")
 
 
 async def dependence(codes: Sequence[str], outputs: Sequence[str], problem: Problem, run: Run) -> list[bool | None]:
     """Of each code, in the order in which they ran in one session: does its output follow from the problem's numbers?
 
-    None where the problem has none, or its answer is a program. Raises what `run` raises.
+    None where the problem has none, or its answer is a program. Only the last line of an output counts, which holds the
+    answer; numbers of options to choose from are not the problem's. Raises what `run` raises.
     """
-    numbers = numbers_of(problem.question)
+    asked = _OPTIONS.split(problem.question)[0] if problem.answer_kind == "choice" else problem.question
+    numbers = numbers_of(asked)
+    fixed = {0, 1, *numbers_of(problem.answer)}
     if not numbers or problem.answer_kind == "code":
         return [None] * len(codes)
     found: list[bool | None] = [False] * len(codes)
@@ -37,15 +41,20 @@ async def dependence(codes: Sequence[str], outputs: Sequence[str], problem: Prob
     for i, code in enumerate(codes):
         known |= _literals(code)  # a later cell may use what an earlier one has set
         found[i] = None if 3 * len(known & set(numbers)) >= 2 * len(numbers) else False
-    movable = [n for n in numbers if n in known and n not in (0, 1, *numbers_of(problem.answer))]
+    movable = [n for n in numbers if n in known and n not in fixed]
     for change in _changes(movable) if movable else ():
         for i, code in enumerate(codes):
             result = await run(_with(code, change))
-            if found[i] is None and result.status == "ok" and result.content.strip() and result.content != outputs[i]:
+            last = _last(result.content)
+            if found[i] is None and result.status == "ok" and last and last != _last(outputs[i]):
                 found[i] = True
         if None not in found:
             break
     return [bool(f) for f in found]
+
+
+def _last(output: str) -> str:
+    return output.rstrip().rpartition("\n")[2].strip()
 
 
 def numbers_of(text: str) -> list[Number]:

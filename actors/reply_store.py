@@ -152,8 +152,10 @@ def _open(named: str) -> ReplyStore:
     file, _, run = named.rpartition("::")
     try:
         return ReplyStore(file, run)
-    except (OSError, sqlite3.Error) as e:
+    except sqlite3.OperationalError as e:
         raise Failure(f"replies: {file}: {e}; expected a file that this user may write to", "infra_error") from None
+    except (OSError, sqlite3.Error) as e:
+        raise Failure(f"replies: {file}: {e}; expected a file of replies: move it away, or name another") from None
 
 
 def key_of(base_url: str, body: Mapping[str, Any]) -> str:

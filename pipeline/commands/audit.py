@@ -20,6 +20,7 @@ from pipeline.scoring import problems
 from pipeline.scoring.adversary import search
 from pipeline.scoring.audit import run_audit
 from pipeline.store import files
+from pipeline.store.digests import seal
 
 
 def defects(config: Config, n: int, source: Path | None = None, by_model: bool = False) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def adversary(config: Config, root: Path, tries: int) -> dict[str, Any]:
         )
     )  # fmt: skip
     if (root / "config.yaml").exists():
-        files.replace(root / ADVERSARY, json.dumps(found, ensure_ascii=False, indent=1))
+        files.replace(root / ADVERSARY, seal(found))
     return found
 
 

@@ -33,10 +33,15 @@ def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
         left, by = _left(r, config, known.get(stage))
         do = {"done": "skip", "part done": "resume", "not begun": "run"}[r.status]
         rows[stage] = {"do": do, "done": r.done, "total": r.total, "unit": r.unit, "left_s": left, "by": by}
+    refused = []
     try:
-        refused = [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages)]
+        preflight.refuse(config, root)
     except Failure as e:
-        refused = [str(e)]
+        refused.append(str(e))
+    try:
+        refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages)]
+    except Failure as e:
+        refused.append(str(e))
     return {"run_dir": str(root), "stages": rows, "memory_gb": dict(_memory(config)), "refused": refused}
 
 

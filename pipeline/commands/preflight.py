@@ -45,8 +45,8 @@ _NEEDED_BY = {
 """What the config names -> the stages that use it. (A committee without a judge of its own asks a prober.)"""
 
 
-def check(config: Config, root: Path, stages: Sequence[str]) -> None:
-    """Raises Failure with everything that would stop these stages, before anything is made."""
+def refuse(config: Config, root: Path) -> None:
+    """Raises Failure where the run directory can be none of this config's."""
     if "://" in str(root) or ":/" in str(root):
         raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
     with writing(root), contextlib.suppress(FileNotFoundError):
@@ -54,6 +54,11 @@ def check(config: Config, root: Path, stages: Sequence[str]) -> None:
     refuse_foreign(root)
     if os.path.isfile(root / "config.yaml") and ((root / "steps").exists() or (root / "stages").exists()):
         survey.refuse_other(config, root)
+
+
+def check(config: Config, root: Path, stages: Sequence[str]) -> None:
+    """Raises Failure with everything that would stop these stages, before anything is made."""
+    refuse(config, root)
     failed = list(problems(config, root, stages))
     if not failed:
         return
@@ -83,7 +88,7 @@ def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Chec
         )
     yield from _place(root)
     elsewhere = (config.ray.address or os.environ.get("RAY_ADDRESS")) not in (None, "local")
-    yield from (c for c in named(config, elsewhere, lambda field: _needed(field, todo)) if c.status == "fail")
+    yield from (c for c in named(config, elsewhere, lambda field: _needed(config, field, todo)) if c.status == "fail")
     yield from _disk(config, root, todo)
 
 
@@ -98,7 +103,11 @@ def _alone(config: Config, stage: str) -> bool:
     return bool(given.get(stage))
 
 
-def _needed(field: str, todo: Sequence[str]) -> bool:
+def _needed(config: Config, field: str, todo: Sequence[str]) -> bool:
+    if _alone(config, "sft") and field != "proposer.path":
+        todo = [stage for stage in todo if stage != "sft"]  # nothing is played, nobody judges
+    if _alone(config, "evaluate") and field == "solve.base.path":
+        todo = [stage for stage in todo if stage != "evaluate"]
     users = next((stages for name, stages in _NEEDED_BY.items() if field == name or field.startswith(f"{name}.")), None)
     return users is None or any(stage in todo for stage in users)
 

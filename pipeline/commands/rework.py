@@ -13,7 +13,6 @@ all.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -24,14 +23,17 @@ from typing import Any
 from pipeline.commands.tables import megabytes
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-from pipeline.store import events, metrics
+from pipeline.store import chained, events, manifest, metrics
+from pipeline.store.digests import seal
 from pipeline.store.files import replace, writing
-from pipeline.store.identity import changed, config_text, default_root
+from pipeline.store.identity import changed, config_text, default_root, identity_of
 from pipeline.store.run_stages import RUN_STAGES, first_reader, onwards
 from pipeline.store.rundir import RunDir
 
 ASIDE = ".redone"
 """Below the run directory. No mirror keeps what begins with a dot."""
+_BY_STAGE = ("checkpoints", "ledger", "quarantine", "stages", "steps")
+"""Folders whose entries are named after stages."""
 _WRITTEN_ONCE = (".parquet", ".safetensors", ".pt")
 
 Shown = Callable[[Path], str]
@@ -41,7 +43,7 @@ def left_by(root: Path, stage: str) -> list[Path]:
     """What a stage left, relative to the run directory; its result first, so that a stage half moved is not done."""
     found = [
         entry.relative_to(root)
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        for folder in (root / name for name in _BY_STAGE if (root / name).is_dir())
         for entry in sorted(folder.iterdir())
         if entry.name == stage or entry.name.startswith(f"{stage}.")
     ]
@@ -62,7 +64,8 @@ def redo(root: Path, stage: str, dry_run: bool) -> dict[str, Any]:
     paths = [path for name in reversed(stages) for path in left_by(root, name)]
     if not paths:
         raise Failure(f"{root}: nothing of {stage} nor of what follows it is there; `propose run {root}` begins it")
-    aside = root / ASIDE / str(1 + sum(1 for _ in (root / ASIDE).glob("[0-9]*")))
+    taken = (int(p.name) for p in (root / ASIDE).glob("[0-9]*") if p.name.isdecimal())
+    aside = root / ASIDE / str(1 + max(taken, default=0))
     if not dry_run:
         run = RunDir.open(root, config)
         try:
@@ -76,26 +79,30 @@ def redo(root: Path, stage: str, dry_run: bool) -> dict[str, Any]:
 
 
 def _set_aside(run: RunDir, aside: Path, paths: Sequence[Path], stages: Sequence[str]) -> None:
+    lines = run.path(metrics.FILE)
+    kept = _before(run, metrics.FILE, stages) if lines.is_file() else b""
     with writing(aside):
         for path in paths:
             (aside / path).parent.mkdir(parents=True, exist_ok=True)
             (run.root / path).rename(aside / path)
-        lines = run.path(metrics.FILE)
         if lines.is_file():
             shutil.copyfile(lines, aside / metrics.FILE)
-            run.write_text(metrics.FILE, _before(lines, stages))
+            replace(lines, kept)
         for name in ("summary.json", "report.html"):  # they tell of what is not there any more
             run.path(name).unlink(missing_ok=True)
 
 
-def _before(path: Path, stages: Sequence[str]) -> str:
-    """The lines of metrics or events up to the first of these stages: `mgpo-train` and `mgpo-ledger` are mgpo's."""
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["stage"].partition("-")[0] in stages:
+def _before(run: RunDir, name: str, stages: Sequence[str]) -> bytes:
+    """The lines of metrics or events up to the first of these stages (`mgpo-train` and `mgpo-ledger` are mgpo's), and
+    at least those that the results of the others vouch for."""
+    content = run.path(name).read_bytes()
+    others = [done for stage in RUN_STAGES if stage not in stages and (done := run.finished(stage))]
+    end = max((done["files"][name][0] for done in others if name in done["files"]), default=0)
+    for line, text in zip(chained.lines(content[end:]), content[end:].split(b"\n"), strict=False):
+        if line.facts is not None and str(line.facts.get("stage")).partition("-")[0] in stages:
             break
-        kept.append(line)
-    return "".join(kept)
+        end += len(text) + 1
+    return content[:end]
 
 
 def render_redo(found: dict[str, Any], shown: Shown) -> str:
@@ -117,6 +124,8 @@ def fork(root: Path, sets: Sequence[str], new: Path | None, dry_run: bool) -> di
     metrics.read(run)
     events.read(run, "stage_started")
     config = loading.load(root / "config.yaml", list(sets))
+    if config.mirror is not None and config.mirror == before.mirror:  # a place keeps one run
+        config = config.model_copy(update={"mirror": None})
     fields = [field for field in changed(before, config) if field != "name"]
     new = new or root.parent / default_root(config).name
     if new.absolute() == root.absolute():
@@ -143,7 +152,12 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
         others = [name for name in RUN_STAGES if name not in shared]
         for name in (metrics.FILE, events.FILE):
             if run.path(name).is_file():
-                replace(temporary / name, _before(run.path(name), others))
+                replace(temporary / name, _before(run, name, others))
+        for name in shared:  # a result says of which run it is
+            done = manifest.read(temporary / "stages" / f"{name}.json")
+            replace(temporary / "stages" / f"{name}.json", seal(done | {"run": identity_of(config)}))
+        if run.path("prompts.json").is_file():
+            shutil.copyfile(run.path("prompts.json"), temporary / "prompts.json")
         replace(temporary / "config.yaml", config_text(config))
         if new.exists():
             new.rmdir()

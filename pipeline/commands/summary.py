@@ -7,7 +7,6 @@ out, an interval that is not known is not invented.
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 from pipeline.commands.tables import columns, duration
 from pipeline.config import Config, loading
 from pipeline.records import Failure
+from pipeline.store import manifest
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
@@ -36,8 +36,8 @@ def of(run: RunDir) -> dict[str, Any]:
         written = path.stat().st_mtime_ns
         results = [p.stat().st_mtime_ns for p in run.path("stages").glob("*.json")]
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            found = manifest.read(path)
+        except manifest.Damage:
             found = {}
         if found and all(at <= written for at in results):
             return found | {"run_dir": str(run.root)}  # it may have been moved
@@ -88,7 +88,7 @@ def _solve(r: dict[str, Any]) -> str:
 
 
 def _evaluate(r: dict[str, Any]) -> str:
-    means = " → ".join(_percent(r[when]["mean"]) for when in ("before", "after"))
+    means = " → ".join(_percent(r[when]["mean"]) for when in ("before", "after", "score") if r.get(when))
     return f"Mean@{r.get('samples')} on {r.get('problems')} problems: {means}"
 
 

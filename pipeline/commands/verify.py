@@ -148,7 +148,7 @@ def _repair(run: RunDir, config: Config) -> Iterator[str]:
                 yield f"{unit}: cannot be made again: {e}"
     if "report.html" in damaged:
         try:
-            _away(run, ["report.html"])
+            _away(run, ["report.html", "summary.json"])
             report.write(run)
             yield "report.html: made again"
         except Failure as e:
@@ -158,7 +158,8 @@ def _repair(run: RunDir, config: Config) -> Iterator[str]:
 def _identities(run: RunDir) -> set[str]:
     """Of the configs that the run's own files say they were made with."""
     found = set()
-    for path in [*run.path("stages").glob("[!.]*.json"), *run.path("steps").glob(f"*/[0-9]*/{MANIFEST}")]:
+    results = [*run.path("stages").glob("[!.]*.json")]  # steps may be shared with the run that it was forked from
+    for path in results or run.path("steps").glob(f"*/[0-9]*/{MANIFEST}"):
         try:
             found.add(manifest.read(path).get("run", ""))
         except Damage:

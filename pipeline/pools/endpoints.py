@@ -19,7 +19,7 @@ from typing import Any
 from actors.openai_client import ChatClient, Later
 from actors.reply_store import KEPT_IN, kept_in, store
 from pipeline.config import Config, ModelConfig, ModelVerifierConfig, asks_endpoint
-from pipeline.records import Failure
+from pipeline.records import Failure, Halt
 
 _ANSWER_S = 8.0
 _QUESTION = [{"role": "user", "content": 'Answer with this JSON object: {"answer": "yes"}'}]
@@ -47,14 +47,15 @@ class Endpoint:
 def endpoints_of(config: Config) -> list[Endpoint]:
     """Each endpoint that the config names, once."""
     found: dict[tuple[str, str | None, str], Endpoint] = {}
+    taught = () if config.sft.data is not None else ("sft",)
     verifiers = {f"committee.{name}": verifier for name, verifier in config.committee.judges().items()}
-    asks: list[tuple[str, Any, tuple[str, ...]]] = [("teacher", config.teacher, ("acquire", "sft"))]
-    asks += [(name, v, ("sft", "mgpo", "synthesize")) for name, v in verifiers.items()]
+    asks: list[tuple[str, Any, tuple[str, ...]]] = [("teacher", config.teacher, ("acquire", *taught))]
+    asks += [(name, v, (*taught, "mgpo", "synthesize")) for name, v in verifiers.items()]
     asks += [("reward.judge", config.reward.judge, ("mgpo",))]
     models: list[tuple[str, ModelConfig | None, tuple[str, ...]]] = [
         ("proposer", config.proposer, ("synthesize",)),
         ("synthesize.proposer", config.synthesize.proposer, ("synthesize",)),
-        ("committee.judge", config.committee.judge, ("sft", "mgpo", "synthesize")),
+        ("committee.judge", config.committee.judge, (*taught, "mgpo", "synthesize")),
         ("evaluate.model", config.evaluate.model, ("evaluate",)),
         *((f"prober.ladder.{i}", model, ("mgpo", "synthesize")) for i, model in enumerate(config.prober.ladder)),
     ]
@@ -82,6 +83,8 @@ async def ask(endpoint: Endpoint) -> str:
             seed=0,
             schema=_SCHEMA if endpoint.schema else None,
         )
+    except Halt as e:
+        raise Failure(str(e)) from None
     except Failure as e:
         if e.kind != "model_error":  # a reply that was cut off, or without text, is one
             raise

@@ -7,7 +7,6 @@ how it is shown. May import the store and the vocabulary; must never know Ray, a
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from actors.passk import wilson
 from pipeline.report.facts import DIVERSITY, Facts, gather
 from pipeline.report.page import render
+from pipeline.store.digests import seal
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.verify import SEAL_OF_PAGE
@@ -64,9 +64,9 @@ def write(run: RunDir) -> Path:
     a disk that is full or read-only allows."""
     facts = gather(run)
     page = render(facts)
-    seal = hashlib.sha256(page.encode()).hexdigest()
-    _write(run, SUMMARY, json.dumps(_summary(facts)) + "\n")
-    return _write(run, "report.html", f"{page}{SEAL_OF_PAGE}{seal} -->\n")
+    digest = hashlib.sha256(page.encode()).hexdigest()
+    _write(run, SUMMARY, seal(_summary(facts)))
+    return _write(run, "report.html", f"{page}{SEAL_OF_PAGE}{digest} -->\n")
 
 
 def _write(run: RunDir, name: str, text: str) -> Path:

@@ -184,10 +184,9 @@ def _object(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise Failure(f"{path}: no JSON object; run `propose audit-verifiers --adversary` again") from None
-    return found
+        return manifest.read(path)
+    except manifest.Damage as e:
+        raise Failure(f"{path}: {e.what}; run `propose audit-verifiers --adversary` again") from None
 
 
 # ---------------------------------------------------------------- episodes

@@ -13,7 +13,7 @@ from typing import Any
 from actors.calls import within
 from actors.passk import wilson
 from pipeline.domains.base import Planted, Sound
-from pipeline.records import Verdict
+from pipeline.records import Verdict, Vote
 from pipeline.scoring.agreement import pairwise
 
 _CHUNK = 64
@@ -55,9 +55,7 @@ def figures(sound: Sequence[Verdict], planted: Sequence[tuple[str, Verdict]]) ->
 
 
 def _verifier(name: str, sound: Sequence[Verdict], planted: Sequence[Verdict]) -> dict[str, float]:
-    good, bad = (
-        [(v, vote) for v in verdicts for vote in v.votes if vote.verifier == name] for verdicts in (sound, planted)
-    )
+    good, bad = ([(v, vote) for v in verdicts if (vote := _first(v, name))] for verdicts in (sound, planted))
     both = [*good, *bad]
     cast = [(verdict, vote) for verdict, vote in both if vote.valid is not None and verdict.decision != "undecided"]
     return {
@@ -69,8 +67,14 @@ def _verifier(name: str, sound: Sequence[Verdict], planted: Sequence[Verdict]) -
     }
 
 
+def _first(verdict: Verdict, name: str) -> Vote | None:
+    """Its vote before the second audit; of an auditor, who has none, the one in it."""
+    own = sorted((vote for vote in verdict.votes if vote.verifier == name), key=lambda vote: vote.second)
+    return own[0] if own else None
+
+
 def _cast(verdict: Verdict) -> set[bool]:
-    return {vote.valid for vote in verdict.votes if vote.valid is not None}
+    return {vote.valid for vote in verdict.votes if vote.valid is not None and not vote.second}
 
 
 def _rate(name: str, count: int, total: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ from math import comb
 
 from pipeline.records import Probe, Problem
 
-_OPTION = re.compile(r"(?m)^\s*\(?([A-J])[).:]\s")
+_OPTION = re.compile(r"(?m)(?:^\s*([A-J])[).:]\s|\(([A-J])\))")
 _PAIRS = {"yes", "no", "true", "false", "even", "odd"}
 _FEWEST = 8
 """Twins below which their commonest answer says nothing."""
@@ -36,7 +36,7 @@ def of_kind(problem: Problem) -> float:
         return 1 / 2
     if problem.answer_kind != "choice":
         return 0.0
-    return 1 / max(2, len(set(_OPTION.findall(problem.question))))
+    return 1 / max(2, len({first or second for first, second in _OPTION.findall(problem.question)}))
 
 
 def modal_share(answers: Sequence[str]) -> float:

@@ -45,8 +45,8 @@ def prober(state: Ladder, config: ProberConfig) -> str:
 def observe(state: Ladder, probe: Probe, config: ProberConfig) -> tuple[Ladder, Switch | None]:
     """Count one probe; at the end of a window move the average and switch if it has settled too low."""
     own = Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown)
-    attempts = next((a for a in (*probe.weaker, own) if a.prober == prober(state, config)), None)
-    if attempts is None:
+    attempts = (*probe.weaker, own)[0]
+    if attempts.prober != prober(state, config):  # of what a weaker one has failed, the current one sees too little
         return state, None
     state = state.model_copy(
         update={

@@ -194,14 +194,14 @@ class RunDir:
         """Note what the run's models are told. Raises Failure where a run that has begun was told something else."""
         path = self.path("prompts.json")
         if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
-            before: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            before: dict[str, str] = manifest.read(path)
             changed = sorted(role for role in {*before, *digests} if before.get(role) != digests.get(role))
             if changed:
                 raise Failure(
                     f"run directory {self.root}: made with other prompts: {', '.join(changed)}; use those, or another "
                     "--run-dir"
                 )
-        self.write_json("prompts.json", digests)
+        self.write_sealed("prompts.json", digests)
 
     def write_sealed(self, name: str, value: Mapping[str, Any]) -> Path:
         return self.write_text(name, seal(value))

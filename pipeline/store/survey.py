@@ -143,5 +143,6 @@ def finished(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir,
 
 def refuse_other(config: Config, root: Path) -> None:
     """Raises Failure where the run was made with a config that computes something else."""
+    RunDir.read(root)  # raises for a config that the run did not write
     path = root / "config.yaml"
     refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {root}", "--run-dir")

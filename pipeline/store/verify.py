@@ -337,6 +337,10 @@ def _lines(run: RunDir) -> Iterator[Finding]:
         yield Finding(metrics.FILE, "is missing", metrics.FILE)
 
 
+_SEALED = (MIRRORED, "adversary.json", "prompts.json", "summary.json")
+"""Files beside those of stages that carry their own digest; summary.json is made with the report."""
+
+
 def _own(run: RunDir) -> Iterator[Finding]:
     """Files that carry their own digest."""
     page = run.path("report.html")
@@ -345,11 +349,11 @@ def _own(run: RunDir) -> Iterator[Finding]:
     if not os.path.lexists(page) and all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES):
         yield Finding("report.html", "is missing", "report.html")
     sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").glob("*/[!.]*.json")]
-    for name in [*sealed, *([MIRRORED] if run.path(MIRRORED).exists() else [])]:
+    for name in [*sealed, *(name for name in _SEALED if os.path.lexists(run.path(name)))]:
         try:
             manifest.read(run.path(*name.split("/")))
         except Damage as e:
-            yield Finding(name, e.what, name)
+            yield Finding(name, e.what, "report.html" if name == "summary.json" else name)
     for path in sorted(run.path("tensorboard").glob("[!.]*")):
         if wrong := event_files.damage(path):
             yield Finding(f"tensorboard/{path.name}", wrong, "tensorboard")

@@ -173,7 +173,7 @@ def _evaluate(run, log, rng, hostile, mgpo_steps):
     kind = {"tries": 200, "accepted": 40, "paid": 20, "exported": 19, "exploits": 3}
     by_kind = {"vacuous" + hostile: kind}
     found = {"tries": 200, "exploit_share": 0.015, "by_fault": {"vacuous": 0.015}, "by_kind": by_kind}
-    run.write_text("adversary.json", json.dumps(found))
+    run.write_sealed("adversary.json", found)
     run.finish("evaluate", {
         "problems": 240, "samples": 4, "gain": 0.075,
         "before": {"mean": 0.425, "by_category": {"code": 0.3, "maths": 0.5, "science": 0.45},

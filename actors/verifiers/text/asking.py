@@ -65,14 +65,24 @@ async def readable(name: str, problem: Problem, executor: Executor) -> Problem |
     return problem.model_copy(update={"answer": answer})
 
 
-async def gather_replies(replies: Sequence[Coroutine[Any, Any, T]]) -> list[T | None]:
-    """All of them side by side; None for one that failed. Raises the failure where every one did."""
+async def gather_replies(replies: Sequence[Coroutine[Any, Any, T]]) -> tuple[list[T | None], int]:
+    """All of them side by side, None for one that failed; and how many infrastructure has lost. Raises the failure
+    where every one failed."""
     results = await asyncio.gather(*replies, return_exceptions=True)
     failures = [r for r in results if isinstance(r, BaseException)]
     for failure in failures:
         if not isinstance(failure, Failure) or len(failures) == len(results):
             raise failure
-    return [None if isinstance(r, BaseException) else r for r in results]
+    lost = sum(isinstance(f, Failure) and f.kind != "model_error" for f in failures)
+    return [None if isinstance(r, BaseException) else r for r in results], lost
+
+
+def heard(vote: Vote, lost: int) -> Vote:
+    """A vote of fewer samples than were asked for: where they have no majority, those that were lost might have made
+    one, so that nothing is known of the problem."""
+    if lost and vote.valid is None and vote.outcome.kind == "model_error":
+        return abstention(vote.verifier, f"{vote.outcome.reason}; {lost} samples were lost", "infra_error")
+    return vote
 
 
 def unasked(name: str, failure: Failure) -> Vote:

@@ -29,7 +29,7 @@ from actors.execution import Executor
 from actors.openai_client import ChatClient
 from actors.verifiers.base import Asked, abstention
 from actors.verifiers.text import review
-from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, readable, unasked
+from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, heard, readable, unasked
 from actors.verifiers.text.programs import tried, unfit
 from actors.verifiers.text.review import Review
 from pipeline import config
@@ -83,12 +83,13 @@ class ModelVerifier:
             if self._client is None:
                 return await self._decide(problem, await self._ask_pool(problem, n, seed), None)
             role = "judge_audit" if attempt else "judge_review"
-            replies = await gather_replies(
+            replies, lost = await gather_replies(
                 [self._sample(self._client, problem, trace, asked, role, seed + i) for i in range(n)]
             )
         except Failure as e:
             return unasked(self.name, e)
-        return await self._decide(problem, [r if r is not None else _Sample(None) for r in replies], asked)
+        samples = [r if r is not None else _Sample(None) for r in replies]
+        return heard(await self._decide(problem, samples, asked), lost)
 
     # ---------------------------------------------------------------- asking
 
@@ -195,9 +196,9 @@ def _told(reviews: Sequence[Review], needed: float, raised: Sequence[str], asked
     categories = Counter(r.category for r in reviews if r.category is not None)
     top = categories.most_common(1)
     return {
-        "used_skills": tuple(sorted(skill for skill, n in used.items() if n >= needed)) if able else None,
+        "used_skills": tuple(sorted(s for s, n in used.items() if n >= needed)) if len(able) >= needed else None,
         "category": top[0][0] if top and top[0][1] >= needed else None,
-        "adherent": "off_task" not in raised if any(r.on_task is not None for r in reviews) else None,
+        "adherent": False if "off_task" in raised else True if any(r.on_task is not None for r in reviews) else None,
     }
 
 

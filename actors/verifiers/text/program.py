@@ -22,7 +22,7 @@ from actors.answers.replies import extract_program
 from actors.execution import Executor
 from actors.verifiers.base import Asked, abstention
 from actors.verifiers.text import findings
-from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, readable, unasked
+from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, heard, readable, unasked
 from actors.verifiers.text.findings import Finding
 from actors.verifiers.text.programs import tried, unfit
 from pipeline import config
@@ -54,21 +54,24 @@ class ProgramVerifier:
         n = self._section.samples * (attempt + 1)
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
-            programs = await gather_replies([self._program(problem, seed + i) for i in range(n)])
+            programs, lost = await gather_replies([self._program(problem, seed + i) for i in range(n)])
         except Failure as e:
             return unasked(self.name, e)
         written = [p for p in programs if p is not None]
         if code:
             outcomes = await tried(problem, written, self._executor)
             found = [Finding(answer=a) for a, _ in outcomes]
-            return self._tally(problem, n, found, [j for _, j in outcomes], "none runs through the tests")
+            judged = [j for _, j in outcomes]
+            return heard(self._tally(problem, n, found, judged, "none runs through the tests"), lost)
         results = await asyncio.gather(*(self._executor.run(findings.request(program)) for program in written))
         if written and all(r.status == "infra" for r in results):
             return abstention(self.name, f"sandbox: {results[0].reason}", "infra_error")
+        lost += sum(r.status == "infra" for r in results)
         found = await asyncio.gather(*(findings.read(r, problem, self._executor) for r in results))
         answers = [f.answer for f in found if f.answer is not None]
         judged = await compare_many([(problem.answer_kind, problem.answer, a) for a in answers], self._executor)
-        return self._tally(problem, n, found, judged, next((f.said for f in found if f.said), "no program"))
+        otherwise = next((f.said for f in found if f.said), "no program")
+        return heard(self._tally(problem, n, found, judged, otherwise), lost)
 
     def _tally(
         self, problem: Problem, n: int, found: Sequence[Finding], judged: Sequence[Judgement], otherwise: str

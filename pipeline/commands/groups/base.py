@@ -21,6 +21,7 @@ import typer
 
 from pipeline.commands import screens, target
 from pipeline.config import Config
+from pipeline.store.rundir import RunDir
 from pipeline.watch import verbosity
 
 OK, FAULT, INPUT, RETRY, INTERRUPTED = 0, 1, 2, 75, 130
@@ -89,27 +90,38 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
 
     done = survey.finished(config, root, stages)
     if done is None:
-        from pipeline import report
         from pipeline.commands import preflight
         from pipeline.commands.driver import drive
-        from pipeline.store.rundir import RunDir
 
         preflight.check(config, root, stages)
         results = drive(config, root, list(stages))
-        run = RunDir.open(root, config)  # and no reader, so that its mirror gets the page too
-        try:
-            report.write(run)
-        finally:
-            run.close()
+        run = _report(config, root)
     else:
+        from pipeline.store.verify import product_of
+
         run, results = done
         for stage in stages:
+            product_of(run, stage)
             say(f"{stage} · done before, skipped")
+        if config.mirror is not None or not run.path("report.html").exists():  # what an interrupt left undone
+            _report(config, root)
     if len(stages) == 1:
         print_result(as_json, results[stages[0]])
     else:
         print(json.dumps(summary.of(run)) if as_json else summary.render(run, config, target.shown))
     return OK
+
+
+def _report(config: Config, root: Path) -> RunDir:
+    """Write the pages of a run that is opened for it, not only read, so that its mirror gets them too."""
+    from pipeline import report
+
+    run = RunDir.open(root, config)
+    try:
+        report.write(run)
+    finally:
+        run.close()
+    return run
 
 
 def print_result(as_json: bool, result: Mapping[str, Any]) -> None:

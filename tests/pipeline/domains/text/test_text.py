@@ -16,6 +16,7 @@ from pipeline.domains.text import BUNDLED
 from pipeline.records import ANSWER_KINDS, Failure
 from pipeline.skills import replies
 from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages
+from pipeline.store import manifest
 from tests.actors.test_episode import CHAT
 
 CONFIG = """
@@ -126,7 +127,7 @@ def test_a_run_goes_on_with_the_prompts_that_it_began_with(capsys, monkeypatch, 
     own = own[own.index("---\nname:") : own.index("<questions>")].replace("last_digit", "digit")
     teacher = Teacher(own.replace("find the last digit", "find a digit"))
     acquire(capsys, monkeypatch, tmp_path, teacher)
-    noted = json.loads((tmp_path / "r" / "prompts.json").read_text())
+    noted = manifest.read(tmp_path / "r" / "prompts.json")
     assert noted == text_domain().prompts.digests()
     acquire(capsys, monkeypatch, tmp_path, teacher)
     (tmp_path / "mine" / "solver_math.md").write_text("Solve.")
