@@ -80,7 +80,7 @@ def _call(name: str, **arguments: str) -> str:
 
 
 def _problem(skills: list[str], rng: Random) -> tuple[str, str]:
-    x = rng.randint(20, 90)
+    x = rng.randint(10, 30)  # numbers that the bundled solver can work with
     sentences, code = [f"Mia has {x} stones."], [f"x = {x}"]
     for id in skills:
         _, _, sentence, line = SKILLS[id]
