@@ -65,7 +65,7 @@ async def readable(name: str, problem: Problem, executor: Executor) -> Problem |
     return problem.model_copy(update={"answer": answer})
 
 
-async def gather_replies(replies: Sequence[Coroutine[Any, Any, T]]) -> tuple[list[T | None], int]:
+async def gather_replies(replies: Sequence[Coroutine[Any, Any, T | None]]) -> tuple[list[T | None], int]:
     """All of them side by side, None for one that failed; and how many infrastructure has lost. Raises the failure
     where every one failed."""
     results = await asyncio.gather(*replies, return_exceptions=True)

@@ -54,8 +54,7 @@ class ProgramVerifier:
         n = self._section.samples * (attempt + 1)
         seed = int(problem.id, 16) % 2**31 + attempt
         try:
-            replies = [self._program(problem, seed + i) for i in range(n)]
-            programs, lost = await gather_replies(replies)
+            programs, lost = await gather_replies([self._program(problem, seed + i) for i in range(n)])
         except Failure as e:
             return unasked(self.name, e)
         written = [p for p in programs if p is not None]
