@@ -53,6 +53,11 @@ class Cluster:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""
         self.ray.start()
 
+    @property
+    def private(self) -> bool:
+        """Whether Ray is this run's own, and ends with it."""
+        return self.ray.private and ray.is_initialized()
+
     def close(self) -> None:
         """Stop every process this run started. Safe to call at any time, more than once."""
         if not ray.is_initialized():

@@ -100,6 +100,7 @@ WAITING = """
     from pipeline import stages
 
     class Cluster:
+        private = False
         def __init__(self, config): pass
         async def idle(self): pass
         def close(self): {close}
