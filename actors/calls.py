@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
@@ -24,16 +24,21 @@ async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> 
     """
     try:
         return await asyncio.wait_for(response, timeout_s)
-    except (TimeoutError, asyncio.CancelledError) as e:
-        if isinstance(response, DeploymentResponse):
-            response.cancel()
-        if isinstance(e, asyncio.CancelledError):
-            raise
-        raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
-    except (RayError, RayServeException) as e:
+    except asyncio.CancelledError:
+        _cancel(response)
+        raise
+    except (TimeoutError, RayError, RayServeException) as e:
+        if timeout_s is not None and not isinstance(e, RayError | RayServeException):  # a callee's has Ray's type, too
+            _cancel(response)
+            raise Failure(f"{what}: no answer within {timeout_s:g} s", "infra_error") from None
         cause = e.cause if isinstance(e, RayTaskError) else e
         if isinstance(cause, Failure | Halt):
             raise cause from None
         first = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
         kind = Lost if isinstance(cause, _GONE) else Failure
         raise kind(f"{what}: {type(cause).__name__}: {first}", "infra_error") from e
+
+
+def _cancel(response: Awaitable[Any]) -> None:
+    if isinstance(response, DeploymentResponse):
+        response.cancel()

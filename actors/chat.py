@@ -119,7 +119,6 @@ class ChatFormat:
         """Tokens that end a sampled turn."""
         self._newline = self.encode_text("\n")
         self._generate = [self._start, *self.encode_text("assistant\n")]
-        self._dir = tokenizer_dir
         self._form = own_form(tokenizer_dir, TOOL_SCHEMAS)
 
     def wording(self, limits: EpisodeLimits) -> Wording:
@@ -140,7 +139,7 @@ class ChatFormat:
         if "tools" not in prompts.places(prompt):
             return prompt
         schemas = tool_schemas(limits)
-        form = own_form(self._dir, schemas) if self._form else None
+        form = self._form.of_tools(schemas) if self._form else None
         filled = prompts.fill(
             self.written(prompt),
             tools=_OWN_FORM if form else _hermes_form(schemas),

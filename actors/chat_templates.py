@@ -53,7 +53,7 @@ def chat_format(folder: str | Path) -> ChatFormat:
 
 class TemplateFormat(ChatFormat):
     def __init__(self, folder: str | Path, template: str):
-        self._where, self._dir = f"chat template of {folder}", folder
+        self._where = f"chat template of {folder}"
         path = Path(folder) / "tokenizer.json"
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
@@ -88,9 +88,6 @@ class TemplateFormat(ChatFormat):
             assert end is not None
             after = [str(after[0])[end.end() :], *after[1:]]
         return self._encode(after, messages)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def _encode(self, pieces: Sequence[Piece], messages: Sequence[Message]) -> list[int]:
         ids: list[int] = []

@@ -32,6 +32,8 @@ class Gate:
         self._tokens = _Rate(tokens_per_minute, clock)
         self._line: deque[asyncio.Future[None]] = deque()
         self._held, self._era = 0, 0
+        self._opened = asyncio.Event()
+        self._opened.set()
         self.under_way = 0
 
     @property
@@ -52,6 +54,7 @@ class Gate:
             try:
                 await self._requests.take(1)
                 await self._tokens.take(tokens)
+                await self._opened.wait()  # it may have been closed while this call waited for its rate
             except BaseException:
                 self._free()
                 raise
@@ -63,6 +66,7 @@ class Gate:
     def close(self) -> None:
         """Nobody passes any more, until whoever closed it calls `reopen`."""
         self._held += 1
+        self._opened.clear()
 
     async def reopen(self, seconds: float) -> None:
         """Open it after so long: the endpoint has asked for it."""
@@ -71,6 +75,8 @@ class Gate:
                 await asyncio.sleep(seconds)
         finally:
             self._held -= 1
+            if not self._held:
+                self._opened.set()
             self._admit()
 
     def busy(self, era: int) -> None:

@@ -195,7 +195,8 @@ class ChatClient:
         if (found := kept.get(self._base_url, key)) is not None:
             return Reply(**found)
         prompt_tokens = sum(8 + _tokens(m["content"]) for m in body["messages"])
-        reply = await self._ask(body, prompt_tokens, max_tokens)
+        limit = body.get(self._use.max_tokens_field)  # which extra_body may have changed
+        reply = await self._ask(body, prompt_tokens, limit if isinstance(limit, int) else max_tokens)
         kept.put(key, asdict(reply))
         return reply
 
@@ -263,10 +264,10 @@ class ChatClient:
         if use.budget_tokens is None and use.budget_usd is None:
             return None
         most, usd = prompt_tokens + max_tokens, self._usd(prompt_tokens, max_tokens)
-        until = time.time() + self._timeout_s
         with queueing():
             while True:
                 open_calls = kept.is_open(self._base_url)
+                until = time.time() + self._timeout_s  # from now: the call begins when it has its ticket
                 ticket = kept.set_aside(self._base_url, most, usd, until, use.budget_tokens, use.budget_usd)
                 if ticket is not None:
                     return ticket
@@ -351,8 +352,8 @@ def _read(body: bytes) -> Reply:
     whole = json.loads(body)
     usage = whole.get("usage") or {}
     try:
-        counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-    except (ValueError, TypeError, AttributeError):
+        counts = [max(0, int(usage.get(name) or 0)) for name in ("prompt_tokens", "completion_tokens")]
+    except (ValueError, TypeError, AttributeError, OverflowError):
         counts = [0, 0]
     return Reply(text, str(whole["choices"][0].get("finish_reason") or ""), *counts)
 

@@ -8,7 +8,6 @@ is text: places in it stay as they stand.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,11 +53,6 @@ def read(bundled: Path, over: Path | None = None) -> dict[str, str]:
 def digests(prompts: Mapping[str, str]) -> dict[str, str]:
     """Of each prompt, a digest of its text."""
     return {role: hashlib.sha256(text.encode()).hexdigest()[:16] for role, text in sorted(prompts.items())}
-
-
-def digest(prompts: Mapping[str, str]) -> str:
-    """Of all of them together."""
-    return hashlib.sha256(json.dumps(digests(prompts)).encode()).hexdigest()[:16]
 
 
 def _text(path: Path) -> str:

@@ -9,20 +9,14 @@ their number, so that neither talking more nor talking the judge over pays more 
 
 from __future__ import annotations
 
-import json
-import re
-
 from pydantic import BaseModel, Field, ValidationError
 
 from actors import prompts
 from actors.openai_client import ChatClient
-from actors.tool_calls import visible
-from actors.verifiers.text.asking import GUARD, code_of
+from actors.verifiers.text.asking import GUARD, bundled, code_of
+from actors.verifiers.text.review import objects
 from pipeline import config
 from pipeline.records import Episode, Turn
-
-_JSON = re.compile(r"\{[^{}]*\}")
-"""The last one is the reply, whatever reasoning stands before it."""
 
 
 class Reply(BaseModel):
@@ -31,20 +25,10 @@ class Reply(BaseModel):
     coherent: list[int] = Field(max_length=100)
 
 
-PROMPT = """\
-You read the working of a model that writes problems: numbered turns, each with what its tool answered. Among the \
-turns {{thoughts}} find those that are coherent: they name what the turns before have shown (an error, a conflict, a \
-gap), and what they change follows from it. Restating the problem, praising it, or changing something at random is not \
-coherent.
-Answer with one JSON object: {"coherent": the numbers of the coherent ones among them, an empty list if there are none}
-{{guard}} and leave its turn out."""
-"""For domains that have no prompt of their own for this role."""
-
-
 class ReflectionJudge:
     def __init__(self, section: config.ReflectionJudgeConfig, prompt: str | None = None):
-        """`prompt` has the places thoughts and guard; None takes `PROMPT`."""
-        self._section, self._prompt = section, prompt or PROMPT
+        """`prompt` has the places thoughts and guard; None takes the one of the text domain."""
+        self._section, self._prompt = section, prompt or bundled()["reflection_judge"]
         self._client = ChatClient.of(section, timeout_s=section.timeout_s)
 
     async def credit(self, episode: Episode) -> tuple[float, ...]:
@@ -56,8 +40,8 @@ class ReflectionJudge:
             _messages(self._prompt, episode, thoughts), temperature=0.0, max_tokens=self._section.max_tokens
         )
         try:
-            reply = Reply.model_validate(json.loads(_JSON.findall(visible(text))[-1]))
-        except (IndexError, ValueError, ValidationError, RecursionError):
+            reply = Reply.model_validate(next(objects(text), {}))
+        except ValidationError:
             return (0.0,) * len(episode.turns)
         coherent = set(reply.coherent) & set(thoughts)
         share = self._section.weight / len(thoughts)

@@ -2,7 +2,8 @@
 
 Consumes the template of a model directory, which is a program (Jinja, run in its sandboxed environment). Invariant: a
 form of calls is a model's own only if what its template writes is read back to the same calls, and if it describes the
-tools in the system message; else the model is told of Hermes's form, which the bundled prompts show.
+tools in the system message; else the model is told of Hermes's form, which the bundled prompts show. Only ChatML
+templates can have one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ class OwnForm:
             {"role": "user", "content": "?"},
             {"role": "assistant", "content": _HERE, "tool_calls": [called]},
         ]
-        return self._render(messages, self._tools).rpartition(_HERE)[2].partition("<|im_end|>")[0].strip()
+        # The last end is the template's: an argument may hold one, too.
+        return self._render(messages, self._tools).rpartition(_HERE)[2].rpartition("<|im_end|>")[0].strip()
+
+    def of_tools(self, tools: Sequence[dict[str, Any]]) -> OwnForm:
+        """The same form for some of the tools."""
+        return OwnForm(self._render, tools)
 
     def rewritten(self, text: str) -> str:
         """The text with each of Hermes's calls in it written in the own form."""

@@ -24,7 +24,7 @@ from sandbox.api import Limits, Request
 
 MAX_CHARS = 2_000
 _COMPUTED = 15
-"""Significant digits from which on a decimal is what a computer made of a shorter one."""
+"""Significant digits from which on a decimal may be what a computer made of a shorter one."""
 _EXACT = '''
 
 def exact(text):
@@ -127,7 +127,9 @@ def _decimal(number: Number) -> str:
     """Whole numbers in digits, what a few decimals say exactly in decimals, other fractions in lowest terms."""
     value = number.value
     if number.digits is not None and number.digits >= _COMPUTED:
-        value = Fraction(f"{float(value):.12g}")
+        short = Fraction(f"{float(value):.12g}")
+        if abs(short - value) <= abs(value) / 10**14:  # no more than a computer's rounding lies between them
+            value = short
     if value.denominator == 1:
         return str(value.numerator)
     places = next((p for p in range(1, _COMPUTED) if 10**p % value.denominator == 0), None)

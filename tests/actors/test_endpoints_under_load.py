@@ -230,6 +230,27 @@ def test_who_is_told_to_wait_for_longer_than_allowed_says_so_at_once(form):
     assert failure.kind == "infra_error" and "more than max_wait_s (600)" in str(failure) and len(requests) == 1
 
 
+def test_nobody_who_waits_for_his_rate_passes_a_gate_that_was_closed_meanwhile():
+    async def main():
+        gate, passed = Gate(4, requests_per_minute=1200), []
+
+        async def call(n):
+            async with gate.place(1):
+                passed.append(n)
+
+        calls = [asyncio.create_task(call(n)) for n in range(4)]
+        await asyncio.sleep(0.01)
+        gate.close()
+        before = len(passed)
+        opened = asyncio.create_task(gate.reopen(0.4))
+        await asyncio.sleep(0.3)  # all their rates have come by now
+        assert len(passed) == before < 4
+        await asyncio.gather(opened, *calls)
+        assert len(passed) == 4
+
+    asyncio.run(main())
+
+
 def test_a_busy_endpoint_is_asked_by_half_as_many_once_a_round():
     async def main():
         gate = Gate(16)

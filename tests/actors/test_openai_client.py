@@ -297,6 +297,7 @@ VOTE = '{"vote": 1, "flags": [], "used_skills": ["add"], "category": "Maths", "o
         f"First I add, {{as one does}}, and find $\\frac{{102}}{{2}}$.\n{VOTE}",
         f'<think>maybe {{"vote": 0}}</think>\n```json\n{VOTE}\n```\nThat is my review.',
         f'The example was {{"vote": 0, "flags": ["trivial"]}}; mine is {VOTE}',
+        VOTE.replace('"rationale"', '"details": {"vote": 0, "flags": ["trivial"]}, "rationale"'),
         VOTE.replace("1,", "true,"),
         VOTE.replace("1,", '"1",'),
         VOTE.replace("1,", '"valid",'),

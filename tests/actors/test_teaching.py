@@ -187,13 +187,14 @@ def test_tools_and_calls_are_shown_as_the_models_template_shows_them(template, m
     assert '"name": "edit"' in system and '"name": "edit"' not in withheld
 
 
-def test_a_teachers_calls_are_learned_in_the_students_form(tmp_path):
+@pytest.mark.parametrize("code", ["print(1 < 2)", "print('<|im_end|>', 1)"])
+def test_a_teachers_calls_are_learned_in_the_students_form(code, tmp_path):
     async def complete(messages):
-        return "## Check\n" + call("exec", code="print(1 < 2)")
+        return "## Check\n" + call("exec", code=code)
 
     chat = of(XML, tmp_path / "model")
     sample = asyncio.run(TextPolicy(complete, chat)(Conversation(chat, []), 500, 0))
-    assert "<function=exec>" in sample.text and parse_turn(sample.text)[2] == ToolCall("exec", {"code": "print(1 < 2)"})
+    assert "<function=exec>" in sample.text and parse_turn(sample.text)[2] == ToolCall("exec", {"code": code})
 
 
 @pytest.mark.parametrize("template", [UNREADABLE, NO_TOOLS, "{% if %}", "{{ raise_exception('no') }}", "{{ 1 + '' }}"])

@@ -63,7 +63,7 @@ class ModelVerifier:
         if section.base_url is None and solver is None:
             raise Failure(f"committee verifier {name}: neither base_url nor a solver pool; expected one of them")
         if section.base_url is not None:
-            self._client = client_of(section, section.base_url)
+            self._client = client_of(section)
 
     def tell(self, prompts: Mapping[str, str]) -> None:
         self._prompts = prompts

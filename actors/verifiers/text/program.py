@@ -37,7 +37,7 @@ class ProgramVerifier:
         self.timeout_s = section.timeout_s
         self._section = section
         self._executor = executor
-        self._client = client_of(section, section.base_url)
+        self._client = client_of(section)
         self._prompts = bundled()
 
     def tell(self, prompts: Mapping[str, str]) -> None:

@@ -48,7 +48,7 @@ it."""
 
 def read(text: str) -> Review | None:
     """The last object of the text that holds a vote, else its lines "vote: 1", "flags: …"; None without a vote."""
-    for fields in (*_objects(text), _lines(text)):
+    for fields in (*objects(text), _lines(text)):
         valid = _truth(_first(fields, "vote", "valid", "verdict", "decision"))
         if valid is None:
             continue
@@ -74,7 +74,7 @@ def answer(text: str) -> str | None:
     """The answer of a solution: what it boxed last, else the field of that name of an object; None without either."""
     if (boxed := extract_boxed(text)) is not None:
         return boxed
-    for fields in _objects(text):
+    for fields in objects(text):
         found = _first(fields, "answer", "final_answer")
         if isinstance(found, str | int | float) and not isinstance(found, bool) and str(found).strip():
             return str(found).strip()
@@ -87,11 +87,15 @@ _PIECES = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 _MOST = 40
 
 
-def _objects(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a text, the last one first, with keys in lower case."""
+def objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a text, the last one first, with keys in lower case. What stands inside another is a part
+    of it, and no object of its own."""
     text = visible(text)
     starts = [m.start() for m in re.finditer(r"\{", text)][-_MOST:]
-    for start in reversed(starts):
+    found, end = [], 0
+    for start in starts:
+        if start < end:
+            continue
         whole = _balanced(text, start)
         for written in (whole, f'{whole}"'):  # a reply that was cut off may end in a string
             try:
@@ -99,8 +103,10 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
-                yield {re.sub(r"[\s-]+", "_", _read(key).strip().lower()): _read(v) for key, v in value.items()}
+                end = start + len(whole)
+                found.append({re.sub(r"[\s-]+", "_", _read(key).strip().lower()): _read(v) for key, v in value.items()})
             break
+    yield from reversed(found)
 
 
 _LINE = re.compile(r"(?im)^\W*(vote|flags?|used[ _]skills|category|on[ _]task|rationale)\W*?[:=]\W*?(\S.*)$")
