@@ -120,13 +120,7 @@ async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
         await loop.shutdown_default_executor()  # threads of `to_thread` call Ray too
         # Asked before Ray ends: without Ray's own processes, its workers are nobody's children.
         family = psutil.Process().children(recursive=True)
-        if interrupted.is_set() and cluster.private:
-            # Not `close`: a thread of Serve's that still calls Ray after its shutdown would end this process.
-            for process in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        else:
-            cluster.close()
+        cluster.close(shutdown=not interrupted.is_set())
         _reap(family)
         ended.set()
         for number, handler in before.items():

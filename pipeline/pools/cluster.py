@@ -53,20 +53,16 @@ class Cluster:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""
         self.ray.start()
 
-    @property
-    def private(self) -> bool:
-        """Whether Ray is this run's own, and ends with it."""
-        return self.ray.private and ray.is_initialized()
-
-    def close(self) -> None:
-        """Stop every process this run started. Safe to call at any time, more than once."""
+    def close(self, shutdown: bool = True) -> None:
+        """Stop every process this run started. Safe to call at any time, more than once; `shutdown` as in
+        `RayProcess.close`."""
         if not ray.is_initialized():
             return
         if not self.ray.private:
             with contextlib.suppress(Exception):  # the cluster may be gone, which is what we want
                 self.serving.abandon()
                 self.actors.end_all()
-        self.ray.close()
+        self.ray.close(shutdown)
 
     async def idle(self) -> None:
         """Until no thread of ours calls Ray any more: one that still does while Ray goes away kills the process

@@ -101,11 +101,20 @@ class RayProcess:
         dead = {name for name, _ in node.dead_processes()} & {"gcs_server", "raylet"}
         return f"Ray's {min(dead)}" if dead else None
 
-    def close(self) -> None:
-        """End a private Ray, or leave the cluster that was joined."""
-        ray.shutdown()
-        # Serve tells controllers apart by the job's number, which is 1 in this Ray and in the next one.
-        serve.context._set_global_client(None)
+    def close(self, shutdown: bool = True) -> None:
+        """End a private Ray, or leave the cluster that was joined.
+
+        Without `shutdown`, what this process itself holds of Ray is left to its own end, which must come at once: a
+        call of Serve's under way when work was cancelled, and made after a shutdown, ends the process with code 1.
+        """
+        if shutdown:
+            ray.shutdown()
+            # Serve tells controllers apart by the job's number, which is 1 in this Ray and in the next one.
+            serve.context._set_global_client(None)
+        elif self.private:
+            node: Any = ray._private.worker._global_node
+            node.kill_all_processes(check_alive=False, allow_graceful=True)
+            node.destroy_external_storage()
 
 
 def _knock(address: str) -> None:

@@ -91,9 +91,10 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
     done = survey.finished(config, root, stages)
     if done is None:
         from pipeline.commands import preflight
-        from pipeline.commands.driver import drive
 
         preflight.check(config, root, stages)
+        from pipeline.commands.driver import drive  # Ray and torch, seconds that a refusal need not wait for
+
         results = drive(config, root, list(stages))
         run = _report(config, root)
     else:

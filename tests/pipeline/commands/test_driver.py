@@ -37,7 +37,8 @@ def closed(monkeypatch):
         async def idle(self):
             pass
 
-        def close(self):
+        def close(self, shutdown):
+            assert shutdown
             times.append(1)
 
     monkeypatch.setattr(driver, "Cluster", Cluster)
@@ -100,10 +101,11 @@ WAITING = """
     from pipeline import stages
 
     class Cluster:
-        private = False
         def __init__(self, config): pass
         async def idle(self): pass
-        def close(self): {close}
+        def close(self, shutdown):
+            assert not shutdown
+            {close}
 
     async def run(context, name):
         null = subprocess.DEVNULL
