@@ -17,7 +17,7 @@ from pipeline.pools import endpoints
 from pipeline.records import Failure, Halt
 from pipeline.store.metrics import read as read_metrics
 from pipeline.store.rundir import RunDir
-from tests.actors.endpoint import endpoint, is_silent, response, says, sends
+from tests.actors.endpoint import chat, endpoint, is_silent, response, says, sends
 
 BUSY = response(b"busy", "429 Too Many Requests", "Retry-After: 99999\r\n")
 
@@ -46,13 +46,13 @@ def check(behaviour, *names):
 
 async def knows_big_only(n, body, writer):
     known = body["model"] == "big"
-    writer.write(response(b"{}") if known else response(b"no model judge", "404 Not Found"))
+    writer.write(response(chat("yes")) if known else response(b"no model judge", "404 Not Found"))
 
 
 async def takes_no_schema(n, body, writer):
     refused = "response_format" in body
-    ok = response(json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode())
-    writer.write(response(b"json_schema: unknown field", "400 Bad Request") if refused else ok)
+    no = response(b"json_schema: unknown field", "400 Bad Request")
+    writer.write(no if refused else response(chat("yes")))
 
 
 def test_each_endpoint_is_asked_once_as_the_stages_will_ask_it():
@@ -73,7 +73,8 @@ def test_a_stage_that_asks_nobody_asks_nobody():
     "behaviour, where, why",
     [
         (sends(response(b"bad key", "401 Unauthorized")), "teacher: ", "HTTP 401.*MY_KEY is not set"),
-        (knows_big_only, "teacher: |committee.verifiers.0: ", "no chat completion|HTTP 404 for model 'judge'"),
+        (sends(response(b"{}")), "teacher: ", "no chat completion"),
+        (knows_big_only, r"committee\.verifiers\.0: ", "HTTP 404 for model 'judge'"),
         (sends(response(b"seed: unknown field", "400 Bad Request")), "teacher: ", "HTTP 400 .*: seed: unknown field"),
         (sends(response(b"", "500 Oh")), "teacher: ", "HTTP 500"),
     ],
