@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from actors.sandbox_pool import SandboxPool
+from sandbox.api import Result
 
 
 def handle(target: Any, *methods: str) -> Any:
@@ -15,6 +17,11 @@ def handle(target: Any, *methods: str) -> Any:
 def sandbox(slots: int = 2) -> tuple[SandboxPool, Any]:
     pool = SandboxPool(slots=slots)
     return pool, handle(pool, "run_batch")
+
+
+async def no_sandbox(requests: Sequence[Any]) -> list[Result]:
+    """In place of `run_batch`: nothing is run."""
+    return [Result("infra", "none here")] * len(requests)
 
 
 class Boxes:

@@ -20,7 +20,7 @@ from pipeline import config
 from pipeline.records import Problem, Turn
 from pipeline.scoring import canaries
 from pipeline.scoring.judged import Judged
-from sandbox.api import Result
+from tests.actors.pools import no_sandbox
 from tests.mini import MINI, changed
 from tests.pipeline.judged import Remote, episode, probe, verdict
 
@@ -44,9 +44,6 @@ class Recorded:
         async def answers(question, n, sampling, seed, kind):
             solver._encode(question, kind)
             return ["I cannot say."] * n
-
-        async def no_sandbox(requests):
-            return [Result("infra", "none here")] * len(requests)
 
         url = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "samples": 1}
         sections = (
@@ -82,7 +79,8 @@ def accepted(n):
 def test_thousands_of_secrets_and_none_in_a_prompt(monkeypatch, n):
     world = Recorded(monkeypatch)
     assert world.look(n, accepted(n)) == {"canaries": n, "canaries_leaked": 0, "canaries_unfinished": 0}
-    assert len(world.prompts) >= 5 * n  # each problem was shown to four judges and a prober
+    # each problem is shown to four judges and a prober; two of the judges solve it, then review it
+    assert len(world.prompts) == 7 * n
     assert not [p for p in world.prompts if "canary" in p]
 
 

@@ -15,7 +15,7 @@ from actors.prober import Prober
 from pipeline import config
 from pipeline.records import Problem
 from tests.actors.endpoint import drips, endpoint, says
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, handle
 from tests.mini import MINI, changed
 
 
@@ -53,13 +53,6 @@ STDIO = [
 
 def called(answer=GOOD, checks=CALLS):
     return Problem.make(CALLED, answer, "code", checks)
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, handle = sandbox()
-    yield handle
-    pool.close()
 
 
 def judge(pool, problem, programs, literal, replies):

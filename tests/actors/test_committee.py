@@ -14,7 +14,7 @@ from pipeline import config
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Vote
 from pipeline.scoring.judged import lacks_votes
 from sandbox.api import Request, Result
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, handle
 from tests.mini import MINI, changed
 
 ANYTHING = Asked(None, (), ())
@@ -329,13 +329,6 @@ def test_a_failing_pool_gives_infra_results_to_every_caller(broken):
 
 
 # ---------------------------------------------------------------- the real committee
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, sandbox_handle = sandbox()
-    yield sandbox_handle
-    pool.close()
 
 
 def judge(pool, problem, solver, active=("add",), section=COMMITTEE):

@@ -213,8 +213,6 @@ _FORMS = {
 def _asked_for(problem: Problem, asked: Asked) -> str:
     """What the writer was asked for, as the review is shown it."""
     lines = [f"answer: {_FORMS[problem.answer_kind]}"]
-    if not asked:  # nobody was asked for anything
-        return lines[0]
     intents = dict(asked.intents)
     if asked.category is not None:
         lines.append(f"category: {asked.category}")
