@@ -21,6 +21,11 @@ def chat(content: Any = "hi", finish: str = "stop", usage: dict[str, int] | None
     return json.dumps(body).encode()
 
 
+def call(name: str, **arguments: Any) -> str:
+    """A tool call in Hermes's form, as models write it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}\n</tool_call>"
+
+
 def response(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n".encode() + body
 

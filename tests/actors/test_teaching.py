@@ -17,7 +17,8 @@ from actors.wording import Teaching
 from pipeline.config import EpisodeLimits
 from pipeline.domains.text import BUNDLED
 from pipeline.records import COGNITIVE_STAGES
-from tests.actors.test_episode import CHAT, SUBMIT, Tools, call, facts, ok, play, skill
+from tests.actors.endpoint import call
+from tests.actors.test_episode import CHAT, SUBMIT, Tools, facts, ok, play, skill
 from tests.actors.tiny_model import make_tokenizer
 
 LIMITS = EpisodeLimits(max_tokens=20_000)

@@ -12,10 +12,9 @@ from typing import Any
 
 import yaml
 
-from actors.tool_calls import render
 from pipeline.records import Skill
 from pipeline.skills.extraction import render as render_skill
-from tests.actors.endpoint import chat
+from tests.actors.endpoint import call, chat
 
 HERE = Path(__file__).parent
 TRAJECTORIES: list[dict[str, Any]] = yaml.safe_load((HERE / "trajectories.yaml").read_text())
@@ -32,14 +31,14 @@ def turns(trajectory: dict[str, Any]) -> list[str]:
     """A trajectory as the agent's turns."""
     said = [f"## Draft\n{trajectory['draft']}\n{trajectory['question']}"]
     if failed := trajectory.get("failed"):
-        said.append(f"## Check\nI run it.\n{render('exec', {'code': failed['code']})}")
+        said.append(f"## Check\nI run it.\n{call('exec', code=failed['code'])}")
         said.append(f"## Refine\n{failed['refine']}")
     if drop := trajectory.get("drop"):
-        said.append(f"## Refine\n{drop} does not fit.\n{render('edit', {'drop': [drop], 'add': []})}")
-    said.append(f"## Check\nI work it out independently.\n{render('exec', {'code': check_of(trajectory)})}")
+        said.append(f"## Refine\n{drop} does not fit.\n{call('edit', drop=[drop], add=[])}")
+    said.append(f"## Check\nI work it out independently.\n{call('exec', code=check_of(trajectory))}")
     submitted = {name: trajectory[name] for name in ("question", "answer", "checks") if name in trajectory}
-    call = render("submit", {**submitted, "answer_kind": trajectory["kind"]})
-    return [*said, f"## Finalize\nThe check confirms it.\n{call}"]
+    handed_in = call("submit", **submitted, answer_kind=trajectory["kind"])
+    return [*said, f"## Finalize\nThe check confirms it.\n{handed_in}"]
 
 
 def check_of(trajectory: dict[str, Any]) -> str:

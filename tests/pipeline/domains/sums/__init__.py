@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 
 import pipeline
 from actors.teacher import Teacher
-from actors.tool_calls import render
 from pipeline.config import DomainConfig
 from pipeline.domains.base import Domain, Prompts
 from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
+from tests.actors.endpoint import call
 
 _HERE = Path(__file__).parent
 _MODELS = Path(pipeline.__file__).parent / "domains" / "mini" / "models"
@@ -71,8 +71,8 @@ class _Teacher:
             return f"## Draft\n{question}"
         printed = re.search(r"<tool_response>\n(.*)\n</tool_response>", last["content"])
         if printed is None:
-            return "## Check\n" + render("exec", {"code": code})
-        return "## Finalize\n" + render("submit", {"question": question, "answer": printed[1]})
+            return "## Check\n" + call("exec", code=code)
+        return "## Finalize\n" + call("submit", question=question, answer=printed[1])
 
 
 def _problem(skills: list[str], rng: Random) -> tuple[str, str]:
