@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.calls import SolverPool
 from actors.canary import Leak, plant, planted, refuse, secret
 from actors.committee import Committee
 from actors.execution import Executor
@@ -52,11 +53,11 @@ class Recorded:
             config.ModelVerifierConfig(**url, trace=False),
             config.ModelVerifierConfig(samples=1),
         )
-        handle = SimpleNamespace(answers=Remote(answers))
-        judges = [make(s, i, Executor(no_sandbox), handle) for i, s in enumerate(sections)]
+        pool = SolverPool(SimpleNamespace(answers=Remote(answers)))
+        judges = [make(s, i, Executor(no_sandbox), pool) for i, s in enumerate(sections)]
         committee = Committee.of(changed(MINI.committee, verifiers=sections, allow_same_model=True), judges)
         sandbox = SimpleNamespace(run_batch=Remote(no_sandbox))
-        prober = Prober(changed(MINI.prober, n=2, k=1), {"solver": handle}, sandbox)
+        prober = Prober(changed(MINI.prober, n=2, k=1), {"solver": pool}, sandbox)
         self.committee = SimpleNamespace(judge_many=Remote(committee.judge_many))
         self.prober = SimpleNamespace(probe=Remote(prober.probe))
 
@@ -94,7 +95,7 @@ LEAKS = {
     "in the statement of a prober's": lambda m: m.setattr(
         Prober,
         "probe",
-        lambda self, p, name, seed: self._solvers[name].answers.remote(p.model_dump_json(), 1, None, 0, p.answer_kind),
+        lambda self, p, name, seed: self._solvers[name].answers("", 9, p.model_dump_json(), 1, None, 0, p.answer_kind),
     ),
 }
 

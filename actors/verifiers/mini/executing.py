@@ -6,8 +6,8 @@ Reader, program, flags and comparison are its own: the symbolic verifier shares 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+from actors.calls import SolverPool
 from actors.execution import Executor
 from actors.verifiers.base import Asked, abstention, call
 from actors.verifiers.mini import compiler
@@ -19,7 +19,9 @@ from pipeline.records import Problem, Vote
 class ExecutingVerifier:
     derived = True
 
-    def __init__(self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Any | None):
+    def __init__(
+        self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: SolverPool | None
+    ):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from actors.calls import SolverPool
 from actors.execution import Executor
 from actors.verifiers.base import Asked, abstention, call
 from actors.verifiers.mini.controlled import CATEGORIES, Reading, Unread, leaks, read
@@ -21,7 +22,9 @@ _PROGRAM = (Path(__file__).parent / "symbolic_program.py").read_text()
 class SymbolicVerifier:
     derived = True
 
-    def __init__(self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Any | None):
+    def __init__(
+        self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: SolverPool | None
+    ):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor

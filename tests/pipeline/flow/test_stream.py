@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.passk import estimate
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, EndpointConfig, ModelConfig
 from pipeline.config.loading import load
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
@@ -363,3 +363,12 @@ def test_without_prober():
     world.stream = Stream(Config(domain="mini"), world, world, None, world).step(world.ledger)
     j = asyncio.run(world.stream.judged(task()))
     assert (j.accepted, j.probe, world.probe.calls) == (True, None, [])
+
+
+def test_judges_whose_model_is_behind_an_endpoint_have_no_deadline_here():
+    behind = ModelConfig(endpoint=EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m"))
+    strongest = changed(MINI.prober, ladder=(*MINI.prober.ladder, behind))  # which judges where no other model is named
+    assert World().whole.judging_s == MINI.committee.timeout_s
+    assert World(config=changed(MINI, prober=strongest)).whole.judging_s is None
+    own = changed(MINI.committee, judge=MINI.prober.ladder[0])
+    assert World(config=changed(MINI, prober=strongest, committee=own)).whole.judging_s == MINI.committee.timeout_s

@@ -11,7 +11,7 @@ from actors.committee import Committee
 from pipeline.domains.mini.defects import plant, sound_problems
 from pipeline.records import Problem, Verdict, Vote
 from pipeline.scoring.audit import figures, run_audit, spot_check
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, handle, sandbox, solver_pool
 from tests.mini import MINI
 from tests.pipeline.domains.mini import oracle
 
@@ -69,7 +69,7 @@ def test_figures_count_what_their_names_say():
 def audit(count, seed):
     pool, sandbox_handle = sandbox()
     try:
-        committee = Committee(MINI.committee, sandbox_handle, handle(Boxes("2", "7", None), "answers"))
+        committee = Committee(MINI.committee, sandbox_handle, solver_pool(Boxes("2", "7", None)))
         problems = sound_problems(count, seed)
         return asyncio.run(run_audit(handle(committee, "judge_many"), problems, plant(problems, seed), seed))
     finally:
