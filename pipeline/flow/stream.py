@@ -264,7 +264,9 @@ class StepStream:
         accepted = [(j.problem, j.episode.active) for j in judged if j.accepted and j.problem]
         n = self._config.committee.spot_checks
         try:
-            return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)
+            return await audit.spot_check(
+                self._stream.committee, accepted, domain.plant, n, seed, self._stream.judging_s
+            )
         except Failure:
             return {"spot_checks_failed": 1.0}  # the step goes on without this figure
 

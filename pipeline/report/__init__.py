@@ -40,7 +40,6 @@ SUMMARY_KEYS = {
     "skeletons": "distinct skeletons in the data set",
     "skeleton_entropy": "of them, 1: all different",
     "skeleton_top_share": "share of the commonest",
-    "near_duplicates": "share of the data set that means what another problem of it does",
     "exploit_share": "of the adversary's tries: paid, and wrong, ill-posed, vacuous, off task, guessable or copied",
     "canaries": "secrets planted as answers during MGPO and synthesis",
     "canaries_leaked": "of them about to be shown to a judge or a prober, and held back",

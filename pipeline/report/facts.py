@@ -24,7 +24,7 @@ from pipeline.store.tables import read_keyed, read_table
 
 PLAYED = tuple(name for name, stage in RUN_STAGES.items() if stage.plays)
 """The stages that play episodes."""
-DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share", "near_duplicates")
+DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share")
 ADVERSARY = "adversary.json"
 """What `audit-verifiers --adversary` left in the run directory."""
 PROVENANCE = "provenance.jsonl"

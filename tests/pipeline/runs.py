@@ -158,7 +158,7 @@ def _synthesize(run, log, rng, hostile, mgpo_steps):
     seal_folder(run.path("dataset"), "dataset", ("problems.jsonl", "provenance.jsonl"), made_from={})
     run.finish("synthesize", {
         "accepted": len(lines), "episodes": 120, "validity": 0.6, "unsolved": 7, "guessable": 30, "skeletons": 3,
-        "skeleton_entropy": 0.27, "skeleton_top_share": 0.34, "near_duplicates": 0.0,
+        "skeleton_entropy": 0.27, "skeleton_top_share": 0.34,
     }, 95.0)  # fmt: skip
 
 
