@@ -160,7 +160,7 @@ def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, st
     selection = Selection(domains.of(config.domain), register_of(run, config, ("sft", "mgpo")))
     played: list[tuple[Judged, str]] = []
     for folder in run.steps("synthesize"):
-        judged, level = judged_in(folder), state_of(folder)["sandbox_level"]
+        judged, level = list(judged_in(folder)), state_of(folder)["sandbox_level"]
         selection.take(judged)
         played += [(j, level) for j in judged]
     return selection, played

@@ -41,10 +41,9 @@ def test_attacks_keep_within_the_language_but_those_on_its_words(kind):
         assert text is not None and not text.fault, attack.question
 
 
-@pytest.mark.parametrize(("kind", "fault"), [("vacuous", "vacuous"), ("off_task", "off_task")])
-def test_every_member_has_the_fault_of_its_kind(kind, fault):
-    for attack in (FIRST[kind](Random(i)) for i in range(60)):
-        assert fault in ADVERSARY.faults(attack, read(attack.question).problem), attack
+def test_every_vacuous_member_is_vacuous():
+    for attack in (FIRST["vacuous"](Random(i)) for i in range(60)):
+        assert "vacuous" in ADVERSARY.faults(attack, read(attack.question).problem), attack
 
 
 def test_what_is_guessed_or_overlong_is_beyond_a_solver():
