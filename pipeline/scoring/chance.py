@@ -6,8 +6,8 @@ choices), and of two shares among twins, the same statement with other numbers (
 number at one place of their statement ("keep the larger of it and 9999").
 
 *Solved*: the prober is right so often that a guesser would be with a probability below `significance` (one-sided
-binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the Pass@k of a guesser. Where nothing can be guessed both
-are the paper's: 1[rho > 0] and 1 - rho.
+binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the Pass@k of a guesser. Where nothing can be guessed, or
+`significance` is 1, both are the paper's: 1[rho > 0] and 1 - rho.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Text in any script: how long it is, what its words are, and the id of a skill with a title in it.
+"""Text in any script: how long it is, and the id of a skill with a title in it.
 
-Invariant: pure. Chinese, Japanese and Korean signs (CJK) carry about what three Latin letters do, and Chinese and
-Japanese write no blanks between words: there, each sign counts as a word.
+Invariant: pure. Chinese, Japanese and Korean signs (CJK) carry about what three Latin letters do.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from pipeline.records import AnswerKind, Failure, Problem
 IDLE_TRIES = 5
 """Sets of numbers that are tried for one shape in which some step does not matter."""
 LARGEST = 9_999
-"""Largest number in its text."""
+"""Largest number in the text of a problem."""
 STEPS = 8
 """Most steps that a problem of the language may have."""
 

@@ -9,6 +9,10 @@ import pytest
 
 from actors.passk import estimate
 from pipeline.config import Config, EndpointConfig, ModelConfig
+
+
+from pipeline import domains
+from pipeline.config import Config, ModelConfig
 from pipeline.config.loading import load
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
@@ -351,6 +355,19 @@ def test_a_pool_that_never_answers_is_given_up_at_the_deadline():
     world.judge = Remote(never)
     j = judged(world)
     assert j.failed and "committee: no answer within 0.05 s" in j.episode.outcome.reason
+
+
+def test_a_spot_check_has_the_deadline_of_the_judges():
+    config = load(None, ["committee.timeout_s=0.05", "committee.spot_checks=2"])
+    world = World(config=config)
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    world.judge_many = Remote(never)
+    e = episode()
+    checked = world.stream.spot_check([Judged(e, verdict(e, "accepted"), None)], domains.of(config.domain), 0)
+    assert asyncio.run(asyncio.wait_for(checked, 20)) == {"spot_checks_failed": 1.0}
 
 
 def test_a_bug_is_not_taken_for_a_failure():
