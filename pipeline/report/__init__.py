@@ -1,7 +1,8 @@
 """The report of a run: `report.html` for people, a flat summary for programs. Both tell a run at any point of its life.
 
 A figure that is not known yet is null in the summary and named as missing on the page. Holds what is read (`facts`) and
-how it is shown. May import the store and the vocabulary; must never know Ray, a pool, or a stage that is running.
+how it is shown. May import the store, the vocabulary, and statistics of scoring and actors; must never know Ray, a
+pool, or a stage that is running.
 """
 
 from __future__ import annotations
