@@ -25,7 +25,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from pipeline.commands.doctor_config import Check, Status, named
+from pipeline.commands.doctor_config import Check, Status, named, prompt
 from pipeline.config import Config, loading
 
 _DISTRIBUTION = "agentic-proposing"
@@ -55,6 +55,7 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
         _sandbox(config.sandbox.minimum),
         _ray(address),
         *named(config, elsewhere=address not in (None, "local")),
+        *prompt(config),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 

@@ -48,24 +48,23 @@ def named(config: Config, elsewhere: bool, needed: Needed = lambda field: True) 
     try:
         endpoints = _endpoints(config, needed)
         models = list(_models(config, "warn" if elsewhere else "fail", needed))
-        prompt = list(_prompt(config))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
     corpora = [_corpus(config)] if needed("acquire.corpus") else []
     benchmarks = [_benchmark(config)] if needed("evaluate.benchmark") else []
-    return [*models, *prompt, *corpora, *benchmarks, *endpoints]
+    return [*models, *corpora, *benchmarks, *endpoints]
 
 
-def _prompt(config: Config) -> Iterator[Check]:
-    """What the proposer is told, against the tokens of an episode; nothing where its model is not here."""
-    from actors.chat import system_prompt  # brings tokenizers, which the bare project has not
-    from actors.chat_templates import chat_format
-
-    domain, limits = domains.of(config.domain), config.episode.limits
+def prompt(config: Config) -> Iterator[Check]:
+    """What the proposer is told, against the tokens of an episode; nothing where `named` has told what is missing."""
     try:
+        from actors.chat import system_prompt  # brings tokenizers, which the bare project has not
+        from actors.chat_templates import chat_format
+
+        domain, limits = domains.of(config.domain), config.episode.limits
         folder = domain.resolve(config.proposer.path)
         chat = chat_format(folder)
-    except Failure:  # told with the models
+    except (Failure, ModuleNotFoundError):
         return
     told = chat.system(config.system_prompt or system_prompt(folder, domain.prompts.proposer), limits)
     tokens = len(chat.encode_text(told))

@@ -156,7 +156,7 @@ def gather(run: RunDir) -> Facts:
         steps={s: len(run.steps(s)) for s in RUN_STAGES},
         rows=_joined(metrics.read(run)),
         provenance=_provenance(run.path("dataset")) if "synthesize" in results else [],
-        adversary=_object(run.path(ADVERSARY)),
+        adversary=_adversary(run),
         played=played,
         samples=_samples(found),
     )
@@ -180,13 +180,14 @@ def _provenance(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line]
 
 
-def _object(path: Path) -> dict[str, Any] | None:
+def _adversary(run: RunDir) -> dict[str, Any] | None:
+    path = run.path(ADVERSARY)
     if not path.exists():
         return None
     try:
         return manifest.read(path)
     except manifest.Damage as e:
-        raise Failure(f"{path}: {e.what}; run `propose audit-verifiers --adversary` again") from None
+        raise Failure(f"{path}: {e.what}; {run.file_again(ADVERSARY, 'audit-verifiers --adversary')}") from None
 
 
 # ---------------------------------------------------------------- episodes

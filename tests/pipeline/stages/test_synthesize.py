@@ -172,7 +172,9 @@ def test_done_but_for_the_export_it_plays_nothing(root):
 
 
 def test_at_its_last_episode_it_exports_what_was_accepted_and_says_so(root):
-    with pytest.raises(Failure, match=r"4 of 10 problems after synthesize\.max_episodes \(24.* the 4 problems .*jsonl"):
+    with pytest.raises(
+        Failure, match=r"4 of 10 problems after synthesize\.max_episodes \(24\b.* the 4 problems .*jsonl"
+    ):
         run(root, Pools(lambda n: n // 8 + n % 2), most=3 * WAVE)
     assert len(problems(root)) == 4
     assert run(root, Pools(lambda n: n), most=400)["accepted"] == 10  # and goes on from there
