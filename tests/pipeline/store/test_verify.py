@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
-from pipeline.commands import rework
+from pipeline.commands import audit, rework
 from pipeline.commands import verify as command
 from pipeline.config import loading
 from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
-from pipeline.store import accounts, metrics, verify
+from pipeline.store import accounts, manifest, metrics, verify
 from pipeline.store.digests import MANIFEST
 from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
@@ -190,7 +190,7 @@ def test_prompts_that_are_damaged_keep_a_stage_from_starting_until_they_are_writ
     assert verify.dependents(RunDir(root), finding) == list(RUN_STAGES)
     monkeypatch.setattr("pipeline.pools.cluster.Cluster.start", lambda self: pytest.fail("Ray was started"))
     code, out, err = propose(capsys, "run", "--run-dir", str(root))
-    assert (code, out) == (2, "") and "prompts.json: has SHA-256" in err
+    assert (code, out) == (2, "") and "prompts.json: is not what was written" in err
     line = err.strip().splitlines()[-1]
     assert line.endswith(verify.mend(RunDir(root), finding))
 
@@ -213,7 +213,12 @@ def test_of_a_finished_run_nobody_needs_its_prompts_any_more(capsys, root):
 
 
 @pytest.mark.parametrize("damage", [lambda path: flip(path, 99), lambda path: (path.unlink(), path.mkdir())])
-def test_what_the_adversary_found_is_found_again(capsys, root, damage):
+def test_what_the_adversary_found_is_found_again(capsys, root, monkeypatch, damage):
+    async def search(*_):  # takes minutes
+        return before | {"accepted": 0, "paid": 0, "exported": 0, "exploits": 0, "examples": {}}
+
+    before = manifest.read(root / "adversary.json")
+    monkeypatch.setattr(audit, "search", search)
     damage(root / "adversary.json")
     (finding,) = verify.verify(RunDir(root))
     line = verify.mend(RunDir(root), finding)
@@ -223,7 +228,7 @@ def test_what_the_adversary_found_is_found_again(capsys, root, damage):
     assert away == ["rm", "-r", str(root / "adversary.json")]
     assert again[:3] == ["propose", "audit-verifiers", "--adversary"]
     subprocess.run(away, check=True)
-    assert propose(capsys, *again[1:], "--tries", "20")[0] == 0
+    assert propose(capsys, *again[1:])[0] == 0
     assert verify.verify(RunDir(root)) == []
 
 
@@ -292,9 +297,8 @@ def test_a_command_that_is_advised_works_as_it_stands_whatever_the_run_is_called
 def test_so_does_one_that_mends(whole, tmp_path, name):
     root = shutil.copytree(whole, tmp_path / "a run")
     flip(root / name, 9)
-    for finding in verify.verify(RunDir(root)):
-        words = shlex.split(verify.mend(RunDir(root), finding).split("`")[1])
-        assert {str(root), str(root / name)} & set(words)
+    (mend,) = {verify.mend(RunDir(root), f) for f in verify.verify(RunDir(root)) if f.path.startswith(name)}
+    assert {str(root), str(root / name)} & set(shlex.split(mend.split("`")[1]))
 
 
 def test_a_config_names_the_run_that_is_verified(capsys, tmp_path, monkeypatch):
