@@ -34,9 +34,9 @@ def test_the_defaults_are_there():
 
 def test_a_prompt_that_leaves_too_little_to_the_work_is_told():
     told = " ".join(["word"] * 120)
-    found = list(prompt(load(None, [f"system_prompt={told}"])))
-    assert [(c.name, c.status) for c in found] == [("prompts", "warn")] and "of episode.limits.max_tokens (900)" in found[0].found
-    assert "expected at most 15%" in found[0].todo
+    (found,) = prompt(load(None, [f"system_prompt={told}"]))
+    assert (found.name, found.status) == ("prompts", "warn") and "of episode.limits.max_tokens (900)" in found.found
+    assert "expected at most 15%" in found.todo
 
 
 @pytest.mark.parametrize(
