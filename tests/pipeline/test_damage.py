@@ -21,7 +21,7 @@ from pipeline.store.rundir import RunDir
 from tests.pipeline import made
 from tests.pipeline.damage import DAMAGES, files, flip, kind
 
-MADE_ONCE = ("ledger/", "quarantine/", "metrics.jsonl", "events.jsonl")
+MADE_ONCE = ("ledger", "quarantine", "metrics.jsonl", "events.jsonl")
 """What tells of how the run went, and only a mirror has again."""
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(6 * 3600)]
 
