@@ -45,8 +45,6 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
             run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:
-                for line in await endpoints.check(config, [name for name in names if run.result(name) is None]):
-                    progress.say("endpoints", line)
                 with endpoints.keeping(config, root):
                     try:
                         results = {name: await stages.run(context, name) for name in names}

@@ -38,7 +38,7 @@ def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
     except Failure as e:
         refused.append(str(e))
     try:
-        refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages)]
+        refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages) if c.status == "fail"]
     except Failure as e:
         refused.append(str(e))
     return {"run_dir": str(root), "stages": rows, "memory_gb": dict(_memory(config)), "refused": refused}

@@ -27,22 +27,17 @@ _BYTES_A_WEIGHT_BYTE = 7
 """A checkpoint holds bfloat16 weights, float32 ones, and two moments of the optimizer."""
 
 _NEEDED_BY = {
-    "teacher": ("acquire", "sft"),
     "acquire.corpus": ("acquire",),
     "evaluate.benchmark": ("evaluate",),
     "proposer.path": ("sft",),
     "solve.base.path": ("solve", "evaluate"),
     "synthesize.proposer": ("synthesize",),
     "evaluate.model": ("evaluate",),
-    "proposer.endpoint": ("synthesize",),
-    "committee.judge.endpoint": ("sft", "mgpo", "synthesize"),
-    "committee.auditor": ("sft", "mgpo", "synthesize"),
     "committee.judge.path": ("sft", "mgpo", "synthesize"),
-    "committee.verifiers": ("sft", "mgpo", "synthesize"),
     "prober.ladder": ("sft", "mgpo", "synthesize"),
-    "reward.judge": ("mgpo",),
 }
-"""What the config names -> the stages that use it. (A committee without a judge of its own asks a prober.)"""
+"""Folders and files that the config names -> the stages that use them. (A committee without a judge of its own asks a
+prober.)"""
 _TRAINED = {"sft": "proposer", "mgpo": "proposer", "solve": "solve.base"}
 """Stage -> the model that it trains."""
 
@@ -58,13 +53,14 @@ def refuse(config: Config, root: Path) -> None:
         survey.refuse_other(config, root)
 
 
-def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> None:
-    """Raises Failure with everything that would stop these stages, before anything is made. Those of `again` are to be
-    done although they are done."""
+def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> list[str]:
+    """Raises Failure with everything that would stop these stages, before anything is made; returns lines on what would
+    not. Stages of `again` are to be done although they are done."""
     refuse(config, root)
-    failed = list(problems(config, root, stages, again))
+    found = list(problems(config, root, stages, again))
+    failed = [c for c in found if c.status == "fail"]
     if not failed:
-        return
+        return [f"{c.name} · {c.found}; {c.todo}" for c in found]
     passing = all(c.detail.get("kind") == "infra_error" for c in failed)
     lines = [f"{c.name}: {c.found}" + (f"; {c.todo}" if c.todo else "") for c in failed]
     text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} things keep this run from starting", *lines])
@@ -72,7 +68,7 @@ def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str
 
 
 def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> Iterator[Check]:
-    """The checks that fail."""
+    """The checks that fail, and those of endpoints that are not as they should be."""
     run = RunDir(root)
     todo = [stage for stage in stages if stage in again or run.result(stage) is None]
     if not todo:
@@ -92,7 +88,8 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
     yield from _place(root)
     yield from _untrainable(config, todo)
     elsewhere = (config.ray.address or os.environ.get("RAY_ADDRESS")) not in (None, "local")
-    yield from (c for c in named(config, elsewhere, lambda field: _needed(config, field, todo)) if c.status == "fail")
+    tried = named(config, elsewhere, lambda field: _needed(config, field, todo), todo)
+    yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from actors.calls import SolverPool
 from actors.execution import Executor
-from actors.verifiers.base import Asked, abstention, call
+from actors.verifiers.base import Asked, Solvers, abstention, call
 from actors.verifiers.mini import compiler
 from actors.verifiers.mini.grammar import Fault, Sentence, parse
 from pipeline import config
@@ -20,7 +19,7 @@ class ExecutingVerifier:
     derived = True
 
     def __init__(
-        self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: SolverPool | None
+        self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Solvers | None
     ):
         self.name = name
         self.timeout_s = section.timeout_s

@@ -9,9 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from actors.calls import SolverPool
 from actors.execution import Executor
-from actors.verifiers.base import Asked, abstention, call
+from actors.verifiers.base import Asked, Solvers, abstention, call
 from actors.verifiers.mini.controlled import CATEGORIES, Reading, Unread, leaks, read
 from pipeline import config
 from pipeline.records import Problem, Vote
@@ -23,7 +22,7 @@ class SymbolicVerifier:
     derived = True
 
     def __init__(
-        self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: SolverPool | None
+        self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Solvers | None
     ):
         self.name = name
         self.timeout_s = section.timeout_s

@@ -24,10 +24,9 @@ from typing import Any
 from actors.answers import Judgement, compare_many
 from actors.answers.code import called
 from actors.answers.replies import extract_boxed, extract_program, visible
-from actors.calls import SolverPool
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import Asked, abstention
+from actors.verifiers.base import Asked, Solvers, abstention
 from actors.verifiers.text import review
 from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, heard, readable, unasked
 from actors.verifiers.text.programs import tried, unfit
@@ -52,7 +51,7 @@ class _Sample:
 class ModelVerifier:
     derived = False
 
-    def __init__(self, name: str, section: config.ModelVerifierConfig, executor: Executor, solver: SolverPool | None):
+    def __init__(self, name: str, section: config.ModelVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._section = section

@@ -116,7 +116,8 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
     if done is None:
         from pipeline.commands import preflight
 
-        preflight.check(config, root, stages)
+        for line in preflight.check(config, root, stages):
+            say(line)
         from pipeline.commands.driver import drive  # Ray and torch, seconds that a refusal need not wait for
 
         results = drive(config, root, list(stages))

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 from actors.passk import estimate
-from pipeline.config import Config, EndpointConfig, ModelConfig
-
-
 from pipeline import domains
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, EndpointConfig, ModelConfig
 from pipeline.config.loading import load
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
