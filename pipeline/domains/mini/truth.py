@@ -26,6 +26,7 @@ _FEWEST = 6
 _REACH = (0.95, 0.71, 0.59, 0.25, 0.15)
 """Share of problems with so many steps that a solver of the mini world's size gets right."""
 _READABLE = 99_999
+_OTHERS = 40
 
 
 def faults(problem: Problem, category: str, offered: Collection[str]) -> frozenset[str]:
@@ -57,12 +58,15 @@ def reach(question: str) -> float:
 
 
 def asks(question: str) -> str:
-    """The rules of a question with their numbers, in any order, and its answer: what copies have in common, found
-    without the identity that the rewards go by."""
+    """The rules of a question with their numbers, in any order, and its answers, to it and with other numbers at the
+    start: what copies have in common, found without the identity that the rewards go by."""
     text = read(question)
     if text is None or text.fault:
         return question
-    return repr((sorted((s.rule.id, s.args) for s in text.sentences), text.answer))
+    opening, *rest = text.sentences
+    rng = Random(opening.rule.id)  # the same others for all that may be copies
+    others = [_values(text, [_opened(opening, rng), *rest]) for _ in range(_OTHERS)]
+    return repr((sorted((s.rule.id, s.args) for s in text.sentences), text.answer, others))
 
 
 def _largest(text: Text) -> int:

@@ -55,6 +55,8 @@ def test_copies_ask_the_same_by_the_truth_whatever_their_words_and_another_probl
     asked = {ADVERSARY.asks(FIRST["copies"](Random(i)).question) for i in range(60)}
     assert len(asked) == 2  # the kind has two numbers to choose from
     assert ADVERSARY.asks(GOOD) == ADVERSARY.asks(GOOD.replace("Mia", "Tom").replace("coins", "nuts"))
+    by_chance = ("Mia loses 2. Add up the digits.", "Add up the digits. Mia loses 2.")  # 8 of 82, 17 and 8 of 91
+    assert len({ADVERSARY.asks(f"Mia has 82 coins. {steps} What is the number now?") for steps in by_chance}) == 2
     assert ADVERSARY.asks(GOOD) != ADVERSARY.asks(GOOD.replace("3 more", "4 more")) and ADVERSARY.asks("?") == "?"
 
 
