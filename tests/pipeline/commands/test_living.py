@@ -281,7 +281,7 @@ def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tm
     assert found["again"] == ["solve", "evaluate"] and new.parent == Path("runs") and new.name != "mini-1"
     forked = files(new)
     others = {"config.yaml", "metrics.jsonl", ".lock", "adversary.json"}
-    words = {"solve", "evaluate", "solve.json", "evaluate.json"}
+    words = {"solve", "evaluate", "solve.json", "evaluate.json", "tensorboard"}
     shared = {n for n in before if n not in others and not words & set(n.split("/")[:2])}
     assert forked.keys() == shared | {"config.yaml", "metrics.jsonl"}
     assert all(forked[n] == before[n] for n in shared if not n.startswith("stages/"))
