@@ -18,9 +18,7 @@ from pipeline.records import Problem, Vote
 class ExecutingVerifier:
     derived = True
 
-    def __init__(
-        self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Solvers | None
-    ):
+    def __init__(self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor

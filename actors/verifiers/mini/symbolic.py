@@ -21,9 +21,7 @@ _PROGRAM = (Path(__file__).parent / "symbolic_program.py").read_text()
 class SymbolicVerifier:
     derived = True
 
-    def __init__(
-        self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Solvers | None
-    ):
+    def __init__(self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor
