@@ -44,7 +44,7 @@ class OwnForm:
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """A call as the model's own turn holds it."""
         called = {"type": "function", "id": "call00000", "function": {"name": name, "arguments": arguments}}
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "user", "content": "?"},
             {"role": "assistant", "content": _HERE, "tool_calls": [called]},
         ]
