@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
+from pipeline.domains import hub
+from pipeline.domains.base import Domain
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
@@ -65,7 +67,7 @@ def prompt(config: Config) -> Iterator[Check]:
         from actors.chat_templates import chat_format
 
         domain, limits = domains.of(config.domain), config.episode.limits
-        folder = domain.resolve(config.proposer.path)
+        folder = domain.model(config.proposer.path, download=False)
         chat = chat_format(folder)
     except (Failure, ModuleNotFoundError):
         return
@@ -83,26 +85,38 @@ def prompt(config: Config) -> Iterator[Check]:
 # ---------------------------------------------------------------- models
 
 
-def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
+def models_of(config: Config, needed: Needed) -> dict[str, list[str]]:
+    """Path or name of each model that is needed and loaded here -> the fields that name it."""
+    models: list[tuple[str, ModelConfig | None]] = [
+        ("proposer", config.proposer),
+        ("solve.base", config.solve.base),
+        *((f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder)),
+        ("committee.judge", config.committee.judge),
+        ("synthesize.proposer", config.synthesize.proposer),
+        ("evaluate.model", config.evaluate.model),
+    ]
     fields: dict[str, list[str]] = {}
-    domain = domains.of(config.domain)
-    models: list[tuple[str, ModelConfig]] = [("proposer", config.proposer), ("solve.base", config.solve.base)]
-    models += [(f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder)]
-    more = {
-        "committee.judge": config.committee.judge,
-        "synthesize.proposer": config.synthesize.proposer,
-        "evaluate.model": config.evaluate.model,
-    }
-    models += [(where, model) for where, model in more.items() if model]
     for where, model in models:
-        if model.endpoint is None and needed(f"{where}.path"):  # an endpoint is asked as one
+        if model and model.endpoint is None and needed(f"{where}.path"):  # an endpoint is asked as one
             fields.setdefault(model.path, []).append(f"{where}.path")
-    for path, names in fields.items():
+    return fields
+
+
+def _found(domain: Domain, path: str) -> str:
+    """A folder that can be loaded, or a model that can be downloaded. Raises Failure."""
+    if not domain.on_the_hub(path):
+        return _model(domain.resolve(path))
+    folder = hub.cached(path)
+    return _model(folder) if folder is not None else f"on the Hub, {hub.size(path) / 1e9:.1f} GB to download"
+
+
+def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
+    for path, names in models_of(config, needed).items():
         detail = {"path": path, "fields": names}
         try:
-            found = _model(domain.resolve(path))
+            found = _found(domains.of(config.domain), path)
         except Failure as e:
-            todo = f"expected a Hugging Face model directory in {', '.join(names)}"
+            todo = f"expected a Hugging Face model, a directory or a name on the Hub, in {', '.join(names)}"
             yield Check("model", missing, str(e), todo, detail)
         else:
             yield Check("model", "ok", f"{path}: {found}", detail=detail)

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline import domains
-from pipeline.commands.doctor_config import Check, named
+from pipeline.commands.doctor_config import Check, models_of, named
 from pipeline.config import Config, ModelConfig
+from pipeline.domains import hub
 from pipeline.records import Failure
 from pipeline.store import survey
 from pipeline.store.files import writing
@@ -67,10 +68,19 @@ def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str
     raise Failure(text, "infra_error" if passing else "data_error")
 
 
+def download(config: Config, root: Path, stages: Sequence[str]) -> Iterator[str]:
+    """Fetch the models that these stages name on the Hub and that are not here; says so first. Raises Failure."""
+    domain, todo = domains.of(config.domain), _todo(RunDir(root), stages)
+    for name in models_of(config, lambda field: _needed(config, field, todo)):
+        if domain.on_the_hub(name) and hub.cached(name) is None:
+            yield f"models · {name}: {hub.size(name) / 1e9:.1f} GB to download"
+            hub.download(name)
+
+
 def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> Iterator[Check]:
     """The checks that fail, and those of endpoints that are not as they should be."""
     run = RunDir(root)
-    todo = [stage for stage in stages if stage in again or run.result(stage) is None]
+    todo = _todo(run, stages, again)
     if not todo:
         return
     before = RUN_STAGES[todo[0]].after
@@ -91,6 +101,10 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
     tried = named(config, elsewhere, lambda field: _needed(config, field, todo), todo)
     yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
+
+
+def _todo(run: RunDir, stages: Sequence[str], again: Sequence[str] = ()) -> list[str]:
+    return [stage for stage in stages if stage in again or run.result(stage) is None]
 
 
 def _alone(config: Config, stage: str) -> bool:
@@ -152,7 +166,7 @@ def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
 def weights(config: Config, model: ModelConfig) -> int | None:
     """Bytes of a model's weights; None where they are not known."""
     try:
-        folder = domains.of(config.domain).resolve(model.path)
+        folder = domains.of(config.domain).model(model.path, download=False)
     except Failure:
         return None
     return sum(p.stat().st_size for p in folder.glob("*.safetensors")) or None if folder.is_dir() else None

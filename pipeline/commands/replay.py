@@ -135,7 +135,7 @@ def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:
 
 def _base(run: RunDir, config: Config, stage: str) -> Path:
     if stage == "solve":
-        return domains.of(config.domain).resolve(config.solve.base.path)
+        return domains.of(config.domain).model(config.solve.base.path)
     done = run.result("sft")
     if done is None:
         raise Failure(f"run directory {run.root}: has no result of sft, which {stage} began with")

@@ -52,7 +52,8 @@ class ModelConfig(Section):
     """A model, its engine, and the pool of replicas that serve it."""
 
     path: str
-    """A Hugging Face model directory, or a name that the domain bundles (mini: `mini:proposer`, `mini:solver`). With
+    """A Hugging Face model: a directory, a name on the Hub (owner/name or owner/name@revision; on a cluster, HF_HOME is
+    then a folder that all nodes share), or a name that the domain bundles (mini: `mini:proposer`, `mini:solver`). With
     `endpoint`, what the model is called in the run's files."""
     endpoint: EndpointConfig | None = None
     """Ask this endpoint instead of an engine of the run's own: {base_url: …, model: …}. Not for what is trained."""

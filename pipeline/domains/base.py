@@ -6,6 +6,7 @@ and limits of a domain are data, laid under what the user wrote (`pipeline.confi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 from actors import prompts
 from actors.tool_calls import render
 from pipeline.config import DomainConfig
+from pipeline.domains import hub
 from pipeline.records import ANSWER_KINDS, AnswerKind, Failure, Problem
 
 if TYPE_CHECKING:
@@ -149,6 +151,21 @@ class Domain:
             bundled = f"; bundled are {', '.join(self.bundled)}" if self.bundled else ""
             raise Failure(f"{name}: no such file or folder{bundled}")
         return path
+
+    def model(self, name: str, download: bool = True) -> Path:
+        """Where a model of the config lies: as `resolve` finds it, or by its name on the Hub. One that is not in the
+        Hub's cache is downloaded, or is a Failure without `download`. Raises Failure for one that is nowhere."""
+        if not self.on_the_hub(name):
+            return self.resolve(name)
+        if (folder := hub.cached(name)) is not None:
+            return folder
+        if not download:
+            raise Failure(f"{name}: not downloaded yet")
+        return hub.download(name)
+
+    def on_the_hub(self, name: str) -> bool:
+        """Whether a model is meant by its name on the Hub: nothing lies here under that name."""
+        return name not in self.bundled and hub.is_name(name) and not os.path.lexists(name)
 
     def answer_kind(self, question: str) -> AnswerKind:
         """The kind of answer that a question asks for, where its writer does not say it."""

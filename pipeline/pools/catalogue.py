@@ -41,7 +41,7 @@ def prober(c: Config, sandbox: DeploymentHandle, solvers: dict[str, SolverPool])
 
 
 def teacher(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any) -> PoolSpec:
-    model_dir = domain.resolve(c.proposer.path)
+    model_dir = domain.model(c.proposer.path)
     arguments = {
         "teacher": make_teacher(c.teacher, domain),
         "model_dir": str(model_dir),
@@ -97,7 +97,7 @@ def solver(
     if model.endpoint is not None:
         asked = {"endpoint": model.endpoint, "prompts": domain.prompts.solvers()}
         return PoolSpec(name, model.pool, EndpointSolver, asked, longest_call_s=longest_s)
-    model_dir = domain.resolve(model.path)
+    model_dir = domain.model(model.path)
     arguments = {
         "model_dir": str(model_dir),
         "engine": model.engine,

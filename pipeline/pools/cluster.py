@@ -204,7 +204,7 @@ class Cluster:
         c, domain = self.config.model_copy(update={"proposer": model}), domains.of(self.config.domain)
         await self.stop("proposer")
         if model.endpoint is None:
-            return await self._proposer(c, domain.resolve(model.path))
+            return await self._proposer(c, domain.model(model.path))
         return await self._pool(catalogue.proposer_endpoint(c, domain, await self.sandbox(), self.buffer()))
 
     async def _proposer(self, c: Config, model_dir: Path) -> DeploymentHandle:

@@ -182,7 +182,7 @@ class _Judge:
                 f"expected committee.required ({config.committee.required}) or more"
             )
         self._committee = Committee.of(config.committee, verifiers)
-        self._chat = ChatFormat(domain.resolve(config.proposer.path))
+        self._chat = ChatFormat(domain.model(config.proposer.path))
         self._seen = Register(domain.identity)
         self._paid_for: set[str] = set()
 

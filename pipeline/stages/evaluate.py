@@ -34,7 +34,7 @@ async def run(context: Context) -> dict[str, Any]:
     measured: dict[str, Path | None] = {"score": None}
     if config.model is None:
         measured = {
-            "before": context.domain.resolve(context.config.solve.base.path),
+            "before": context.domain.model(context.config.solve.base.path),
             "after": Path(context.result_of("solve")["checkpoint"]),
         }
     done = len(context.run.steps("evaluate"))

@@ -37,7 +37,7 @@ WAVE = 200
 
 async def run(context: Context) -> dict[str, Any]:
     trainable("proposer", context.config.proposer)
-    base = context.domain.resolve(context.config.proposer.path)
+    base = context.domain.model(context.config.proposer.path)
     files, played, accepted = await _taught(context) if context.config.sft.data is None else _given(context, base)
     sft = context.config.sft
     loader = context.cluster.actor(DatasetLoader, files, sft.batch, sft.epochs, context.seed("sft"))

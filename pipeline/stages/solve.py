@@ -52,7 +52,7 @@ async def run(context: Context) -> dict[str, Any]:
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
-    base = context.domain.resolve(config.solve.base.path)
+    base = context.domain.model(config.solve.base.path)
     spec = spec_for(context, "solve", base)
     await context.cluster.stop("proposer")
     pool = None if spec.transport == "object_store" else await context.cluster.student()

@@ -180,7 +180,7 @@ async def _proposer(context: Context, arm: str) -> Path:
     """The arm's policy, trained as far as the arm goes."""
     match ARMS[arm].trained:
         case "no":
-            return context.domain.resolve(context.config.proposer.path)
+            return context.domain.model(context.config.proposer.path)
         case "sft":
             return Path(context.result_of("sft")["checkpoint"])
         case "mgpo":

@@ -1,0 +1,79 @@
+"""Models by their name on the Hugging Face Hub: `owner/name`, or `owner/name@revision`.
+
+Invariant: what lies whole in the cache is used as it lies there, and nobody is asked for it, so that a run goes on with
+the weights that it began with; only what does not is downloaded. Offline (`HF_HUB_OFFLINE=1`) nobody is asked at all.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pipeline.records import Failure
+
+_NAME = re.compile(r"(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
+_OTHER_FORMATS = ["original/*", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.pth"]
+"""Of the same weights: nothing here reads them."""
+_EXPECTED = "expected a folder, or a name on the Hub (owner/name, owner/name@revision)"
+
+
+def is_name(name: str) -> bool:
+    """Whether this could be a name on the Hub."""
+    return _NAME.fullmatch(name) is not None
+
+
+def cached(name: str) -> Path | None:
+    """The folder of a model that lies whole in the cache; else None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(**_of(name), local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def download(name: str) -> Path:
+    """The folder of a model, with what the cache lacks of it downloaded. Raises Failure."""
+    from huggingface_hub import snapshot_download
+
+    return Path(_asked(name, lambda: snapshot_download(**_of(name))))
+
+
+def size(name: str) -> int:
+    """Bytes of what `download` would get. Raises Failure for a model that it could not get."""
+    from huggingface_hub import snapshot_download
+
+    files = _asked(name, lambda: snapshot_download(**_of(name), dry_run=True))
+    return sum(file.file_size for file in files if file.will_download)
+
+
+def _of(name: str) -> dict[str, Any]:
+    found = _NAME.fullmatch(name)
+    assert found is not None
+    return {"repo_id": found["repo"], "revision": found["revision"], "ignore_patterns": _OTHER_FORMATS}
+
+
+def _asked(name: str, ask: Any) -> Any:
+    """What the Hub says. Raises Failure in one line: a model that is not there, or not for us, or a Hub that is not."""
+    from huggingface_hub import constants, errors
+
+    if constants.HF_HUB_OFFLINE:
+        where = f"not in the Hub's cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set"
+        raise Failure(f"{name}: no such folder, and {where}; {_EXPECTED}")
+    try:
+        return ask()
+    except errors.GatedRepoError:
+        raise Failure(f"{name}: its owner lets in who asked; expected HF_TOKEN of somebody who may read it") from None
+    except errors.RepositoryNotFoundError:
+        why = "no such folder, and the Hub knows no such model that this HF_TOKEN may read"
+        raise Failure(f"{name}: {why}; {_EXPECTED}") from None
+    except (errors.RevisionNotFoundError, errors.HFValidationError) as e:
+        raise Failure(f"{name}: {_line(e)}; {_EXPECTED}") from None
+    except Exception as e:  # whatever its client raises where the network, the Hub or the disk fails
+        raise Failure(f"{name}: the Hub gave no model ({_line(e)})", "infra_error") from None
+
+
+def _line(e: BaseException) -> str:
+    return f"{type(e).__name__}: {next(iter(str(e).strip().splitlines()), '')}"

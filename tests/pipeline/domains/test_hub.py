@@ -1,0 +1,157 @@
+"""Models by their name on the Hub: from its cache, or downloaded into it, from a Hub of our own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from hashlib import sha1
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from huggingface_hub import constants
+
+from pipeline import domains
+from pipeline.commands import doctor_config, preflight
+from pipeline.config.loading import load
+from pipeline.domains import hub
+from pipeline.records import Failure
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+TEXT = domains.of(load(None).domain)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The few requests that a download makes, answered for one model; those for one of ours are counted."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    asked: ClassVar[list[str]] = []
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        type(self).asked.append(path)
+        if path == "/api/models/us/private/revision/main":
+            self._answer(401, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
+        elif not path.startswith(("/api/models/us/small/", "/us/small/")):
+            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "no such repository"})
+        elif path == "/api/models/us/small/revision/main":
+            self._answer(200, json.dumps({"id": "us/small", "sha": SHA}).encode())
+        elif path == f"/api/models/us/small/tree/{SHA}":
+            tree = [
+                {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
+                for name, data in self.files.items()
+            ]
+            self._answer(200, json.dumps(tree).encode())
+        elif (name := path.removeprefix(f"/us/small/resolve/{SHA}/")) in self.files:
+            data = self.files[name]
+            self._answer(200, data, {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": SHA})
+        else:
+            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no such revision"})
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch):
+    """A Hub with one model, the mini world's solver under another name, and an empty cache."""
+    folder = domains.of(load(None).domain).resolve("mini:solver")
+    files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    Hub.files, Hub.asked = files | {"model.gguf": b"the same weights for somebody else"}, []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.chdir(tmp_path)
+    yield SimpleNamespace(files=files, asked=Hub.asked, cache=tmp_path / "cache")
+    server.shutdown()
+
+
+def test_a_model_is_downloaded_once_without_what_nothing_here_reads(ours, monkeypatch):
+    folder = TEXT.model("us/small")
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == ours.files
+    asked = len(ours.asked)
+    assert TEXT.model("us/small") == folder and TEXT.model(f"us/small@{SHA}") == folder
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert TEXT.model("us/small") == folder
+    assert len(ours.asked) == asked
+
+
+def test_what_an_interrupt_left_of_a_download_is_no_model(ours):
+    folder = TEXT.model("us/small")
+    weights = folder / "model.safetensors"
+    blob = weights.resolve()
+    weights.unlink()
+    blob.unlink()
+    assert hub.cached("us/small") is None
+    with pytest.raises(Failure, match="not downloaded yet"):
+        TEXT.model("us/small", download=False)
+    assert (TEXT.model("us/small") / "model.safetensors").read_bytes() == ours.files["model.safetensors"]
+
+
+def test_a_folder_of_that_name_comes_first(ours, tmp_path):
+    shutil.copytree(TEXT.resolve("mini:solver"), tmp_path / "us" / "small")
+    assert TEXT.model("us/small").resolve() == tmp_path / "us" / "small" and not ours.asked
+
+
+@pytest.mark.parametrize(
+    "name, kind, said",
+    [
+        ("us/nothing", "data_error", "the Hub knows no such model"),
+        ("us/private", "data_error", "expected HF_TOKEN of somebody who may read it"),
+        ("us/small@v9", "data_error", "RevisionNotFound"),
+        ("a/b/c", "data_error", "no such file or folder"),
+        ("../small", "data_error", "no such file or folder"),
+        ("us/a--b", "data_error", "HFValidationError"),
+    ],
+)
+def test_what_cannot_be_had_is_one_line_that_names_it(ours, name, kind, said):
+    with pytest.raises(Failure) as caught:
+        TEXT.model(name)
+    assert caught.value.kind == kind and said in str(caught.value) and str(caught.value).startswith(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_offline_and_not_in_the_cache(ours, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(Failure, match=r"^us/small: .*not in the Hub's cache .*HF_HUB_OFFLINE is set"):
+        TEXT.model("us/small")
+    assert not ours.asked
+
+
+def test_a_hub_that_is_away_is_worth_a_retry(ours, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(Failure) as caught:
+        TEXT.model("us/small")
+    assert caught.value.kind == "infra_error" and "the Hub gave no model" in str(caught.value)
+
+
+def test_looking_downloads_nothing_and_a_run_downloads_before_it_starts(ours, tmp_path):
+    config = load(None, ["proposer.path=us/small"])
+    checks = doctor_config.named(config, False, lambda field: field == "proposer.path", ())
+    (found,) = [c for c in checks if "us/small" in c.found]
+    gigabytes = sum(map(len, ours.files.values())) / 1e9
+    assert found.status == "ok" and f"on the Hub, {gigabytes:.1f} GB to download" in found.found
+    assert hub.cached("us/small") is None
+    assert list(preflight.download(config, tmp_path / "r", ["acquire"])) == []
+    (line,) = preflight.download(config, tmp_path / "r", ["sft"])
+    assert "us/small" in line and hub.cached("us/small") is not None
+    assert list(preflight.download(config, tmp_path / "r", ["sft"])) == []
+    assert not (tmp_path / "r").exists()
