@@ -41,7 +41,7 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
     try:
         with Metrics(run) as metrics, Progress() as progress:
             progress.say("run", f"{config.name} in {root}")
-            context = Context(config, run, Cluster(config), metrics, progress)
+            context = Context(config, run, Cluster(config, run.root), metrics, progress)
             run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:

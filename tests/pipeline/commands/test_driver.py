@@ -27,7 +27,7 @@ def closed(monkeypatch):
     times = []
 
     class Cluster:
-        def __init__(self, config):
+        def __init__(self, config, root):
             pass
 
         async def sandbox_stats(self):
@@ -101,7 +101,7 @@ WAITING = """
     from pipeline import stages
 
     class Cluster:
-        def __init__(self, config): pass
+        def __init__(self, config, root): pass
         async def idle(self): pass
         def close(self, shutdown):
             assert not shutdown
