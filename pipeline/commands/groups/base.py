@@ -56,9 +56,9 @@ def command(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata
+        from pipeline.commands import project
 
-        print(f"propose {metadata.version('agentic-proposing')}")
+        print(f"propose {project.version()}")
         raise typer.Exit()
 
 
