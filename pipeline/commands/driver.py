@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import psutil
 
 from pipeline import stages
+from pipeline.commands.preflight import loaded
 from pipeline.config import Config
 from pipeline.flow.context import Context
-from pipeline.pools import endpoints
+from pipeline.pools import endpoints, nodes
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Failure, Halt
 from pipeline.store.metrics import Metrics
@@ -45,7 +46,11 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
             run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:
-                for line in await endpoints.check(config, [name for name in names if run.result(name) is None]):
+                todo = [name for name in names if run.result(name) is None]
+                if context.cluster.joins and todo:
+                    context.cluster.start()
+                    await nodes.check(config, run.root, loaded(config, todo))
+                for line in await endpoints.check(config, todo):
                     progress.say("endpoints", line)
                 with endpoints.keeping(config, root):
                     try:

@@ -92,6 +92,16 @@ def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Chec
     yield from _disk(config, root, todo)
 
 
+def loaded(config: Config, stages: Sequence[str]) -> dict[str, ModelConfig]:
+    """The models whose folders these stages load, by the field that names them."""
+    judge, proposer, measured = config.committee.judge, config.synthesize.proposer, config.evaluate.model
+    models = {"proposer.path": config.proposer, "solve.base.path": config.solve.base}
+    models |= {f"prober.ladder.{i}.path": model for i, model in enumerate(config.prober.ladder)}
+    more = {"committee.judge.path": judge, "synthesize.proposer.path": proposer, "evaluate.model.path": measured}
+    models |= {field: model for field, model in more.items() if model is not None}
+    return {f: model for f, model in models.items() if model.endpoint is None and _needed(config, f, stages)}
+
+
 def _alone(config: Config, stage: str) -> bool:
     """Whether a stage is given what it would else take from the one before it."""
     given = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,11 @@ class Cluster:
         self.actors = DriverActors()
         self.serving = Serving(self._name, lambda: self.ray.logs)
         self._lease: lease.Held | None = None
+
+    @property
+    def joins(self) -> bool:
+        """Whether it works on a cluster that was there, and not on a private Ray."""
+        return (self.config.ray.address or os.environ.get("RAY_ADDRESS")) is not None
 
     def start(self) -> None:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""

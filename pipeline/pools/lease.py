@@ -25,7 +25,6 @@ from typing import Any
 
 import ray
 from ray import PlacementGroupID, serve
-from ray._private import worker as ray_worker
 from ray.util.placement_group import PlacementGroup
 
 from pipeline.config import Config
@@ -58,7 +57,7 @@ class Held:
 
     def __init__(self, run: str):
         job = ray.get_runtime_context().get_job_id()
-        kind = ray.remote(Lease).options(
+        kind: Any = ray.remote(Lease).options(
             name=run,
             namespace=NAMESPACE,
             lifetime="detached",
@@ -71,7 +70,7 @@ class Held:
         deadline, why = time.monotonic() + _PATIENCE_S, "it does not answer"
         while (left_s := deadline - time.monotonic()) > 0:
             try:
-                self._actor: Any = kind.remote(run, job)
+                self._actor = kind.remote(run, job)
                 holder = ray.get(self._actor.begin.remote(job), timeout=left_s)
             except ray.exceptions.GetTimeoutError:
                 why = "what an earlier driver left does not go"
@@ -166,7 +165,7 @@ def _kill_replicas(apps: list[str]) -> None:
 
 def _jobs(job: str) -> list[Any]:
     """What Ray's head says of a job; nothing where it has forgotten it."""
-    head = ray_worker.global_worker.gcs_client
+    head: Any = ray._private.worker.global_worker.gcs_client
     found = head.get_all_job_info(
         job_or_submission_id=job, skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )

@@ -27,6 +27,8 @@ def closed(monkeypatch):
     times = []
 
     class Cluster:
+        joins = False
+
         def __init__(self, config, root):
             pass
 
@@ -101,6 +103,7 @@ WAITING = """
     from pipeline import stages
 
     class Cluster:
+        joins = False
         def __init__(self, config, root): pass
         async def idle(self): pass
         def close(self, shutdown):
