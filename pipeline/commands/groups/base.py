@@ -25,6 +25,7 @@ from pipeline.store.rundir import RunDir
 from pipeline.watch import verbosity
 
 OK, FAULT, INPUT, RETRY, INTERRUPTED = 0, 1, 2, 75, 130
+MEANS = {OK: "done", FAULT: "a fault of ours", INPUT: "wrong input", RETRY: "worth a retry", INTERRUPTED: "interrupted"}
 
 EVERYDAY, DATA, CLUSTER, DIAGNOSIS = "Everyday", "Data and training, a stage at a time", "Cluster", "Diagnosis"
 
