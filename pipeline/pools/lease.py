@@ -74,8 +74,8 @@ class Held:
                 holder = ray.get(self._actor.begin.remote(job), timeout=left_s)
             except ray.exceptions.GetTimeoutError:
                 why = "what an earlier driver left does not go"
-            except ray.exceptions.RayActorError:  # it has ended just now
-                why = "it ends again and again"
+            except ray.exceptions.RayActorError as e:  # mostly one that has ended just now
+                why = str(e).strip().splitlines()[0]
             else:
                 if holder is None:
                     return
@@ -165,8 +165,8 @@ def _kill_replicas(apps: list[str]) -> None:
 
 def _jobs(job: str) -> list[Any]:
     """What Ray's head says of a job; nothing where it has forgotten it."""
-    head: Any = ray._private.worker.global_worker.gcs_client
-    found = head.get_all_job_info(
+    process: Any = ray._private.worker.global_worker
+    found = process.gcs_client.get_all_job_info(
         job_or_submission_id=job, skip_submission_job_info_field=True, skip_is_running_tasks_field=True
     )
     return list(found.values())
