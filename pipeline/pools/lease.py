@@ -40,7 +40,7 @@ _GRACE_S = 5.0
 """What replicas may take to end by themselves: nobody waits for their answers any more."""
 _PATIENCE_S = 90.0
 """How long a driver waits for what an earlier one of its run left."""
-_END_S = 6.0
+_END_S = 3.0
 """How long a driver waits for its own lease to end. It goes on without."""
 
 
