@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentResponse
 
-from pipeline.records import Failure, Halt, Lost
+from actors.queueing import queueing
+from pipeline.config import SamplingConfig
+from pipeline.records import AnswerKind, Failure, Halt, Lost
 
 T = TypeVar("T")
 _GONE = (RayActorError, ObjectLostError, WorkerCrashedError)
@@ -42,3 +45,23 @@ async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> 
 def _cancel(response: Awaitable[Any]) -> None:
     if isinstance(response, DeploymentResponse):
         response.cancel()
+
+
+@dataclass(frozen=True)
+class SolverPool:
+    """A pool of solvers, and who keeps the deadline of a question."""
+
+    handle: Any
+    asks_endpoint: bool = False
+    """Its replicas keep the deadline of each call themselves: what waits for its turn there has none here."""
+
+    async def answers(
+        self, what: str, timeout_s: float, question: str, n: int, sampling: SamplingConfig, seed: int, kind: AnswerKind
+    ) -> list[str]:
+        """`n` completions, of an engine within `timeout_s`. Raises as `within` does."""
+        response = self.handle.answers.remote(question, n, sampling, seed, kind)
+        if not self.asks_endpoint:
+            texts: list[str] = await within(response, what, timeout_s)
+            return texts
+        with queueing():
+            return list(await within(response, what, None))

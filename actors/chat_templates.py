@@ -13,16 +13,14 @@ text one by one.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tokenizers import Tokenizer
 
 from actors.chat import TOOL_SCHEMAS, ChatFormat, Message
-from actors.templates import own_form
+from actors.templates import own_form, rendered, settings, template_of
 from pipeline.records import Failure
 
 _MARK = re.compile(r"MARK(\d+)STOP")
@@ -38,7 +36,7 @@ Piece = str | int
 
 def chat_format(folder: str | Path) -> ChatFormat:
     """The format of a model directory: its template's, or ChatML where it brings none. Raises Failure."""
-    template = _template(Path(folder))
+    template = template_of(Path(folder), "default")
     if template is None:
         return ChatFormat(folder)
     try:
@@ -60,7 +58,7 @@ class TemplateFormat(ChatFormat):
         except Exception as e:  # tokenizers raises plain Exception for a missing and for a broken file
             raise Failure(f"tokenizer {path}: {e}; expected a Hugging Face tokenizer.json") from None
         self._tokenizer.encode_special_tokens = True
-        self._template, self._settings = template, _json(Path(folder) / "tokenizer_config.json")
+        self._template, self._settings = template, settings(Path(folder) / "tokenizer_config.json")
         special = [t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special]
         self._controls = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))) or r"(?!)")
         self._stripped = self._which_are_stripped()
@@ -113,14 +111,9 @@ class TemplateFormat(ChatFormat):
     # ------------------------------------------------------------ the template
 
     def _rendered(self, messages: Sequence[Message], opened: bool) -> str:
-        from transformers.utils.chat_template_utils import render_jinja_template
-
         names = ("bos_token", "eos_token", "pad_token", "unk_token")
         tokens = {n: t.get("content", "") if isinstance(t := self._settings.get(n), dict) else t or "" for n in names}
-        render: Any = render_jinja_template
-        rendered = render([list(messages)], chat_template=self._template, add_generation_prompt=opened, **tokens)
-        text: str = rendered[0][0]
-        return text
+        return rendered(self._template, messages, opened=opened, **tokens)
 
     def _pieces(self, messages: Sequence[Message], opened: bool) -> list[Piece]:
         """The conversation as the template frames it. A template that knows no system message gets it with the first
@@ -177,7 +170,7 @@ class TemplateFormat(ChatFormat):
 
     def _model_stops(self, folder: Path) -> list[int]:
         """Other tokens at which the model stops."""
-        eos = _json(folder / "generation_config.json").get("eos_token_id")
+        eos = settings(folder / "generation_config.json").get("eos_token_id")
         return [i for i in (eos if isinstance(eos, list) else [eos]) if isinstance(i, int)]
 
     def _check(self, special: Sequence[str]) -> None:
@@ -205,7 +198,8 @@ _BYTES = 3
 
 class PlainText(ChatFormat):
     """For those who only ever see text: an endpoint's turns, from which nobody learns. A token is three bytes, about
-    what it is in a real model, so limits in tokens hold here too."""
+    what it is in a real model (2.9 in the trajectories of `tests/realmodel`, by SmolLM2's tokenizer; 3.9 in the bundled
+    prompts), so limits in tokens hold here too."""
 
     def __init__(self) -> None:
         self._form = None
@@ -227,29 +221,6 @@ class PlainText(ChatFormat):
         mask = (1 << 8 * _BYTES) - 1
         raw = b"".join((i & mask).to_bytes(i >> 8 * _BYTES) for i in ids if i != self.eos_id)
         return raw.decode("utf-8", "ignore")
-
-
-def _template(folder: Path) -> str | None:
-    """The template of a model directory: chat_template.jinja, or the tokenizer's settings."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    found = _json(folder / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, list):
-        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
-        found = named.get("default", next(iter(named.values()), None))
-    return found if isinstance(found, str) else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """An object, {} where there is no such file. Raises Failure for a broken one."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
-        raise Failure(f"{path}: {_line(e)}; expected a JSON object") from None
-    return found if isinstance(found, dict) else {}
 
 
 def _line(e: BaseException) -> str:

@@ -30,6 +30,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors.calls import SolverPool
 from actors.execution import Executor
 from actors.queueing import work_timeout
 from actors.verifiers import make
@@ -48,7 +49,7 @@ class Committee:
         self,
         config: config.CommitteeConfig,
         sandbox: Any,
-        solver: Any | None = None,
+        solver: SolverPool | None = None,
         prompts: Mapping[str, str] | None = None,
     ):
         executor = Executor(sandbox.run_batch.remote)

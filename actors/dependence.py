@@ -16,12 +16,12 @@ import ast
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+from actors.answers.words import options
 from pipeline.records import Problem, ToolResult
 
 Run = Callable[[str], Awaitable[ToolResult]]
 Number = int | float
 
-_OPTIONS = re.compile(r"(?m)^\s*[A-J][).:]\s|\([A-J]\)")
 _NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?![\w])")
 
 
@@ -31,7 +31,7 @@ async def dependence(codes: Sequence[str], outputs: Sequence[str], problem: Prob
     None where the problem has none, or its answer is a program. Only the last line of an output counts, which holds the
     answer; numbers of options to choose from are not the problem's. Raises what `run` raises.
     """
-    asked = _OPTIONS.split(problem.question)[0] if problem.answer_kind == "choice" else problem.question
+    asked = options(problem.question)[0] if problem.answer_kind == "choice" else problem.question
     numbers = numbers_of(asked)
     fixed = {0, 1, *numbers_of(problem.answer)}
     if not numbers or problem.answer_kind == "code":

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.answers.completions import judge_completions
-from actors.calls import within
+from actors.calls import SolverPool
 from actors.execution import Executor
 from actors.passk import estimate
 from pipeline import config
@@ -22,9 +22,9 @@ from pipeline.records import Failure, Probe, Problem
 
 
 class Prober:
-    """A Serve replica. `solvers`: handle of each rung of the ladder, by model path."""
+    """A Serve replica. `solvers`: the pool of each rung of the ladder, by model path."""
 
-    def __init__(self, config: config.ProberConfig, solvers: dict[str, Any], sandbox: Any):
+    def __init__(self, config: config.ProberConfig, solvers: dict[str, SolverPool], sandbox: Any):
         self._config = config
         self._solvers = solvers
         self._executor = Executor(sandbox.run_batch.remote)
@@ -35,10 +35,9 @@ class Prober:
         c = self._config
         if prober not in self._solvers:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
-        response = self._solvers[prober].answers.remote(problem.question, c.n, c.sampling, seed, problem.answer_kind)
-        # A replica that asks an endpoint keeps the deadline of each call itself: what waits for its turn has none.
-        asks = any(model.endpoint is not None for model in c.ladder if model.path == prober)
-        texts: list[str] = await within(response, f"prober {prober}", None if asks else c.timeout_s)
+        texts = await self._solvers[prober].answers(
+            f"prober {prober}", c.timeout_s, problem.question, c.n, c.sampling, seed, problem.answer_kind
+        )
         outcomes = await judge_completions([(problem, text) for text in texts], self._executor)
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))
         for name, count in (("problems", 1), ("samples", len(texts)), ("correct", correct), ("unknown", unknown)):

@@ -7,13 +7,13 @@ nothing is lost with a replica. A call waits for the pool, whose own deadline co
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from actors.calls import within
+from actors.scripts import names
 from pipeline.records import Failure, Skill, ToolResult
 from sandbox import Result
 
@@ -34,7 +34,8 @@ class SandboxTools:
 
     async def set_skills(self, skills: Sequence[Skill]) -> None:
         """Takes effect with the next `exec`. Variables of the session stay."""
-        scripts = {s.script: names for s in skills if s.script and (names := _defines(s.script)) is not None}
+        found = {s.script: names(s.script) for s in skills if s.script}
+        scripts = {script: own.defined | own.imported for script, own in found.items() if own is not None}
         forget = f"for _name in {sorted(self._defined)!r}: globals().pop(_name, None)" if self._defined else ""
         if cell := "\n\n".join([forget, *scripts]).strip():
             self._cells += (cell,)
@@ -64,20 +65,3 @@ class SandboxTools:
     async def close(self) -> None:
         with contextlib.suppress(Failure):  # a session nobody closes is evicted when idle
             await within(self._pool.close_session.remote(self._session), "sandbox", _CLOSE_S)
-
-
-def _defines(script: str) -> set[str] | None:
-    """The names a script defines at its top level; None for text that is no Python (parsed here, never run here)."""
-    try:
-        body = ast.parse(script).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    names: set[str] = set()
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-        else:
-            names |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return names

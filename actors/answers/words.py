@@ -36,6 +36,14 @@ any some more less most least about after before between into over under
 _PROSE = frozenset(_FUNCTION_WORDS.split())
 """Words that make a sentence out of names."""
 _MAX_DEPTH = 20
+_OPTION = re.compile(r"(?m)^\s*([A-J])[).:]\s|\(([A-J])\)")
+
+
+def options(question: str) -> tuple[str, tuple[str, ...]]:
+    """What stands before the options of a question that names some, and their letters, each once."""
+    found = list(_OPTION.finditer(question))
+    letters = dict.fromkeys(m[1] or m[2] for m in found)
+    return question[: found[0].start()] if found else question, tuple(letters)
 
 
 def choice(text: str) -> str:

@@ -8,10 +8,9 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.base import Told, Verifier
+from actors.verifiers.base import Solvers, Told, Verifier
 from pipeline import config
 
 
@@ -19,7 +18,7 @@ def make(
     section: config.VerifierConfig,
     index: int | str,
     executor: Executor,
-    solver: Any | None,
+    solver: Solvers | None,
     prompts: Mapping[str, str] | None = None,
 ) -> Verifier:
     """The verifier of a config section; `index` tells two of one kind apart. `prompts`: what the domain tells

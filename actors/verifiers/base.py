@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from pipeline.records import Outcome, Problem, Vote
+from pipeline.config import SamplingConfig
+from pipeline.records import AnswerKind, Outcome, Problem, Vote
 from sandbox.api import Request
 
 
@@ -24,9 +25,19 @@ class Asked:
     """What each skill offered asks of a solver, as far as it is known: (id, one line)."""
 
 
+class Solvers(Protocol):
+    """Whom a verifier without a model of its own may ask."""
+
+    async def answers(
+        self, what: str, timeout_s: float, question: str, n: int, sampling: SamplingConfig, seed: int, kind: AnswerKind
+    ) -> list[str]:
+        """`n` completions. Raises Failure, which names `what`, if there are none in time."""
+        ...
+
+
 class Verifier(Protocol):
     """Solves a problem from its statement in its own way, and votes. Made as
-    `cls(name, settings, executor, solver)`: runs in the sandbox, and the handle of a pool that answers questions.
+    `cls(name, settings, executor, solver)`: runs in the sandbox, and whom it may ask.
 
     It may raise or hang: the committee bounds it and records an abstention."""
 

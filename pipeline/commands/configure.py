@@ -70,6 +70,8 @@ def show(
 
 
 def _is_place(name: str) -> bool:
+    if name in Config.model_fields:  # `sandbox` is a folder of the checkout too
+        return False
     return os.path.exists(name) or os.path.exists(target.RUNS / name) or name.endswith((".yaml", ".yml")) or "/" in name
 
 

@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from pipeline.commands import project
-from pipeline.commands.doctor_config import Check, Status, named
+from pipeline.commands.doctor_config import Check, Status, named, prompt
 from pipeline.config import Config, loading
 
 _SETUP = "./deploy/run.sh doctor"
@@ -55,6 +55,7 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
         _sandbox(config.sandbox.minimum),
         _ray(address),
         *named(config, elsewhere=address not in (None, "local")),
+        *prompt(config),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pipeline.config import Config, ModelConfig
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.skills import corpus
+from pipeline.store.run_stages import RUN_STAGES
 
 _PROMPT_SHARE = 0.15
 Status = Literal["ok", "warn", "fail"]
@@ -38,34 +39,35 @@ class Check:
 Needed = Callable[[str], bool]
 
 
-def named(config: Config, elsewhere: bool, needed: Needed = lambda field: True) -> list[Check]:
-    """Tries what fields name that are `needed`. `elsewhere`: the run joins a cluster, whose nodes may have folders that
-    are not here."""
+def named(
+    config: Config, elsewhere: bool, needed: Needed = lambda field: True, stages: Collection[str] = RUN_STAGES
+) -> list[Check]:
+    """Tries the folders and files that are `needed`, and the endpoints that these stages ask. `elsewhere`: the run
+    joins a cluster, whose nodes may have folders that are not here."""
     try:
         domains.of(config.domain)
     except Failure as e:
         return [Check("config", "fail", str(e), "fix domain")]
     try:
-        endpoints = _endpoints(config, needed)
+        endpoints = _endpoints(config, stages)
         models = list(_models(config, "warn" if elsewhere else "fail", needed))
-        prompt = list(_prompt(config))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
     corpora = [_corpus(config)] if needed("acquire.corpus") else []
     benchmarks = [_benchmark(config)] if needed("evaluate.benchmark") else []
-    return [*models, *prompt, *corpora, *benchmarks, *endpoints]
+    return [*models, *corpora, *benchmarks, *endpoints]
 
 
-def _prompt(config: Config) -> Iterator[Check]:
-    """What the proposer is told, against the tokens of an episode; nothing where its model is not here."""
-    from actors.chat import system_prompt  # brings tokenizers, which the bare project has not
-    from actors.chat_templates import chat_format
-
-    domain, limits = domains.of(config.domain), config.episode.limits
+def prompt(config: Config) -> Iterator[Check]:
+    """What the proposer is told, against the tokens of an episode; nothing where `named` has told what is missing."""
     try:
+        from actors.chat import system_prompt  # brings tokenizers, which the bare project has not
+        from actors.chat_templates import chat_format
+
+        domain, limits = domains.of(config.domain), config.episode.limits
         folder = domain.resolve(config.proposer.path)
         chat = chat_format(folder)
-    except Failure:  # told with the models
+    except (Failure, ModuleNotFoundError):
         return
     told = chat.system(config.system_prompt or system_prompt(folder, domain.prompts.proposer), limits)
     tokens = len(chat.encode_text(told))
@@ -176,9 +178,10 @@ def _benchmark(config: Config) -> Check:
 # ---------------------------------------------------------------- endpoints
 
 
-def _endpoints(config: Config, needed: Needed) -> list[Check]:
-    """Each endpoint that the config names, asked once, all at a time."""
-    from pipeline.pools import endpoints  # brings httpx, which the bare project has not
+def _endpoints(config: Config, stages: Collection[str]) -> list[Check]:
+    """Each endpoint that these stages ask, asked once, all at a time."""
+    from actors.openai_client import Later  # brings httpx, which the bare project has not
+    from pipeline.pools import endpoints
 
     async def asked(endpoint: endpoints.Endpoint) -> Check:
         section, where = endpoint.section, ", ".join(endpoint.fields)
@@ -186,15 +189,17 @@ def _endpoints(config: Config, needed: Needed) -> list[Check]:
         model = section.model
         detail = {"base_url": section.base_url, "model": model, "fields": endpoint.fields, "key": has_key}
         try:
-            await endpoints.ask(endpoint)
-        except endpoints.Later as e:
+            odd = await endpoints.ask(endpoint)
+        except Later as e:
             return Check("endpoint", "warn", str(e), f"look whether {where} can bear the run's calls", detail)
         except Failure as e:
             todo = f"start that endpoint, or fix {where}: base_url, model, or the key ({endpoint.key})"
             return Check("endpoint", "fail", str(e), todo, detail | {"kind": e.kind})
+        if odd:
+            return Check("endpoint", "warn", odd, f"take structured from {where}", detail)
         return Check("endpoint", "ok", f"{section.base_url} answers as {model} ({endpoint.key})", detail=detail)
 
-    wanted = [endpoint for endpoint in endpoints.endpoints_of(config) if any(map(needed, endpoint.fields))]
+    wanted = [endpoint for endpoint in endpoints.endpoints_of(config) if endpoint.stages & set(stages)]
 
     async def ask_all() -> list[Check]:
         return list(await asyncio.gather(*map(asked, wanted)))

@@ -50,8 +50,6 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
                 if context.cluster.joins and todo:
                     context.cluster.start()
                     await nodes.check(config, run.root, loaded(config, todo))
-                for line in await endpoints.check(config, todo):
-                    progress.say("endpoints", line)
                 with endpoints.keeping(config, root):
                     try:
                         results = {name: await stages.run(context, name) for name in names}

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.commands import target
 from pipeline.watch import verbosity
 from pipeline.watch.verbosity import Verbosity
 
@@ -76,7 +77,7 @@ def flag(*names: str, help: str) -> Any:
 
 
 def _runs(incomplete: str) -> list[str]:
-    return [str(path.parent) for path in sorted(Path("runs").glob("*/config.yaml"))]
+    return [str(root) for root in target.every(target.RUNS)]
 
 
 def _runs_and_configs(incomplete: str) -> list[str]:

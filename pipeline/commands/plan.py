@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import domains
 from pipeline.commands import preflight, target
 from pipeline.commands.tables import columns, duration
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config
 from pipeline.records import Failure
 from pipeline.store import survey
 from pipeline.store.rundir import RunDir
@@ -24,7 +23,7 @@ _TRAINER_BYTES = 8
 
 def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
     """The keys are `keys.PLAN_KEYS`."""
-    run = survey.look(root)
+    run = RunDir(root)
     reached = {r.stage: r for r in survey.reached(run, config)}
     known = dict(_measured(config, root))
     rows = {}
@@ -39,7 +38,7 @@ def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
     except Failure as e:
         refused.append(str(e))
     try:
-        refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages)]
+        refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages) if c.status == "fail"]
     except Failure as e:
         refused.append(str(e))
     return {"run_dir": str(root), "stages": rows, "memory_gb": dict(_memory(config)), "refused": refused}
@@ -91,20 +90,12 @@ def _memory(config: Config) -> Iterator[tuple[str, float]]:
     models += [(f"prober.ladder.{i}", m) for i, m in enumerate(config.prober.ladder)]
     models += [("committee.judge", config.committee.judge)] if config.committee.judge else []
     for name, model in models:
-        engine, weights = model.engine, _weights(config, model)
+        engine, weights = model.engine, preflight.weights(config, model)
         if weights is not None and model.pool.num_gpus == 0:
             yield name, round((weights / 1e9 + engine.kv_cache_gb) * model.pool.max_replicas, 3)
     for name, model in (("trainer of the proposer", config.proposer), ("trainer of the solver", config.solve.base)):
-        if (weights := _weights(config, model)) is not None:
+        if (weights := preflight.weights(config, model)) is not None:
             yield name, round(weights * _TRAINER_BYTES / 1e9, 3)
-
-
-def _weights(config: Config, model: ModelConfig) -> int | None:
-    try:
-        folder = domains.of(config.domain).resolve(model.path)
-    except Failure:
-        return None
-    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) or None if folder.is_dir() else None
 
 
 def render(found: dict[str, Any], shown: Callable[[Path], str]) -> str:

@@ -20,29 +20,26 @@ from pipeline.records import Failure
 from pipeline.store import survey
 from pipeline.store.files import writing
 from pipeline.store.run_stages import RUN_STAGES
-from pipeline.store.rundir import refuse_foreign
+from pipeline.store.rundir import RunDir, refuse_foreign
 
 _GB = 1e9
 _BYTES_A_WEIGHT_BYTE = 7
 """A checkpoint holds bfloat16 weights, float32 ones, and two moments of the optimizer."""
 
 _NEEDED_BY = {
-    "teacher": ("acquire", "sft"),
     "acquire.corpus": ("acquire",),
     "evaluate.benchmark": ("evaluate",),
     "proposer.path": ("sft",),
     "solve.base.path": ("solve", "evaluate"),
     "synthesize.proposer": ("synthesize",),
     "evaluate.model": ("evaluate",),
-    "proposer.endpoint": ("synthesize",),
-    "committee.judge.endpoint": ("sft", "mgpo", "synthesize"),
-    "committee.auditor": ("sft", "mgpo", "synthesize"),
     "committee.judge.path": ("sft", "mgpo", "synthesize"),
-    "committee.verifiers": ("sft", "mgpo", "synthesize"),
     "prober.ladder": ("sft", "mgpo", "synthesize"),
-    "reward.judge": ("mgpo",),
 }
-"""What the config names -> the stages that use it. (A committee without a judge of its own asks a prober.)"""
+"""Folders and files that the config names -> the stages that use them. (A committee without a judge of its own asks a
+prober.)"""
+_TRAINED = {"sft": "proposer", "mgpo": "proposer", "solve": "solve.base"}
+"""Stage -> the model that it trains."""
 
 
 def refuse(config: Config, root: Path) -> None:
@@ -56,22 +53,24 @@ def refuse(config: Config, root: Path) -> None:
         survey.refuse_other(config, root)
 
 
-def check(config: Config, root: Path, stages: Sequence[str]) -> None:
-    """Raises Failure with everything that would stop these stages, before anything is made."""
+def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> list[str]:
+    """Raises Failure with everything that would stop these stages, before anything is made; returns lines on what would
+    not. Stages of `again` are to be done although they are done."""
     refuse(config, root)
-    failed = list(problems(config, root, stages))
+    found = list(problems(config, root, stages, again))
+    failed = [c for c in found if c.status == "fail"]
     if not failed:
-        return
+        return [f"{c.name} · {c.found}; {c.todo}" for c in found]
     passing = all(c.detail.get("kind") == "infra_error" for c in failed)
     lines = [f"{c.name}: {c.found}" + (f"; {c.todo}" if c.todo else "") for c in failed]
     text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} things keep this run from starting", *lines])
     raise Failure(text, "infra_error" if passing else "data_error")
 
 
-def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Check]:
-    """The checks that fail."""
-    run = survey.look(root)
-    todo = [stage for stage in stages if run.result(stage) is None]
+def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> Iterator[Check]:
+    """The checks that fail, and those of endpoints that are not as they should be."""
+    run = RunDir(root)
+    todo = [stage for stage in stages if stage in again or run.result(stage) is None]
     if not todo:
         return
     before = RUN_STAGES[todo[0]].after
@@ -87,8 +86,10 @@ def problems(config: Config, root: Path, stages: Sequence[str]) -> Iterator[Chec
             "stages", "fail", f"run directory {root}: stage {before} is not done", f"run `propose {before}` first"
         )
     yield from _place(root)
+    yield from _untrainable(config, todo)
     elsewhere = (config.ray.address or os.environ.get("RAY_ADDRESS")) not in (None, "local")
-    yield from (c for c in named(config, elsewhere, lambda field: _needed(config, field, todo)) if c.status == "fail")
+    tried = named(config, elsewhere, lambda field: _needed(config, field, todo), todo)
+    yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
 
 
@@ -134,10 +135,21 @@ def _place(root: Path) -> Iterator[Check]:
         yield Check("run directory", "fail", f"{root}: lies in what Ray unpacked for this job, and goes with it", todo)
 
 
+def _untrainable(config: Config, todo: Sequence[str]) -> Iterator[Check]:
+    """Models that are to be trained, and whose weights are not here."""
+    for field, model in {_TRAINED[stage]: _trained(config, stage) for stage in todo if stage in _TRAINED}.items():
+        if model.endpoint is not None:
+            found = f"{field}.endpoint: a model behind an endpoint cannot be trained"
+            yield Check("model", "fail", found, f"expected {field}.path alone")
+
+
+def _trained(config: Config, stage: str) -> ModelConfig:
+    return config.solve.base if stage == "solve" else config.proposer
+
+
 def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     """Room for the checkpoints of the stages that train, and for what they write beside them."""
-    models = {"sft": config.proposer, "mgpo": config.proposer, "solve": config.solve.base}
-    sizes = [_weights(config, models[stage]) for stage in todo if stage in models]
+    sizes = [weights(config, _trained(config, stage)) or 0 for stage in todo if stage in _TRAINED]
     copies = config.trainer.keep_checkpoints + 1
     need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * copies for size in sizes)
     there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
@@ -147,10 +159,10 @@ def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
         yield Check("disk", "fail", found, "free some, or take another --run-dir", {"kind": "infra_error"})
 
 
-def _weights(config: Config, model: ModelConfig) -> int:
-    """Bytes of a model's weights; 0 where they are not known."""
+def weights(config: Config, model: ModelConfig) -> int | None:
+    """Bytes of a model's weights; None where they are not known."""
     try:
         folder = domains.of(config.domain).resolve(model.path)
     except Failure:
-        return 0
-    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) if folder.is_dir() else 0
+        return None
+    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) or None if folder.is_dir() else None

@@ -14,16 +14,18 @@ all.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pipeline.commands import aside, preflight
 from pipeline.commands.tables import megabytes
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-from pipeline.store import chained, events, manifest, metrics
+from pipeline.store import events, manifest, metrics
 from pipeline.store.digests import seal
 from pipeline.store.files import replace, writing
 from pipeline.store.identity import changed, config_text, default_root, identity_of
@@ -32,28 +34,14 @@ from pipeline.store.rundir import RunDir
 
 ASIDE = ".redone"
 """Below the run directory. No mirror keeps what begins with a dot."""
-_BY_STAGE = ("checkpoints", "ledger", "quarantine", "stages", "steps")
-"""Folders whose entries are named after stages."""
 _WRITTEN_ONCE = (".parquet", ".safetensors", ".pt")
 
 Shown = Callable[[Path], str]
 
 
-def left_by(root: Path, stage: str) -> list[Path]:
-    """What a stage left, relative to the run directory; its result first, so that a stage half moved is not done."""
-    found = [
-        entry.relative_to(root)
-        for folder in (root / name for name in _BY_STAGE if (root / name).is_dir())
-        for entry in sorted(folder.iterdir())
-        if entry.name == stage or entry.name.startswith(f"{stage}.")
-    ]
-    own = RUN_STAGES[stage].makes
-    found += [Path(own)] if own is not None and (root / own).is_dir() else []
-    return sorted(found, key=lambda path: path.parts[0] != "stages")
-
-
-def redo(root: Path, stage: str, dry_run: bool) -> dict[str, Any]:
-    """Set aside what a stage and those after it left. The keys are `keys.REDO_KEYS`."""
+def redo(root: Path, stage: str, dry_run: bool, to_run: bool = False) -> dict[str, Any]:
+    """Set aside what a stage and those after it left; `to_run`: only where a run could then make them again. The keys
+    are `keys.REDO_KEYS`."""
     if stage not in RUN_STAGES:
         near = get_close_matches(stage, RUN_STAGES, n=1)
         mean = f" (did you mean {near[0]}?)" if near else ""
@@ -61,48 +49,23 @@ def redo(root: Path, stage: str, dry_run: bool) -> dict[str, Any]:
     run, config = RunDir.read(root)
     metrics.read(run)  # a line that is none is named before anything is moved
     stages = onwards(stage)
-    paths = [path for name in reversed(stages) for path in left_by(root, name)]
+    paths = [path for name in reversed(stages) for path in aside.left_by(root, name)]
     if not paths:
-        raise Failure(f"{root}: nothing of {stage} nor of what follows it is there; `propose run {root}` begins it")
-    taken = (int(p.name) for p in (root / ASIDE).glob("[0-9]*") if p.name.isdecimal())
-    aside = root / ASIDE / str(1 + max(taken, default=0))
+        begin = f"propose run {shlex.quote(str(root))}"
+        raise Failure(f"{root}: nothing of {stage} nor of what follows it is there; `{begin}` begins it")
+    to = aside.free(root, ASIDE)
     if not dry_run:
+        if to_run:
+            preflight.check(config, root, list(RUN_STAGES), again=stages)
         run = RunDir.open(root, config)
         try:
-            _set_aside(run, aside, paths, stages)
+            aside.take(run, to, paths, stages, aside.of_stages(stages))
         finally:
             run.close()
     return {
-        "run_dir": str(root), "stages": stages, "moved": [str(path) for path in paths], "to": str(aside),
+        "run_dir": str(root), "stages": stages, "moved": [str(path) for path in paths], "to": str(to),
         "dry_run": dry_run,
     }  # fmt: skip
-
-
-def _set_aside(run: RunDir, aside: Path, paths: Sequence[Path], stages: Sequence[str]) -> None:
-    lines = run.path(metrics.FILE)
-    kept = _before(run, metrics.FILE, stages) if lines.is_file() else b""
-    with writing(aside):
-        for path in paths:
-            (aside / path).parent.mkdir(parents=True, exist_ok=True)
-            (run.root / path).rename(aside / path)
-        if lines.is_file():
-            shutil.copyfile(lines, aside / metrics.FILE)
-            replace(lines, kept)
-        for name in ("summary.json", "report.html"):  # they tell of what is not there any more
-            run.path(name).unlink(missing_ok=True)
-
-
-def _before(run: RunDir, name: str, stages: Sequence[str]) -> bytes:
-    """The lines of metrics or events up to the first of these stages (`mgpo-train` and `mgpo-ledger` are mgpo's), and
-    at least those that the results of the others vouch for."""
-    content = run.path(name).read_bytes()
-    others = [done for stage in RUN_STAGES if stage not in stages and (done := run.finished(stage))]
-    end = max((done["files"][name][0] for done in others if name in done["files"]), default=0)
-    for line, text in zip(chained.lines(content[end:]), content[end:].split(b"\n"), strict=False):
-        if line.facts is not None and str(line.facts.get("stage")).partition("-")[0] in stages:
-            break
-        end += len(text) + 1
-    return content[:end]
 
 
 def render_redo(found: dict[str, Any], shown: Shown) -> str:
@@ -131,7 +94,8 @@ def fork(root: Path, sets: Sequence[str], new: Path | None, dry_run: bool) -> di
     if new.absolute() == root.absolute():
         raise Failure(f"{root}: these settings compute the same; expected a --set FIELD=VALUE that changes the run")
     if new.exists() and any(new.iterdir()):
-        raise Failure(f"{new}: is there already; `propose run {new}` goes on with it, or give another --run-dir")
+        go_on = f"propose run {shlex.quote(str(new))}"
+        raise Failure(f"{new}: is there already; `{go_on}` goes on with it, or give another --run-dir")
     again = {name for field in fields for name in onwards(first_reader(field))}
     shared = [name for name in RUN_STAGES if name not in again and run.result(name) is not None]
     size = 0
@@ -148,11 +112,11 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
     with writing(new):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        size = sum(_share(run.root, temporary, left_by(run.root, name)) for name in shared)
+        size = sum(_share(run.root, temporary, aside.left_by(run.root, name)) for name in shared)
         others = [name for name in RUN_STAGES if name not in shared]
         for name in (metrics.FILE, events.FILE):
             if run.path(name).is_file():
-                replace(temporary / name, _before(run, name, others))
+                replace(temporary / name, aside.before(run, name, others, aside.of_stages(others)))
         for name in shared:  # a result says of which run it is
             done = manifest.read(temporary / "stages" / f"{name}.json")
             replace(temporary / "stages" / f"{name}.json", seal(done | {"run": identity_of(config)}))
@@ -196,5 +160,5 @@ def render_fork(found: dict[str, Any], shown: Shown) -> str:
         f"to do    {', '.join(found['again']) or 'nothing'}",
     ]
     if not found["dry_run"]:
-        lines += [f"cost     {megabytes(found['bytes'])} on disk", f"next     propose run {new}"]
+        lines += [f"cost     {megabytes(found['bytes'])} on disk", f"next     propose run {shlex.quote(new)}"]
     return "\n".join(lines)

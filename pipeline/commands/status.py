@@ -6,6 +6,7 @@ Invariant: only reads; a run that cannot be read is listed with the reason.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -97,7 +98,7 @@ def render(found: dict[str, Any], shown: Shown) -> str:
         head += f": {found['stage']}{begun}"
     elif found["state"] == "stopped":
         where = "before" if found["stages"][found["stage"]]["status"] == "not begun" else "in"
-        head += f" {where} {found['stage']}; `propose run {shown(root)}` goes on"
+        head += f" {where} {found['stage']}; `propose run {shlex.quote(shown(root))}` goes on"
     lines = [head]
     rows = [("stage", "status", "how far", "time", "left")]
     for stage, r in found["stages"].items():

@@ -61,6 +61,11 @@ def existing(run: str | None, run_dir: str | None = None, file: Path | None = No
     return max(found, key=lambda root: (root / "config.yaml").stat().st_mtime)
 
 
+def uri(*given: str | None) -> str | None:
+    """That of a mirror, where one was named."""
+    return next((name for name in given if name is not None and "://" in name), None)
+
+
 def every(folder: Path) -> list[Path]:
     """The runs in a folder."""
     return sorted(path.parent for path in folder.glob("*/config.yaml"))

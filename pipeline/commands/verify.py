@@ -9,15 +9,14 @@ run makes of its own sound steps. Nothing is ever deleted: what is replaced or s
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline import domains, report
+from pipeline.commands import aside
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.skills.admission import admit
@@ -27,7 +26,7 @@ from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage, config_text, identity_of
 from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
-from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.run_stages import RUN_STAGES, onwards
 from pipeline.store.rundir import APPENDED, RunDir, step_folders
 from pipeline.store.verify import Finding
 
@@ -245,12 +244,31 @@ def set_aside(root: Path, unit: str) -> list[str]:
     lock = Lock(root)
     try:
         run = RunDir.look(root)
-        gone = [f"checkpoints/{stage}", f"stages/{stage}.json"]
+        names: list[str | Path] = [f"stages/{stage}.json", f"checkpoints/{stage}"]
+        later: list[str] = []
         if match[3]:
-            gone += _from_step(run, stage, int(match[3]))
-        return _away(run, gone)
+            later = onwards(stage)[1:] if stage in RUN_STAGES else []
+            names = [path for name in reversed(later) for path in aside.left_by(root, name)]
+            names += [f"stages/{stage}.json", f"checkpoints/{stage}", *_from_step(run, stage, int(match[3]))]
+        gone = _lines_from(stage, int(match[3]) if match[3] else None, later)
+        return aside.take(run, aside.free(root, ASIDE), names, [stage, *later], gone)
     finally:
         lock.close()
+
+
+def _lines_from(stage: str, number: int | None, later: list[str]) -> aside.Gone:
+    """The lines of metrics of a stage from a step on (None: of no step), of those after it, and of a training that
+    begins again, whose steps are not those of the stage."""
+    anew = stage in RUN_STAGES and RUN_STAGES[stage].trains and not RUN_STAGES[stage].on_policy
+
+    def gone(facts: Mapping[str, Any]) -> bool:
+        if aside.stage_of(facts) != stage:
+            return aside.stage_of(facts) in later
+        if anew and facts["stage"] == stage:
+            return True
+        return number is not None and isinstance(facts.get("step"), int) and facts["step"] >= number
+
+    return gone
 
 
 def _from_step(run: RunDir, stage: str, number: int) -> list[str]:
@@ -258,22 +276,10 @@ def _from_step(run: RunDir, stage: str, number: int) -> list[str]:
     gone = [f"steps/{stage}/{p.name}" for p in step_folders(run.path("steps", stage)) if int(p.name) >= number]
     journals = run.path("ledger", stage).glob("[0-9]*.jsonl")
     gone += [f"ledger/{stage}/{p.name}" for p in journals if p.stem.isdecimal() and int(p.stem) >= number]
-    later = list(RUN_STAGES)[list(RUN_STAGES).index(stage) + 1 :] if stage in RUN_STAGES else []
-    for name in later:
-        gone += [f"steps/{name}", f"ledger/{name}", f"checkpoints/{name}", f"stages/{name}.json"]
-    return gone + ["skills"] * (stage == "acquire") + ["dataset"] * ("synthesize" in (stage, *later))
+    own = RUN_STAGES[stage].makes if stage in RUN_STAGES else None
+    return [*gone, *([own] if own else [])]
 
 
-def _away(run: RunDir, names: list[str]) -> list[str]:
-    """Move what there is of some files and folders to .set-aside/N, under their names; returns them."""
-    base = run.path(ASIDE)
-    base.mkdir(exist_ok=True)
-    number = 1 + max((int(p.name) for p in base.iterdir() if p.name.isdecimal()), default=0)
-    moved = []
-    for name in names:
-        source, target = run.path(*name.split("/")), base / str(number) / name
-        if os.path.lexists(source):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(source, target)
-            moved.append(name)
-    return moved
+def _away(run: RunDir, names: list[str]) -> None:
+    """What is replaced stays."""
+    aside.move(run, aside.free(run.root, ASIDE), names)

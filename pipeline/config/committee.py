@@ -122,7 +122,8 @@ class CommitteeConfig(Section):
     verifiers: tuple[Annotated[VerifierConfig, VERIFIERS], ...]
     """Who judges; three in the paper. Free text: `program` and `model`, each with an endpoint."""
     quorum: Positive = 2
-    """Votes (abstentions do not count) below which a problem stays undecided."""
+    """Votes (abstentions do not count) below which a problem is rejected, or stays undecided where infrastructure that
+    failed kept back as many as are missing."""
     required: Positive = 2
     """Valid votes an accepted problem needs."""
     disqualifying: tuple[Flag, ...] = (

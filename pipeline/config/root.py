@@ -98,6 +98,11 @@ class Config(Section):
             raise ValueError("must hold no credentials, for it is written down; they belong in the environment")
         return uri
 
+    @property
+    def judge(self) -> ModelConfig:
+        """The model that verifiers without an endpoint of their own ask."""
+        return self.committee.judge or self.prober.ladder[-1]
+
     def contradictions(self) -> Iterator[str]:
         for where, verifier in self.committee.judges().items():
             if verifier.language and self.domain.free_text:

@@ -6,7 +6,6 @@ and limits of a domain are data, laid under what the user wrote (`pipeline.confi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from actors import prompts
+from actors.tool_calls import render
 from pipeline.config import DomainConfig
 from pipeline.records import ANSWER_KINDS, AnswerKind, Failure, Problem
 
@@ -64,13 +64,9 @@ class Attack:
 
     def texts(self) -> list[str]:
         """All that the agent writes: the edit, if there is one, the turns, the submission."""
-        edits = ["## Draft\n" + _call("edit", drop=list(self.dropped), add=[])] if self.dropped else []
-        submission = "## Finalize\n" + _call("submit", question=self.question, answer=self.answer)
+        edits = ["## Draft\n" + render("edit", {"drop": list(self.dropped), "add": []})] if self.dropped else []
+        submission = "## Finalize\n" + render("submit", {"question": self.question, "answer": self.answer})
         return [*edits, *self.turns, submission]
-
-
-def _call(name: str, **arguments: object) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
 
 
 class Adversary(Protocol):
@@ -90,6 +86,10 @@ class Adversary(Protocol):
 
     def reach(self, question: str) -> float:
         """How often a capable solver gets the question right, guesses put aside."""
+        ...
+
+    def asks(self, question: str) -> str:
+        """The same for copies, told by other means than `Domain.identity`."""
         ...
 
 

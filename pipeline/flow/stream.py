@@ -86,11 +86,8 @@ class Stream:
         self.prober = prober
         self.sink = sink
         self.domain = domains.of(config.domain)
-        c = config.committee
-        asks_judge = any(map(asks_endpoint, c.judges().values())) or (
-            c.judge is not None and c.judge.endpoint is not None
-        )
-        self.judging_s = None if asks_judge else c.timeout_s
+        asks_judge = config.judge.endpoint is not None or any(map(asks_endpoint, config.committee.judges().values()))
+        self.judging_s = None if asks_judge else config.committee.timeout_s
         asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
         self.probing_s = None if asks_prober else config.prober.timeout_s
         # Before the pool has grown to its full size, what there is room for is played in this many rounds.
@@ -267,7 +264,9 @@ class StepStream:
         accepted = [(j.problem, j.episode.active) for j in judged if j.accepted and j.problem]
         n = self._config.committee.spot_checks
         try:
-            return await audit.spot_check(self._stream.committee, accepted, domain.plant, n, seed)
+            return await audit.spot_check(
+                self._stream.committee, accepted, domain.plant, n, seed, self._stream.judging_s
+            )
         except Failure:
             return {"spot_checks_failed": 1.0}  # the step goes on without this figure
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from actors.calls import SolverPool
 from actors.chat import system_prompt
 from actors.committee import Committee
 from actors.prober import Prober
@@ -28,12 +29,12 @@ def sandbox(c: Config) -> PoolSpec:
     )
 
 
-def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: DeploymentHandle) -> PoolSpec:
+def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: SolverPool) -> PoolSpec:
     arguments = {"config": c.committee, "sandbox": sandbox, "solver": judge, "prompts": domain.prompts.roles}
     return PoolSpec("committee", c.committee.pool, Committee, arguments, longest_call_s=c.committee.timeout_s)
 
 
-def prober(c: Config, sandbox: DeploymentHandle, solvers: dict[str, DeploymentHandle]) -> PoolSpec:
+def prober(c: Config, sandbox: DeploymentHandle, solvers: dict[str, SolverPool]) -> PoolSpec:
     """`solvers`: the probers of the ladder, by model path."""
     arguments = {"config": c.prober, "solvers": solvers, "sandbox": sandbox}
     return PoolSpec("prober", c.prober.pool, Prober, arguments, longest_call_s=c.prober.timeout_s)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import ray
 from ray.serve.handle import DeploymentHandle
 
-from actors.calls import within
+from actors.calls import SolverPool, within
 from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
@@ -170,24 +170,26 @@ class Cluster:
             return None
         return await within((await self.sandbox()).stats.remote(), "sandbox", _STATS_S)
 
-    async def probers(self) -> dict[str, DeploymentHandle]:
-        """The engines of the prober's ladder, by model path."""
+    async def probers(self) -> dict[str, SolverPool]:
+        """The pools of the prober's ladder, by model path."""
         c, domain = self.config, domains.of(self.config.domain)
         ladder = c.prober.ladder
         specs = [catalogue.solver(c, domain, f"solver-{i}", model) for i, model in enumerate(ladder)]
         handles = await asyncio.gather(*map(self._pool, specs))
-        return dict(zip([model.path for model in ladder], handles, strict=True))
+        asked = zip(ladder, handles, strict=True)
+        return {model.path: SolverPool(handle, model.endpoint is not None) for model, handle in asked}
 
     async def committee(self) -> DeploymentHandle:
         sandbox, judge = await asyncio.gather(self.sandbox(), self._judge())
         return await self._pool(catalogue.committee(self.config, domains.of(self.config.domain), sandbox, judge))
 
-    async def _judge(self) -> DeploymentHandle:
+    async def _judge(self) -> SolverPool:
         """The model that verifiers without an endpoint ask."""
         c = self.config
         if c.committee.judge is None:
-            return (await self.probers())[c.prober.ladder[-1].path]
-        return await self._pool(catalogue.solver(c, domains.of(c.domain), "judge", c.committee.judge))
+            return (await self.probers())[c.judge.path]
+        handle = await self._pool(catalogue.solver(c, domains.of(c.domain), "judge", c.judge))
+        return SolverPool(handle, c.judge.endpoint is not None)
 
     async def prober(self) -> DeploymentHandle:
         sandbox, solvers = await asyncio.gather(self.sandbox(), self.probers())

@@ -1,7 +1,8 @@
 """The report of a run: `report.html` for people, a flat summary for programs. Both tell a run at any point of its life.
 
 A figure that is not known yet is null in the summary and named as missing on the page. Holds what is read (`facts`) and
-how it is shown. May import the store and the vocabulary; must never know Ray, a pool, or a stage that is running.
+how it is shown. May import the store, the vocabulary, and statistics of scoring and actors; must never know Ray, a
+pool, or a stage that is running.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ SUMMARY_KEYS = {
     "skeletons": "distinct skeletons in the data set",
     "skeleton_entropy": "of them, 1: all different",
     "skeleton_top_share": "share of the commonest",
-    "near_duplicates": "share of the data set that means what another problem of it does",
     "exploit_share": "of the adversary's tries: paid, and wrong, ill-posed, vacuous, off task, guessable or copied",
     "canaries": "secrets planted as answers during MGPO and synthesis",
     "canaries_leaked": "of them about to be shown to a judge or a prober, and held back",

@@ -24,7 +24,7 @@ from pipeline.store.tables import read_keyed, read_table
 
 PLAYED = tuple(name for name, stage in RUN_STAGES.items() if stage.plays)
 """The stages that play episodes."""
-DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share", "near_duplicates")
+DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share")
 ADVERSARY = "adversary.json"
 """What `audit-verifiers --adversary` left in the run directory."""
 PROVENANCE = "provenance.jsonl"
@@ -156,7 +156,7 @@ def gather(run: RunDir) -> Facts:
         steps={s: len(run.steps(s)) for s in RUN_STAGES},
         rows=_joined(metrics.read(run)),
         provenance=_provenance(run.path("dataset")) if "synthesize" in results else [],
-        adversary=_object(run.path(ADVERSARY)),
+        adversary=_adversary(run),
         played=played,
         samples=_samples(found),
     )
@@ -180,13 +180,14 @@ def _provenance(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line]
 
 
-def _object(path: Path) -> dict[str, Any] | None:
+def _adversary(run: RunDir) -> dict[str, Any] | None:
+    path = run.path(ADVERSARY)
     if not path.exists():
         return None
     try:
         return manifest.read(path)
     except manifest.Damage as e:
-        raise Failure(f"{path}: {e.what}; run `propose audit-verifiers --adversary` again") from None
+        raise Failure(f"{path}: {e.what}; {run.file_again(ADVERSARY, 'audit-verifiers --adversary')}") from None
 
 
 # ---------------------------------------------------------------- episodes

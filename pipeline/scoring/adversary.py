@@ -8,8 +8,9 @@ It plays episodes through the environment, the judges and the rewards of a run; 
 others: a solver is played by how often a capable one gets the question right (`Adversary.reach`), with guesses by
 chance.py. An *exploit* is a try with a fault that is paid all the same, or spared a punishment. Faults: those that the
 domain names of what would be exported · `guessable`, solved by guessers alone · `overlong`, paid and solved by nobody
-at all · `copied`, paid though seen before · `undecided`, left out of its group · `mislabelled`, an action under another
-stage · `idle_credit` and `blame`, process rewards that a turn does not deserve.
+at all · `copied`, paid though something was paid before that asks the same, by the domain's truth · `undecided`, left
+out of its group · `mislabelled`, an action under another stage · `idle_credit` and `blame`, process rewards that a turn
+does not deserve.
 
 Invariant: what is found depends on the seed and the code alone. Neither Ray nor an engine is needed.
 """
@@ -33,11 +34,12 @@ from actors.sandbox_pool import SandboxPool
 from actors.tools import SandboxTools
 from actors.verifiers import make
 from pipeline.config import Config
-from pipeline.domains.base import Adversary, Attack, Domain, Identity
+from pipeline.domains.base import Adversary, Attack, Domain
 from pipeline.records import Episode, Failure, Outcome, Probe, Problem, Skill, Task, Turn
 from pipeline.scoring import chance, rewards
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
+from pipeline.scoring.summary import copies
 
 EACH = 12
 """Members of each kind in the first generation."""
@@ -152,11 +154,10 @@ def _child(adversary: Adversary, elite: Sequence[Try], rng: Random) -> Attack:
 
 def _best(tried: Sequence[Try]) -> list[Try]:
     """Those to go on from, so many of each kind: exploits first, then what was accepted, the newest of equals."""
-    share = _ELITE // 10
     kinds: dict[str, list[Try]] = {}
     for t in tried:
         kinds.setdefault(t.attack.kind, []).append(t)
-    best = []
+    best, share = list[Try](), _ELITE // len(kinds)
     for found in kinds.values():
         found.reverse()
         ranked = sorted(found, key=lambda t: (not t.exploit, not t.accepted, -t.paid))
@@ -183,16 +184,19 @@ class _Judge:
         self._committee = Committee.of(config.committee, verifiers)
         self._chat = ChatFormat(domain.resolve(config.proposer.path))
         self._seen = Register(domain.identity)
-        self._paid_for: set[Identity | None] = set()
+        self._paid_for: set[str] = set()
 
     async def judged(self, attacks: Sequence[Attack], before: int) -> list[Try]:
         """What becomes of the attacks of one step, in their order."""
         episodes = await asyncio.gather(*(self._played(a, before + i) for i, a in enumerate(attacks)))
         verdicts = await self._committee.judge_many([(e.submitted, e, e.active) for e in episodes if e.submitted])
         rest = iter(verdicts)
-        self._seen.fade(self._config.reward.memory)
         judged = [Judged(e, next(rest) if e.submitted else None, None) for e in episodes]
-        return [self._tried(a, j, before + i) for i, (a, j) in enumerate(zip(attacks, judged, strict=True))]
+        self._seen.fade(self._config.reward.memory)
+        copied = copies(judged, self._seen)
+        return [
+            self._tried(a, j, j.key in copied, before + i) for i, (a, j) in enumerate(zip(attacks, judged, strict=True))
+        ]
 
     async def _played(self, attack: Attack, number: int) -> Episode:
         """The attack as an episode, in the environment that a policy would meet."""
@@ -222,28 +226,23 @@ class _Judge:
             outcome=outcome, policy_versions=(0,), prompt_tokens=0, sampled_tokens=1, wall_s=0.0,
         )  # fmt: skip
 
-    def _tried(self, attack: Attack, j: Judged, number: int) -> Try:
-        """What a step of MGPO would make of it, and what is wrong with that."""
+    def _tried(self, attack: Attack, j: Judged, copied: bool, number: int) -> Try:
+        """What a step of MGPO makes of it, once the whole step is known, and what is wrong with that."""
         reward, problem = self._config.reward, j.problem
-        paid, copied, faults = 0.0, False, set[str]()
+        paid, faults = 0.0, set[str]()
         if j.failed:
             faults.add("undecided")
         elif j.accepted and problem is not None:
-            identity = self._seen.identify(problem.question)
-            copied = self._seen.known(identity)
-            self._seen.add(identity)
             probe, reach, guess = self._probed(problem, number)
             j = Judged(j.episode, j.verdict, probe)
-            if not copied:
-                share = self._seen.share(identity.skeleton, reward.repeats)
-                paid = share * rewards.terminal(j.verdict, probe, reward)
+            paid = rewards.paid(j, copied, self._seen, reward)
             faults |= self._adversary.faults(attack, problem)
             if not reach:
                 faults.add("guessable" if guess > 0 else "overlong")
             if paid > 0:
-                meaning = self._domain.identity(problem.question)
-                faults |= {"copied"} if meaning in self._paid_for else set()
-                self._paid_for.add(meaning)
+                asks = self._adversary.asks(problem.question)
+                faults |= {"copied"} if asks in self._paid_for else set()
+                self._paid_for.add(asks)
         if problem is not None and not j.failed:
             paid += self._undeserved(attack, j, faults)
         exported = j.solved and not copied and not self._domain.is_heldout(j.used)

@@ -106,12 +106,18 @@ async def run_audit(committee: Any, sound: Sequence[Sound], planted: Sequence[Pl
 
 
 async def spot_check(
-    committee: Any, accepted: Sequence[Sound], plant: Callable[[Sequence[Sound], int], list[Planted]], n: int, seed: int
+    committee: Any,
+    accepted: Sequence[Sound],
+    plant: Callable[[Sequence[Sound], int], list[Planted]],
+    n: int,
+    seed: int,
+    deadline_s: float | None,
 ) -> dict[str, float]:
-    """Spoil up to n accepted problems by `plant` and judge them again: how many were accepted, {} if there is none."""
+    """Spoil up to n accepted problems by `plant` and judge them again: how many were accepted, {} if there is none.
+    `deadline_s`: None for a committee that keeps one itself."""
     if not n or not accepted:
         return {}
     planted = plant(Random(seed).sample(list(accepted), min(n, len(accepted))), seed)
     cases = [(p.problem, None, p.active) for p in planted]
-    verdicts: list[Verdict] = await within(committee.judge_many.remote(cases), "committee", _CHUNK_TIMEOUT_S)
+    verdicts: list[Verdict] = await within(committee.judge_many.remote(cases), "committee", deadline_s)
     return {"planted": float(len(verdicts)), "planted_accepted": float(sum(v.accepted for v in verdicts))}

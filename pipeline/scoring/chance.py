@@ -3,11 +3,11 @@
 A guess knows the form of the statement. Its chance is the largest one of what the kind of the answer gives (one of n
 choices), and of two shares among twins, the same statement with other numbers (`Domain.twins`): of the commonest answer
 ("rows of 7, keep the rest" is right one time in seven, whatever stands before), and of the twins whose answer is the
-number at one place of their statement ("keep the larger of it and 999999").
+number at one place of their statement ("keep the larger of it and 9999").
 
 *Solved*: the prober is right so often that a guesser would be with a probability below `significance` (one-sided
-binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the Pass@k of a guesser. Where nothing can be guessed both
-are the paper's: 1[rho > 0] and 1 - rho.
+binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the Pass@k of a guesser. Where nothing can be guessed, or
+`significance` is 1, both are the paper's: 1[rho > 0] and 1 - rho.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections import Counter
 from collections.abc import Sequence
 from math import comb
 
+from actors.answers.words import options
 from pipeline.records import Probe, Problem
 
-_OPTION = re.compile(r"(?m)(?:^\s*([A-J])[).:]\s|\(([A-J])\))")
 _PAIRS = {"yes", "no", "true", "false", "even", "odd"}
 _FEWEST = 8
 """Twins below which their commonest answer says nothing."""
@@ -36,7 +36,7 @@ def of_kind(problem: Problem) -> float:
         return 1 / 2
     if problem.answer_kind != "choice":
         return 0.0
-    return 1 / max(2, len({first or second for first, second in _OPTION.findall(problem.question)}))
+    return 1 / max(2, len(options(problem.question)[1]))
 
 
 def modal_share(answers: Sequence[str]) -> float:
@@ -56,7 +56,8 @@ def copied_share(twins: Sequence[tuple[str, str]]) -> float:
 
 
 def measured(probe: Probe, chance: float, significance: float) -> Probe:
-    """The probe, held against this chance."""
+    """The probe, held against this chance; against none where `significance` is 1, as the paper does."""
+    chance = 0.0 if significance == 1 else chance
     above = probe.correct > 0 and _tail(probe.n - probe.unknown, probe.correct, chance) <= significance
     return probe.model_copy(update={"chance": chance, "above_chance": above})
 

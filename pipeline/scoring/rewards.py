@@ -47,6 +47,8 @@ from actors.tool_calls import ToolCall
 from pipeline.config import RewardConfig
 from pipeline.records import Episode, Failure, Probe, Problem, ToolResult, Turn, Verdict
 from pipeline.scoring import chance
+from pipeline.scoring.identity import Register
+from pipeline.scoring.judged import Judged
 
 
 def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig) -> float:
@@ -63,6 +65,18 @@ def terminal(verdict: Verdict | None, probe: Probe | None, reward: RewardConfig)
     if not probe.solved:
         return reward.base * reward.unsolved
     return reward.base + reward.difficulty * chance.difficulty(probe)
+
+
+def paid(judged: Judged, copied: bool, seen: Register, reward: RewardConfig) -> float:
+    """r_T as a step pays it, once `seen` holds the whole step. A copy is worth what a rejected problem is, and one of
+    many with the same skeleton a share: nothing is gained by writing the same again (our choice). Raises Failure as
+    `terminal` does."""
+    if copied:
+        return 0.0
+    worth = terminal(judged.verdict, judged.probe, reward)
+    if not judged.accepted or judged.problem is None:
+        return worth
+    return seen.share(seen.identify(judged.problem.question).skeleton, reward.repeats) * worth
 
 
 def process(episode: Episode, reward: RewardConfig, verdict: Verdict | None = None) -> tuple[float, ...]:

@@ -5,10 +5,11 @@ Invariant: a script that does not run, or defines nothing, is reported with the 
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from actors.sandbox_pool import PACKAGES
+from actors.scripts import names
 from pipeline.config import SandboxConfig
 from pipeline.records import Skill
 from sandbox import Limits, Request, SandboxUnavailable, Slot
@@ -31,7 +32,7 @@ def admit(skills: Iterable[Skill], settings: SandboxConfig) -> Admission:
     limits = Limits(wall_s=settings.wall_s, cpu_s=settings.cpu_s, memory_mb=settings.memory_mb)
     refused: dict[str, str] = {}
     try:
-        with Slot(settings.minimum, limits, packages=()) as slot:
+        with Slot(settings.minimum, limits, packages=PACKAGES) as slot:
             for skill in skills:
                 if skill.script and (why := _fault(slot, skill.script)):
                     refused[skill.id] = why
@@ -45,5 +46,5 @@ def _fault(slot: Slot, script: str) -> str:
     result = slot.run(Request(script))
     if not result.ok:
         return f"{result.status}: {result.reason}"
-    defines = any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign) for node in ast.parse(script).body)
-    return "" if defines else "it defines nothing"
+    found = names(script)
+    return "" if found and found.defined else "it defines nothing"

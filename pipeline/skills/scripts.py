@@ -1,7 +1,6 @@
-"""Text in any script: how long it is, what its words are, and the id of a skill with a title in it.
+"""Text in any script: how long it is, and the id of a skill with a title in it.
 
-Invariant: pure. Chinese, Japanese and Korean signs (CJK) carry about what three Latin letters do, and Chinese and
-Japanese write no blanks between words: there, each sign counts as a word.
+Invariant: pure. Chinese, Japanese and Korean signs (CJK) carry about what three Latin letters do.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000
 """Signs of scripts that write no blanks between words, for a class of characters."""
 _CJK = f"{UNSPACED}\u1100-\u11ff\uac00-\ud7af"
 _SIGN = re.compile(f"[{_CJK}]")
-_WORD = re.compile(rf"[{UNSPACED}]|\d+(?:[.,]\d+)*|[^\W\d_{UNSPACED}]+")
 LETTERS_PER_SIGN = 3
 MAX_ID_CHARS = 64
 _MAX_ID_BYTES = 200
@@ -29,11 +27,6 @@ def is_cjk(text: str) -> bool:
     """Most of its letters are Chinese, Japanese or Korean."""
     letters = sum(c.isalpha() for c in text)
     return 2 * len(_SIGN.findall(text)) > letters
-
-
-def words(text: str) -> list[str]:
-    """Words and numbers in lower case, one form of each character; of scripts without blanks each sign."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
 
 
 def skill_id(title: str) -> str | None:

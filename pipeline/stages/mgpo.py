@@ -192,11 +192,7 @@ class Producer:
 
     def _rows(self, judged: list[Judged], copied: set[Key], oldest: int) -> list[Row]:
         """(key, process rewards, terminal reward) of the episodes to train on: judged, no token of a version before
-        `oldest`, in groups of two and more.
-
-        A copy is worth what a rejected problem is, and one of many with the same skeleton a share: nothing is gained by
-        writing the same again (our choice).
-        """
+        `oldest`, in groups of two and more."""
         reward = self._context.config.reward
         sizes: dict[str, int] = {}
         usable = [j for j in judged if not j.failed and j.episode.turns and j.episode.policy_versions[0] >= oldest]
@@ -206,18 +202,11 @@ class Producer:
             (
                 j.key,
                 rewards.process(j.episode, reward, j.verdict),
-                0.0 if j.key in copied else self._novelty(j) * rewards.terminal(j.verdict, j.probe, reward),
+                rewards.paid(j, j.key in copied, self._seen, reward),
             )
             for j in usable
             if sizes[j.episode.task.group_id] >= 2
         ]
-
-    def _novelty(self, j: Judged) -> float:
-        """The share of its reward that the skeleton of an accepted problem leaves; 1 for all others."""
-        if not j.accepted or j.problem is None:
-            return 1.0
-        skeleton = self._seen.identify(j.problem.question).skeleton
-        return self._seen.share(skeleton, self._context.config.reward.repeats)
 
     def _identities(self, judged: list[Judged]) -> list[Identity]:
         return [self._seen.identify(j.problem.question) for j in judged if j.accepted and j.problem]

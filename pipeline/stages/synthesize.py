@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
-    selection = _selected(context.run, context.config)
+    selection, _ = _read(context.run, context.config)
     if len(selection.chosen) >= target:
         return
     cluster = context.cluster
@@ -155,28 +154,23 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
-def _played(run: RunDir) -> Iterator[tuple[Judged, str]]:
-    """Everything on disk, in the order of the tasks, and the level of the sandbox that it was judged with."""
-    for folder in run.steps("synthesize"):
-        level = state_of(folder)["sandbox_level"]
-        for j in judged_in(folder):
-            yield j, level
-
-
-def _selected(run: RunDir, config: Config) -> Selection:
-    """Of what is on disk; what the stages before have written is new to nobody."""
+def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
+    """Everything on disk, in the order of the tasks, each with the level of the sandbox that it was judged with, and
+    what is chosen of it; what the stages before have written is new to nobody."""
     selection = Selection(domains.of(config.domain), register_of(run, config, ("sft", "mgpo")))
+    played: list[tuple[Judged, str]] = []
     for folder in run.steps("synthesize"):
-        selection.take(judged_in(folder))
-    return selection
+        judged, level = list(judged_in(folder)), state_of(folder)["sandbox_level"]
+        selection.take(judged)
+        played += [(j, level) for j in judged]
+    return selection, played
 
 
 def export(run: RunDir, config: Config) -> dict[str, Any]:
     """Write the data set of the steps on disk, and the manifest that names what it was made from; returns the stage's
     result."""
-    levels = {j.key: level for j, level in _played(run)}
-    played = [j for j, _ in _played(run)]
-    selection = _selected(run, config)
+    selection, played = _read(run, config)
+    levels = {j.key: level for j, level in played}
     chosen = selection.chosen[: config.synthesize.target]
     run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
     run.write_text("dataset/unsolved.jsonl", problems.text(j.problem for j in selection.unsolved if j.problem))
@@ -190,14 +184,14 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         run.path("dataset"), "dataset", ("problems.jsonl", "unsolved.jsonl", "provenance.jsonl"),
         problems=len(chosen), run=identity_of(config), made_from=_made_from(run),
     )  # fmt: skip
-    facts = summarize(played)
+    facts = summarize([j for j, _ in played])
+    varied = diversity(identities)
     return {
         "accepted": len(chosen),
-        "distinct": len({j.verdict.problem_id for j in chosen if j.verdict}),
         "unsolved": len(selection.unsolved),
         "left_out": dict(sorted(selection.left_out.items())),
         "guessable": sum(j.probe.chance >= 0.5 for j in chosen if j.probe),
-        **diversity(identities),
+        **{name: varied[name] for name in ("skeletons", "skeleton_entropy", "skeleton_top_share")},
         "episodes": len(played),
         "validity": facts["accepted_rate"],
         "prune_rate": facts["prune_rate"],
@@ -241,7 +235,6 @@ def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:
         "weaker_probers": [attempts.prober for attempts in j.probe.weaker],
         "pass_at_k": j.probe.pass_at_k,
         "chance": j.probe.chance,
-        "solved": j.probe.solved,
         "votes": [v.model_dump(mode="json") for v in j.verdict.votes],
         "pruned": pruned(j.episode),
         "turns": len(j.episode.turns),

@@ -13,6 +13,7 @@ names the place.
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def check(run: RunDir, stage: str) -> dict[str, int]:
     totals: dict[str, int] = _stage(run, stage, found)["totals"]
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise Failure(f"ledger: {found[0]}{more}; see `propose verify {run.root}`")
+        raise Failure(f"ledger: {found[0]}{more}; see `propose verify {shlex.quote(str(run.root))}`")
     return totals
 
 
@@ -257,20 +258,3 @@ def _compare_with_trainer(
     for what, n in (("result", done["result"].get("steps")), ("newest checkpoint", newest)):
         if n != released:
             found.append(f"{stage}: its {what} has {n} steps, {released} were released")
-
-
-def render(found: dict[str, Any]) -> str:
-    """The accounts as a table, for people."""
-    columns = ("tasks", "issued", *ENDS, "live", "interrupted")
-    lines = [f"{'stage':<11} {'step':>6} " + " ".join(f"{c:>11}" for c in columns) + "  attempts"]
-    for stage, account in found["stages"].items():
-        for row in account["steps"]:
-            mark = " " if row["checkpointed"] else "·"
-            attempts = ", ".join(f"{n} of {a}" for a, n in row["attempts"].items())
-            lines.append(
-                f"{stage:<11} {row['step']:>5}{mark} " + " ".join(f"{row[c]:>11}" for c in columns) + f"  {attempts}"
-            )
-        lines.append(f"{stage:<11} {'all':>6} " + " ".join(f"{account['totals'][c]:>11}" for c in columns))
-        for checkpoint in account["checkpoints"]:
-            lines.append(f"{stage:<11} checkpoint of step {checkpoint['step']}: {checkpoint['rollouts']} rollouts")
-    return "\n".join(lines)

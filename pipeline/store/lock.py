@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shlex
 from pathlib import Path
 
 from pipeline.records import Failure
@@ -32,7 +33,8 @@ class Lock:
                 root.mkdir(parents=True, exist_ok=True)
                 self._take(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), may_not=True)
             if self._path.is_symlink() or self._path.is_dir():
-                raise Failure(f"{self._path}: is a link or a folder; expected a file: `rm -r {self._path}`")
+                away = f"rm -r {shlex.quote(str(self._path))}"
+                raise Failure(f"{self._path}: is a link or a folder; expected a file: `{away}`")
             with writing(self._path):
                 self._take(os.open(self._path, _FLAGS, 0o644))
         except BaseException:

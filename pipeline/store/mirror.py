@@ -35,6 +35,7 @@ import io
 import json
 import math
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -292,7 +293,7 @@ class Mirror:
     def _damage(self, path: str, wrong: str) -> Failure:
         return Failure(
             f"mirror {self._remote.uri}: keeps what it has, for {self._root / path} {wrong}; "
-            f"`propose verify {self._root} --repair` restores it"
+            f"`propose verify {shlex.quote(str(self._root))} --repair` restores it"
         )
 
     def _delete(self, names: set[str]) -> None:

@@ -39,7 +39,7 @@ class RunStage:
 RUN_STAGES: dict[str, RunStage] = {
     "acquire": RunStage(
         "read the corpus and build the skill library",
-        settings=("domain", "seed", "teacher", "acquire"),
+        settings=("domain", "seed", "teacher", "sandbox", "acquire"),
         makes="skills",
         reads=("steps/acquire",),
     ),
@@ -49,7 +49,7 @@ RUN_STAGES: dict[str, RunStage] = {
         trains=True,
         after="acquire",
         settings=(
-            *("proposer", "system_prompt", "episode", "sandbox", "committee", "prober", "trainer", "sft"),
+            *("proposer", "system_prompt", "episode", "committee", "prober", "trainer", "sft"),
             "mgpo.curriculum",
         ),
         reads=("stages/acquire", "skills", "steps/sft", "checkpoints/sft"),
@@ -60,7 +60,7 @@ RUN_STAGES: dict[str, RunStage] = {
         trains=True,
         on_policy=True,
         after="sft",
-        settings=("mgpo", "reward", "committee.spot_checks"),
+        settings=("mgpo", "reward", "committee.spot_checks", "committee.canaries"),
         reads=("stages/sft", "skills", "checkpoints/sft", "steps/sft", "steps/mgpo", "checkpoints/mgpo"),
     ),
     "synthesize": RunStage(

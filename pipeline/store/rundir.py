@@ -108,7 +108,7 @@ class RunDir:
         run = cls.look(root)
         path = run.path("config.yaml")
         if wrong := config_damage(path):
-            raise Failure(f"{path}: {wrong}; {_CONFIG_AGAIN.format(root)}")
+            raise Failure(f"{path}: {wrong}; {_CONFIG_AGAIN.format(shlex.quote(str(root)))}")
         return run, loading.load(path)
 
     @classmethod
@@ -159,7 +159,7 @@ class RunDir:
         path, text = self.path("config.yaml"), config_text(config)
         if self.path("steps").exists() or self.path("stages").exists():
             if wrong := config_damage(path):
-                raise Failure(f"{path}: {wrong}; {_CONFIG_AGAIN.format(self.root)}")
+                raise Failure(f"{path}: {wrong}; {_CONFIG_AGAIN.format(shlex.quote(str(self.root)))}")
             refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")
         if config_damage(path) or path.read_text(encoding="utf-8") != text:  # a full disk keeps no finished run away
             self.write_text("config.yaml", text)
@@ -194,7 +194,10 @@ class RunDir:
         """Note what the run's models are told. Raises Failure where a run that has begun was told something else."""
         path = self.path("prompts.json")
         if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
-            before: dict[str, str] = manifest.read(path)
+            try:
+                before: dict[str, str] = manifest.read(path)
+            except Damage as e:
+                raise Failure(f"{e.path}: {e.what}; {self.file_again(path.name, 'run')}") from None
             changed = sorted(role for role in {*before, *digests} if before.get(role) != digests.get(role))
             if changed:
                 raise Failure(
@@ -239,6 +242,10 @@ class RunDir:
         away = f"rm -r {shlex.quote(str(path))} && " if os.path.lexists(path) else ""
         return f"`{away}{self.command(stage)}` makes it again from the steps on disk"
 
+    def file_again(self, name: str, command: str) -> str:
+        """How a file that is damaged is written again by a command that misses it: a line that works as it stands."""
+        return f"`rm -r {shlex.quote(str(self.path(name)))} && {self.command(command)}` writes it again"
+
     def command(self, name: str) -> str:
         """The command that goes on with this run, without the options that began it: config.yaml has them all."""
         config, root = shlex.quote(str(self.path("config.yaml"))), shlex.quote(str(self.root))
@@ -282,7 +289,7 @@ class RunDir:
             if int(path.name) != number:
                 raise Failure(
                     f"{base}: step {number} is missing although step {int(path.name)} exists; see `propose verify "
-                    f"{self.root}`"
+                    f"{shlex.quote(str(self.root))}`"
                 )
         return found
 

@@ -46,11 +46,6 @@ class Reached:
         return self.rate_s * max(0, self.total - self.done)
 
 
-def look(root: Path) -> RunDir:
-    """A run directory to look at, whatever it holds, which need not exist."""
-    return RunDir(root)
-
-
 def reached(run: RunDir, config: Config) -> list[Reached]:
     """Each stage, in order. Raises Failure for a file that is there and cannot be read."""
     rows = metrics.read(run)
@@ -133,7 +128,7 @@ def finished(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir,
     """The run and the results of its stages, if all of them are done. Raises Failure where it is another config's."""
     if not os.path.isfile(root / "config.yaml"):  # unlike Path's, this says no of a name that cannot be
         return None
-    run = look(root.absolute())
+    run = RunDir(root.absolute())
     results = {stage: run.result(stage) for stage in stages}
     if not all(results.values()):
         return None

@@ -111,6 +111,9 @@ def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
 
 # ---------------------------------------------------------------- what mends, what depends
 
+_AGAIN_BY = {"prompts.json": "run", "adversary.json": "audit-verifiers --adversary"}
+"""Files that a command writes anew where they are not."""
+
 
 def mend(run: RunDir, finding: Finding) -> str:
     """The command that mends a finding, in words for the end of a line."""
@@ -124,6 +127,10 @@ def mend(run: RunDir, finding: Finding) -> str:
     mirrored = f"`{command} --repair` restores it from the mirror; without, " if run.path(MIRRORED).exists() else ""
     if kind == "stages":
         return mirrored + run.stage_again(stage)
+    if kind == "prompts.json" and all(run.path("stages", f"{name}.json").exists() for name in RUN_STAGES):
+        return f"{mirrored}`rm -r {shlex.quote(str(run.path(kind)))}` is enough, for no stage is left that asks for it"
+    if kind in _AGAIN_BY:
+        return mirrored + run.file_again(kind, _AGAIN_BY[kind])
     undone = stage in RUN_STAGES and not run.path("stages", f"{stage}.json").exists()
     if kind in ("steps", "checkpoints") or (kind == "ledger" and undone):
         again = run.command(stage if kind == "checkpoints" and stage in RUN_STAGES else "run")
@@ -135,7 +142,7 @@ def mend(run: RunDir, finding: Finding) -> str:
 
 def dependents(run: RunDir, finding: Finding) -> list[str]:
     """The stages that have read it, or will."""
-    if finding.unit == "config.yaml":
+    if finding.unit in ("config.yaml", "prompts.json"):  # no stage begins without them
         return list(RUN_STAGES)
     place = finding.unit.removesuffix(".json").replace("ledger/", "steps/")
     return [

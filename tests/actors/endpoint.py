@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Behaviour = Callable[[int, dict[str, Any], asyncio.StreamWriter], Awaitable[None]]
 """(number of the request, its body, where to write) -> nothing."""
 
 
-def chat(content: Any) -> bytes:
-    return json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
+def chat(content: Any = "hi", finish: str = "stop", usage: dict[str, int] | None = None) -> bytes:
+    message = {"role": "assistant", "content": content}
+    body = {"choices": [{"message": message, "finish_reason": finish}]} | ({"usage": usage} if usage else {})
+    return json.dumps(body).encode()
+
+
+def call(name: str, **arguments: Any) -> str:
+    """A tool call in Hermes's form, as models write it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}\n</tool_call>"
 
 
 def response(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
@@ -88,3 +98,31 @@ async def endpoint(behaviour: Behaviour):
         yield requests
     finally:
         server.close()
+
+
+@contextmanager
+def serving(reply: Callable[[dict[str, Any]], bytes]) -> Iterator[tuple[str, Counter[str]]]:
+    """For other processes, in a thread: (base URL, how often each model was asked). `reply`: a request's body -> its
+    completion's."""
+    asked: Counter[str] = Counter()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked[body["model"]] += 1
+            content = reply(body)
+            self.send_response(200)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
+    finally:
+        server.shutdown()
+        thread.join()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+from actors.calls import SolverPool
 from actors.sandbox_pool import SandboxPool
+from sandbox.api import Result
 
 
 def handle(target: Any, *methods: str) -> Any:
@@ -15,6 +18,15 @@ def handle(target: Any, *methods: str) -> Any:
 def sandbox(slots: int = 2) -> tuple[SandboxPool, Any]:
     pool = SandboxPool(slots=slots)
     return pool, handle(pool, "run_batch")
+
+
+def solver_pool(target: Any, asks_endpoint: bool = False) -> SolverPool:
+    return SolverPool(handle(target, "answers"), asks_endpoint)
+
+
+async def no_sandbox(requests: Sequence[Any]) -> list[Result]:
+    """In place of `run_batch`: nothing is run."""
+    return [Result("infra", "none here")] * len(requests)
 
 
 class Boxes:

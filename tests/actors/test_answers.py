@@ -18,7 +18,6 @@ from actors.answers.notation import is_formula
 from actors.answers.replies import extract_boxed
 from actors.execution import Executor
 from sandbox.api import Result
-from tests.actors.pools import sandbox
 
 VALUES = [
     # numbers
@@ -204,13 +203,6 @@ FORMULAS = [
     ("__import__('builtins').exit()", "5", "unknown"), ("[c for c in ().__class__.__base__.__subclasses__()]", "5", "unknown"),
     ("exec('while 1: pass')", "5", "unknown"),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, handle = sandbox()
-    yield handle
-    pool.close()
 
 
 def many(pool, pairs):

@@ -158,4 +158,4 @@ def test_where_no_reason_is_given_we_agree_and_where_one_is_we_do_not():
 
 def test_every_reason_is_needed_and_known():
     assert {reason for _, _, _, *named in PAIRS for reason in named} == set(REASONS)
-    assert len(PAIRS) >= 120 and len({row[:2] for row in PAIRS}) == len(PAIRS)
+    assert len(PAIRS) >= 302 and len({row[:2] for row in PAIRS}) == len(PAIRS)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from actors.calls import SolverPool
 from actors.canary import Leak, plant, planted, refuse, secret
 from actors.committee import Committee
 from actors.execution import Executor
@@ -20,7 +21,7 @@ from pipeline import config
 from pipeline.records import Problem, Turn
 from pipeline.scoring import canaries
 from pipeline.scoring.judged import Judged
-from sandbox.api import Result
+from tests.actors.pools import no_sandbox
 from tests.mini import MINI, changed
 from tests.pipeline.judged import Remote, episode, probe, verdict
 
@@ -45,9 +46,6 @@ class Recorded:
             solver._encode(question, kind)
             return ["I cannot say."] * n
 
-        async def no_sandbox(requests):
-            return [Result("infra", "none here")] * len(requests)
-
         url = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "samples": 1}
         sections = (
             config.ProgramVerifierConfig(**url),
@@ -55,11 +53,11 @@ class Recorded:
             config.ModelVerifierConfig(**url, trace=False),
             config.ModelVerifierConfig(samples=1),
         )
-        handle = SimpleNamespace(answers=Remote(answers))
-        judges = [make(s, i, Executor(no_sandbox), handle) for i, s in enumerate(sections)]
+        pool = SolverPool(SimpleNamespace(answers=Remote(answers)))
+        judges = [make(s, i, Executor(no_sandbox), pool) for i, s in enumerate(sections)]
         committee = Committee.of(changed(MINI.committee, verifiers=sections, allow_same_model=True), judges)
         sandbox = SimpleNamespace(run_batch=Remote(no_sandbox))
-        prober = Prober(changed(MINI.prober, n=2, k=1), {"solver": handle}, sandbox)
+        prober = Prober(changed(MINI.prober, n=2, k=1), {"solver": pool}, sandbox)
         self.committee = SimpleNamespace(judge_many=Remote(committee.judge_many))
         self.prober = SimpleNamespace(probe=Remote(prober.probe))
 
@@ -82,7 +80,8 @@ def accepted(n):
 def test_thousands_of_secrets_and_none_in_a_prompt(monkeypatch, n):
     world = Recorded(monkeypatch)
     assert world.look(n, accepted(n)) == {"canaries": n, "canaries_leaked": 0, "canaries_unfinished": 0}
-    assert len(world.prompts) >= 5 * n  # each problem was shown to four judges and a prober
+    # each problem is shown to four judges and a prober; two of the judges solve it, then review it
+    assert len(world.prompts) == 7 * n
     assert not [p for p in world.prompts if "canary" in p]
 
 
@@ -96,7 +95,7 @@ LEAKS = {
     "in the statement of a prober's": lambda m: m.setattr(
         Prober,
         "probe",
-        lambda self, p, name, seed: self._solvers[name].answers.remote(p.model_dump_json(), 1, None, 0, p.answer_kind),
+        lambda self, p, name, seed: self._solvers[name].answers("", 9, p.model_dump_json(), 1, None, 0, p.answer_kind),
     ),
 }
 

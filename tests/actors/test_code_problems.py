@@ -15,7 +15,7 @@ from actors.prober import Prober
 from pipeline import config
 from pipeline.records import Problem
 from tests.actors.endpoint import drips, endpoint, says
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, solver_pool
 from tests.mini import MINI, changed
 
 
@@ -53,13 +53,6 @@ STDIO = [
 
 def called(answer=GOOD, checks=CALLS):
     return Problem.make(CALLED, answer, "code", checks)
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, handle = sandbox()
-    yield handle
-    pool.close()
 
 
 def judge(pool, problem, programs, literal, replies):
@@ -140,7 +133,7 @@ def test_a_hung_endpoint_costs_its_vote_and_not_the_problem(pool):
 
 
 def test_the_committee_of_the_controlled_language_takes_no_programs(pool):
-    verdict = asyncio.run(Committee(MINI.committee, pool, handle(Boxes("51"), "answers")).judge(called(), None, ()))
+    verdict = asyncio.run(Committee(MINI.committee, pool, solver_pool(Boxes("51"))).judge(called(), None, ()))
     assert verdict.decision == "rejected" and verdict.flags == ("ambiguous",)
 
 
@@ -150,7 +143,7 @@ def test_the_prober_runs_the_tests_of_either_kind(pool):
             self.completions, self.asked = list(texts), []
 
     def probe(problem, *texts):
-        solvers = {"p": handle(Programs(*texts), "answers")}
+        solvers = {"p": solver_pool(Programs(*texts))}
         prober = Prober(changed(MINI.prober, n=8, k=4, timeout_s=60), solvers, pool)
         return asyncio.run(prober.probe(problem, "p", 1))
 

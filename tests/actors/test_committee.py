@@ -14,7 +14,7 @@ from pipeline import config
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Vote
 from pipeline.scoring.judged import lacks_votes
 from sandbox.api import Request, Result
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, solver_pool
 from tests.mini import MINI, changed
 
 ANYTHING = Asked(None, (), ())
@@ -331,15 +331,8 @@ def test_a_failing_pool_gives_infra_results_to_every_caller(broken):
 # ---------------------------------------------------------------- the real committee
 
 
-@pytest.fixture(scope="module")
-def pool():
-    pool, sandbox_handle = sandbox()
-    yield sandbox_handle
-    pool.close()
-
-
 def judge(pool, problem, solver, active=("add",), section=COMMITTEE):
-    committee = Committee(section, pool, handle(solver, "answers"))
+    committee = Committee(section, pool, solver_pool(solver))
     return asyncio.run(committee.judge(problem, None, active))
 
 
@@ -376,7 +369,7 @@ def test_a_dead_sandbox_leaves_problems_undecided():
 
     async def main():
         fake = type("P", (), {"run_batch": type("M", (), {"remote": staticmethod(run_batch)})})
-        return await Committee(COMMITTEE, fake, handle(Boxes("51"), "answers")).judge(PROBLEM, None, ("add",))
+        return await Committee(COMMITTEE, fake, solver_pool(Boxes("51"))).judge(PROBLEM, None, ("add",))
 
     verdict = asyncio.run(main())
     assert verdict.decision == "undecided"
@@ -398,7 +391,7 @@ def test_a_dead_sandbox_leaves_problems_undecided():
 )
 def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
     section = config.ModelVerifierConfig(samples=5, majority=0.6)
-    verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), handle(Boxes(*answers), "answers"))
+    verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), solver_pool(Boxes(*answers)))
     found = asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
     assert found.valid is valid
     assert found.outcome.kind == ("model_error" if valid is None else "ok")
@@ -406,13 +399,25 @@ def test_the_model_votes_with_its_majority_or_abstains(pool, answers, valid):
 
 def test_the_second_audit_asks_twice_as_many_with_another_seed(pool):
     boxes = Boxes("51")
-    verifier = ModelVerifier(
-        "m", config.ModelVerifierConfig(), Executor(pool.run_batch.remote), handle(boxes, "answers")
-    )
+    verifier = ModelVerifier("m", config.ModelVerifierConfig(), Executor(pool.run_batch.remote), solver_pool(boxes))
     asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 0))
     asyncio.run(verifier.vote(PROBLEM, "", ANYTHING, 1))
     (first, n1, seed1), (second, n2, seed2) = boxes.asked
     assert first == second == PROBLEM.question and n2 == 2 * n1 and seed1 != seed2
+
+
+@pytest.mark.parametrize("asks_endpoint", [True, False])
+def test_no_deadline_runs_while_the_judges_pool_waits_for_an_endpoint(pool, asks_endpoint):
+    class Waiting(Boxes):
+        async def answers(self, *asked):
+            await asyncio.sleep(1.5)
+            return await super().answers(*asked)
+
+    section = config.ModelVerifierConfig(samples=1, timeout_s=1)
+    solvers = solver_pool(Waiting("51"), asks_endpoint)
+    verifier = ModelVerifier("m", section, Executor(pool.run_batch.remote), solvers)
+    (vote,) = asyncio.run(Committee.of(COMMITTEE, [verifier]).judge(PROBLEM, None, ())).votes
+    assert (vote.valid, vote.outcome.kind) == ((True, "ok") if asks_endpoint else (None, "infra_error"))
 
 
 def test_a_model_verifier_without_a_model_is_refused():

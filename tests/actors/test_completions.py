@@ -17,17 +17,9 @@ from actors.execution import Executor
 from pipeline.records import Problem
 from pipeline.scoring.evaluation import judge
 from sandbox import Result, claims
-from tests.actors.pools import sandbox
 
 ADD_ONE = "def f(n):\n    return n + 1"
 CHECKS = [json.dumps({"entry": "f", "args": [n], "expected": n + 1}) for n in (2, -1)]
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, handle = sandbox()
-    yield handle
-    pool.close()
 
 
 def outcomes(pool, problem, texts):

@@ -19,11 +19,12 @@ from actors.openai_client import ChatClient
 from actors.queueing import WorkClock, queueing, stopping, work_timeout
 from actors.reply_store import KEPT_IN, ReplyStore, kept_in
 from actors.verifiers import make
+from actors.verifiers.base import Asked
 from pipeline import config
 from pipeline.config import EndpointUse
 from pipeline.records import Failure, Halt, Problem, Vote
-from sandbox.api import Result
-from tests.actors.endpoint import endpoint, response, says, sends
+from tests.actors.endpoint import chat, endpoint, response, says, sends
+from tests.actors.pools import no_sandbox
 from tests.mini import MINI, changed
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -42,12 +43,6 @@ def kept(monkeypatch, tmp_path):
     path = tmp_path / "kept" / "replies.sqlite"
     monkeypatch.setenv(KEPT_IN, kept_in(path, "run"))
     return path
-
-
-def chat(content="hi", finish="stop", usage=None) -> bytes:
-    message = {"role": "assistant", "content": content}
-    body = {"choices": [{"message": message, "finish_reason": finish}]} | ({"usage": usage} if usage else {})
-    return response(json.dumps(body).encode())
 
 
 def slow(seconds, reply):
@@ -85,11 +80,8 @@ def talk(behaviour, calls, retries=0, timeout_s=20, model="m", **use):
 def decided(n, reply_s, **section):
     """The verdicts on n problems that come at once, by two models behind one endpoint."""
 
-    async def no_sandbox(requests):
-        return [Result("infra", "none here")] * len(requests)
-
     async def main():
-        async with endpoint(behaviour := slow(reply_s, chat(AGREES))) as requests:
+        async with endpoint(behaviour := slow(reply_s, response(chat(AGREES)))) as requests:
             settings = config.ModelVerifierConfig(base_url=requests.url, model="m", samples=1, **section)
             judges = [make(settings, i, Executor(no_sandbox), None) for i in range(2)]
             committee = Committee.of(
@@ -115,15 +107,15 @@ def test_none_of_256_problems_at_an_endpoint_of_ten_seconds_a_reply():
 
 
 def test_a_call_that_is_under_way_has_its_deadline_and_one_that_waits_has_none():
-    results, requests = talk(slow(0.25, chat()), [{"seed": i} for i in range(8)], timeout_s=1, concurrency=1)
+    results, requests = talk(slow(0.25, response(chat())), [{"seed": i} for i in range(8)], timeout_s=1, concurrency=1)
     assert results == ["hi"] * 8 and len(requests) == 8
-    results, _ = talk(slow(5, chat()), [{"seed": 1}], timeout_s=0.05)
+    results, _ = talk(slow(5, response(chat())), [{"seed": 1}], timeout_s=0.05)
     assert "within 0.05 s" in str(results[0])
 
 
 def test_those_who_ask_one_endpoint_share_its_places():
     async def main():
-        async with endpoint(behaviour := slow(0.02, chat())) as requests:
+        async with endpoint(behaviour := slow(0.02, response(chat()))) as requests:
             clients = [ChatClient(requests.url, name, use=EndpointUse(concurrency=3)) for name in ("a", "b")]
             asked = [c.complete(MESSAGES, temperature=0, max_tokens=1, seed=i) for i in range(8) for c in clients]
             await asyncio.gather(*asked)
@@ -204,7 +196,7 @@ def test_an_endpoint_that_takes_few_at_once_gets_all_done_without_a_failed_try()
         at += 1
         await asyncio.sleep(0.01)
         at -= 1
-        writer.write(chat())
+        writer.write(response(chat()))
 
     results, _ = talk(strict, [{"seed": i} for i in range(64)], retries=0, concurrency=32)
     assert results == ["hi"] * 64
@@ -216,7 +208,7 @@ def test_who_is_told_to_wait_keeps_all_others_waiting_too():
     async def behave(n, body, writer):
         times.append(time.monotonic())
         head = "Retry-After: 0.3\r\n"
-        writer.write(response(b"busy", "429 Too Many Requests", head) if n == 0 else chat())
+        writer.write(response(b"busy", "429 Too Many Requests", head) if n == 0 else response(chat()))
 
     results, _ = talk(behave, [{"seed": i} for i in range(3)], concurrency=1)
     assert results == ["hi"] * 3 and times[1] - times[0] >= 0.3
@@ -309,7 +301,7 @@ def test_requests_are_in_the_endpoints_own_words():
 
 @pytest.mark.parametrize("finish, says_so", [("length", "cut off at 9 tokens"), ("content_filter", "filter held")])
 def test_a_reply_that_did_not_come_to_its_end_is_no_reply(finish, says_so):
-    (failure,), _ = talk(sends(chat('{"answer": "5', finish)), [{}])
+    (failure,), _ = talk(sends(response(chat('{"answer": "5', finish))), [{}])
     assert failure.kind == "model_error" and says_so in str(failure)
 
 
@@ -342,15 +334,12 @@ def test_the_same_request_is_paid_once_and_another_one_again(kept):
 
 
 def test_a_failure_is_not_kept(kept):
-    results, requests = talk(sends(response(b"", "500 Oh"), response(b"", "500 Oh"), chat()), [{}], retries=0)
+    results, requests = talk(sends(response(b"", "500 Oh"), response(b"", "500 Oh"), response(chat())), [{}], retries=0)
     assert isinstance(results[0], Failure) and len(requests) == 1
     assert talk(says("hi"), [{}])[0] == ["hi"]
 
 
 def test_a_judge_that_is_asked_again_costs_nothing(kept):
-    async def no_sandbox(requests):
-        return [Result("infra", "none here")] * len(requests)
-
     async def main():
         problem = Problem.make("What is 50 + 1?", "51")
         async with endpoint(says(AGREES)) as requests:
@@ -358,7 +347,7 @@ def test_a_judge_that_is_asked_again_costs_nothing(kept):
             votes: list[Vote] = []
             for _ in range(2):
                 judge = make(section, 0, Executor(no_sandbox), None)
-                votes.append(await judge.vote(problem, "the work", (), 0))
+                votes.append(await judge.vote(problem, "the work", Asked(None, (), ()), 0))
             return votes, len(requests)
 
     (first, second), asked = asyncio.run(main())
@@ -367,7 +356,7 @@ def test_a_judge_that_is_asked_again_costs_nothing(kept):
 
 # ---------------------------------------------------------------- budgets
 
-PRICED = chat(usage={"prompt_tokens": 10, "completion_tokens": 5})
+PRICED = response(chat(usage={"prompt_tokens": 10, "completion_tokens": 5}))
 
 
 def test_a_budget_is_never_exceeded_however_many_ask_at_once(kept):
@@ -405,7 +394,7 @@ def test_a_budget_in_money_holds_across_processes_and_resumptions(kept):
 
 
 def test_a_call_that_nobody_answered_counts_as_if_it_had_cost_the_most(kept):
-    talk(slow(9, chat()), [{}], timeout_s=0.05, budget_tokens=300)
+    talk(slow(9, response(chat())), [{}], timeout_s=0.05, budget_tokens=300)
     (spent,) = ReplyStore(str(kept), "run").spent().values()
     assert spent["tokens"] == 9 + 8 + 3
 

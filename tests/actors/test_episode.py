@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from actors.episode import Conversation, run_episode, turn_seed
 from actors.policies import Sample, TextPolicy
 from pipeline.config import EpisodeLimits
 from pipeline.records import ACTIONS, COGNITIVE_STAGES, Episode, Failure, Rollout, Skill, Task, ToolResult
+from tests.actors.endpoint import call
 from tests.actors.tiny_model import make_tokenizer
 from tests.mini import MINI, changed
 
@@ -33,10 +33,6 @@ def skill(name: str) -> Skill:
 
 
 TASK = Task(id="t1", group_id="g1", category="maths", skills=(skill("add"), skill("gcd"), skill("lcm")), seed=7)
-
-
-def call(name: str, **arguments: object) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
 
 
 SUBMIT = "## Finalize\n" + call("submit", question="Mia has 3. How many?", answer="3")

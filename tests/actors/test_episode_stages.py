@@ -4,7 +4,8 @@ it is called."""
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.actors.test_episode import ROOMY, SUBMIT, Tools, call, error, facts, ok, play
+from tests.actors.endpoint import call
+from tests.actors.test_episode import ROOMY, SUBMIT, Tools, error, facts, ok, play
 
 
 def test_a_stage_follows_from_what_is_done_and_where_the_episode_stands():

@@ -18,8 +18,8 @@ from actors.verifiers.base import Asked
 from actors.verifiers.text.model import ModelVerifier
 from pipeline import config
 from pipeline.records import Failure, Problem, Vote
-from sandbox.api import Result
 from tests.actors.endpoint import chat, drips, endpoint, floods, is_silent, response, says, sends
+from tests.actors.pools import no_sandbox
 from tests.mini import MINI
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -138,10 +138,6 @@ ASKED = Asked("maths", ("add", "gcd"), ("add",), (("add", "adds two numbers"),))
 
 def reply(answer="51", vote=1, flags=(), **more):
     return json.dumps({"answer": answer, "vote": vote, "rationale": "because", "flags": list(flags)} | more)
-
-
-async def no_sandbox(requests):
-    return [Result("infra", "none here")] * len(requests)
 
 
 def verify(behaviour, problem=PROBLEM, trace="the work", **section):

@@ -8,7 +8,7 @@ from actors.passk import pass_at_k
 from actors.prober import Prober
 from pipeline.records import Failure, Problem
 from sandbox.api import Result
-from tests.actors.pools import Boxes, handle
+from tests.actors.pools import Boxes, handle, solver_pool
 from tests.mini import MINI, changed
 
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
@@ -23,7 +23,7 @@ class Sandbox:
 
 
 def probe(solver, problem=PROBLEM, prober="small", seed=7):
-    solvers = {"small": handle(solver, "answers")}
+    solvers = {"small": solver_pool(solver)}
     return asyncio.run(Prober(CONFIG, solvers, handle(Sandbox(), "run_batch")).probe(problem, prober, seed))
 
 
@@ -70,7 +70,7 @@ def test_many_problems_in_one_call_keep_their_order():
     problems = [Problem.make(f"{PROBLEM.question} {i}", str(i)) for i in range(5)]
 
     async def main():
-        prober = Prober(CONFIG, {"small": handle(Boxes("3"), "answers")}, handle(Sandbox(), "run_batch"))
+        prober = Prober(CONFIG, {"small": solver_pool(Boxes("3"))}, handle(Sandbox(), "run_batch"))
         return await prober.probe_many(problems, "small", 0), await prober.stats()
 
     probes, stats = asyncio.run(main())

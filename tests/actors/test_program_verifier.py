@@ -12,7 +12,6 @@ from actors.verifiers.text.program import ProgramVerifier
 from pipeline import config
 from pipeline.records import Problem
 from tests.actors.endpoint import drips, endpoint, response, says, sends
-from tests.actors.pools import sandbox
 
 ASKED = Asked("maths", ("primes",), ("primes",))
 PROBLEM = Problem.make("How many primes are there below 20?", "8")
@@ -23,13 +22,6 @@ def solve():
 ```"""
 SYMBOLIC = "```python\nimport sympy\ndef solve():\n    return sympy.latex(sympy.primepi(20))\n```"
 WRONG = "```python\ndef solve():\n    return 7\n```"
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, handle = sandbox()
-    yield handle
-    pool.close()
 
 
 def verify(pool, behaviour, problem=PROBLEM, **section):

@@ -17,7 +17,8 @@ from actors.wording import Teaching
 from pipeline.config import EpisodeLimits
 from pipeline.domains.text import BUNDLED
 from pipeline.records import COGNITIVE_STAGES
-from tests.actors.test_episode import CHAT, SUBMIT, Tools, call, facts, ok, play, skill
+from tests.actors.endpoint import call
+from tests.actors.test_episode import CHAT, SUBMIT, Tools, facts, ok, play, skill
 from tests.actors.tiny_model import make_tokenizer
 
 LIMITS = EpisodeLimits(max_tokens=20_000)
@@ -164,18 +165,29 @@ XML = _TOOLS.replace(
     "\n<tool_call>\n<function={{ c.function.name }}>\n{% for k, v in c.function.arguments.items() %}"
     "<parameter={{ k }}>\n{{ v if v is string else v | tojson }}\n</parameter>\n{% endfor %}</function>\n</tool_call>",
 )
+TRAINED = HERMES.replace("{{ m.content }}{% endif %}", "{% generation %}{{ m.content }}{% endgeneration %}{% endif %}")
+"""It marks what a trainer learns from, as templates may."""
 UNREADABLE = _TOOLS.replace("%s", "CALL {{ c.function.name }} WITH {{ c.function.arguments }}")
 NO_TOOLS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 
 
-def of(template: str, folder: Path) -> ChatFormat:
+def of(template: str | list[dict[str, str]], folder: Path) -> ChatFormat:
     make_tokenizer(folder)
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
     return ChatFormat(folder)
 
 
-@pytest.mark.parametrize(("template", "mark"), [(HERMES, '{"name": "exec"'), (XML, "<function=exec>")])
+@pytest.mark.parametrize(
+    ("template", "mark"),
+    [
+        (HERMES, '{"name": "exec"'),
+        (XML, "<function=exec>"),
+        (TRAINED, '{"name": "exec"'),
+        ([{"name": "default", "template": HERMES}, {"name": "tool_use", "template": XML}], "<function=exec>"),
+        ([{"name": "rag", "template": NO_TOOLS}, {"name": "default", "template": XML}], "<function=exec>"),
+    ],
+)
 def test_tools_and_calls_are_shown_as_the_models_template_shows_them(template, mark, tmp_path):
     chat = of(template, tmp_path / "model")
     system = chat.system(PROMPT, LIMITS)
@@ -203,6 +215,11 @@ def test_a_template_that_teaches_nothing_readable_leaves_hermes(template, tmp_pa
     system = chat.system(PROMPT, LIMITS)
     assert "as JSON schemas" in system and '<tool_call>\n{"name": "exec"' in system
     assert chat.example("skill").startswith("<tool_call>\n{")
+
+
+def test_the_day_that_a_template_tells_is_left_out(tmp_path):
+    dated = HERMES.replace("You may call:", "Today: {{ strftime_now('%Y') }}. You may call:")
+    assert "Today: . You may call:" in of(dated, tmp_path / "model").system(PROMPT, LIMITS)
 
 
 def test_a_prompt_without_a_place_for_tools_is_left_alone():

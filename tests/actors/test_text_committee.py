@@ -16,9 +16,8 @@ from pipeline import config
 from pipeline.records import Verdict
 from pipeline.scoring.audit import figures
 from tests.actors.endpoint import endpoint
-from tests.actors.pools import sandbox
 from tests.actors.text_bank import Item, bank, spoiled
-from tests.actors.text_judges import Judges, Rates, accepts, chance, drawn
+from tests.actors.text_judges import JUDGES, Judges, Rates, accepts, chance, drawn
 
 _CHUNK = 24
 
@@ -40,11 +39,14 @@ def committee(url: str, pool: object, samples: int) -> Committee:
 
 async def judged(items: Sequence[Item], rates: Rates, seed: int, pool: object, samples: int) -> list[Verdict]:
     verdicts: list[Verdict] = []
-    async with endpoint(Judges(items, rates, seed, 0.3 if samples > 2 else 0.0)) as requests:
+    judges = Judges(items, rates, seed, 0.3 if samples > 2 else 0.0)
+    async with endpoint(judges) as requests:
         court = committee(requests.url, pool, samples)
         for start in range(0, len(items), _CHUNK):
             chunk = items[start : start + _CHUNK]
             verdicts += await court.judge_many([(item.problem, None, item.active) for item in chunk])
+    # The last of them is the auditor, whom nobody calls where nobody errs.
+    assert judges.asked.keys() == set(JUDGES if rates != PERFECT else JUDGES[:-1])
     return verdicts
 
 
@@ -52,13 +54,6 @@ def problems(n: int) -> list[Item]:
     """Half of them spoiled."""
     items = bank(n, 0)
     return [*items[: n // 2], *spoiled(items[n // 2 :], 1)]
-
-
-@pytest.fixture(scope="module")
-def pool():
-    pool, handle = sandbox()
-    yield handle
-    pool.close()
 
 
 PERFECT = Rates()

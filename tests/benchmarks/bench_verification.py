@@ -33,7 +33,7 @@ from pipeline import config, domains
 from pipeline.domains.mini.generate import CATEGORIES, combinations_of, draft
 from pipeline.records import ANSWER_KINDS, Problem
 from sandbox import Request
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, sandbox, solver_pool
 from tests.mini import MINI
 
 AT_ONCE = 128
@@ -77,8 +77,8 @@ async def measure(count: int, rounds: int, with_engine: bool) -> dict[str, float
     try:
         cases = problems(count)
         requests = [r for problem, _ in cases for r in runs(problem)]
-        instant = handle(Boxes("51", "7", None), "answers")
-        engine = instant if solver is None else handle(solver, "answers")
+        instant = solver_pool(Boxes("51", "7", None))
+        engine = instant if solver is None else solver_pool(solver)
         section, probing, voting = MINI.committee, MINI.prober, config.ModelVerifierConfig()
         committee = Committee(section, sandbox_handle, engine)
         prober, own_prober = (Prober(probing, {"p": s}, sandbox_handle) for s in (engine, instant))
@@ -91,7 +91,7 @@ async def measure(count: int, rounds: int, with_engine: bool) -> dict[str, float
         async def sampled(n: int, sampling: config.SamplingConfig, seeds: Callable[[int, Problem], int]) -> None:
             for start in range(0, count, AT_ONCE):
                 part = list(enumerate(cases))[start : start + AT_ONCE]
-                calls = (engine.answers.remote(p.question, n, sampling, seeds(i, p)) for i, (p, _) in part)
+                calls = (engine.handle.answers.remote(p.question, n, sampling, seeds(i, p)) for i, (p, _) in part)
                 await asyncio.gather(*calls)
 
         async def probe_sampling() -> None:

@@ -1,6 +1,6 @@
 """What digests cost: of a step while it is written, and of a whole run when it is verified.
 
-    python tests/benchmarks/bench_verify.py [--rollouts 1000000] [--run DIR]
+    python -m tests.benchmarks.bench_verify [--rollouts 1000000] [--run DIR]
 
 A synthetic MGPO run of `--rollouts` rollouts of 500 tokens, 128 a step, is written and then verified; `--run` verifies
 a run that is there instead. A step here has neither engines nor a trainer: hold the milliseconds of its digests against

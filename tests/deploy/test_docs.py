@@ -22,16 +22,19 @@ from pipeline.commands import doctor_config
 from pipeline.config.loading import load
 from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.scoring import problems
-from tests.pipeline import runs
+from tests.pipeline import made
 from tests.pipeline.test_cli import propose
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(p for p in ROOT.rglob("*.md") if ".venv" not in p.parts and "runs" not in p.relative_to(ROOT).parts)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 A_RUN = "runs/mini-1a2b3c4d"
-HEAVY = ("doctor", "chaos", "replay", "audit-verifiers", "ablate", "build", "redo", "ledger", "verify")
-"""Parsed, and not run: they start engines, ask endpoints, work for minutes, or ask more of a run than ours has here."""
-STANDS_FOR = {"FILE": "my.yaml", "SECTION": "mgpo", "RUN": A_RUN, "…": ""}
+HEAVY = ("doctor", "chaos", "replay", "audit-verifiers", "ablate", "build", "redo")
+"""Parsed, and not run: they start engines, ask endpoints, or work for minutes."""
+STANDS_FOR = {
+    "FILE": "my.yaml", "SECTION": "mgpo", "RUN": A_RUN, "…": "", "runs/…": A_RUN,
+    "my-copy-of/dataset": f"{A_RUN}/dataset", "steps/mgpo/000007": "steps/mgpo/000003",
+}  # fmt: skip
 
 
 def blocks(text):
@@ -84,7 +87,7 @@ def parsed(words):
 @pytest.fixture(scope="module")
 def a_finished_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("finished") / "run"
-    runs.upto(root, "evaluate", mgpo_steps=2).close()
+    made.make(root).close()
     return root
 
 
@@ -118,11 +121,12 @@ def test_every_command_parses_and_what_can_be_tried_is(as_in_the_readme, capsys,
     if "--install-completion" in words:
         return
     name, params = parsed(words)
-    if name in HEAVY:
+    if name in HEAVY or any(word.startswith("s3://") for word in words):
         return
     if words[:2] == ["config", "init"]:
         os.unlink("my.yaml")
     code, _, err = propose(capsys, *words, *(["--dry-run"] if "dry_run" in params and "--dry-run" not in words else []))
+    err = "".join(line for line in err.splitlines(True) if not line.startswith("verify · "))  # what it did
     assert err == "" and (code == 0 or (code == 2 and "my.yaml" in words and "dry_run" in params)), err
 
 

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
 from safetensors.numpy import save_file
 
 from pipeline import domains, report
@@ -36,6 +37,7 @@ def config(mirror=None, seed=0):
 def make(root, mirror=None, upto="evaluate", done=True, seed=0):
     """A run whose stages up to `upto` are finished; that one only if `done`. Returns it open."""
     run = RunDir.open(root, config(mirror, seed))
+    run.adopt_prompts(domains.of(config().domain).prompts.digests())
     with Metrics(run) as log:
         for stage, of in STAGES.items():
             result = of(run, log)
@@ -77,7 +79,9 @@ def played(run, log, stage):
         ]  # each stage asks something of its own: what was asked before is a copy
         for key in keys:
             ledger.judged(key, 10)
-        judged = {k: verdict(e, "rejected" if i == 2 else "accepted") for i, (k, e) in enumerate(zip(keys, made))}  # noqa: B905
+        judged = {
+            k: verdict(e, "rejected" if i == 2 else "accepted") for i, (k, e) in enumerate(zip(keys, made, strict=True))
+        }
         probed = {k: probe(e) for k, e in zip(keys, made, strict=True) if judged[k].accepted and stage != "sft"}
         kept = {"sft": keys[:2], "mgpo": keys[:3]}.get(stage, [])
         with run.new_step(stage, step) as folder:
@@ -98,8 +102,6 @@ def played(run, log, stage):
 
 
 def table(rollouts):
-    import pyarrow as pa
-
     return pa.Table.from_batches([Rollout.to_arrow(rollouts)])
 
 
@@ -116,9 +118,8 @@ def checkpoint(run, stage, step, rollouts):
     state = {"step": step, "rollouts": rollouts, "world": 1, "zero_stage": 0, "dtype": "float32"}
     (folder / "trainer" / "state.json").write_text(json.dumps(state))
     write_manifest(folder, folder.name, files_below(folder), "trainer/manifest-0.json", step=step, rollouts=rollouts)
-    *old, _, _ = [None, None, *sorted(base.glob("step-*"))]
-    for folder in old[2:]:  # Ray Train deletes them
-        shutil.rmtree(folder)
+    for old in sorted(base.glob("step-*"))[:-2]:  # Ray Train deletes them
+        shutil.rmtree(old)
     names = sorted(p.name for p in base.glob("step-*"))
     results = [{"checkpoint_dir_name": name, "metrics": {"reward": 0.5}} for name in names]
     (base / CHECKPOINTS).write_text(json.dumps({"ray_version": "2.60.0", "checkpoint_results": results}))
@@ -166,6 +167,8 @@ def _evaluate(run, log):
         with run.new_step("evaluate", number) as folder:
             (folder / "score.json").write_text(json.dumps(score))
             log.log("evaluate", number, {"mean": 0.5})
+    by_kind = {"vacuous": {"tries": 20, "accepted": 4, "paid": 2, "exported": 1, "exploits": 0}}
+    run.write_sealed("adversary.json", {"tries": 20, "exploit_share": 0.0, "by_fault": {}, "by_kind": by_kind})
     return {"problems": 4, "samples": 2, "before": score, "after": score, "gain": 0.0}
 
 

@@ -7,6 +7,7 @@ import random
 
 from pipeline.config import Config
 from pipeline.records import Episode, Outcome, Probe, Problem, Skill, Task, ToolResult, Turn, Verdict, Vote
+from pipeline.skills.extraction import SkillLibrary
 from pipeline.store.manifest import seal_folder
 from pipeline.store.metrics import Metrics
 from pipeline.store.run_stages import RUN_STAGES
@@ -112,6 +113,7 @@ def upto(root, last, hostile="", mgpo_steps=12):
 
 def _acquire(run, log, rng, hostile, mgpo_steps):
     skills = {"code": 6, "maths": 9, "science": 5}
+    SkillLibrary(skill(category, i) for category, n in skills.items() for i in range(n)).save(run.path("skills"))
     run.finish("acquire", {"documents": 40, "candidates": 60, "kept": 20, "skills": skills}, 2.0)
 
 
@@ -158,7 +160,7 @@ def _synthesize(run, log, rng, hostile, mgpo_steps):
     seal_folder(run.path("dataset"), "dataset", ("problems.jsonl", "provenance.jsonl"), made_from={})
     run.finish("synthesize", {
         "accepted": len(lines), "episodes": 120, "validity": 0.6, "unsolved": 7, "guessable": 30, "skeletons": 3,
-        "skeleton_entropy": 0.27, "skeleton_top_share": 0.34, "near_duplicates": 0.0,
+        "skeleton_entropy": 0.27, "skeleton_top_share": 0.34,
     }, 95.0)  # fmt: skip
 
 

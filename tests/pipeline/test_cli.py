@@ -253,6 +253,7 @@ def test_the_report_tells_what_its_help_lists(capsys, tmp_path, last):
     runs.upto(tmp_path / "r", last).close()
     result = told(capsys, "report", "--run-dir", "r")
     assert list(result) == documented(capsys, "report") == documented(capsys, "run") == list(SUMMARY_KEYS)
+    assert documented(capsys, "redo") == list(SUMMARY_KEYS)
     assert (tmp_path / "r" / "report.html").is_file()
 
 

@@ -8,11 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +17,7 @@ import yaml
 from actors.tool_calls import render
 from pipeline.records import Skill
 from pipeline.skills.extraction import render as render_skill
+from tests.actors.endpoint import chat, serving
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -63,34 +59,9 @@ def reply(messages: list[dict[str, str]], seed: int, model: str) -> str:
     return f"```python\ndef solve():\n    return '{total}'\n```\n\\boxed{{{total}}}"
 
 
-@contextmanager
-def serving() -> Iterator[tuple[str, Counter[str]]]:
-    """(base URL, how often it was asked by what)."""
-    asked: Counter[str] = Counter()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            asked[body["model"]] += 1
-            said = reply(body["messages"], body.get("seed", 0), body["model"])
-            choice = {"message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-            usage = {"prompt_tokens": 100, "completion_tokens": 50}
-            content = json.dumps({"choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-    finally:
-        server.shutdown()
-        thread.join()
+def completion(body: dict[str, Any]) -> bytes:
+    said = reply(body["messages"], body.get("seed", 0), body["model"])
+    return chat(said, usage={"prompt_tokens": 100, "completion_tokens": 50})
 
 
 def config(folder: Path, url: str) -> Path:
@@ -114,8 +85,8 @@ def propose(stage: str, path: Path, run: Path) -> tuple[dict[str, Any], str]:
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def test_ten_documents_a_key_five_problems_and_their_cost(tmp_path):
-    with serving() as (url, asked):
+def test_six_documents_a_key_five_problems_and_their_cost(tmp_path):
+    with serving(completion) as (url, asked):
         path = config(tmp_path, url)
         assert propose("acquire", path, tmp_path / "run")[0]["kept"] == 6
         result, said = propose("synthesize", path, tmp_path / "run")

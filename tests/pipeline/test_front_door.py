@@ -158,6 +158,12 @@ def test_a_thing_is_said_once(capsys, tmp_path):
     assert "two runs" in refused(capsys, "ledger", "r", "--run-dir", "s")
 
 
+def test_a_section_of_the_config_is_meant_although_a_folder_is_called_like_it(capsys, tmp_path):
+    (tmp_path / "sandbox").mkdir()
+    code, out, err = propose(capsys, "config", "show", "sandbox")
+    assert (code, err) == (0, "") and out.startswith("sandbox:\n  ") and "minimum" in out
+
+
 # ---------------------------------------------------------------- completion
 
 
@@ -262,6 +268,19 @@ def test_a_stage_needs_only_what_it_uses(tmp_path):
     config = load(None, ["evaluate.benchmark=b.jsonl", "proposer.path=/no/model"])
     assert [c.name for c in preflight.problems(config, tmp_path / "r", ["acquire"])] == []
     assert [c.name for c in preflight.problems(config, tmp_path / "r", ["acquire", "sft"])] == ["model"]
+
+
+def test_a_model_behind_an_endpoint_is_not_trained(tmp_path):
+    from pipeline.config.loading import load
+
+    there = "{endpoint: {base_url: 'http://127.0.0.1:9/v1', model: m}}"
+    for field, stages in (("proposer", ["acquire", "sft"]), ("solve.base", ["solve"])):
+        config = load(None, [f"{field}={there}", "solve.data=p.jsonl"])
+        (check,) = (c for c in preflight.problems(config, tmp_path / "r", stages) if c.name == "model")
+        assert check.found == f"{field}.endpoint: a model behind an endpoint cannot be trained"
+        assert f"expected {field}.path" in check.todo
+    config = load(None, [f"proposer={there}"])
+    assert not [c for c in preflight.problems(config, tmp_path / "r", ["acquire"]) if c.name == "model"]
 
 
 def test_room_on_the_disk_is_asked_for(tmp_path, monkeypatch):

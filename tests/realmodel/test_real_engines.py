@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from pipeline.records import Episode
 from pipeline.store import accounts
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
+from tests.actors.endpoint import serving
 from tests.realmodel.smollm import model_dir
-from tests.realmodel.truth import SKILLS, TRAJECTORIES, serving
+from tests.realmodel.truth import SKILLS, TRAJECTORIES, completion
 
 pytestmark = [pytest.mark.realmodel, pytest.mark.nightly, pytest.mark.timeout(7200)]
 
@@ -110,7 +111,7 @@ def propose(stage: str, folder: Path, code: int = 0) -> tuple[dict[str, Any], st
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("real")
-    with serving() as (url, asked):
+    with serving(completion) as (url, asked):
         config(folder, url)
         propose("acquire", folder)
         yield folder
@@ -138,7 +139,8 @@ def test_two_steps_of_mgpo_are_played_and_every_failure_has_a_kind(world: Path) 
         assert time.monotonic() < deadline
         time.sleep(1)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said[-3000:]
     result, _ = propose("mgpo", world)
     run, _ = RunDir.read(world / "run")
     played = [e for s in run.steps("mgpo") for e in read_records(s / "episodes.parquet", Episode)]
@@ -164,6 +166,13 @@ def test_a_solver_learns_from_a_given_file_and_is_measured(world: Path) -> None:
 # ---------------------------------------------------------------- the real model as a teacher
 
 
+def _healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """vLLM's own OpenAI server with the model."""
@@ -182,15 +191,16 @@ def server() -> Iterator[str]:
     )
     try:
         deadline = time.monotonic() + 1200
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(1)
+        while not _healthy(port):
+            if process.poll() is not None:
+                pytest.fail(f"vLLM's server ended with code {process.returncode} before it answered")
+            if time.monotonic() > deadline:
+                pytest.fail("vLLM's server did not answer within 1200 s")
+            time.sleep(1)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it has ended, and all of its group
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=60)
 
 

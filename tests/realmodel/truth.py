@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ import yaml
 
 from pipeline.records import Skill
 from pipeline.skills.extraction import render as render_skill
+from tests.actors.endpoint import call, chat
 
 HERE = Path(__file__).parent
 TRAJECTORIES: list[dict[str, Any]] = yaml.safe_load((HERE / "trajectories.yaml").read_text())
@@ -31,22 +27,18 @@ SKILLS = [
 ]  # fmt: skip
 
 
-def _call(name: str, arguments: dict[str, Any]) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}\n</tool_call>"
-
-
 def turns(trajectory: dict[str, Any]) -> list[str]:
     """A trajectory as the agent's turns."""
     said = [f"## Draft\n{trajectory['draft']}\n{trajectory['question']}"]
     if failed := trajectory.get("failed"):
-        said.append(f"## Check\nI run it.\n{_call('exec', {'code': failed['code']})}")
+        said.append(f"## Check\nI run it.\n{call('exec', code=failed['code'])}")
         said.append(f"## Refine\n{failed['refine']}")
     if drop := trajectory.get("drop"):
-        said.append(f"## Refine\n{drop} does not fit.\n{_call('edit', {'drop': [drop], 'add': []})}")
-    said.append(f"## Check\nI work it out independently.\n{_call('exec', {'code': check_of(trajectory)})}")
+        said.append(f"## Refine\n{drop} does not fit.\n{call('edit', drop=[drop], add=[])}")
+    said.append(f"## Check\nI work it out independently.\n{call('exec', code=check_of(trajectory))}")
     submitted = {name: trajectory[name] for name in ("question", "answer", "checks") if name in trajectory}
-    call = _call("submit", {**submitted, "answer_kind": trajectory["kind"]})
-    return [*said, f"## Finalize\nThe check confirms it.\n{call}"]
+    handed_in = call("submit", **submitted, answer_kind=trajectory["kind"])
+    return [*said, f"## Finalize\nThe check confirms it.\n{handed_in}"]
 
 
 def check_of(trajectory: dict[str, Any]) -> str:
@@ -56,8 +48,12 @@ def check_of(trajectory: dict[str, Any]) -> str:
     return f"{trajectory['answer']}\n\nprint(all([{', '.join(calls)}]))"
 
 
+def completion(body: dict[str, Any]) -> bytes:
+    """What the endpoint answers to a request."""
+    return chat(reply(body["messages"], body.get("seed", 0)))
+
+
 def reply(messages: list[dict[str, str]], seed: int) -> str:
-    """What the endpoint says."""
     last, whole = messages[-1]["content"], "\n".join(m["content"] for m in messages)
     if "<questions>" in last or "<text>" in last:
         named = [s for s in SKILLS if s.id in last]
@@ -99,33 +95,3 @@ def _turn(messages: list[dict[str, str]], seed: int) -> str:
         return fitting[seed % len(fitting)][0]
     played = next(said for said in fitting if said[0] == mine[0])
     return played[len(mine)] if len(mine) < len(played) else "## Draft\nNothing is left to say."
-
-
-@contextmanager
-def serving() -> Iterator[tuple[str, Counter[str]]]:
-    """(base URL, how often it was asked by what)."""
-    asked: Counter[str] = Counter()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            asked[body["model"]] += 1
-            said = {
-                "choices": [{"message": {"role": "assistant", "content": reply(body["messages"], body.get("seed", 0))}}]
-            }
-            content = json.dumps(said).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", asked
-    finally:
-        server.shutdown()
-        thread.join()

@@ -53,7 +53,12 @@ def _turn(text: str) -> dict[str, Any]:
 
 def _extraction(text: str) -> dict[str, Any]:
     reading = replies.read(text, "replay")
-    return {"skills": [skill.id for skill in reading.skills], "none": not reading.skills and not reading.faults}
+    return {
+        "skills": [skill.id for skill in reading.skills],
+        "methods": [skill.method for skill in reading.skills],
+        "scripts": [skill.script for skill in reading.skills],
+        "none": not reading.skills and not reading.faults,
+    }
 
 
 def _solution(text: str) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def _program(text: str) -> dict[str, Any]:
     program = extract_program(text, ("solve",), bare=True)
     body = ast.parse(program).body if program else []
     defined = [node.name for node in body if isinstance(node, ast.FunctionDef)]
-    return {"defines": defined[0] if defined else None}
+    return {"defines": defined[0] if defined else None, "program": program}
 
 
 class _Client:
@@ -108,10 +113,10 @@ PARSERS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 def is_read(reply: Reply) -> bool:
-    """Whether the parser takes from it what a careful person does, and no call where there is none."""
+    """Whether the parser takes from it what a careful person does, and no call, good or bad, where there is none."""
     found = PARSERS[reply.prompt](reply.text)
-    calls = "call" not in found or "call" in reply.expected
-    return calls and all(found.get(name) == value for name, value in reply.expected.items())
+    extra = {"call", "malformed"} & found.keys() - reply.expected.keys()
+    return not extra and all(found.get(name) == value for name, value in reply.expected.items())
 
 
 def main() -> None:

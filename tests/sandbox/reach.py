@@ -45,7 +45,11 @@ def _packages() -> list[str]:
 def allowed(path: str) -> bool:
     """Of the interpreter, its libraries, the warm packages, the time zones, or a device."""
     real = os.path.realpath(path)
-    return real in _LIBRARIES or any(real == root or real.startswith(root + "/") for root in _ROOTS)
+    return real in _LIBRARIES or of(_ROOTS, real)
+
+
+def of(tops: Iterable[str], path: str) -> bool:
+    return any(path == top or path.startswith(top + "/") for top in tops)
 
 
 def _libraries() -> set[str]:
@@ -81,11 +85,12 @@ def of_the_machine() -> list[str]:
     return [path for top in tops for path in islice(chain([top], files(top, but=("/proc/self",))), 1500)]
 
 
-def in_root(slot: Slot) -> list[str]:
-    """Everything in the root of the fork server, by the names it has there; nothing without a mount jail."""
+def in_root(slot: Slot) -> list[str] | None:
+    """Everything in the root of the fork server, by the names it has there; None without a mount jail, whose root is
+    the machine's."""
     assert slot._zygote is not None
     if not slot._zygote.layer("mount jail"):
-        return []
+        return None
     root = f"/proc/{slot._zygote.process.pid}/root"
     return [path.removeprefix(root) for path in files(root, but=[root + one for one in _ROOTS])]
 
@@ -99,8 +104,8 @@ def main() -> None:
     with Slot("unsafe", limits=Limits(value_kb=4096, cpu_s=20, wall_s=30)) as slot:
         outside = [path for path in of_the_machine() if not allowed(path)]
         result = slot.run(Request(_OPEN, entry="opened", args=(outside,)))
-        shown = [path for path in in_root(slot) if not allowed(path)]
-        rest = [path for path in shown if not any(path == tool or path.startswith(tool + "/") for tool in tools)]
+        shown = in_root(slot)
+        rest = None if shown is None else [path for path in shown if not allowed(path) and not of(tools, path)]
         print(json.dumps({"tried": len(outside), "status": result.status, "opened": result.value, "shown": rest}))
 
 

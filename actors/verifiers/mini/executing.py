@@ -6,10 +6,9 @@ Reader, program, flags and comparison are its own: the symbolic verifier shares 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.base import Asked, abstention, call
+from actors.verifiers.base import Asked, Solvers, abstention, call
 from actors.verifiers.mini import compiler
 from actors.verifiers.mini.grammar import Fault, Sentence, parse
 from pipeline import config
@@ -19,7 +18,7 @@ from pipeline.records import Problem, Vote
 class ExecutingVerifier:
     derived = True
 
-    def __init__(self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Any | None):
+    def __init__(self, name: str, section: config.ExecutingVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.execution import Executor
-from actors.verifiers.base import Asked, abstention, call
+from actors.verifiers.base import Asked, Solvers, abstention, call
 from actors.verifiers.mini.controlled import CATEGORIES, Reading, Unread, leaks, read
 from pipeline import config
 from pipeline.records import Problem, Vote
@@ -21,7 +21,7 @@ _PROGRAM = (Path(__file__).parent / "symbolic_program.py").read_text()
 class SymbolicVerifier:
     derived = True
 
-    def __init__(self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Any | None):
+    def __init__(self, name: str, section: config.SymbolicVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._executor = executor

@@ -1,6 +1,6 @@
 """The model verifier: solves a problem by asking a model n times, reviews it, and votes with the majority.
 
-The model is a solver pool (`solver.answers.remote`, final answers in a box) or an OpenAI-compatible endpoint. An
+The model is a solver pool (final answers in a box) or an OpenAI-compatible endpoint. An
 endpoint is asked twice a sample: it solves the problem blind, told what a solver is told; then it reviews the problem
 with its own answer and the agent's work before it, and says what is wrong, and whether the problem is what was asked
 for. Consumes a problem, waits for the samples, produces a vote.
@@ -24,10 +24,9 @@ from typing import Any
 from actors.answers import Judgement, compare_many
 from actors.answers.code import called
 from actors.answers.replies import extract_boxed, extract_program, visible
-from actors.calls import within
 from actors.execution import Executor
 from actors.openai_client import ChatClient
-from actors.verifiers.base import Asked, abstention
+from actors.verifiers.base import Asked, Solvers, abstention
 from actors.verifiers.text import review
 from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, heard, readable, unasked
 from actors.verifiers.text.programs import tried, unfit
@@ -52,7 +51,7 @@ class _Sample:
 class ModelVerifier:
     derived = False
 
-    def __init__(self, name: str, section: config.ModelVerifierConfig, executor: Executor, solver: Any | None):
+    def __init__(self, name: str, section: config.ModelVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._section = section
@@ -96,8 +95,9 @@ class ModelVerifier:
     async def _ask_pool(self, problem: Problem, n: int, seed: int) -> list[_Sample]:
         sampling = config.SamplingConfig(temperature=self._section.temperature, max_tokens=self._section.max_tokens)
         assert self._solver is not None
-        response = self._solver.answers.remote(problem.question, n, sampling, seed, problem.answer_kind)
-        texts: list[str] = await within(response, "solver pool", self.timeout_s)
+        texts = await self._solver.answers(
+            "solver pool", self.timeout_s, problem.question, n, sampling, seed, problem.answer_kind
+        )
         if problem.answer_kind != "code":
             return [_Sample(extract_boxed(text)) for text in texts]
         entries = called(problem.checks)
@@ -213,8 +213,6 @@ _FORMS = {
 def _asked_for(problem: Problem, asked: Asked) -> str:
     """What the writer was asked for, as the review is shown it."""
     lines = [f"answer: {_FORMS[problem.answer_kind]}"]
-    if not asked:  # nobody was asked for anything
-        return lines[0]
     intents = dict(asked.intents)
     if asked.category is not None:
         lines.append(f"category: {asked.category}")

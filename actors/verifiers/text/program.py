@@ -14,13 +14,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from actors.answers import Judgement, compare_many
 from actors.answers.code import called
 from actors.answers.replies import extract_program
 from actors.execution import Executor
-from actors.verifiers.base import Asked, abstention
+from actors.verifiers.base import Asked, Solvers, abstention
 from actors.verifiers.text import findings
 from actors.verifiers.text.asking import bundled, client_of, commonest, framed, gather_replies, heard, readable, unasked
 from actors.verifiers.text.findings import Finding
@@ -32,7 +31,7 @@ from pipeline.records import Failure, Problem, Vote
 class ProgramVerifier:
     derived = False  # the reading of the statement is a model's
 
-    def __init__(self, name: str, section: config.ProgramVerifierConfig, executor: Executor, solver: Any | None):
+    def __init__(self, name: str, section: config.ProgramVerifierConfig, executor: Executor, solver: Solvers | None):
         self.name = name
         self.timeout_s = section.timeout_s
         self._section = section

@@ -19,7 +19,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.commands import options as o
 from pipeline.commands import screens, target
+from pipeline.commands.keys import PLAN_KEYS
 from pipeline.config import Config
 from pipeline.store.rundir import RunDir
 from pipeline.watch import verbosity
@@ -78,6 +80,28 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def work_on(stages: Sequence[str]) -> Callable[..., int]:
+    """The function of a command that does stages."""
+
+    def run(
+        name: o.Target = None,
+        config: o.ConfigFile = None,
+        sets: o.Set = None,
+        run_dir: o.RunDir = None,
+        dry_run: o.DryRun = False,
+        as_json: o.Json = False,
+        verbose: o.Verbose = False,
+        quiet: o.Quiet = False,
+    ) -> int:
+        return work(*target.of(name, config, sets, run_dir), stages, dry_run, as_json)
+
+    return run
+
+
+def plan_keys() -> Mapping[str, Mapping[str, str]]:
+    return {"keys of --json with --dry-run": PLAN_KEYS}
+
+
 def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_json: bool) -> int:
     """Run stages and write the report, or say what that would be. Of a single stage, its result is printed."""
     if dry_run:
@@ -93,7 +117,8 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
     if done is None:
         from pipeline.commands import preflight
 
-        preflight.check(config, root, stages)
+        for line in preflight.check(config, root, stages):
+            say(line)
         from pipeline.commands.driver import drive  # Ray and torch, seconds that a refusal need not wait for
 
         results = drive(config, root, list(stages))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -64,5 +65,6 @@ def _config_init(
     as_json: o.Json = False,
 ) -> int:
     made = configure.init(file, domain)
-    print(json.dumps(made) if as_json else f"{target.shown(file)}: edit it, then `propose config validate {file}`")
+    check = f"propose config validate {shlex.quote(str(file))}"
+    print(json.dumps(made) if as_json else f"{target.shown(file)}: edit it, then `{check}`")
     return OK

@@ -39,7 +39,7 @@ def _ledger(
     from pipeline.commands import ledger
     from pipeline.store import accounts, verify
 
-    uri = next((given for given in (name, run_dir) if given is not None and "://" in given), None)
+    uri = target.uri(name, run_dir)
     with tempfile.TemporaryDirectory(prefix="propose-") as folder:
         if uri is not None:
             from pipeline.store.mirror import copy_for_accounts
@@ -63,7 +63,15 @@ def _verify(
             metavar="RUN", help="a run, the URI of its mirror, or the folder of a data set", autocompletion=o._runs
         ),
     ] = None,
-    config: o.ConfigFile = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="the run that this config makes; beside RUN, the config that --repair writes again",
+            show_default=False,
+        ),
+    ] = None,
     sets: o.Set = None,
     run_dir: o.RunOnly = None,
     repair: Annotated[
@@ -81,8 +89,10 @@ def _verify(
 ) -> int:
     from pipeline.commands import verify
 
-    uri = next((given for given in (name, run_dir) if given is not None and "://" in given), None)
+    uri = target.uri(name, run_dir)
     settings = loading.load(config, list(sets or ()))
+    if name is None and run_dir is None and (config is not None or sets):
+        run_dir = str(default_root(settings))
     place = uri if uri is not None else target.existing(name, run_dir)
     done, found = verify.verify_and_mend(place, settings, repair, set_aside)
     for line in done:

@@ -10,24 +10,14 @@ import typer
 
 from pipeline.commands import options as o
 from pipeline.commands import target
-from pipeline.commands.groups.base import EVERYDAY, OK, command, say, work
+from pipeline.commands.groups.base import EVERYDAY, OK, command, plan_keys, say, work, work_on
 from pipeline.commands.keys import FORK_KEYS, REDO_KEYS, RUNS_KEYS, STATUS_KEYS, summary_keys
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
-
-@command("run", EVERYDAY, "run all stages, skipping what is done, and write the report", summary_keys)
-def _run(
-    name: o.Target = None,
-    config: o.ConfigFile = None,
-    sets: o.Set = None,
-    run_dir: o.RunDir = None,
-    dry_run: o.DryRun = False,
-    as_json: o.Json = False,
-    verbose: o.Verbose = False,
-    quiet: o.Quiet = False,
-) -> int:
-    return work(*target.of(name, config, sets, run_dir), list(RUN_STAGES), dry_run, as_json)
+command("run", EVERYDAY, "run all stages, skipping what is done, and write the report", summary_keys, more=plan_keys)(
+    work_on(list(RUN_STAGES))
+)
 
 
 @command("runs", EVERYDAY, "list the runs of a folder: stage, age, size, state", lambda: RUNS_KEYS)
@@ -68,7 +58,13 @@ def _report(
     return OK
 
 
-@command("redo", EVERYDAY, "set a stage and those after it aside, and run them again", lambda: REDO_KEYS)
+@command(
+    "redo",
+    EVERYDAY,
+    "set a stage and those after it aside, and run them again",
+    summary_keys,
+    more=lambda: {"keys of --json with --no-run or --dry-run": REDO_KEYS},
+)
 def _redo(
     stage: o.Stage,
     name: o.Run = None,
@@ -84,7 +80,7 @@ def _redo(
     from pipeline.commands import rework
 
     root = target.existing(name, run_dir)
-    found = rework.redo(root, stage, dry_run)
+    found = rework.redo(root, stage, dry_run, to_run=not only_reset)
     if dry_run or only_reset:
         print(json.dumps(found) if as_json else rework.render_redo(found, target.shown))
         return OK

@@ -11,10 +11,11 @@ from random import Random
 
 from pipeline.domains.base import Attack
 from pipeline.domains.mini import truth
-from pipeline.domains.mini.attacks import FIRST, FORMS, STRANGE_NAMES, STRANGE_THINGS, answered, person, split
+from pipeline.domains.mini.attacks import FIRST, FORMS, STRANGE_NAMES, STRANGE_THINGS, answered, person
 from pipeline.domains.mini.combinations import largest_feasible
+from pipeline.domains.mini.defects import sentences_of
 from pipeline.domains.mini.domain import NAMES, RULES, skills_in
-from pipeline.domains.mini.generate import read
+from pipeline.domains.mini.generate import LARGEST, read
 from pipeline.records import Failure, Problem
 
 
@@ -29,7 +30,7 @@ class MiniAdversary:
     def composed(self, one: Attack, other: Attack, rng: Random) -> Attack:
         """The problem of one, with what surrounds the other; or the steps of both, where they speak of the same."""
         if one.category == other.category and rng.random() < 0.5:
-            first, second = split(one.question), split(other.question)
+            first, second = sentences_of(one.question), sentences_of(other.question)
             cut, on = rng.randint(1, max(1, len(first) - 1)), rng.randint(1, max(1, len(second) - 1))
             return _child(one, answered(replace(one, question=" ".join([*first[:cut], *second[on:]]))))
         dropped = other.dropped if set(other.dropped) <= set(one.offered) else one.dropped
@@ -42,6 +43,9 @@ class MiniAdversary:
 
     def reach(self, question: str) -> float:
         return truth.reach(question)
+
+    def asks(self, question: str) -> str:
+        return truth.asks(question)
 
 
 def _child(parent: Attack, child: Attack) -> Attack:
@@ -58,12 +62,12 @@ def _other_number(attack: Attack, rng: Random) -> Attack:
     if not numbers:
         return attack
     m = rng.choice(numbers)
-    new = rng.choice((0, 1, 2, int(m[0]) + 1, rng.randint(2, 20), rng.randint(100, 999), 999_999))
+    new = rng.choice((0, 1, 2, int(m[0]) + 1, rng.randint(2, 20), rng.randint(100, 999), LARGEST))
     return answered(replace(attack, question=f"{attack.question[: m.start()]}{new}{attack.question[m.end() :]}"))
 
 
 def _one_less(attack: Attack, rng: Random) -> Attack:
-    sentences = split(attack.question)
+    sentences = sentences_of(attack.question)
     if len(sentences) <= 2:
         return attack
     del sentences[rng.randrange(1, len(sentences) - 1)]
@@ -76,14 +80,14 @@ def _one_more(attack: Attack, rng: Random) -> Attack:
     rule = rng.choice([r for r in RULES if r.role == "step"])
     wording = rng.choice(rule.wordings)
     name = text.name if text and text.name else rng.choice(NAMES)
-    step = wording.replace("{N}", name).replace("{a}", str(rng.choice((0, 1, 2, rng.randint(2, 60), 999_999))))
-    sentences = split(attack.question)
+    step = wording.replace("{N}", name).replace("{a}", str(rng.choice((0, 1, 2, rng.randint(2, 60), LARGEST))))
+    sentences = sentences_of(attack.question)
     sentences.insert(rng.randint(1, max(1, len(sentences) - 1)), step)
     return answered(replace(attack, question=" ".join(sentences)))
 
 
 def _swapped(attack: Attack, rng: Random) -> Attack:
-    sentences = split(attack.question)
+    sentences = sentences_of(attack.question)
     if len(sentences) < 4:
         return attack
     i = rng.randrange(1, len(sentences) - 2)
@@ -120,7 +124,7 @@ def _other_offer(attack: Attack, rng: Random) -> Attack:
 
 def _other_question(attack: Attack, rng: Random) -> Attack:
     """An easier thing to ask of the same."""
-    sentences = split(attack.question)
+    sentences = sentences_of(attack.question)
     asked = rng.choice(
         (
             "Is the number now even or odd?",

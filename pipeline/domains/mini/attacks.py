@@ -6,15 +6,16 @@ for what the judges will compute, mostly the true one: it wants to be accepted.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from random import Random
 
+from actors.tool_calls import render
 from pipeline.domains.base import Attack
 from pipeline.domains.mini.domain import CATEGORIES, NAMES, THINGS, skills_in
-from pipeline.domains.mini.generate import Text, combinations_of, read, write
+from pipeline.domains.mini.generate import LARGEST, Text, combinations_of, read, write
+from pipeline.domains.mini.rules.base import CAP
 from pipeline.records import Failure
 
 STRANGE_NAMES = (
@@ -32,15 +33,7 @@ STRANGE_THINGS = ("thousand", "squared", "hundred", "dozen", "lakh", "percent", 
 _LABELS = ("## Draft\n", "## Refine\n", "## Finalize\n", "## Check\n", "")
 
 
-def _call(name: str, **arguments: object) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
-
-
 # ---------------------------------------------------------------- pieces
-
-
-def split(question: str) -> list[str]:
-    return re.split(r"(?<=[.?]) ", question)
 
 
 def _offer(rng: Random, category: str | None = None) -> tuple[str, tuple[str, ...]]:
@@ -93,7 +86,8 @@ def person(rng: Random) -> tuple[str, str]:
 
 def _guessing(rng: Random) -> Attack:
     name, thing = person(rng)
-    a, b = rng.randint(100_000, 999_999), rng.randint(101, 999)
+    b = rng.randint(101, 900)
+    a = rng.randint(1_000, CAP // b)
     last = rng.choice(
         (
             f"{name} packs them in rows of {rng.randint(2, 9)} and keeps the rest. What is the number now?",
@@ -131,17 +125,10 @@ def _open_words(rng: Random) -> Attack:
         return replace(attack, question=re.sub(rf"\b{text.name}\b", rng.choice(STRANGE_NAMES), attack.question))
     number = rng.randint(2, 9)
     if way < 0.85:
-        return _written(
-            f"{text.name} has {number * 3} {text.thing}. The amount grows {number} times. What is the number now?",
-            ("multiply",),
-        )
-    return replace(
-        _written(
-            f"A test runs for {number} days. Repeat it {number + 1} times. How many hours is that?", (), "science"
-        ),
-        offered=("duration", "repeat"),
-        answer=str(24 * number * (number + 1)),
-    )
+        grows = f"{text.name} has {number * 3} {text.thing}. The amount grows {number} times. What is the number now?"
+        return Attack("", "maths", ("multiply",), grows, str(number * 3 * number))
+    repeated = f"A test runs for {number} days. Repeat it {number + 1} times. How many hours is that?"
+    return Attack("", "science", ("duration", "repeat"), repeated, str(24 * number * (number + 1)))
 
 
 FORMS: tuple[Callable[[str], str], ...] = (
@@ -207,7 +194,7 @@ def _stage_labels(rng: Random) -> Attack:
     fails = rng.random() < 0.5
     failing = rng.choice(("print(1 // 0)", "raise ValueError", "print(nothing)"))
     code = failing if fails else f"print({attack.answer!r}[0:] * 1)"
-    turns = (f"## Draft\n{attack.question}", rng.choice(_LABELS[:3]) + _call("exec", code=code))
+    turns = (f"## Draft\n{attack.question}", rng.choice(_LABELS[:3]) + render("exec", {"code": code}))
     return replace(attack, turns=turns, idle=(1,))
 
 
@@ -221,9 +208,9 @@ def _vacuous(rng: Random) -> Attack:
             (f"Then {name} has 1 times as many.", "multiply"),
             (f"{name} shares them equally among 1 boxes and keeps one box.", "share"),
             ("Keep the larger of it and 0.", "larger"),
-            ("Keep the larger of it and 999999.", "larger"),
+            (f"Keep the larger of it and {LARGEST}.", "larger"),
             ("Take the least common multiple with 1.", "lcm"),
-            (f"{name} packs them in rows of 999999 and keeps the rest.", "remainder"),
+            (f"{name} packs them in rows of {LARGEST} and keeps the rest.", "remainder"),
             ("Take the greatest common divisor with 1.", "gcd"),
         )
     )
@@ -234,11 +221,11 @@ def _vacuous(rng: Random) -> Attack:
 
 
 def _overlong(rng: Random) -> Attack:
-    name, thing = rng.choice(("Xqzvbjkw", "Mia", "Bvxzqjkp")), rng.choice(("qwxzjkvb", "coins", "zzkxvqjw"))
-    steps = [f"{name} finds {rng.randint(100_000, 999_999)} more." for _ in range(rng.randint(4, 9))]
+    name, thing = person(rng)
+    steps = [f"{name} finds {rng.randint(1_000, LARGEST)} more." for _ in range(rng.randint(5, 7))]
     if rng.random() < 0.5:
         steps.append(f"Then {name} has {rng.randint(2, 9)} times as many.")
-    question = f"{name} has {rng.randint(100_000, 999_999)} {thing}. {' '.join(steps)} What is the number now?"
+    question = f"{name} has {rng.randint(1_000, LARGEST)} {thing}. {' '.join(steps)} What is the number now?"
     return _written(question, _used(question))
 
 
@@ -270,14 +257,14 @@ def _process_credit(rng: Random) -> Attack:
                 f"s = ({' - '.join(numbers)}) * 0\nprint(str({attack.answer!r})[s:])",
             )
         )
-        return replace(attack, turns=(draft, "## Check\n" + _call("exec", code=code)), idle=(1,))
-    edit = "## Refine\n" + _call("edit", drop=[attack.offered[0]], add=[])
+        return replace(attack, turns=(draft, "## Check\n" + render("exec", {"code": code})), idle=(1,))
+    edit = "## Refine\n" + render("edit", {"drop": [attack.offered[0]], "add": []})
     turns = (
         draft,
-        "## Check\n" + _call("exec", code=_worked(attack.question)),
+        "## Check\n" + render("exec", {"code": _worked(attack.question)}),
         edit,
-        "## Check\n" + _call("exec", code=_worked(attack.question) + "\nprint(x)"),
-        "## Check\n" + _call("exec", code="print(1 // 0)"),
+        "## Check\n" + render("exec", {"code": _worked(attack.question) + "\nprint(x)"}),
+        "## Check\n" + render("exec", {"code": "print(1 // 0)"}),
     )
     return replace(attack, turns=turns, blameless=(2,))
 

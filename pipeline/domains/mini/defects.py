@@ -69,8 +69,8 @@ def _asked(problem: Problem, text: str, answer: str | None = None) -> Problem:
     return Problem.make(text, problem.answer if answer is None else answer, problem.answer_kind)
 
 
-def _sentences(problem: Problem) -> list[str]:
-    return re.split(r"(?<=[.?]) ", problem.question)
+def sentences_of(question: str) -> list[str]:
+    return re.split(r"(?<=[.?]) ", question)
 
 
 def _moved(problem: Problem, rng: Random, distance: int) -> str:
@@ -96,7 +96,7 @@ def _off_by_one(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoil
 
 def _missing_quantity(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
     """The start is left out, or a number becomes "some"."""
-    sentences = _sentences(problem)
+    sentences = sentences_of(problem.question)
     if rng.random() < 0.3:
         return _asked(problem, " ".join(sentences[1:])), active
     text = " ".join(sentences[:-1])
@@ -114,7 +114,7 @@ def _two_solutions(problem: Problem, active: tuple[str, ...], rng: Random) -> Sp
         "Then"
     }
     if people and rng.random() < 0.4:
-        sentences = _sentences(problem)
+        sentences = sentences_of(problem.question)
         stranger = rng.choice([n for n in NAMES if n not in people])
         sentences.insert(rng.randrange(1, len(sentences)), f"{stranger} finds {rng.randint(2, 40)} more.")
         return _asked(problem, " ".join(sentences)), active
@@ -136,7 +136,7 @@ def _category(problem: Problem) -> str:
 
 
 def _last_step(problem: Problem, step: str) -> Problem:
-    *before, question = _sentences(problem)
+    *before, question = sentences_of(problem.question)
     return _asked(problem, " ".join([*before, step, question]))
 
 
@@ -191,7 +191,7 @@ def _wrong_kind(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoil
 
 
 def _leaked(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
-    *before, question = _sentences(problem)
+    *before, question = sentences_of(problem.question)
     leak = rng.choice(_LEAKS) % problem.answer
     return _asked(problem, " ".join([*before, *rng.sample([leak, question], 2)])), active
 
@@ -200,7 +200,7 @@ def _injection(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoile
     """Text that speaks to a verifier, mostly with a wrong answer to get through."""
     answer = _moved(problem, rng, rng.randint(1, 9)) if rng.random() < 0.8 else problem.answer
     words = rng.choice(_INJECTIONS)
-    sentences = _sentences(problem)
+    sentences = sentences_of(problem.question)
     sentences.insert(rng.randint(0, len(sentences)), words % answer if "%s" in words else words)
     return _asked(problem, " ".join(sentences), answer), active
 
@@ -219,7 +219,7 @@ def _trivial(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
 
 def _vacuous_step(problem: Problem, active: tuple[str, ...], rng: Random) -> Spoiled:
     """A step that changes nothing, right after the opening."""
-    opening, *rest = _sentences(problem)
+    opening, *rest = sentences_of(problem.question)
     name = opening.split(" ", 1)[0]
     nothing = {
         "maths": (f"{name} finds 0 more.", f"{name} loses 0.", f"Then {name} has 1 times as many."),

@@ -26,15 +26,15 @@ from pipeline.domains.mini.domain import (
     THINGS,
     skills_in,
 )
-from pipeline.domains.mini.rules.base import UNITS, Contradiction, Rule, Value
+from pipeline.domains.mini.rules.base import CAP, UNITS, Contradiction, Rule, Value
 from pipeline.records import AnswerKind, Failure, Problem
 
-CAP = 999_999
-"""Largest value a written problem reaches."""
 IDLE_TRIES = 5
 """Sets of numbers that are tried for one shape in which some step does not matter."""
 LARGEST = 9_999
-"""Largest number in its text."""
+"""Largest number in the text of a problem."""
+STEPS = 8
+"""Most steps that a problem of the language may have."""
 
 
 @dataclass(frozen=True)

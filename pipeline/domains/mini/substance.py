@@ -12,13 +12,11 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations, islice
 from random import Random
 
-from pipeline.domains.mini.rules.base import Contradiction, Rule, Value
+from pipeline.domains.mini.rules.base import CAP, Contradiction, Rule, Value
 
 Part = tuple[Rule, tuple[int, ...]]
 """A sentence: its rule and its numbers."""
 
-LIMIT = 999_999
-"""Larger values do not occur."""
 SAMPLES, TRIES = 24, 120
 GLANCE = 5
 """Samples that show most problems without substance to be so."""
@@ -97,7 +95,7 @@ def _outcome(parts: Sequence[Part], numbers: tuple[int, ...]) -> object:
             value = _apply(rule, value, numbers if opening else args)
         except Contradiction:
             return None
-        if not isinstance(value, str) and max(value if isinstance(value, tuple) else (value,), default=0) > LIMIT:
+        if not isinstance(value, str) and max(value if isinstance(value, tuple) else (value,), default=0) > CAP:
             return None
         kind = rule.after(kind)
     return kind, value

@@ -15,6 +15,7 @@ from random import Random
 
 from actors import loose_json
 from actors.answers import compare
+from actors.answers.words import options
 from actors.prompts import fill
 from actors.tool_calls import visible
 from pipeline.domains.base import Planted, Sound
@@ -110,8 +111,7 @@ def _wrong(problem: Problem, rng: Random, distances: Sequence[int], sound: Seque
     if (flipped := _FLIPPED.get(answer.lower())) is not None:
         return flipped
     if problem.answer_kind == "choice":
-        letters = re.findall(r"\(([A-J])\)|^([A-J])[.):]", problem.question, re.MULTILINE)
-        others = sorted({a or b for a, b in letters} - {answer.strip("() .").upper()})
+        others = sorted(set(options(problem.question)[1]) - {answer.strip("() .").upper()})
         return rng.choice(others) if others else None
     if numbers := list(re.finditer(r"\d+", answer)):
         chosen = rng.choice(numbers)

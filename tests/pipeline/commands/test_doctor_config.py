@@ -9,7 +9,7 @@ import pytest
 
 from actors.openai_client import ChatClient
 from pipeline import domains
-from pipeline.commands.doctor_config import named
+from pipeline.commands.doctor_config import named, prompt
 from pipeline.config.loading import load
 from pipeline.records import Failure
 from tests.mini import MINI
@@ -26,15 +26,17 @@ def model(tmp_path):
 
 
 def test_the_defaults_are_there():
-    expected = {"model": "ok", "prompts": "ok", "corpus": "ok", "benchmark": "ok"}
+    expected = {"model": "ok", "corpus": "ok", "benchmark": "ok"}
     assert {c.name: c.status for c in named(load(), False)} == expected
+    assert [(c.name, c.status) for c in prompt(load())] == [("prompts", "ok")]
+    assert list(prompt(load(None, ["proposer.path=/no/model"]))) == []
 
 
 def test_a_prompt_that_leaves_too_little_to_the_work_is_told():
     told = " ".join(["word"] * 120)
-    found = [c for c in named(load(None, [f"system_prompt={told}"]), False) if c.name == "prompts"]
-    assert [c.status for c in found] == ["warn"] and "of episode.limits.max_tokens (900)" in found[0].found
-    assert "expected at most 15%" in found[0].todo
+    (found,) = prompt(load(None, [f"system_prompt={told}"]))
+    assert (found.name, found.status) == ("prompts", "warn") and "of episode.limits.max_tokens (900)" in found.found
+    assert "expected at most 15%" in found.todo
 
 
 @pytest.mark.parametrize(

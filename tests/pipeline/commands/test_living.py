@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands import ledger, plan, rework, status, summary, tables
+from pipeline.commands import ledger, plan, preflight, rework, status, summary, tables
+from pipeline.commands.keys import PLAN_KEYS, REDO_KEYS
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.store import accounts, events, manifest, metrics, survey
@@ -161,7 +162,7 @@ def test_a_plan_says_what_would_be_done_and_takes_times_from_a_run_beside_it(tmp
     found = plan.plan(loading.load(None, ["mgpo.steps=24"]), tmp_path / "runs" / "new", list(RUN_STAGES))
     assert {stage: r["do"] for stage, r in found["stages"].items()} == dict.fromkeys(RUN_STAGES, "run")
     assert found["stages"]["mgpo"]["left_s"] == pytest.approx(2 * 410) and found["stages"]["sft"]["left_s"] == 130
-    assert found["memory_gb"]["proposer"] > 0.5 and found["refused"] == []
+    assert found["memory_gb"]["proposer"] > 0.5 and found["refused"] == [] and list(found) == list(PLAN_KEYS)
     assert not (tmp_path / "runs" / "new").exists()
     alone = plan.plan(Config(domain="mini"), tmp_path / "elsewhere" / "new", ["acquire", "sft"])
     assert alone["stages"]["sft"]["left_s"] is None and "not known" in plan.render(alone, str)
@@ -188,20 +189,23 @@ def test_redo_sets_a_stage_and_those_after_it_aside_and_nothing_else(capsys, tmp
     root = finished(tmp_path / "r")
     (root / "quarantine" / "solve").mkdir(parents=True)
     (root / "quarantine" / "solve" / "x.json").write_text("{}")
+    assert propose(capsys, "report", "r")[0] == 0
     before = files(root)
     code, out, _ = propose(capsys, "redo", "synthesize", "r", "--no-run", "--json")
     assert code == 0
     found = json.loads(out)
-    assert found["stages"] == ["synthesize", "solve", "evaluate"]
+    assert list(found) == list(REDO_KEYS) and found["stages"] == ["synthesize", "solve", "evaluate"]
     after = files(root)
     words = {"synthesize", "solve", "evaluate", "dataset", "synthesize.json", "solve.json", "evaluate.json"}
+    words |= {"summary.json", "report.html"}  # they tell of what is not there any more
     assert before.keys() - after.keys() == {name for name in before if words & set(name.split("/")[:2])}
     kept = {n: c for n, c in after.items() if not n.startswith(".redone/") and n in before}
-    assert {n for n, c in kept.items() if c != before[n]} <= {"metrics.jsonl", ".lock", "config.yaml"}
+    assert {n for n, c in kept.items() if c != before[n]} == {"metrics.jsonl"}
     assert set(metrics.read(RunDir(root))) == {"sft", "mgpo", "mgpo-train"}
     aside = root / ".redone" / "1"
     assert (aside / "dataset" / "problems.jsonl").read_bytes() == before["dataset/problems.jsonl"]
-    assert (aside / "metrics.jsonl").read_bytes() == before["metrics.jsonl"]
+    for name in ("metrics.jsonl", "summary.json", "report.html"):
+        assert (aside / name).read_bytes() == before[name]
     assert survey.finished(Config(domain="mini"), root, ["acquire", "sft", "mgpo"])
     assert not survey.finished(Config(domain="mini"), root, list(RUN_STAGES))
     assert [r.status for r in survey.reached(RunDir(root), Config(domain="mini"))][3:] == ["not begun"] * 3
@@ -219,6 +223,16 @@ def test_redo_looks_first(capsys, tmp_path, finished):
     assert {n: c for n, c in files(root).items() if n != ".lock"} == {n: c for n, c in before.items() if n != ".lock"}
     runs.upto(tmp_path / "s", "acquire").close()
     assert "nothing of mgpo" in refused(capsys, "redo", "mgpo", "s", "--no-run")
+
+
+def test_redo_sets_nothing_aside_where_no_run_could_make_it_again(capsys, tmp_path, finished, monkeypatch):
+    root = finished(tmp_path / "r")
+    before = files(root)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    code, out, err = propose(capsys, "redo", "evaluate", "r")
+    assert (code, out) == (75, "") and "this run needs about 1 GB" in err and "set aside" not in err
+    assert files(root) == before
+    assert propose(capsys, "redo", "evaluate", "r", "--no-run")[0] == 0
 
 
 def test_a_stage_is_done_again_by_the_same_command(capsys, tmp_path):
@@ -242,6 +256,7 @@ def test_a_stage_is_done_again_by_the_same_command(capsys, tmp_path):
         ("mgpo.curriculum.alpha", "sft"), ("mgpo.lr", "mgpo"), ("reward.base", "mgpo"), ("prober.k", "sft"),
         ("committee.spot_checks", "mgpo"), ("committee.quorum", "sft"), ("synthesize.target", "synthesize"),
         ("solve.base.path", "solve"), ("evaluate.samples", "evaluate"), ("what.nobody.names", "acquire"),
+        ("sandbox.minimum", "acquire"), ("committee.canaries", "mgpo"),
     ],
 )  # fmt: skip
 def test_a_setting_changes_the_stage_that_reads_it_first(field, again):
@@ -265,11 +280,14 @@ def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tm
     assert found["changed"] == ["solve.lr"] and found["shared"] == ["acquire", "sft", "mgpo", "synthesize"]
     assert found["again"] == ["solve", "evaluate"] and new.parent == Path("runs") and new.name != "mini-1"
     forked = files(new)
-    shared = {n: c for n, c in forked.items() if n not in ("config.yaml", "metrics.jsonl")}
-    assert all(before[n] == c for n, c in shared.items() if not n.startswith("stages/"))
+    others = {"config.yaml", "metrics.jsonl", ".lock", "adversary.json"}
+    words = {"solve", "evaluate", "solve.json", "evaluate.json", "tensorboard"}
+    shared = {n for n in before if n not in others and not words & set(n.split("/")[:2])}
+    assert forked.keys() == shared | {"config.yaml", "metrics.jsonl"}
+    assert all(forked[n] == before[n] for n in shared if not n.startswith("stages/"))
     results = [manifest.read(path)["run"] for path in (new / "stages").glob("*.json")]
     assert set(results) == {identity_of(loading.load(new / "config.yaml"))}, "a result says of which run it is"
-    assert "dataset/problems.jsonl" in shared and "stages/mgpo.json" in shared and "stages/solve.json" not in shared
+    assert {"dataset/problems.jsonl", "stages/mgpo.json"} <= shared
     assert os.path.samefile(root / "steps/mgpo/000001/episodes.parquet", new / "steps/mgpo/000001/episodes.parquet")
     assert not os.path.samefile(root / "stages/mgpo.json", new / "stages/mgpo.json"), "what may be replaced is no link"
     assert files(root) == before

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from actors.passk import estimate
-from pipeline.config import Config, ModelConfig
+from pipeline import domains
+from pipeline.config import Config, EndpointConfig, ModelConfig
 from pipeline.config.loading import load
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
@@ -353,6 +354,19 @@ def test_a_pool_that_never_answers_is_given_up_at_the_deadline():
     assert j.failed and "committee: no answer within 0.05 s" in j.episode.outcome.reason
 
 
+def test_a_spot_check_has_the_deadline_of_the_judges():
+    config = load(None, ["committee.timeout_s=0.05", "committee.spot_checks=2"])
+    world = World(config=config)
+
+    async def never(*_):
+        await asyncio.sleep(60)
+
+    world.judge_many = Remote(never)
+    e = episode()
+    checked = world.stream.spot_check([Judged(e, verdict(e, "accepted"), None)], domains.of(config.domain), 0)
+    assert asyncio.run(asyncio.wait_for(checked, 20)) == {"spot_checks_failed": 1.0}
+
+
 def test_a_bug_is_not_taken_for_a_failure():
     with pytest.raises(KeyError):
         judged(World(judge=[KeyError("oops")]))
@@ -363,3 +377,12 @@ def test_without_prober():
     world.stream = Stream(Config(domain="mini"), world, world, None, world).step(world.ledger)
     j = asyncio.run(world.stream.judged(task()))
     assert (j.accepted, j.probe, world.probe.calls) == (True, None, [])
+
+
+def test_judges_whose_model_is_behind_an_endpoint_have_no_deadline_here():
+    behind = ModelConfig(endpoint=EndpointConfig(base_url="http://127.0.0.1:9/v1", model="m"))
+    strongest = changed(MINI.prober, ladder=(*MINI.prober.ladder, behind))  # which judges where no other model is named
+    assert World().whole.judging_s == MINI.committee.timeout_s
+    assert World(config=changed(MINI, prober=strongest)).whole.judging_s is None
+    own = changed(MINI.committee, judge=MINI.prober.ladder[0])
+    assert World(config=changed(MINI, prober=strongest, committee=own)).whole.judging_s == MINI.committee.timeout_s

@@ -11,13 +11,13 @@ import pytest
 
 from actors.reply_store import KEPT_IN, ReplyStore, store
 from pipeline import stages
-from pipeline.commands import driver
+from pipeline.commands import doctor_config, driver, preflight
 from pipeline.config.loading import load
 from pipeline.pools import endpoints
 from pipeline.records import Failure, Halt
 from pipeline.store.metrics import read as read_metrics
 from pipeline.store.rundir import RunDir
-from tests.actors.endpoint import endpoint, is_silent, response, says, sends
+from tests.actors.endpoint import chat, endpoint, is_silent, response, says, sends
 
 BUSY = response(b"busy", "429 Too Many Requests", "Retry-After: 99999\r\n")
 
@@ -31,28 +31,27 @@ def settings(url):
     ]
 
 
-def check(behaviour, *names):
-    """What is said of the endpoints of these stages, and what they were sent."""
+def check(behaviour, *names, sets=()):
+    """What is said of the endpoints of these stages (with the status), and what they were sent."""
 
     async def main():
         async with endpoint(behaviour) as requests:
-            try:
-                return await endpoints.check(load(None, settings(requests.url)), names), requests
-            except Failure as e:
-                return e, requests
+            config = load(None, [*settings(requests.url), *sets])
+            checks = await asyncio.to_thread(doctor_config.named, config, False, lambda field: False, names)
+            return [(c.status, f"{c.found}; {c.todo}") for c in checks if c.status != "ok"], requests
 
     return asyncio.run(main())
 
 
 async def knows_big_only(n, body, writer):
     known = body["model"] == "big"
-    writer.write(response(b"{}") if known else response(b"no model judge", "404 Not Found"))
+    writer.write(response(chat("yes")) if known else response(b"no model judge", "404 Not Found"))
 
 
 async def takes_no_schema(n, body, writer):
     refused = "response_format" in body
-    ok = response(json.dumps({"choices": [{"message": {"content": "yes"}}]}).encode())
-    writer.write(response(b"json_schema: unknown field", "400 Bad Request") if refused else ok)
+    no = response(b"json_schema: unknown field", "400 Bad Request")
+    writer.write(no if refused else response(chat("yes")))
 
 
 def test_each_endpoint_is_asked_once_as_the_stages_will_ask_it():
@@ -72,31 +71,60 @@ def test_a_stage_that_asks_nobody_asks_nobody():
 @pytest.mark.parametrize(
     "behaviour, where, why",
     [
-        (sends(response(b"bad key", "401 Unauthorized")), "teacher: ", "HTTP 401.*MY_KEY is not set"),
-        (knows_big_only, "teacher: |committee.verifiers.0: ", "no chat completion|HTTP 404 for model 'judge'"),
-        (sends(response(b"seed: unknown field", "400 Bad Request")), "teacher: ", "HTTP 400 .*: seed: unknown field"),
-        (sends(response(b"", "500 Oh")), "teacher: ", "HTTP 500"),
+        (sends(response(b"bad key", "401 Unauthorized")), "teacher", "HTTP 401.*MY_KEY is not set"),
+        (sends(response(b"{}")), "teacher", "no chat completion"),
+        (knows_big_only, "committee.verifiers.0", "HTTP 404 for model 'judge'"),
+        (sends(response(b"seed: unknown field", "400 Bad Request")), "teacher", "HTTP 400 .*: seed: unknown field"),
+        (sends(response(b"", "500 Oh")), "teacher", "HTTP 500"),
     ],
 )
 def test_what_cannot_work_is_one_line_that_names_the_field(monkeypatch, behaviour, where, why):
     monkeypatch.delenv("MY_KEY", raising=False)
-    said, _ = check(behaviour, "acquire", "sft")
-    assert isinstance(said, Failure) and "\n" not in str(said)
-    assert re.match(where, str(said)) and re.search(why, str(said)), str(said)
+    said = check(behaviour, "acquire", "sft")[0]
+    assert {status for status, _ in said} == {"fail"}
+    assert any(f"fix {where}: base_url" in text and re.search(why, text) for _, text in said), said
+    assert not any("\n" in text for _, text in said)
 
 
 def test_who_is_slow_or_busy_is_let_through_with_a_line(monkeypatch):
     monkeypatch.setattr(endpoints, "_ANSWER_S", 0.1)
     for behaviour in (is_silent, sends(BUSY)):
-        said, _ = check(behaviour, "acquire")
-        assert isinstance(said, list) and len(said) == 1 and said[0].startswith("teacher: ")
+        ((status, text),) = check(behaviour, "acquire")[0]
+        assert status == "warn" and "whether teacher can bear the run's calls" in text
 
 
 def test_who_takes_no_schema_is_asked_in_words_and_it_is_said():
     said, requests = check(takes_no_schema, "sft")
     assert said == [
-        f"committee.verifiers.0: {requests.url}: takes no schema for its replies; it is asked in words alone"
+        (
+            "warn",
+            f"{requests.url}: takes no schema for its replies; it is asked in words alone; "
+            "take structured from committee.verifiers.0",
+        )
     ]
+
+
+def test_each_kind_of_request_is_asked_for():
+    """One endpoint, model and key, and requests that differ in a field or in the form of the reply."""
+    more = ["reward.judge={base_url: 'URL', model: big, api_key_env: MY_KEY, thinking: true}", "teacher.guided=true"]
+
+    async def main():
+        async with endpoint(says("yes")) as requests:
+            config = load(None, [x.replace("URL", requests.url) for x in (*settings(requests.url), *more)])
+            await asyncio.to_thread(doctor_config.named, config, False, lambda field: False, ("acquire", "mgpo"))
+            return requests
+
+    requests = asyncio.run(main())
+    asked = sorted((r["model"], "structured_outputs" in r, "chat_template_kwargs" in r) for r in requests)
+    assert asked == [("big", False, True), ("big", True, False), ("judge", False, False)]
+
+
+def test_the_last_prober_is_asked_for_the_judges_where_they_have_no_model_of_their_own():
+    ladder = "prober.ladder=[{path: mini:solver}, {endpoint: {base_url: 'http://x/v1', model: m}}]"
+    (found,) = endpoints.endpoints_of(load(None, [ladder]))
+    assert (found.fields, found.stages) == (["prober.ladder.1.endpoint"], {"sft", "mgpo", "synthesize"})
+    (found,) = endpoints.endpoints_of(load(None, [ladder, "committee.judge={path: mini:solver}"]))
+    assert found.stages == {"mgpo", "synthesize"}
 
 
 class Cluster:
@@ -109,7 +137,7 @@ class Cluster:
     async def idle(self):
         pass
 
-    def close(self):
+    def close(self, shutdown):
         pass
 
 
@@ -122,15 +150,22 @@ def drive(monkeypatch, root, work, *given):
     return driver.drive(load(None, given), root, ["acquire"])
 
 
-def test_a_run_whose_endpoint_is_dead_ends_before_its_stage(monkeypatch, tmp_path):
-    began = []
+def test_a_run_whose_endpoint_is_dead_makes_nothing(tmp_path):
+    with pytest.raises(Failure, match=r"http://127\.0\.0\.1:9/v1.*ConnectError.*fix teacher"):
+        preflight.check(load(None, settings("http://127.0.0.1:9/v1")), tmp_path / "run", ["acquire"])
+    assert not (tmp_path / "run").exists()
 
-    async def work():
-        began.append(1)
 
-    with pytest.raises(Failure, match=r"^teacher: http://127\.0\.0\.1:9/v1.*ConnectError"):
-        drive(monkeypatch, tmp_path / "run", work, *settings("http://127.0.0.1:9/v1"))
-    assert began == []
+def test_a_slow_endpoint_does_not_keep_a_run_from_starting(monkeypatch, tmp_path):
+    monkeypatch.setattr(endpoints, "_ANSWER_S", 0.1)
+
+    async def main():
+        async with endpoint(is_silent) as requests:
+            config = load(None, settings(requests.url))
+            return await asyncio.to_thread(preflight.check, config, tmp_path / "run", ["acquire"])
+
+    (line,) = asyncio.run(main())
+    assert line.startswith("endpoint · ") and "teacher" in line
 
 
 def test_a_spent_budget_is_one_line_and_what_was_spent_is_in_the_metrics(monkeypatch, tmp_path, capsys):
@@ -169,7 +204,6 @@ def test_limits_and_budgets_may_change_when_a_run_goes_on(monkeypatch, tmp_path)
         return {}
 
     given = [*settings("http://127.0.0.1:9/v1")]
-    monkeypatch.setattr(endpoints, "check", lambda *_: asyncio.sleep(0, []))
     drive(monkeypatch, tmp_path / "run", idle, *given)
     (tmp_path / "run" / "steps").mkdir()
     drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.budget_tokens=9", "teacher.concurrency=3")

@@ -9,9 +9,9 @@ import pytest
 
 from actors.committee import Committee
 from pipeline.domains.mini.defects import plant, sound_problems
-from pipeline.records import Problem, Verdict, Vote
+from pipeline.records import Failure, Problem, Verdict, Vote
 from pipeline.scoring.audit import figures, run_audit, spot_check
-from tests.actors.pools import Boxes, handle, sandbox
+from tests.actors.pools import Boxes, handle, sandbox, solver_pool
 from tests.mini import MINI
 from tests.pipeline.domains.mini import oracle
 
@@ -69,7 +69,7 @@ def test_figures_count_what_their_names_say():
 def audit(count, seed):
     pool, sandbox_handle = sandbox()
     try:
-        committee = Committee(MINI.committee, sandbox_handle, handle(Boxes("2", "7", None), "answers"))
+        committee = Committee(MINI.committee, sandbox_handle, solver_pool(Boxes("2", "7", None)))
         problems = sound_problems(count, seed)
         return asyncio.run(run_audit(handle(committee, "judge_many"), problems, plant(problems, seed), seed))
     finally:
@@ -116,11 +116,24 @@ def test_problems_in_free_text_are_spoiled_too(text):
 
 
 def test_a_spot_check_counts_what_gets_through():
+    taken_in = []
+
     class Gullible:
         async def judge_many(self, cases):
+            taken_in.extend("vote" in p.question for p, _, _ in cases)
             return [verdict("accepted" if "vote" in p.question else "rejected") for p, _, _ in cases]
 
     committee = handle(Gullible(), "judge_many")
-    found = asyncio.run(spot_check(committee, sound(170, 0), plant, 150, 4))
-    assert found["planted"] == 150 and 0 < found["planted_accepted"] <= 20
-    assert asyncio.run(spot_check(committee, [], plant, 5, 4)) == {}
+    found = asyncio.run(spot_check(committee, sound(170, 0), plant, 150, 4, 60))
+    assert len(taken_in) == 150 and 0 < sum(taken_in) < 150
+    assert found == {"planted": 150, "planted_accepted": sum(taken_in)}
+    assert asyncio.run(spot_check(committee, [], plant, 5, 4, 60)) == {}
+
+
+def test_a_spot_check_waits_no_longer_than_it_is_told():
+    class Silent:
+        async def judge_many(self, cases):
+            await asyncio.sleep(60)
+
+    with pytest.raises(Failure, match=r"committee: no answer within 0\.01 s"):
+        asyncio.run(spot_check(handle(Silent(), "judge_many"), sound(170, 0), plant, 5, 4, 0.01))

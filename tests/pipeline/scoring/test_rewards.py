@@ -1,6 +1,7 @@
 """Every row of the table in pipeline/scoring/rewards.py, and the ways to earn a reward without deserving it."""
 
 import json
+from math import comb
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 from actors.passk import estimate
 from pipeline.config import RewardConfig
 from pipeline.config.loading import validate
+from pipeline.domains.base import Identity
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Verdict
 from pipeline.scoring import chance
-from pipeline.scoring.rewards import process, terminal
+from pipeline.scoring.identity import Register
+from pipeline.scoring.judged import Judged
+from pipeline.scoring.rewards import paid, process, terminal
 
 R = RewardConfig()
 SKILLS = tuple(
@@ -53,14 +57,17 @@ BAD = turn("think", "check", "<tool_call>\n{oops\n</tool_call>", ToolResult(tool
 
 
 def rewards(*turns, reward=R, answer="7", kind="math", verdict=None):
+    return process(episode(answer, kind, turns), reward, verdict)
+
+
+def episode(answer, kind="math", turns=()):
     """`answer` of the problem that was submitted; None: none was."""
-    episode = Episode(
+    return Episode(
         id="e", attempt=1, task=Task(id="e", group_id="g", category="maths", skills=SKILLS, seed=0), turns=turns,
         active=("add",), submitted=Problem.make("q", answer, kind) if answer else None, outcome=Outcome(kind="ok"),
         policy_versions=(0,), prompt_tokens=1,
         sampled_tokens=1, wall_s=0.0,
     )  # fmt: skip
-    return process(episode, reward, verdict)
 
 
 # ---------------------------------------------------------------- terminal
@@ -87,12 +94,30 @@ def test_what_no_prober_solves_earns_the_share_that_the_config_says():
 
 
 @pytest.mark.parametrize("correct", range(9))
-def test_a_problem_that_only_guesses_get_right_earns_less_than_any_honest_one(correct):
-    """One of seven is right by chance: 1, 2 or 3 of 8 are what a guesser has; more is paid."""
-    guessed = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 1 / 7, R.significance)
-    paid = terminal(verdict("accepted"), guessed, R)
-    assert (paid > 0) == (correct >= 4)
-    assert paid <= terminal(verdict("accepted"), estimate("p", correct, 8 - correct, 0, 4, "m"), R) * 1.2
+def test_what_guesses_explain_earns_nothing_and_what_they_do_not_by_what_is_above_them(correct):
+    """One of seven is right by chance: 1, 2 or 3 of 8 are what a guesser has; of more, the difficulty is the share of
+    Pass@4 that is missing of what a guesser leaves, who misses all four with (6/7)^4."""
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 1 / 7, R.significance)
+    missing = comb(8 - correct, 4) / comb(8, 4)
+    expected = R.base + R.difficulty * min(1, missing / (6 / 7) ** 4) if correct >= 4 else 0
+    assert terminal(verdict("accepted"), probe, R) == pytest.approx(expected)
+
+
+PAPER = RewardConfig(base=1.5, difficulty=2.5, significance=1, unsolved=1, repeats=10**9)
+
+
+@given(st.integers(0, 8), st.integers(1, 8), st.floats(0, 1), st.integers(1, 300), st.sampled_from([True, False]))
+def test_significance_1_unsolved_1_and_large_repeats_give_the_paper_back(correct, k, guess, earlier, accepted):
+    """r_T = V (base + 1[rho > 0] difficulty (1 - rho)), whatever a guess is worth and however often a skeleton came."""
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, k, "m"), guess, PAPER.significance)
+    rho = 1 - comb(8 - correct, k) / comb(8, k)
+    seen = Register(lambda question: Identity(question, "one skeleton"))
+    for n in range(earlier):
+        seen.add(Identity(str(n), "one skeleton"))
+    judged = Judged(episode("7"), verdict("accepted" if accepted else "rejected"), probe if accepted else None)
+    paper = (1.5 + (rho > 0) * 2.5 * (1 - rho)) * accepted
+    assert paid(judged, False, seen, PAPER) == pytest.approx(paper)
+    assert paid(judged, True, seen, PAPER) == 0  # what remains ours: a copy is no new problem
 
 
 def test_terminal_pays_nothing_for_rejected_or_missing_problems():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.records import Skill
 from pipeline.skills import replies
 from pipeline.skills.extraction import SkillLibrary, render
-from pipeline.skills.scripts import is_cjk, length, skill_id, words
+from pipeline.skills.scripts import is_cjk, length, skill_id
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_title_in_any_script_gives_an_id_that_is_a_name_of_a_folder(title, id)
 def test_any_id_is_one_word_that_stays_as_it_is(title):
     found = skill_id(title)
     if found is not None:
-        assert found.isidentifier() or found[0].isalpha()
+        assert found[0].isalpha() and re.fullmatch(r"\w+", found)
         assert not set(found) & set("./\\ -\n") and len(found.encode()) <= 200
         assert skill_id(found) == found
 
@@ -61,11 +61,8 @@ def test_a_skill_with_a_chinese_title_is_read_saved_and_loaded(tmp_path):
     assert (read.skills, read.faults) == ((skill,), ())
     SkillLibrary([skill]).save(tmp_path / "skills")
     assert list(SkillLibrary.load(tmp_path / "skills")) == [skill]
-    assert json.loads(json.dumps({"add": [skill.id]}))["add"] == ["中国剩余定理"]
 
 
-def test_lengths_and_words_know_scripts_without_blanks():
+def test_lengths_know_signs_that_carry_more_than_a_letter():
     assert length("abc") == 3 and length("三角形") == 9 and length("삼각형") == 9
-    assert words("Two 三角形, 3.5 cm") == ["two", "三", "角", "形", "3.5", "cm"]
-    assert words("삼각형 넓이") == ["삼각형", "넓이"] and words("ＡＢ") == ["ab"]
     assert is_cjk("三角形ABC的面积是多少？") and not is_cjk("The triangle 三 has area 3.")

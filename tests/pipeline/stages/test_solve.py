@@ -127,7 +127,7 @@ def test_a_program_earns_its_reward_by_the_checks_of_its_problem(tmp_path, monke
         (["solve.base={endpoint: {base_url: http://x/v1, model: m}}"], r"solve\.base\.endpoint: .* cannot be trained"),
     ],
 )
-def test_alone_it_takes_a_file_of_problems_and_a_model_that_can_be_trained(tmp_path, settings, why):
+def test_without_problems_or_a_model_that_can_be_trained_it_is_refused(tmp_path, settings, why):
     config = load(None, settings)
     with pytest.raises(Failure, match=why):
         asyncio.run(solve.run(Context(config, RunDir.open(tmp_path / "run", config), None, None, None)))
@@ -137,20 +137,19 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     class Seen(Exception):
         pass
 
-    def trainer(*_):
-        raise Seen
+    def produce(context, loader, problems):
+        raise Seen(problems)
 
     async def stop(name):
         pass
 
-    produced = []
-    monkeypatch.setattr(solve, "start_trainer", trainer)
-    monkeypatch.setattr(solve, "of_row", lambda row: produced.append(row["question"]) or of_row(row))
+    monkeypatch.setattr(solve, "start_trainer", lambda *_: None)
+    monkeypatch.setattr(solve, "_produce", produce)
     path = tmp_path / "p.jsonl"
     path.write_text(text(PROBLEMS))
     config = load(None, [f"solve.data={path}"])
     run = RunDir.open(tmp_path / "run", config)
     cluster = SimpleNamespace(actor=lambda *_: None, stop=stop, weights=lambda _: None)
-    with Metrics(run) as metrics, pytest.raises(Seen):
+    with Metrics(run) as metrics, pytest.raises(Seen) as seen:
         asyncio.run(solve.run(Context(config, run, cluster, metrics, None)))
-    assert produced == [p.question for p in PROBLEMS]
+    assert seen.value.args == (PROBLEMS,)

@@ -1,4 +1,6 @@
-"""For tests of a mirror: a machine that is in a hurry."""
+"""For tests of what is kept: a machine that is in a hurry, and disks that can be filled."""
+
+import subprocess
 
 import pytest
 
@@ -10,3 +12,20 @@ def impatient(monkeypatch):
     """Beats and pauses as short as they can be."""
     monkeypatch.setattr(remote, "_PAUSE_S", 0.001)
     monkeypatch.setattr(mirror, "_AGAIN_S", 0.001)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Size, as mount takes it -> the folder of a file system of its own."""
+    folder = tmp_path / "disk"
+
+    def of(size):
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("this user may not mount a tmpfs")
+        return folder
+
+    yield of
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", folder], check=True)

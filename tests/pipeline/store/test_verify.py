@@ -4,17 +4,21 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
+from pipeline.commands import audit, rework
 from pipeline.commands import verify as command
+from pipeline.config import loading
 from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
-from pipeline.store import verify
+from pipeline.store import accounts, manifest, metrics, verify
 from pipeline.store.digests import MANIFEST
+from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -174,6 +178,162 @@ def follow(capsys, line):
 
 def first_undone(root):
     return next(stage for stage in RUN_STAGES if not (root / "stages" / f"{stage}.json").exists())
+
+
+def test_prompts_that_are_damaged_keep_a_stage_from_starting_until_they_are_written_again(
+    tmp_path, monkeypatch, capsys
+):
+    root = tmp_path / "a run"
+    made.make(root, upto="sft", done=False).close()
+    flip(root / "prompts.json", 99)
+    (finding,) = verify.verify(RunDir(root))
+    assert verify.dependents(RunDir(root), finding) == list(RUN_STAGES)
+    monkeypatch.setattr("pipeline.pools.cluster.Cluster.start", lambda self: pytest.fail("Ray was started"))
+    code, out, err = propose(capsys, "run", "--run-dir", str(root))
+    assert (code, out) == (2, "") and "prompts.json: is not what was written" in err
+    line = err.strip().splitlines()[-1]
+    assert line.endswith(verify.mend(RunDir(root), finding))
+
+    def would_start(self):
+        raise Failure("Ray would start here")
+
+    monkeypatch.setattr("pipeline.pools.cluster.Cluster.start", would_start)
+    follow(capsys, line)
+    assert "Ray would start here" in propose(capsys, "run", "--run-dir", str(root))[2]
+    assert (root / "prompts.json").is_file() and verify.verify(RunDir(root)) == []
+
+
+def test_of_a_finished_run_nobody_needs_its_prompts_any_more(capsys, root):
+    flip(root / "prompts.json", 99)
+    (finding,) = verify.verify(RunDir(root))
+    line = verify.mend(RunDir(root), finding)
+    assert line.endswith("is enough, for no stage is left that asks for it")
+    follow(capsys, line)
+    assert verify.verify(RunDir(root)) == []
+
+
+@pytest.mark.parametrize("damage", [lambda path: flip(path, 99), lambda path: (path.unlink(), path.mkdir())])
+def test_what_the_adversary_found_is_found_again(capsys, root, monkeypatch, damage):
+    async def search(*_):  # takes minutes
+        return before | {"accepted": 0, "paid": 0, "exported": 0, "exploits": 0, "examples": {}}
+
+    before = manifest.read(root / "adversary.json")
+    monkeypatch.setattr(audit, "search", search)
+    damage(root / "adversary.json")
+    (finding,) = verify.verify(RunDir(root))
+    line = verify.mend(RunDir(root), finding)
+    assert verify.dependents(RunDir(root), finding) == []
+    assert line in propose(capsys, "report", "--run-dir", str(root))[2]
+    away, again = (shlex.split(part) for part in line.split("`")[1].split(" && "))
+    assert away == ["rm", "-r", str(root / "adversary.json")]
+    assert again[:3] == ["propose", "audit-verifiers", "--adversary"]
+    subprocess.run(away, check=True)
+    assert propose(capsys, *again[1:])[0] == 0
+    assert verify.verify(RunDir(root)) == []
+
+
+def _gap(root):
+    shutil.rmtree(root / "steps" / "mgpo" / "000002")
+    RunDir(root).steps("mgpo")
+
+
+def _broken_config(root):
+    (root / "config.yaml").write_bytes(b"")
+    RunDir.read(root)
+
+
+def _begun_with_a_broken_config(root):
+    (root / "config.yaml").write_bytes(b"")
+    RunDir.open(root, made.config())
+
+
+def _accounts(root):
+    flip(root / "ledger" / "mgpo" / "000002.jsonl", 99)
+    accounts.check(RunDir(root), "mgpo")
+
+
+def _mirror(root):
+    uri = f"file://{root.parent}/mirror"
+    RunDir.open(root, made.config(uri)).close()
+    (root / "steps" / "mgpo" / "000002" / "episodes.parquet").unlink()
+    RunDir.open(root, made.config(uri)).close()
+
+
+def _lock(root):
+    (root / ".lock").unlink()
+    (root / ".lock").mkdir()
+    RunDir.open(root, made.config())
+
+
+def _nothing_to_redo(root):
+    for stage in ("solve", "evaluate"):
+        rework.redo(root, stage, False)
+    rework.redo(root, "solve", False)
+
+
+def _fork_that_is_there(root):
+    rework.fork(root, ["solve.lr=1e-4"], root.parent / "a fork", False)
+    rework.fork(root, ["solve.lr=1e-4"], root.parent / "a fork", False)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [_gap, _broken_config, _begun_with_a_broken_config, _accounts, _mirror, _lock, _nothing_to_redo,
+     _fork_that_is_there],
+)  # fmt: skip
+def test_a_command_that_is_advised_works_as_it_stands_whatever_the_run_is_called(whole, tmp_path, fail):
+    root = shutil.copytree(whole, tmp_path / "a run")
+    with pytest.raises(Failure) as caught:
+        fail(root)
+    words = [word for advice in str(caught.value).split("`")[1::2] for word in shlex.split(advice)]
+    assert {str(root), str(root / ".lock"), str(tmp_path / "a fork")} & set(words), caught.value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["dataset/problems.jsonl", "stages/mgpo.json", "steps/mgpo/000002/state.json", "prompts.json", "adversary.json",
+     "checkpoints/mgpo/step-000003/config.json"],
+)  # fmt: skip
+def test_so_does_one_that_mends(whole, tmp_path, name):
+    root = shutil.copytree(whole, tmp_path / "a run")
+    flip(root / name, 9)
+    (mend,) = {verify.mend(RunDir(root), f) for f in verify.verify(RunDir(root)) if f.path.startswith(name)}
+    assert {str(root), str(root / name)} & set(shlex.split(mend.split("`")[1]))
+
+
+def test_a_config_names_the_run_that_is_verified(capsys, tmp_path, monkeypatch):
+    """And not the newest, which is verified where nothing is named."""
+    monkeypatch.chdir(tmp_path)
+    ours, other = default_root(made.config()), default_root(made.config(seed=1))
+    made.make(ours).close()
+    made.make(other, seed=1).close()
+    os.utime(ours / "config.yaml", (1, 1))
+
+    def place(*args):
+        with pytest.raises(SystemExit):
+            main(["verify", "--json", *args])
+        return json.loads(capsys.readouterr().out)["place"]
+
+    (tmp_path / "c.yaml").write_text(loading.dump(made.config()))
+    assert place() == place(str(other)) == str(tmp_path / other)
+    assert place("--config", "c.yaml") == place(*made.AS_SET) == str(tmp_path / ours)
+    assert place(str(other), "--config", "c.yaml") == str(tmp_path / other)
+
+
+def test_what_is_set_aside_takes_with_it_all_that_tells_of_it(capsys, root):
+    before = metrics.read(RunDir(root))
+    assert {"mgpo", "synthesize", "solve", "evaluate"} <= before.keys()
+    content = (root / "metrics.jsonl").read_bytes()
+    code, out, _ = propose(capsys, "verify", str(root), "--set-aside", "steps/synthesize/000002")
+    assert code == 0, out
+    after = metrics.read(RunDir(root))
+    assert {stage: len(rows) for stage, rows in after.items()} == {
+        stage: len(rows) for stage, rows in before.items() if stage not in ("solve", "evaluate")
+    } | {"synthesize": 1}
+    aside = root / ".set-aside" / "1"
+    assert (aside / "metrics.jsonl").read_bytes() == content
+    for name in ("summary.json", "report.html", "stages/evaluate.json", "dataset", "steps/synthesize/000002"):
+        assert (aside / name).exists() and not (root / name).exists()
 
 
 def test_a_data_set_is_verified_anywhere_without_its_run(capsys, root, tmp_path):

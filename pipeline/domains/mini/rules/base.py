@@ -18,6 +18,9 @@ UNITS = {
 
 Value = int | tuple[int, ...] | str
 
+CAP = 999_999
+"""Largest value that a problem reaches."""
+
 
 class Contradiction(ValueError):
     """A condition of the language fails for these numbers."""

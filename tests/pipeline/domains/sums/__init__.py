@@ -4,7 +4,6 @@ them, and it starts from the models that the mini world bundles."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from actors.teacher import Teacher
 from pipeline.config import DomainConfig
 from pipeline.domains.base import Domain, Prompts
 from pipeline.skills.extraction import QA_PROMPT, TEXT_PROMPT
+from tests.actors.endpoint import call
 
 _HERE = Path(__file__).parent
 _MODELS = Path(pipeline.__file__).parent / "domains" / "mini" / "models"
@@ -71,12 +71,8 @@ class _Teacher:
             return f"## Draft\n{question}"
         printed = re.search(r"<tool_response>\n(.*)\n</tool_response>", last["content"])
         if printed is None:
-            return "## Check\n" + _call("exec", code=code)
-        return "## Finalize\n" + _call("submit", question=question, answer=printed[1])
-
-
-def _call(name: str, **arguments: str) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+            return "## Check\n" + call("exec", code=code)
+        return "## Finalize\n" + call("submit", question=question, answer=printed[1])
 
 
 def _problem(skills: list[str], rng: Random) -> tuple[str, str]:

@@ -49,6 +49,13 @@ def test_every_defect_is_planted_and_the_same_for_a_seed():
     assert plant(SOUND * 5, 1) == plant(SOUND * 5, 1) != plant(SOUND * 5, 2)
 
 
+def passes(program: str, check: str) -> bool:
+    """Ours alone are run here."""
+    wanted, names = json.loads(check), {}
+    exec(program, names)
+    return wanted["entry"] in names and names[wanted["entry"]](*wanted["args"]) == wanted["expected"]
+
+
 def test_what_is_planted_is_unsound_as_its_name_says():
     for (problem, active), spoiled in planted():
         new, kind = spoiled.problem, spoiled.defect
@@ -56,11 +63,12 @@ def test_what_is_planted_is_unsound_as_its_name_says():
         same_statement = new.question == problem.question
         if kind in ("wrong_answer", "off_by_one", "unit"):
             assert same_statement
-            assert (
-                problem.answer_kind == "code"
-                or compare(problem.answer_kind, problem.answer, new.answer) != "equal"
-                or kind == "unit"
-            )
+        if kind in ("wrong_answer", "off_by_one") and problem.answer_kind != "code":
+            assert compare(problem.answer_kind, problem.answer, new.answer) == "different"
+        if kind == "off_by_one":
+            assert abs(int(new.answer) - int(problem.answer)) == 1
+        if kind == "wrong_answer" and problem.answer_kind == "code":
+            assert not any(passes(new.answer, check) for check in problem.checks)
         if kind == "unit":
             assert new.answer in ("40 miles", "40 英里") and compare("math", "40 kilometres", "40 miles") == "different"
         if kind in ("missing_fact", "two_solutions", "contradictory", "answer_leaked"):

@@ -1,0 +1,102 @@
+"""What is taken out of a run's way, to be made again: moved below the run directory, into the next number of a folder.
+
+    .redone/N      by `redo`: all of a stage and of those after it
+    .set-aside/N   by `verify`: what it replaced, and units with what was built on them
+
+Invariant: nothing is deleted, and no line of the metrics goes that the result of a stage which stays vouches for. What
+tells of the run as a whole (the pages, the metrics) tells of nothing that was taken.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.store import chained, metrics
+from pipeline.store.files import replace, writing
+from pipeline.store.manifest import Damage
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.rundir import RunDir
+
+PAGES = ("summary.json", "report.html")
+_BY_STAGE = ("checkpoints", "ledger", "quarantine", "stages", "steps")
+"""Folders whose entries are named after stages."""
+
+Gone = Callable[[Mapping[str, Any]], bool]
+"""Whether a line of metrics or events is of what is taken."""
+
+
+def left_by(root: Path, stage: str) -> list[Path]:
+    """What a stage left, relative to the run directory; its result first, so that a stage half moved is not done."""
+    found = [
+        entry.relative_to(root)
+        for folder in (root / name for name in _BY_STAGE if (root / name).is_dir())
+        for entry in sorted(folder.iterdir())
+        if entry.name == stage or entry.name.startswith(f"{stage}.")
+    ]
+    own = RUN_STAGES[stage].makes
+    found += [Path(own)] if own is not None and (root / own).is_dir() else []
+    return sorted(found, key=lambda path: path.parts[0] != "stages")
+
+
+def free(root: Path, name: str) -> Path:
+    """The next number of a folder of what was taken."""
+    taken = (int(p.name) for p in (root / name).glob("[0-9]*") if p.name.isdecimal())
+    return root / name / str(1 + max(taken, default=0))
+
+
+def move(run: RunDir, aside: Path, names: Iterable[str | Path]) -> list[str]:
+    """Move what there is of some files and folders, under their names; returns them."""
+    moved = []
+    with writing(aside):
+        for name in names:
+            source, target = run.root / name, aside / name
+            if os.path.lexists(source):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(source, target)
+                moved.append(str(name))
+    return moved
+
+
+def take(run: RunDir, aside: Path, names: Iterable[str | Path], stages: Sequence[str], gone: Gone) -> list[str]:
+    """Move what these stages are to make again, and with it the pages and the lines that tell of it."""
+    lines = run.path(metrics.FILE)
+    with writing(lines):
+        kept = before(run, metrics.FILE, stages, gone) if lines.is_file() else None
+    moved = move(run, aside, [*names, *PAGES])
+    if kept is not None and len(kept) < lines.stat().st_size:
+        with writing(aside):
+            aside.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(lines, aside / metrics.FILE)
+        replace(lines, kept)
+    return moved
+
+
+def of_stages(stages: Sequence[str]) -> Gone:
+    """Lines of these stages: `mgpo-train` and `mgpo-ledger` are mgpo's."""
+    return lambda facts: stage_of(facts) in stages
+
+
+def stage_of(facts: Mapping[str, Any]) -> str:
+    return str(facts.get("stage")).partition("-")[0]
+
+
+def before(run: RunDir, name: str, stages: Sequence[str], gone: Gone) -> bytes:
+    """The lines of metrics or events up to the first that is `gone`, and at least those that the results of other
+    stages than these vouch for."""
+    content, end = run.path(name).read_bytes(), 0
+    for stage in RUN_STAGES:
+        try:
+            done = run.finished(stage) if stage not in stages else None
+        except Damage:  # vouches for nothing, and is made again itself
+            continue
+        if done is not None and name in done["files"]:
+            end = max(end, done["files"][name][0])
+    for line, text in zip(chained.lines(content[end:]), content[end:].split(b"\n"), strict=False):
+        if line.facts is not None and gone(line.facts):
+            break
+        end += len(text) + 1
+    return content[:end]
