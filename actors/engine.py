@@ -34,6 +34,7 @@ import numpy as np
 
 from actors.chat_templates import chat_format
 from actors.sample import Sample
+from actors.weight_transfer import announce
 from pipeline import config
 from pipeline.records import Failure
 
@@ -85,6 +86,7 @@ class PolicyEngine:
     async def start(self) -> None:
         """Bring the engine up (20 to 30 s on a CPU) and pay its first request's warm-up."""
         _environment(self._config)
+        announce()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 

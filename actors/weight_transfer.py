@@ -5,21 +5,34 @@ too, and ties an engine process to the process that uses it: a replica that is k
 that holds memory and answers nobody.
 
 vLLM calls `register` in each of its processes, so this module imports nothing heavy: the receiving class is named by
-its path, and a worker imports it when it is asked for.
+its path, and a worker imports it when it is asked for. It finds the entry point in the metadata of the installed
+project; where that is not installed, as in what a Ray job brings along, in those of `plugin/` (`announce`).
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 BACKEND = "object_store"
 PUSHED = ("ipc", "nccl", "sharded_rdt")
 """Transports of vLLM's own, whose trainer pushes."""
+
+
+_PLUGIN = str(Path(__file__).parent / "plugin")
+"""Holds nothing but metadata with our entry point."""
+
+
+def announce() -> None:
+    """Let vLLM find `register`, in this process and in those that it spawns, which take its `sys.path` over."""
+    if _PLUGIN not in sys.path:
+        sys.path.append(_PLUGIN)
 
 
 def register() -> None:

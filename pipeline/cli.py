@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from pipeline.commands import screens
 from pipeline.commands.groups import cluster, configs, data, diagnosis, everyday
-from pipeline.commands.groups.base import FAULT, INPUT, INTERRUPTED, OK, RETRY, app
+from pipeline.commands.groups.base import FAULT, INPUT, INTERRUPTED, MEANS, OK, RETRY, app
 from pipeline.records import Failure
 from pipeline.watch import verbosity
 
@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> None:
             screens.tell(f"{type(e).__name__}: {e} (this is a fault in propose; traceback: {path})")
             code = FAULT
     sys.stdout.flush()
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:  # a submitted job, whose status shows the end of its log
+        screens.tell(f"exit code {code}: {MEANS[code]}")
     if code == INTERRUPTED:
         os._exit(code)  # sys.exit would wait for threads that wait for slow storage
     sys.exit(code)

@@ -35,7 +35,7 @@ def defects(config: Config, n: int, source: Path | None = None, by_model: bool =
     else:
         sound = [(problems.of_row(row), ()) for row in problems.read(source, n, config.seed)]
     planted = domain.plant(sound, config.seed)
-    cluster = Cluster(config)
+    cluster = Cluster(config, None)
 
     async def work() -> dict[str, Any]:
         unspoiled: dict[str, int] = {}

@@ -25,10 +25,10 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from pipeline.commands import project
 from pipeline.commands.doctor_config import Check, Status, named, prompt
 from pipeline.config import Config, loading
 
-_DISTRIBUTION = "agentic-proposing"
 _SETUP = "./deploy/run.sh doctor"
 _GB = 2**30
 _WAIT_S = 5.0
@@ -98,7 +98,7 @@ def _installed(*names: str) -> dict[str, str]:
 
 def _python() -> Check:
     version = platform.python_version()
-    accepted = metadata.metadata(_DISTRIBUTION)["Requires-Python"]
+    accepted = project.requires_python()
     found = f"{version} on {platform.machine()} (accepted {accepted})"
     if SpecifierSet(accepted).contains(version, prereleases=True):
         return Check("python", "ok", found)
@@ -106,14 +106,10 @@ def _python() -> Check:
 
 
 def _packages(extra: str) -> list[Check]:
-    """What our own metadata asks for against what is there: one line for all that fits, one for each that does not."""
+    """What the project asks for against what is there: one line for all that fits, one for each that does not."""
     fit, off = {}, []
-    for text in metadata.requires(_DISTRIBUTION) or []:
+    for text in project.requires("stack", extra):
         want = Requirement(text)
-        if want.name == _DISTRIBUTION:
-            continue
-        if want.marker and not any(want.marker.evaluate({"extra": e}) for e in ("", "stack", extra)):
-            continue
         have = _installed(want.name).get(want.name)
         detail = {"name": want.name, "installed": have, "wanted": str(want.specifier)}
         if have is None:

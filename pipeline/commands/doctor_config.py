@@ -85,21 +85,17 @@ def prompt(config: Config) -> Iterator[Check]:
 # ---------------------------------------------------------------- models
 
 
-def models_of(config: Config, needed: Needed) -> dict[str, list[str]]:
-    """Path or name of each model that is needed and loaded here -> the fields that name it."""
-    models: list[tuple[str, ModelConfig | None]] = [
-        ("proposer", config.proposer),
-        ("solve.base", config.solve.base),
-        *((f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder)),
-        ("committee.judge", config.committee.judge),
-        ("synthesize.proposer", config.synthesize.proposer),
-        ("evaluate.model", config.evaluate.model),
-    ]
-    fields: dict[str, list[str]] = {}
-    for where, model in models:
-        if model and model.endpoint is None and needed(f"{where}.path"):  # an endpoint is asked as one
-            fields.setdefault(model.path, []).append(f"{where}.path")
-    return fields
+def models_of(config: Config, needed: Needed) -> dict[str, ModelConfig]:
+    """The models that are needed and loaded here, by the field that names them; one behind an endpoint is asked there."""
+    models: dict[str, ModelConfig | None] = {
+        "proposer.path": config.proposer,
+        "solve.base.path": config.solve.base,
+        **{f"prober.ladder.{i}.path": model for i, model in enumerate(config.prober.ladder)},
+        "committee.judge.path": config.committee.judge,
+        "synthesize.proposer.path": config.synthesize.proposer,
+        "evaluate.model.path": config.evaluate.model,
+    }
+    return {field: model for field, model in models.items() if model and model.endpoint is None and needed(field)}
 
 
 def _found(domain: Domain, path: str) -> str:
@@ -111,7 +107,10 @@ def _found(domain: Domain, path: str) -> str:
 
 
 def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
-    for path, names in models_of(config, needed).items():
+    fields: dict[str, list[str]] = {}
+    for where, model in models_of(config, needed).items():
+        fields.setdefault(model.path, []).append(where)
+    for path, names in fields.items():
         detail = {"path": path, "fields": names}
         try:
             found = _found(domains.of(config.domain), path)

@@ -20,9 +20,10 @@ from typing import Any, TypeVar
 import psutil
 
 from pipeline import stages
+from pipeline.commands.preflight import loaded
 from pipeline.config import Config
 from pipeline.flow.context import Context
-from pipeline.pools import endpoints
+from pipeline.pools import endpoints, nodes
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Failure, Halt
 from pipeline.store.metrics import Metrics
@@ -41,10 +42,14 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
     try:
         with Metrics(run) as metrics, Progress() as progress:
             progress.say("run", f"{config.name} in {root}")
-            context = Context(config, run, Cluster(config), metrics, progress)
+            context = Context(config, run, Cluster(config, run.root), metrics, progress)
             run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:
+                todo = [name for name in names if run.result(name) is None]
+                if context.cluster.joins and todo:
+                    context.cluster.start()
+                    await nodes.check(config, run.root, loaded(config, todo))
                 with endpoints.keeping(config, root):
                     try:
                         results = {name: await stages.run(context, name) for name in names}

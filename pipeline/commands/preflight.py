@@ -71,7 +71,7 @@ def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str
 def download(config: Config, root: Path, stages: Sequence[str]) -> Iterator[str]:
     """Fetch the models that these stages name on the Hub and that are not here; says so first. Raises Failure."""
     domain, todo = domains.of(config.domain), _todo(RunDir(root), stages)
-    for name in models_of(config, lambda field: _needed(config, field, todo)):
+    for name in dict.fromkeys(model.path for model in loaded(config, todo).values()):
         if domain.on_the_hub(name) and hub.cached(name) is None:
             yield f"models · {name}: {hub.size(name) / 1e9:.1f} GB to download"
             hub.download(name)
@@ -101,6 +101,11 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
     tried = named(config, elsewhere, lambda field: _needed(config, field, todo), todo)
     yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
+
+
+def loaded(config: Config, stages: Sequence[str]) -> dict[str, ModelConfig]:
+    """The models whose folders these stages load, by the field that names them."""
+    return models_of(config, lambda field: _needed(config, field, stages))
 
 
 def _todo(run: RunDir, stages: Sequence[str], again: Sequence[str] = ()) -> list[str]:

@@ -59,7 +59,7 @@ def replay(run: RunDir, config: Config, stage: str, step: int | None) -> dict[st
     once = step in kept
 
     with tempfile.TemporaryDirectory(prefix=".replay-", dir=run.root) as scratch, Progress() as progress:
-        cluster = Cluster(config)
+        cluster = Cluster(config, Path(scratch))
 
         async def work() -> list[dict[str, str]]:
             found = [digests(_folder(run, stage, step))] if once else []

@@ -1,28 +1,26 @@
 """What a run has on Ray: its pools and the actors beside the driver, started when first needed, stopped together.
 
 Invariant: every process this module starts ends with `close`, and nothing of another run is touched: a private Ray
-is shut down, on a shared cluster only the applications and actors of this run are removed.
+is shut down; on a shared cluster the run's lease removes what the run has there, also where nothing was closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import uuid
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray import PlacementGroupID
 from ray.serve.handle import DeploymentHandle
-from ray.util.placement_group import PlacementGroup
 
 from actors.calls import SolverPool, within
 from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
-from pipeline.pools import catalogue
+from pipeline.pools import catalogue, lease
 from pipeline.pools.buffer import RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
@@ -39,29 +37,39 @@ _IDLE_S = 60.0
 class Cluster:
     """Handles of the running pools. Starts Ray on first use."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, root: Path | None):
+        """`root`: the run directory, if there is one."""
         self.config = config
         self.ray = RayProcess(config.ray)
+        self._name = lease.name_of(config, root)
         self._forget()
 
     def _forget(self) -> None:
         """Nothing runs yet."""
         self.actors = DriverActors()
-        self.serving = Serving(f"{self.config.name}-{uuid.uuid4().hex[:8]}", lambda: self.ray.logs)
+        self.serving = Serving(self._name, lambda: self.ray.logs)
+        self._lease: lease.Held | None = None
+
+    @property
+    def joins(self) -> bool:
+        """Whether it works on a cluster that was there, and not on a private Ray."""
+        return (self.config.ray.address or os.environ.get("RAY_ADDRESS")) is not None
 
     def start(self) -> None:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""
         self.ray.start()
+        if not self.ray.private and self._lease is None:
+            self._lease = lease.Held(self._name)
 
     def close(self, shutdown: bool = True) -> None:
         """Stop every process this run started. Safe to call at any time, more than once; `shutdown` as in
         `RayProcess.close`."""
         if not ray.is_initialized():
             return
-        if not self.ray.private:
+        if self._lease is not None:
             with contextlib.suppress(Exception):  # the cluster may be gone, which is what we want
-                self.serving.abandon()
                 self.actors.end_all()
+                self._lease.end(wait=shutdown)
         self.ray.close(shutdown)
 
     async def idle(self) -> None:
@@ -86,11 +94,8 @@ class Cluster:
             self._forget()
             return
         self.actors.end_passing()
-        if self.ray.private:
-            # The placement groups of the killed trainer: Ray keeps them until the driver ends, and Ray Train's own
-            # clean-up needs a dashboard. Nothing else here makes placement groups.
-            for name in ray.util.placement_group_table():
-                ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+        # Those of the killed trainer: Ray Train's own clean-up needs a dashboard. Nothing else here makes any.
+        lease.remove_groups(ray.get_runtime_context().get_job_id())
         await self.actors.renew()
 
     async def guarded(self, work: Awaitable[T]) -> T:

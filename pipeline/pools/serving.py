@@ -81,11 +81,6 @@ class Serving:
         await asyncio.gather(*self._pools.values(), return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown)
 
-    def abandon(self) -> None:
-        """Have Serve remove all pools, without waiting for it."""
-        for name in self._pools:
-            serve.delete(self._app(name), _blocking=False)
-
     async def _deploy(self, spec: PoolSpec) -> DeploymentHandle:
         def run() -> None:
             deployment = serve.deployment(name=spec.name)(spec.cls).options(**deployment_options(spec))

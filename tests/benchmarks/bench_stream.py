@@ -217,7 +217,7 @@ def main() -> None:
         run = RunDir.open(Path(folder) / "run", config)
         shutil.copytree(base.path("skills"), run.path("skills"))
         with Metrics(run) as metrics, Progress() as progress:
-            context = Context(config, run, Cluster(config), metrics, progress)
+            context = Context(config, run, Cluster(config, run.root), metrics, progress)
             work = measure(context, Path(done["result"]["checkpoint"]), args.groups, args.rounds)
             found = asyncio.run(driver.closing(context.cluster, work))
         run.close()

@@ -20,6 +20,7 @@ import yaml
 from pipeline.cli import app
 from pipeline.commands import doctor_config
 from pipeline.config.loading import load
+from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.scoring import problems
 from tests.pipeline import made
 from tests.pipeline.test_cli import propose
@@ -127,6 +128,27 @@ def test_every_command_parses_and_what_can_be_tried_is(as_in_the_readme, capsys,
     code, _, err = propose(capsys, *words, *(["--dry-run"] if "dry_run" in params and "--dry-run" not in words else []))
     err = "".join(line for line in err.splitlines(True) if not line.startswith("verify · "))  # what it did
     assert err == "" and (code == 0 or (code == 2 and "my.yaml" in words and "dry_run" in params)), err
+
+
+@pytest.mark.parametrize("page", ["README.md", "deploy/CLUSTER.md"])
+def test_the_job_that_is_submitted_is_a_command_and_what_it_brings_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", "")
+    (line,) = re.findall(r"^    (ray job submit .*)$", text, flags=re.M)
+    ray, python = (part.split() for part in line.split(" -- "))
+    env = yaml.safe_load((ROOT / ray[ray.index("--runtime-env") + 1]).read_text())
+    assert python[:3] == ["python", "-m", "pipeline"]
+    name, params = parsed(python[3:])
+    assert name == "run" and (ROOT / params["name"]).is_file()
+    assert Path(params["run_dir"]).is_absolute()
+    assert not set(env["env_vars"]) & set(ENVIRONMENT), "Ray refuses to merge a variable that both set"
+    assert env["working_dir"] == "."
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    needed = [
+        f for f in tracked if f.partition("/")[0] in ("pipeline", "actors", "trainers", "sandbox", "pyproject.toml")
+    ]
+    assert len(needed) > 150
+    taken_away = {name.strip("*/") for name in env["excludes"]}
+    assert not [f for f in needed if taken_away & set(Path(f).parts) or f.endswith(".egg-info")]
 
 
 @pytest.mark.parametrize(("page", "words"), INLINE, ids=[f"{p.relative_to(ROOT)}: {w[:50]}" for p, w in INLINE])

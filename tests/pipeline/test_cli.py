@@ -418,7 +418,7 @@ def test_a_cluster_that_does_not_answer_is_named_at_once():
     from pipeline.pools.cluster import Cluster
 
     with pytest.raises(Failure, match=r"ray\.address '127\.0\.0\.1:9': no Ray cluster answers"):
-        Cluster(Config.model_validate({"domain": "mini", "ray": {"address": "127.0.0.1:9"}})).start()
+        Cluster(Config.model_validate({"domain": "mini", "ray": {"address": "127.0.0.1:9"}}), None).start()
 
 
 def test_an_audit_of_free_text_wants_problems_with_known_answers(capsys, tmp_path):

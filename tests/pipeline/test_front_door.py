@@ -207,6 +207,24 @@ def test_exit_codes(capsys, monkeypatch, raised, code, said):
     assert (ended, out) == (code, "") and err.startswith(said) and err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("raised", "last"),
+    [
+        (Failure("seed: no"), "propose: exit code 2: wrong input"),
+        (Failure("endpoint away", "infra_error"), "propose: exit code 75: worth a retry"),
+        (RuntimeError("oh"), "propose: exit code 1: a fault of ours"),
+    ],
+)
+def test_a_submitted_job_says_how_it_ended_in_its_last_line(capsys, monkeypatch, raised, last):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr("pipeline.config.loading.load", fail)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    _, _, err = propose(capsys, "run")
+    assert err.splitlines()[-1] == last and len(err.splitlines()) == 2
+
+
 def test_the_exit_code_of_an_interrupt():
     code = (
         "import pipeline.config.loading as l\ndef stop(*_): raise KeyboardInterrupt\nl.load = stop\n"

@@ -157,7 +157,7 @@ class Actor:
 
 
 def guarded(actors, work):
-    cluster = Cluster(load(None))
+    cluster = Cluster(load(None), None)
     cluster.actors._all = list(actors.values())
     cluster.actors._liveness = {name: Liveness(actor, lasting=True) for name, actor in actors.items()}
     return asyncio.run(asyncio.wait_for(cluster.guarded(work), 30))
@@ -220,7 +220,7 @@ class Ends(Actor):
 def test_a_loader_that_we_end_is_no_loss(monkeypatch):
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
-    cluster = Cluster(load(None))
+    cluster = Cluster(load(None), None)
     loader, buffer = Ends("well"), Actor("well")
     loader.cluster = cluster
     actors = cluster.actors
@@ -238,7 +238,7 @@ def test_a_loader_that_we_end_is_no_loss(monkeypatch):
 def test_a_weight_store_goes_with_the_pool_that_pulls_from_it(monkeypatch):
     ended = []
     monkeypatch.setattr("ray.kill", ended.append)
-    cluster = Cluster(load(None))
+    cluster = Cluster(load(None), None)
     cluster.actors._all = [proposer, student] = [Actor("well"), Actor("well")]
     cluster.actors._named = {"weights-proposer": proposer, "weights-student": student}
     asyncio.run(cluster.stop("proposer"))
@@ -292,7 +292,7 @@ def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
     kept = threading.Event()
 
     async def scene():
-        cluster = Cluster(load(None))
+        cluster = Cluster(load(None), None)
         cluster.serving._thread.submit(kept.wait)
         try:
             with pytest.raises(Failure, match=r"^Ray has not answered for 0.05 s$"):
@@ -308,7 +308,7 @@ def test_what_still_calls_ray_when_ours_is_gone_does_not_join_another(monkeypatc
     monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
     monkeypatch.setattr(ray, "init", lambda **_: began.append("ours"))
     monkeypatch.setattr(serve, "start", lambda **_: None)
-    Cluster(load(None)).start()
+    Cluster(load(None), None).start()
     auto_init_hook.auto_init_ray()  # as every call of Ray does first
     assert began == ["ours"]
 
@@ -327,7 +327,7 @@ def test_a_ray_that_a_busy_machine_does_not_start_in_time_is_tried_again(monkeyp
     monkeypatch.setattr(ray, "init", init)
 
     async def scene():
-        cluster = Cluster(load(None))
+        cluster = Cluster(load(None), None)
         with pytest.raises(Lost, match=r"^Ray did not start \((The current node|Timed out)[^\n]*\)$"):
             cluster.start()
         await cluster.restart(whole=False)

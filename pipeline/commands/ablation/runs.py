@@ -58,7 +58,7 @@ def ablate(
     }
     with closing(RunDir.open(root, config)) as run, Progress() as progress:
         _adopt(run, budget)
-        cluster = Cluster(config)
+        cluster = Cluster(config, root)
         grid = _Grid(configure, root, cluster, progress, episodes, downstream)
         asyncio.run(driver.closing(cluster, grid.run(arms_of(comparisons), seeds)))
         return write_table(run, comparisons, seeds)

@@ -28,6 +28,7 @@ from pipeline.store.rundir import RunDir
 from pipeline.watch import verbosity
 
 OK, FAULT, INPUT, RETRY, INTERRUPTED = 0, 1, 2, 75, 130
+MEANS = {OK: "done", FAULT: "a fault of ours", INPUT: "wrong input", RETRY: "worth a retry", INTERRUPTED: "interrupted"}
 
 EVERYDAY, DATA, CLUSTER, DIAGNOSIS = "Everyday", "Data and training, a stage at a time", "Cluster", "Diagnosis"
 
@@ -59,9 +60,9 @@ def command(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib import metadata
+        from pipeline.commands import project
 
-        print(f"propose {metadata.version('agentic-proposing')}")
+        print(f"propose {project.version()}")
         raise typer.Exit()
 
 

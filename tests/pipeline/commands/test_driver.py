@@ -27,7 +27,9 @@ def closed(monkeypatch):
     times = []
 
     class Cluster:
-        def __init__(self, config):
+        joins = False
+
+        def __init__(self, config, root):
             pass
 
         async def sandbox_stats(self):
@@ -101,7 +103,8 @@ WAITING = """
     from pipeline import stages
 
     class Cluster:
-        def __init__(self, config): pass
+        joins = False
+        def __init__(self, config, root): pass
         async def idle(self): pass
         def close(self, shutdown):
             assert not shutdown
