@@ -86,7 +86,7 @@ def prompt(config: Config) -> Iterator[Check]:
 
 
 def models_of(config: Config, needed: Needed) -> dict[str, ModelConfig]:
-    """The models that are needed and loaded here, by the field that names them; one behind an endpoint is asked there."""
+    """The models that are needed, by the field that names them; those behind endpoints are loaded elsewhere."""
     models: dict[str, ModelConfig | None] = {
         "proposer.path": config.proposer,
         "solve.base.path": config.solve.base,
