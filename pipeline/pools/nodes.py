@@ -110,12 +110,12 @@ def _wrong(one: Shared) -> str | None:
 
 
 async def _ask(node: Mapping[str, Any], wanted: Sequence[Shared]) -> list[str]:
-    mine = [one for one in wanted if holds(node["Resources"], one.needs)]
+    mine = {(one.what, one.folder): one for one in wanted if holds(node["Resources"], one.needs)}
     if not mine:
         return []
     name = f"node {node['NodeManagerAddress']}"
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    asked = ray.remote(look).options(num_cpus=0, scheduling_strategy=there, max_retries=0).remote(mine)
+    asked = ray.remote(look).options(num_cpus=0, scheduling_strategy=there, max_retries=0).remote(list(mine.values()))
     try:
         found = await asyncio.wait_for(asked, _ANSWER_S)
     except TimeoutError:
@@ -123,4 +123,4 @@ async def _ask(node: Mapping[str, Any], wanted: Sequence[Shared]) -> list[str]:
     except ray.exceptions.RayError as e:
         raise Failure(f"{name}: {str(e).strip().splitlines()[-1]}", "infra_error") from None
     todo = "expected the same folder on every node that may use it, so on storage that they share"
-    return [f"{name}: {line}; {todo}" for line in dict.fromkeys(found)]
+    return [f"{name}: {line}; {todo}" for line in found]
