@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from actors.calls import within
+from actors.calls import SolverPool, within
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.sandbox_pool import SandboxPool
@@ -40,8 +40,8 @@ def pools():
 
     sandbox = deploy("sandbox", SandboxPool, slots=1)
     solver = deploy("solver", Boxes, answers=("51", r"\sqrt{8}", None, "50"))
-    committee = deploy("committee", Committee, config=MINI.committee, sandbox=sandbox, solver=solver)
-    prober = deploy("prober", Prober, config=MINI.prober, solvers={"small": solver}, sandbox=sandbox)
+    committee = deploy("committee", Committee, config=MINI.committee, sandbox=sandbox, solver=SolverPool(solver))
+    prober = deploy("prober", Prober, config=MINI.prober, solvers={"small": SolverPool(solver)}, sandbox=sandbox)
     yield committee, prober, deploy
     serve.shutdown()
     ray.shutdown()

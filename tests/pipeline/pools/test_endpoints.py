@@ -128,7 +128,9 @@ def test_the_last_prober_is_asked_for_the_judges_where_they_have_no_model_of_the
 
 
 class Cluster:
-    def __init__(self, config):
+    joins = False
+
+    def __init__(self, config, root):
         pass
 
     async def sandbox_stats(self):
