@@ -25,7 +25,7 @@ from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.records import Failure, Lost
 
 T = TypeVar("T")
-_POLL_S = 0.25
+_POLL_S = 1.0
 _SERVE_S = 300.0
 """How long a call to Serve may take, with those before it."""
 _TARGET = 0.7
@@ -53,6 +53,7 @@ class Serving:
         self._prefix, self._logs = prefix, logs
         self._pools: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._thread = ThreadPoolExecutor(1, "serve")
+        self._looking, self._looked, self._seen = asyncio.Lock(), 0.0, dict[str, Any]()
 
     def __contains__(self, name: str) -> bool:
         return name in self._pools
@@ -90,6 +91,7 @@ class Serving:
             serve.run_many([target], wait_for_applications_running=False)
 
         await self._call(run)
+        self._looked = 0.0
         await self._until_running(spec.name, spec.pool.start_timeout_s)
         return serve.get_deployment_handle(spec.name, app_name=self._app(spec.name))
 
@@ -102,10 +104,19 @@ class Serving:
         except TimeoutError:
             raise Lost(f"Serve's controller has not answered for {_SERVE_S:g} s") from None
 
+    async def _status(self, app: str) -> Any:
+        """What Serve says of an application. To say it takes this process a good part of a second of work, which the
+        replicas lack meanwhile, so all that wait share one look in `_POLL_S`."""
+        async with self._looking:
+            if time.monotonic() - self._looked >= _POLL_S:
+                self._seen = (await self._call(serve.status)).applications
+                self._looked = time.monotonic()
+        return self._seen[app]
+
     async def _until_running(self, name: str, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
-            app = (await self._call(serve.status)).applications[self._app(name)]
+            app = await self._status(self._app(name))
             if app.status == "RUNNING":
                 return
             if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):

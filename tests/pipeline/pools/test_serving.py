@@ -1,0 +1,62 @@
+"""Pools that start, without Serve: who looks, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.config import PoolConfig
+from pipeline.pools import serving
+from pipeline.pools.serving import PoolSpec, Serving
+from pipeline.records import Failure
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """In place of Serve: applications are running from the n-th look on; `bad` ones fail."""
+    fake = SimpleNamespace(deployed=[], looks=0, runs_at=4, bad=())
+
+    def status():
+        fake.looks += 1
+        running = fake.looks >= fake.runs_at
+        said = dict.fromkeys(fake.deployed, "RUNNING" if running else "DEPLOYING")
+        said |= {a: "DEPLOY_FAILED" for a in fake.bad if running}
+        return SimpleNamespace(
+            applications={a: SimpleNamespace(status=s, message="no GPU", deployments={}) for a, s in said.items()}
+        )
+
+    bound = SimpleNamespace(options=lambda **_: SimpleNamespace(bind=lambda **_: None))
+    monkeypatch.setattr(serving, "_POLL_S", 0.01)
+    monkeypatch.setattr(serving.serve, "deployment", lambda name: lambda cls: bound)
+    monkeypatch.setattr(serving.serve, "RunTarget", lambda target, name, route_prefix: name)
+    monkeypatch.setattr(serving.serve, "run_many", lambda targets, **_: fake.deployed.extend(targets))
+    monkeypatch.setattr(serving.serve, "status", status)
+    monkeypatch.setattr(serving.serve, "get_deployment_handle", lambda name, app_name: app_name)
+    return fake
+
+
+def start(*names):
+    async def main():
+        pools = Serving("run-1", lambda: "/logs")
+        specs = [PoolSpec(name, PoolConfig(), object, {}) for name in names]
+        found = await asyncio.gather(*(pools.pool(spec) for spec in specs), return_exceptions=True)
+        await pools.idle()
+        return found
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_pools_that_start_at_once_share_each_look(serve):
+    assert start("a", "b", "c", "d", "e") == [f"run-1-{name}" for name in "abcde"]
+    assert serve.looks <= serve.runs_at + 5  # and not five times as many; one more after each that is deployed
+
+
+def test_a_pool_that_fails_says_why_and_the_others_start(serve):
+    serve.bad = ("run-1-b",)
+    a, b = start("a", "b")
+    assert a == "run-1-a"
+    assert (
+        isinstance(b, Failure) and b.kind == "infra_error" and "pool b: did not start: no GPU (logs: /logs)" in str(b)
+    )
