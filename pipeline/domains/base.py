@@ -156,7 +156,7 @@ class Domain:
         """Where a model of the config lies: as `resolve` finds it, or by its name on the Hub. One that is not in the
         Hub's cache is downloaded, or is a Failure without `download`. Raises Failure for one that is nowhere."""
         if not self.on_the_hub(name):
-            return self.resolve(name)
+            return self.resolve(name).absolute()  # replicas have another working directory
         if (folder := hub.cached(name)) is not None:
             return folder
         if not download:

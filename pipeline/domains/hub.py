@@ -1,11 +1,13 @@
 """Models by their name on the Hugging Face Hub: `owner/name`, or `owner/name@revision`.
 
 Invariant: what lies whole in the cache is used as it lies there, and nobody is asked for it, so that a run goes on with
-the weights that it began with; only what does not is downloaded. Offline (`HF_HUB_OFFLINE=1`) nobody is asked at all.
+the weights that it began with, unless others move that cache on (a revision holds it). Only what does not lie there is
+downloaded. Offline (`HF_HUB_OFFLINE=1`) nobody is asked at all.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -24,14 +26,28 @@ def is_name(name: str) -> bool:
 
 
 def cached(name: str) -> Path | None:
-    """The folder of a model that lies whole in the cache; else None."""
-    from huggingface_hub import snapshot_download
+    """The folder of a model that lies whole in the cache; else None. Offline, that of what there is of it."""
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(**_of(name), local_files_only=True))
+        folder = Path(snapshot_download(**_of(name), local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
+    # Others put parts of a model there, a tokenizer for instance, without noting what belongs to it.
+    whole = (found := weights(folder)) and all(file.exists() for file in found)
+    return folder if whole or constants.HF_HUB_OFFLINE else None
+
+
+def weights(folder: Path) -> list[Path]:
+    """The files of a model's weights: those that its index names, or else those that lie there. Raises Failure."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        raise Failure(f"{index}: not the index of a model's weights") from None
+    there = (*folder.glob("*.safetensors"), *folder.glob("*.bin"))
+    return [folder / name for name in sorted(set(named))] or sorted(there)
 
 
 def download(name: str) -> Path:

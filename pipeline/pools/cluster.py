@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +52,7 @@ class Cluster:
     @property
     def joins(self) -> bool:
         """Whether it works on a cluster that was there, and not on a private Ray."""
-        return (self.config.ray.address or os.environ.get("RAY_ADDRESS")) is not None
+        return self.config.ray.joined is not None
 
     def start(self) -> None:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""

@@ -14,6 +14,7 @@ run: the second waits until the first has ended and its lease with it, and is re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -117,7 +118,10 @@ class Lease:
         _remove(self._run, self._job)
         self._ended.set()
         time.sleep(_LOOK_S)  # who called `end` gets the answer
-        ray.kill(ray.get_actor(self._run, NAMESPACE))
+        while True:  # until this process ends with it
+            with contextlib.suppress(Exception):  # of a head that restarts
+                ray.kill(ray.get_actor(self._run, NAMESPACE))
+            time.sleep(_LOOK_S)
 
     def _over(self) -> bool:
         try:
@@ -130,7 +134,8 @@ class Lease:
 def remove_groups(job: str) -> None:
     """The placement groups of a job, which Ray keeps until it ends, though their trainer was killed."""
     for group, told in ray.util.placement_group_table().items():
-        if group.endswith(job) and told["state"] != "REMOVED":
+        # Serve's have names, and its controller makes them, whosever replicas they hold, by the job that began it.
+        if group.endswith(job) and not told["name"] and told["state"] != "REMOVED":
             ray.util.remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
 
 

@@ -5,6 +5,7 @@ Invariant: what `start` starts, `close` ends, and a cluster that was joined goes
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -47,7 +48,11 @@ class RayProcess:
             return
         # A thread of Serve's outlives our Ray for a moment; without this line it would connect us to any other Ray.
         auto_init_hook.enable_auto_connect = False
-        address = self._config.address or os.environ.get("RAY_ADDRESS")
+        address = self._config.joined
+        if (address or "").startswith(("http://", "https://")):
+            raise Failure(
+                f"ray.address {address!r} takes jobs (`ray job submit --address …`); expected host:port, or auto"
+            )
         self.private = address is None
         level = logging.INFO if verbosity.verbose() else logging.ERROR
         quiet: dict[str, Any] = {"logging_level": level, "log_to_driver": verbosity.verbose()}
@@ -67,7 +72,7 @@ class RayProcess:
                 )
             else:
                 _knock(address or "")
-                ray.init(address=address, runtime_env={"env_vars": ENVIRONMENT}, **quiet)
+                ray.init(address=address, runtime_env={"env_vars": _not_set_by_the_job()}, **quiet)
         except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
@@ -115,6 +120,14 @@ class RayProcess:
             node: Any = ray._private.worker._global_node
             node.kill_all_processes(check_alive=False, allow_graceful=True)
             node.destroy_external_storage()
+
+
+def _not_set_by_the_job() -> dict[str, str]:
+    """Our environment without what the submitted job that we are sets itself: Ray refuses the same name twice, and the
+    user's wins."""
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    theirs = (job.get("runtime_env") or {}).get("env_vars") or {}
+    return {name: value for name, value in ENVIRONMENT.items() if name not in theirs}
 
 
 def _knock(address: str) -> None:

@@ -15,8 +15,8 @@ from pipeline.records import Failure
 from tests.mini import MINI
 
 
-def look(name, *settings, elsewhere=False):
-    return [c for c in named(load(None, settings), elsewhere) if c.name == name]
+def look(name, *settings):
+    return [c for c in named(load(None, settings)) if c.name == name]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def model(tmp_path):
 
 def test_the_defaults_are_there():
     expected = {"model": "ok", "corpus": "ok", "benchmark": "ok"}
-    assert {c.name: c.status for c in named(load(), False)} == expected
+    assert {c.name: c.status for c in named(load())} == expected
     assert [(c.name, c.status) for c in prompt(load())] == [("prompts", "ok")]
     assert list(prompt(load(None, ["proposer.path=/no/model"]))) == []
 
@@ -61,7 +61,6 @@ def test_a_model_folder_that_no_engine_could_load(model, spoil, said):
     spoil(model)
     broken = look("model", setting)[0]
     assert broken.status == "fail" and said in broken.found and "proposer.path" in broken.todo
-    assert look("model", setting, elsewhere=True)[0].status == "warn"
 
 
 def test_corpus_and_benchmark_are_read(tmp_path):

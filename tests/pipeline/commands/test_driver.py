@@ -97,6 +97,24 @@ def test_a_failure_ends_the_run_and_frees_the_directory(tmp_path, monkeypatch, c
     RunDir.open(tmp_path / "r", Config(domain="mini")).close()
 
 
+def test_on_a_cluster_the_nodes_are_asked_for_what_is_left_to_do(tmp_path, monkeypatch, closed):
+    asked = []
+
+    async def run(context, name):
+        asked.append(name)
+        return {}
+
+    async def check(config, root, models):
+        asked.append((root, sorted(models)))
+
+    monkeypatch.setattr(stages, "run", run)
+    monkeypatch.setattr(driver.nodes, "check", check)
+    monkeypatch.setattr(driver.Cluster, "joins", True)
+    monkeypatch.setattr(driver.Cluster, "start", lambda self: asked.append("joined"), raising=False)
+    drive(Config(domain="mini"), tmp_path / "r", ["acquire", "solve"])
+    assert asked == ["joined", (tmp_path / "r", ["solve.base.path"]), "acquire", "solve"]
+
+
 WAITING = """
     import asyncio, subprocess, sys, time
     from pipeline.commands import driver

@@ -106,6 +106,16 @@ def test_what_an_interrupt_left_of_a_download_is_no_model(ours):
     assert (TEXT.model("us/small") / "model.safetensors").read_bytes() == ours.files["model.safetensors"]
 
 
+def test_a_tokenizer_that_others_put_there_is_no_model(ours):
+    snapshot = ours.cache / "models--us--small" / "snapshots" / SHA
+    snapshot.mkdir(parents=True)
+    (ours.cache / "models--us--small" / "refs").mkdir()
+    (ours.cache / "models--us--small" / "refs" / "main").write_text(SHA)
+    (snapshot / "tokenizer.json").write_bytes(ours.files["tokenizer.json"])
+    assert hub.cached("us/small") is None
+    assert {p.name for p in TEXT.model("us/small").iterdir()} == set(ours.files)
+
+
 def test_a_folder_of_that_name_comes_first(ours, tmp_path):
     shutil.copytree(TEXT.resolve("mini:solver"), tmp_path / "us" / "small")
     assert TEXT.model("us/small").resolve() == tmp_path / "us" / "small" and not ours.asked
@@ -136,20 +146,23 @@ def test_offline_and_not_in_the_cache(ours, monkeypatch):
     assert not ours.asked
 
 
-def test_a_hub_that_is_away_is_worth_a_retry(ours, monkeypatch):
+def test_a_hub_that_is_away_is_worth_a_retry(ours, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(Failure) as caught:
         TEXT.model("us/small")
     assert caught.value.kind == "infra_error" and "the Hub gave no model" in str(caught.value)
+    with pytest.raises(Failure) as caught:
+        preflight.check(load(None, ["proposer.path=us/small"]), tmp_path / "r", ["acquire", "sft"])
+    assert caught.value.kind == "infra_error"
 
 
 def test_looking_downloads_nothing_and_a_run_downloads_before_it_starts(ours, tmp_path):
     config = load(None, ["proposer.path=us/small"])
-    checks = doctor_config.named(config, False, lambda field: field == "proposer.path", ())
+    checks = doctor_config.named(config, lambda field: field == "proposer.path", ())
     (found,) = [c for c in checks if "us/small" in c.found]
     gigabytes = sum(map(len, ours.files.values())) / 1e9
     assert found.status == "ok" and f"on the Hub, {gigabytes:.1f} GB to download" in found.found
-    assert hub.cached("us/small") is None
+    assert hub.size("us/small") == sum(map(len, ours.files.values())) and hub.cached("us/small") is None
     assert list(preflight.download(config, tmp_path / "r", ["acquire"])) == []
     (line,) = preflight.download(config, tmp_path / "r", ["sft"])
     assert "us/small" in line and hub.cached("us/small") is not None

@@ -37,7 +37,7 @@ def check(behaviour, *names, sets=()):
     async def main():
         async with endpoint(behaviour) as requests:
             config = load(None, [*settings(requests.url), *sets])
-            checks = await asyncio.to_thread(doctor_config.named, config, False, lambda field: False, names)
+            checks = await asyncio.to_thread(doctor_config.named, config, lambda field: False, names)
             return [(c.status, f"{c.found}; {c.todo}") for c in checks if c.status != "ok"], requests
 
     return asyncio.run(main())
@@ -111,7 +111,7 @@ def test_each_kind_of_request_is_asked_for():
     async def main():
         async with endpoint(says("yes")) as requests:
             config = load(None, [x.replace("URL", requests.url) for x in (*settings(requests.url), *more)])
-            await asyncio.to_thread(doctor_config.named, config, False, lambda field: False, ("acquire", "mgpo"))
+            await asyncio.to_thread(doctor_config.named, config, lambda field: False, ("acquire", "mgpo"))
             return requests
 
     requests = asyncio.run(main())
