@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import psutil
 
 from pipeline import stages
-from pipeline.commands.preflight import loaded
+from pipeline.commands.preflight import download, loaded
 from pipeline.config import Config
 from pipeline.flow.context import Context
 from pipeline.pools import endpoints, nodes
@@ -47,6 +47,9 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
 
             async def work() -> dict[str, dict[str, Any]]:
                 todo = [name for name in names if run.result(name) is None]
+                models = download(config, todo)
+                while (line := await asyncio.to_thread(next, models, None)) is not None:
+                    progress.say("models", line)
                 if context.cluster.joins and todo:
                     context.cluster.start()
                     await nodes.check(config, run.root, loaded(config, todo))

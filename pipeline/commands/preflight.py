@@ -68,19 +68,19 @@ def check(config: Config, root: Path, stages: Sequence[str], again: Sequence[str
     raise Failure(text, "infra_error" if passing else "data_error")
 
 
-def download(config: Config, root: Path, stages: Sequence[str]) -> Iterator[str]:
+def download(config: Config, stages: Sequence[str]) -> Iterator[str]:
     """Fetch the models that these stages name on the Hub and that are not here; says so first. Raises Failure."""
-    domain, todo = domains.of(config.domain), _todo(RunDir(root), stages)
-    for name in dict.fromkeys(model.path for model in loaded(config, todo).values()):
+    domain = domains.of(config.domain)
+    for name in dict.fromkeys(model.path for model in loaded(config, stages).values()):
         if domain.on_the_hub(name) and hub.cached(name) is None:
-            yield f"models · {name}: {hub.size(name) / 1e9:.1f} GB to download"
+            yield f"{name}: {hub.size(name) / 1e9:.1f} GB to download"
             hub.download(name)
 
 
 def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[str] = ()) -> Iterator[Check]:
     """The checks that fail, and those of endpoints that are not as they should be."""
     run = RunDir(root)
-    todo = _todo(run, stages, again)
+    todo = [stage for stage in stages if stage in again or run.result(stage) is None]
     if not todo:
         return
     before = RUN_STAGES[todo[0]].after
@@ -105,10 +105,6 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
 def loaded(config: Config, stages: Sequence[str]) -> dict[str, ModelConfig]:
     """The models whose folders these stages load, by the field that names them."""
     return models_of(config, lambda field: _needed(config, field, stages))
-
-
-def _todo(run: RunDir, stages: Sequence[str], again: Sequence[str] = ()) -> list[str]:
-    return [stage for stage in stages if stage in again or run.result(stage) is None]
 
 
 def _alone(config: Config, stage: str) -> bool:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,7 +117,7 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
     if done is None:
         from pipeline.commands import preflight
 
-        for line in chain(preflight.check(config, root, stages), preflight.download(config, root, stages)):
+        for line in preflight.check(config, root, stages):
             say(line)
         from pipeline.commands.driver import drive  # Ray and torch, seconds that a refusal need not wait for
 

@@ -156,15 +156,14 @@ def test_a_hub_that_is_away_is_worth_a_retry(ours, monkeypatch, tmp_path):
     assert caught.value.kind == "infra_error"
 
 
-def test_looking_downloads_nothing_and_a_run_downloads_before_it_starts(ours, tmp_path):
+def test_looking_downloads_nothing_and_a_run_what_its_stages_load(ours):
     config = load(None, ["proposer.path=us/small"])
     checks = doctor_config.named(config, lambda field: field == "proposer.path", ())
     (found,) = [c for c in checks if "us/small" in c.found]
     gigabytes = sum(map(len, ours.files.values())) / 1e9
     assert found.status == "ok" and f"on the Hub, {gigabytes:.1f} GB to download" in found.found
     assert hub.size("us/small") == sum(map(len, ours.files.values())) and hub.cached("us/small") is None
-    assert list(preflight.download(config, tmp_path / "r", ["acquire"])) == []
-    (line,) = preflight.download(config, tmp_path / "r", ["sft"])
+    assert list(preflight.download(config, ["acquire"])) == []
+    (line,) = preflight.download(config, ["sft"])
     assert "us/small" in line and hub.cached("us/small") is not None
-    assert list(preflight.download(config, tmp_path / "r", ["sft"])) == []
-    assert not (tmp_path / "r").exists()
+    assert list(preflight.download(config, ["sft"])) == []
