@@ -21,6 +21,7 @@ from pipeline.scoring.adversary import search
 from pipeline.scoring.audit import run_audit
 from pipeline.store import files
 from pipeline.store.digests import seal
+from pipeline.watch import verbosity
 
 
 def defects(config: Config, n: int, source: Path | None = None, by_model: bool = False) -> dict[str, Any]:
@@ -42,19 +43,20 @@ def defects(config: Config, n: int, source: Path | None = None, by_model: bool =
         if by_model:
             spoiled, unspoiled = await domain.plant_by_model(sound, make_teacher(config.teacher, domain), config.seed)
             planted.extend(spoiled)
-        return await run_audit(await cluster.committee(), sound, planted, config.seed) | {"unspoiled": unspoiled}
+        pool = await cluster.committee()
+        return await run_audit(pool, sound, planted, config.seed, _tell) | {"unspoiled": unspoiled}
 
     return asyncio.run(closing(cluster, work()))
 
 
+def _tell(line: str) -> None:
+    if not verbosity.quiet():
+        print(f"audit · {line}", file=sys.stderr, flush=True)
+
+
 def adversary(config: Config, root: Path, tries: int) -> dict[str, Any]:
     """Let the adversary loose on the judges and the rewards of a config."""
-    found = asyncio.run(
-        search(
-            config, domains.of(config.domain), tries, config.seed,
-            lambda line: print(f"adversary · {line}", file=sys.stderr, flush=True),
-        )
-    )  # fmt: skip
+    found = asyncio.run(search(config, domains.of(config.domain), tries, config.seed, _tell))
     if (root / "config.yaml").exists():
         files.replace(root / ADVERSARY, seal(found))
     return found

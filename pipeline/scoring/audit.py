@@ -93,14 +93,21 @@ def _latency(seconds: Sequence[float]) -> dict[str, float]:
 # ---------------------------------------------------------------- asking a committee
 
 
-async def run_audit(committee: Any, sound: Sequence[Sound], planted: Sequence[Planted], seed: int) -> dict[str, Any]:
-    """Judge sound and planted problems by `committee` (a handle), shuffled together, and count."""
+async def run_audit(
+    committee: Any,
+    sound: Sequence[Sound],
+    planted: Sequence[Planted],
+    seed: int,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Judge sound and planted problems by `committee` (a handle), shuffled together, and count; tells how far it is."""
     cases = [("", problem, active) for problem, active in sound] + [(p.defect, p.problem, p.active) for p in planted]
     Random(seed).shuffle(cases)
     verdicts: list[Verdict] = []
     for start in range(0, len(cases), _CHUNK):
         chunk = [(problem, None, active) for _, problem, active in cases[start : start + _CHUNK]]
         verdicts += await within(committee.judge_many.remote(chunk), "committee", _CHUNK_TIMEOUT_S)
+        tell(f"{len(verdicts)}/{len(cases)} problems judged")
     judged = list(zip([defect for defect, _, _ in cases], verdicts, strict=True))
     return figures([v for defect, v in judged if not defect], [(defect, v) for defect, v in judged if defect])
 

@@ -66,18 +66,20 @@ def test_figures_count_what_their_names_say():
     assert committee["false_accept"] < committee["false_accept_high"] < 1
 
 
-def audit(count, seed):
+def audit(count, seed, tell=lambda line: None):
     pool, sandbox_handle = sandbox()
     try:
         committee = Committee(MINI.committee, sandbox_handle, solver_pool(Boxes("2", "7", None)))
         problems = sound_problems(count, seed)
-        return asyncio.run(run_audit(handle(committee, "judge_many"), problems, plant(problems, seed), seed))
+        return asyncio.run(run_audit(handle(committee, "judge_many"), problems, plant(problems, seed), seed, tell))
     finally:
         pool.close()
 
 
 def test_a_small_audit_of_the_real_committee():
-    found = audit(33, 3)
+    lines = []
+    found = audit(33, 3, lines.append)
+    assert lines[-1] == "66/66 problems judged"
     assert found["sound"] == found["planted"] == 33 and found["injections_accepted"] == 0
     assert found["committee"]["false_accept"] == found["committee"]["false_reject"] == 0
     assert set(found["verifiers"]) == {"symbolic-0", "executing-1", "model-2"}
