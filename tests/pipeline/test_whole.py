@@ -62,7 +62,7 @@ def interrupt(root: Path, reached: Callable[[str], bool]) -> tuple[int, float, l
     with log.open("w") as errors:
         process = subprocess.Popen(command(root), stdout=subprocess.DEVNULL, stderr=errors)
     family: dict[int, float] = {}
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 800
     while process.poll() is None and not reached(log.read_text()) and time.monotonic() < deadline:
         for child in psutil.Process(process.pid).children(recursive=True):
             family[child.pid] = child.create_time()
