@@ -175,7 +175,7 @@ def _bytes(config: Config, model: ModelConfig) -> int:
 def weights(config: Config, model: ModelConfig) -> int | None:
     """Bytes of a model's weights; None where they are not known."""
     try:
-        folder = domains.of(config.domain).model(model.path, download=False)
+        files = hub.weights(domains.of(config.domain).model(model.path, download=False))
     except Failure:
         return None
-    return sum(p.stat().st_size for p in folder.glob("*.safetensors")) or None if folder.is_dir() else None
+    return sum(file.stat().st_size for file in files if file.exists()) or None

@@ -29,7 +29,7 @@ from ray import PlacementGroupID, serve
 from ray.util.placement_group import PlacementGroup
 
 from pipeline.config import Config
-from pipeline.pools.ray_process import ENVIRONMENT
+from pipeline.pools.ray_process import ENVIRONMENT, first_line
 from pipeline.records import Failure
 from pipeline.store.identity import identity_of
 
@@ -76,7 +76,7 @@ class Held:
             except ray.exceptions.GetTimeoutError:
                 why = "what an earlier driver left does not go"
             except ray.exceptions.RayActorError as e:  # mostly one that has ended just now
-                why = str(e).strip().splitlines()[0]
+                why = first_line(e)
             else:
                 if holder is None:
                     return

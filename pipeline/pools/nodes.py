@@ -121,6 +121,6 @@ async def _ask(node: Mapping[str, Any], wanted: Sequence[Shared]) -> list[str]:
     except TimeoutError:
         raise Failure(f"{name}: has not said within {_ANSWER_S:g} s what it sees", "infra_error") from None
     except ray.exceptions.RayError as e:
-        raise Failure(f"{name}: {str(e).strip().splitlines()[-1]}", "infra_error") from None
+        raise Failure(f"{name}: {(str(e).strip().splitlines() or [type(e).__name__])[-1]}", "infra_error") from None
     todo = "expected the same folder on every node that may use it, so on storage that they share"
     return [f"{name}: {line}; {todo}" for line in found]

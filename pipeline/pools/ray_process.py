@@ -77,13 +77,13 @@ class RayProcess:
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
             if "Timed out waiting for file" in str(e):  # where a process of a private Ray, being late, names its port
-                raise Lost(f"Ray did not start ({_first_line(e)})") from None
+                raise Lost(f"Ray did not start ({first_line(e)})") from None
             what = (
                 "could not start a private Ray" if self.private else f"ray.address {address!r}: no Ray cluster answers"
             )
-            raise Failure(f"{what} ({_first_line(e)})", "infra_error") from None
+            raise Failure(f"{what} ({first_line(e)})", "infra_error") from None
         except Exception as e:  # what Ray raises where a busy machine does not start it in time
-            raise Lost(f"Ray did not start ({_first_line(e)})") from None
+            raise Lost(f"Ray did not start ({first_line(e)})") from None
         finally:
             signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -142,5 +142,6 @@ def usable_cpus() -> int:
     return min(len(os.sched_getaffinity(0)), int(ray._private.utils.get_num_cpus()))
 
 
-def _first_line(e: BaseException) -> str:
+def first_line(e: BaseException) -> str:
+    """What an exception says, or its type where it says nothing."""
     return next(iter(str(e).strip().splitlines()), type(e).__name__)

@@ -1,9 +1,9 @@
 """The model verifier: solves a problem by asking a model n times, reviews it, and votes with the majority.
 
-The model is a solver pool (final answers in a box) or an OpenAI-compatible endpoint. An
-endpoint is asked twice a sample: it solves the problem blind, told what a solver is told; then it reviews the problem
-with its own answer and the agent's work before it, and says what is wrong, and whether the problem is what was asked
-for. Consumes a problem, waits for the samples, produces a vote.
+The model is a solver pool (final answers in a box) or an OpenAI-compatible endpoint. An endpoint is asked twice a
+sample: it solves the problem blind, told what a solver is told; then it reviews the problem with its own answer and the
+agent's work before it, and says what is wrong, and whether the problem is what was asked for. Consumes a problem, waits
+for the samples, produces a vote.
 
 What a hostile problem text can reach: it can sway what the model says, not what counts. A sample supports the
 submission only if the answer the model worked out itself is judged equal to the submitted one, which it was not told
