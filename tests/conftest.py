@@ -1,10 +1,14 @@
-"""For all tests: no example of hypothesis has a deadline, because a busy machine is no failure; and what a test starts
-can be interrupted, though a shell's background job, which the tests may be, hands its children SIGINT ignored.
+"""For all tests: no example of hypothesis has a deadline, because a busy machine is no failure; what a test starts can
+be interrupted, though a shell's background job, which the tests may be, hands its children SIGINT ignored; and torch
+computes with one thread, because several files run at a time and the models are too small to share out.
 
-The whole pipeline goes first: it takes longest, and where two files run at a time nothing waits for it at the end.
+Files that take longest go first, so that none of them holds a worker at the end while the others have nothing to do:
+whole pipelines, then what starts engines and Rays, then the rest.
 """
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -12,7 +16,14 @@ from hypothesis import settings
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+_LONGEST_FIRST = ("pipeline", "engine")
 
 
+@pytest.hookimpl(trylast=True)  # of what was selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+    marks: dict[Path, set[str]] = {}
+    for item in items:
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: [mark not in marks[item.path] for mark in _LONGEST_FIRST])
