@@ -23,6 +23,7 @@ from tests.pipeline.domains.mini.oracle import solve
 
 WORLD = domains.of(MINI.domain)
 
+
 def conflicts() -> list[tuple[str, str]]:
     """Pairs of skills of one category that no problem can use together."""
     pairs = [pair for category in CATEGORIES for pair in combinations(sorted(skills_in(category)), 2)]
