@@ -1,6 +1,8 @@
 """For all tests: no example of hypothesis has a deadline, because a busy machine is no failure; what a test starts can
-be interrupted, though a shell's background job, which the tests may be, hands its children SIGINT ignored; and torch
-computes with one thread, because several files run at a time and the models are too small to share out.
+be interrupted, though a shell's background job, which the tests may be, hands its children SIGINT ignored; torch
+computes with one thread, because several files run at a time and the models are too small to share out; and in this
+process a sync to the disk does not wait for the disk, because no test cuts the power (when it is called is tested where
+it matters, and what a test starts as a process syncs for real).
 
 Files that take longest go first, so that none of them holds a worker at the end while the others have nothing to do:
 whole pipelines, then what starts engines and Rays, then the rest.
@@ -17,6 +19,13 @@ settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _fsync(file: int) -> None:
+    os.fstat(file)  # refused where the real one would be
+
+
+os.fsync = _fsync
 
 _LONGEST_FIRST = ("pipeline", "engine")
 
