@@ -5,15 +5,24 @@ process a sync to the disk does not wait for the disk, because no test cuts the 
 it matters, and what a test starts as a process syncs for real).
 
 Files that take longest go first, so that none of them holds a worker at the end while the others have nothing to do:
-whole pipelines, then what starts engines and Rays, then the rest.
+whole pipelines, then what starts engines and Rays, then the rest. Of the files whose `pytestmark` says `pipeline`, one
+runs at a time, and of those that say `engine`, because a whole pipeline takes 7 GB and an engine 2.
 """
 
+from __future__ import annotations
+
 import os
+import re
 import signal
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from xdist.scheduler import LoadFileScheduling
 
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
@@ -28,6 +37,7 @@ def _fsync(file: int) -> None:
 os.fsync = _fsync
 
 _LONGEST_FIRST = ("pipeline", "engine")
+_ALL_OF_IT = re.compile(rf"^pytestmark = .*\bmark\.({'|'.join(_LONGEST_FIRST)})\b", re.MULTILINE)
 
 
 @pytest.hookimpl(trylast=True)  # of what was selected
@@ -36,3 +46,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
     items.sort(key=lambda item: [mark not in marks[item.path] for mark in _LONGEST_FIRST])
+
+
+@cache
+def _kind(file: Path) -> str:
+    """Of all tests of a file; "" where none is said."""
+    said = _ALL_OF_IT.search(file.read_text())
+    return said[1] if said else ""
+
+
+@pytest.hookimpl(optionalhook=True)  # there is none without xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneOfAKind(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            """What runs in one worker, one after another: a file, or all files of a kind."""
+            file = super()._split_scope(nodeid)
+            return _kind(config.rootpath / file) or file
+
+    return OneOfAKind(config, log) if config.getoption("dist") == "loadfile" else None
