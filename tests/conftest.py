@@ -6,7 +6,7 @@ it matters, and what a test starts as a process syncs for real).
 
 Files that take longest go first, so that none of them holds a worker at the end while the others have nothing to do:
 whole pipelines, then what starts engines and Rays, then the rest. Of the files whose `pytestmark` says `pipeline`, one
-runs at a time, and of those that say `engine`, because a whole pipeline takes 7 GB and an engine 2.
+runs at a time, and of those that say `engine`, because a whole pipeline takes 6 GB of memory and an engine 2.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,15 @@ def _fsync(file: int) -> None:
 
 
 os.fsync = _fsync
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_ray_left() -> Iterator[None]:
+    """A file that breaks off in the middle leaves no Ray to the next one."""
+    yield
+    if (ray := sys.modules.get("ray")) and ray.is_initialized():
+        ray.shutdown()
+
 
 _LONGEST_FIRST = ("pipeline", "engine")
 _ALL_OF_IT = re.compile(rf"^pytestmark = .*\bmark\.({'|'.join(_LONGEST_FIRST)})\b", re.MULTILINE)
