@@ -9,8 +9,6 @@ cannot be compared is unknown: it is counted apart, and widens the interval inst
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from actors.answers.completions import judge_completions
@@ -43,9 +41,6 @@ class Prober:
         for name, count in (("problems", 1), ("samples", len(texts)), ("correct", correct), ("unknown", unknown)):
             self._counts[name] += count
         return estimate(problem.id, correct, wrong, unknown, c.k, prober)
-
-    async def probe_many(self, problems: Sequence[Problem], prober: str, seed: int) -> list[Probe]:
-        return list(await asyncio.gather(*(self.probe(p, prober, seed + i) for i, p in enumerate(problems))))
 
     async def stats(self) -> dict[str, float]:
         return {k: float(v) for k, v in self._counts.items()}

@@ -58,7 +58,7 @@ def check(place: Path | str) -> dict[str, Any]:
     if (place / MANIFEST).is_file():
         return _told(place, [(f"{finding}", [], "take another copy") for finding in dataset(place)])
     run = RunDir.look(place)
-    return _told(place, [(str(f), verify.dependents(run, f), verify.mend(run, f)) for f in verify.verify(run)])
+    return _told(place, [(str(f), verify.dependents(f), verify.mend(run, f)) for f in verify.verify(run)])
 
 
 def dataset(folder: Path) -> Iterator[Finding]:
@@ -95,7 +95,7 @@ def _mirror(uri: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="propose-") as folder:
         download(remote, last, Path(folder), lambda path: path not in bad)
         found += [
-            (str(f), verify.dependents(RunDir(Path(folder)), f), "it is damaged where the run is, too")
+            (str(f), verify.dependents(f), "it is damaged where the run is, too")
             for f in verify.verify(RunDir(Path(folder)))
             if f.path not in bad
         ]

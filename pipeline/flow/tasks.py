@@ -17,7 +17,11 @@ from pipeline.skills.extraction import SkillLibrary
 def make_curriculum(context: Context, skills: Path | None = None) -> Curriculum:
     """Over a skill library, the run's own if none is given; what the domain holds out is never offered."""
     library = SkillLibrary.load(skills or context.run.path("skills"))
-    return Curriculum(list(library), context.config.mgpo.curriculum, excluded=context.domain.is_heldout)
+    curriculum = Curriculum(list(library), context.config.mgpo.curriculum, excluded=context.domain.is_heldout)
+    if curriculum.too_small:
+        fewest = f"fewer skills than mgpo.curriculum.min_skills ({context.config.mgpo.curriculum.min_skills})"
+        context.progress.say("curriculum", f"never offered, {fewest}: {', '.join(curriculum.too_small)}")
+    return curriculum
 
 
 def make_heldout(context: Context) -> Curriculum:

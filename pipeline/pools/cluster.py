@@ -25,7 +25,6 @@ from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
 from pipeline.pools.serving import PoolSpec, Serving
 from pipeline.records import Failure, Lost
-from trainers.launch import Launcher
 
 T = TypeVar("T")
 _STATS_S = 10.0
@@ -147,6 +146,8 @@ class Cluster:
 
     def launcher(self) -> Any:
         """The process that waits for Ray Train."""
+        from trainers.launch import Launcher  # brings torch, which not every command needs
+
         self.start()
         return self.actors.once("launcher", Launcher, lasting=False)
 

@@ -122,13 +122,13 @@ def _heads(lines: list[str]) -> Iterator[_Head]:
         opened = any(_RULE.fullmatch(line) for line in lines[at:start])
         closed = end < len(lines) and _ends_front(lines[end])
         if closed and ({"name"} <= set(fields) or (opened and fields)):
-            yield _Head(at, end if _heading(lines[end]) else end + 1, fields)
+            yield _Head(at, end if _HEADING.fullmatch(lines[end]) else end + 1, fields)
             at = end
         at += 1
 
 
 def _ends_front(line: str) -> bool:
-    return bool(_RULE.fullmatch(line) or _FENCE.fullmatch(line) or _heading(line))
+    return bool(_RULE.fullmatch(line) or _FENCE.fullmatch(line) or _HEADING.fullmatch(line))
 
 
 def _fields(lines: list[str], start: int) -> tuple[dict[str, str], int]:
@@ -180,10 +180,6 @@ _HEADING = re.compile(
 )
 
 
-def _heading(line: str) -> re.Match[str] | None:
-    return _HEADING.fullmatch(line)
-
-
 def _sections(lines: list[str]) -> dict[str, list[str]]:
     """Lower-case name of a section -> its lines. Headings inside fences are none."""
     found: dict[str, list[str]] = {}
@@ -194,7 +190,7 @@ def _sections(lines: list[str]) -> dict[str, list[str]]:
             fence = marks[1]
         elif marks and marks[1].startswith(fence) and not marks[2].strip():
             fence = ""
-        if not fence and not marks and (heading := _heading(line)):
+        if not fence and not marks and (heading := _HEADING.fullmatch(line)):
             name = heading[1].lower()
             name = "tool hint" if name.startswith("tool") else name
             found[name] = [heading[2] or ""]

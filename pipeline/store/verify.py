@@ -140,7 +140,7 @@ def mend(run: RunDir, finding: Finding) -> str:
     return f"{mirrored}it cannot be made again, and no stage depends on it"
 
 
-def dependents(run: RunDir, finding: Finding) -> list[str]:
+def dependents(finding: Finding) -> list[str]:
     """The stages that have read it, or will."""
     if finding.unit in ("config.yaml", "prompts.json"):  # no stage begins without them
         return list(RUN_STAGES)

@@ -1,4 +1,4 @@
-"""A sandbox of its own for each file that runs programs in one."""
+"""One sandbox for all files that run programs in it: no run leaves anything to the next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.actors.pools import sandbox
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pool() -> Iterator[Any]:
     """A handle to it."""
     pool, handle = sandbox()

@@ -16,7 +16,7 @@ def handle(target: Any, *methods: str) -> Any:
 
 
 def sandbox(slots: int = 2) -> tuple[SandboxPool, Any]:
-    pool = SandboxPool(slots=slots)
+    pool = SandboxPool(slots=slots, queue=1 << 16)  # room for all: who waits for some ties it to his event loop
     return pool, handle(pool, "run_batch")
 
 

@@ -15,7 +15,6 @@ import pytest
 
 from actors.answers import compare_many
 from actors.execution import Executor
-from tests.actors.pools import sandbox
 
 REASONS = {
     "scientific": "it does not read 1e3 as a number",
@@ -115,17 +114,14 @@ PAIRS: list[tuple[str, ...]] = [
 
 
 @pytest.fixture(scope="module")
-def ours():
-    pool, handle = sandbox()
-
+def ours(pool):
     async def main():
         pairs = [("math", a, b) for a, b, *_ in PAIRS]
         turned = [("math", b, a) for a, b, *_ in PAIRS]
-        executor = Executor(handle.run_batch.remote)
+        executor = Executor(pool.run_batch.remote)
         return await compare_many(pairs, executor), await compare_many(turned, executor)
 
-    yield list(zip(*asyncio.run(main()), strict=True))
-    pool.close()
+    return list(zip(*asyncio.run(main()), strict=True))
 
 
 def theirs(a: str, b: str) -> tuple[bool, bool]:

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from actors.answers import compare, compare_many
 from actors.execution import Executor
-from tests.actors.pools import sandbox
 
 WRAPPINGS: list[Callable[[str], str]] = [
     lambda t: t, lambda t: f"${t}$", lambda t: f"$${t}$$", lambda t: rf"\({t}\)", lambda t: rf"\[{t}\]", lambda t: rf"\boxed{{{t}}}",
@@ -35,17 +34,14 @@ ANSWERS = [
 
 
 @pytest.fixture(scope="module")
-def judged():
-    pool, handle = sandbox()
-
+def judged(pool):
     def many(pairs):
         async def main():
-            return await compare_many(pairs, Executor(handle.run_batch.remote))
+            return await compare_many(pairs, Executor(pool.run_batch.remote))
 
         return asyncio.run(main())
 
-    yield many
-    pool.close()
+    return many
 
 
 def both_ways(judged, rows):

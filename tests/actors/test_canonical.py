@@ -12,7 +12,6 @@ from actors.answers.canonical import canonical, canonical_answer
 from actors.execution import Executor
 from pipeline.records import Failure
 from sandbox.api import Result
-from tests.actors.pools import sandbox
 
 
 @pytest.mark.parametrize(
@@ -60,18 +59,13 @@ def test_a_form_is_its_own_form_and_the_numbers_value(value, frame):
     assert canonical("math", str(value)) == form
 
 
-def test_formulas_with_a_value_are_that_value_and_those_without_one_are_none():
-    pool, executor = sandbox()
-    try:
+def test_formulas_with_a_value_are_that_value_and_those_without_one_are_none(pool):
+    async def forms(texts):
+        run = Executor(pool.run_batch.remote)
+        return await asyncio.gather(*(canonical_answer("math", text, run) for text in texts))
 
-        async def forms(texts):
-            run = Executor(executor.run_batch.remote)
-            return await asyncio.gather(*(canonical_answer("math", text, run) for text in texts))
-
-        texts = ["1726+0*x", "1726!/1725!", r"\frac{2}{4} + 1", r"2\sqrt{2}", "x^2+1", r"\frac{1}{0}", "1726+O(n)"]
-        assert asyncio.run(forms(texts)) == ["1726", "1726", "1.5", r"2\sqrt{2}", "x^2+1", None, None]
-    finally:
-        pool.close()
+    texts = ["1726+0*x", "1726!/1725!", r"\frac{2}{4} + 1", r"2\sqrt{2}", "x^2+1", r"\frac{1}{0}", "1726+O(n)"]
+    assert asyncio.run(forms(texts)) == ["1726", "1726", "1.5", r"2\sqrt{2}", "x^2+1", None, None]
 
 
 def test_a_sandbox_that_fails_is_no_verdict_on_the_answer():

@@ -11,7 +11,6 @@ from actors.answers.replies import extract_program
 from actors.execution import Executor
 from pipeline.records import Failure, Problem
 from sandbox import Limits, Result
-from tests.actors.pools import sandbox
 
 CALLS = [json.dumps({"entry": "f", "args": [n], "expected": n * n}) for n in (0, 3, -4)]
 SCRIPT = [json.dumps({"stdin": "3 4\n", "stdout": "7\n"}), json.dumps({"stdin": "1 1\n", "stdout": "2"})]
@@ -19,10 +18,8 @@ QUICK = Limits(wall_s=1.0, cpu_s=1.0)
 
 
 @pytest.fixture(scope="module")
-def executor_of():
-    pool, handle = sandbox()
-    yield lambda: Executor(handle.run_batch.remote)
-    pool.close()
+def executor_of(pool):
+    return lambda: Executor(pool.run_batch.remote)
 
 
 def run(executor_of, program, checks):

@@ -66,12 +66,13 @@ def test_a_solver_that_does_not_answer_is_an_infrastructure_failure():
     assert e.value.kind == "infra_error"
 
 
-def test_many_problems_in_one_call_keep_their_order():
+def test_many_problems_at_once_are_each_their_own():
     problems = [Problem.make(f"{PROBLEM.question} {i}", str(i)) for i in range(5)]
 
     async def main():
         prober = Prober(CONFIG, {"small": solver_pool(Boxes("3"))}, handle(Sandbox(), "run_batch"))
-        return await prober.probe_many(problems, "small", 0), await prober.stats()
+        probes = await asyncio.gather(*(prober.probe(p, "small", i) for i, p in enumerate(problems)))
+        return probes, await prober.stats()
 
     probes, stats = asyncio.run(main())
     assert [p.problem_id for p in probes] == [p.id for p in problems]

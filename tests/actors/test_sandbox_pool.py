@@ -16,12 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from actors import sandbox_pool
 from actors.calls import within
 from actors.sandbox_pool import SandboxPool
 from pipeline.records import Failure
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session
 
 LIMITS = {"wall_s": 2.0, "cpu_s": 1.0, "memory_mb": 128}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bare() -> Iterator[None]:
+    """Slots that start soon: no program here asks for the packages that runs find loaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox_pool, "PACKAGES", ())
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ async def measure(count: int, rounds: int, with_engine: bool) -> dict[str, float
 
         async def probed(by: Prober) -> None:
             for i in range(0, count, AT_ONCE):
-                await by.probe_many([p for p, _ in cases[i : i + AT_ONCE]], "p", i)
+                await asyncio.gather(*(by.probe(p, "p", i) for p, _ in cases[i : i + AT_ONCE]))
 
         works: dict[str, Callable[[], Awaitable[object]]] = {"sandbox": bare, "committee": judged}
         works["own"] = lambda: probed(own_prober)

@@ -316,7 +316,9 @@ def process(*arguments, code="from pipeline.cli import main; main()", **kwargs):
 
 
 def test_a_refusal_is_one_line_of_the_whole_process_too(tmp_path):
-    ended = process("acquire", "--run-dir", "r", "--set", "acquire.corpus=[absent]", cwd=tmp_path)
+    """And it is there soon: what trains nothing does not load torch."""
+    code = "import sys; sys.modules['torch'] = None; from pipeline.cli import main; main()"
+    ended = process("acquire", "--run-dir", "r", "--set", "acquire.corpus=[absent]", code=code, cwd=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.splitlines()[-1].startswith("propose: ") and "absent" in ended.stderr
     assert len([line for line in ended.stderr.splitlines() if not line.startswith(("run ·", "acquire ·"))]) == 1

@@ -69,7 +69,7 @@ def during_a_run(slot: Slot, action) -> Result:
 
 
 def test_a_killed_zygote_is_an_infrastructure_error_and_the_next_run_works() -> None:
-    with Slot() as slot:
+    with Slot(packages=()) as slot:
         started = time.monotonic()
         result = during_a_run(slot, lambda zygote, _: os.kill(zygote, signal.SIGKILL))
         assert result.status == "infra" and time.monotonic() - started < 5
@@ -78,7 +78,7 @@ def test_a_killed_zygote_is_an_infrastructure_error_and_the_next_run_works() -> 
 
 
 def test_a_stopped_zygote_does_not_hold_a_run_beyond_its_limit() -> None:
-    with Slot(limits=Limits(wall_s=0.5)) as slot:
+    with Slot(packages=(), limits=Limits(wall_s=0.5)) as slot:
         os.kill(slot._zygote.process.pid, signal.SIGSTOP)
         started = time.monotonic()
         assert slot.run(Request("print(1)")).status == "infra"
@@ -87,7 +87,7 @@ def test_a_stopped_zygote_does_not_hold_a_run_beyond_its_limit() -> None:
 
 
 def test_a_run_killed_from_outside_is_no_verdict_on_the_program() -> None:
-    with Slot() as slot:
+    with Slot(packages=()) as slot:
         result = during_a_run(slot, lambda _, children: [os.kill(child, signal.SIGKILL) for child in children])
         assert (result.status, result.reason) == ("infra", "killed from outside the sandbox")
         assert slot.run(Request("print(1)")).stdout == "1\n"
@@ -120,7 +120,7 @@ def test_what_a_program_does_costs_no_zygote() -> None:
 _SUPERVISOR = """
 import sys, threading
 from sandbox import Limits, Request, Slot
-slot = Slot("unsafe")
+slot = Slot("unsafe", packages=())
 threading.Thread(target=slot.run, args=(Request("import time; time.sleep(60)", limits=Limits(wall_s=60)),)).start()
 print(slot._zygote.process.pid, flush=True)
 """

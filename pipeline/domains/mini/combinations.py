@@ -44,11 +44,6 @@ def feasible(skills: frozenset[str]) -> bool:
     return False
 
 
-def conflicts() -> list[tuple[str, str]]:
-    """Pairs of skills of one category that no problem can use together."""
-    return [(a, b) for a, b in _pairs() if not feasible(frozenset((a, b)))]
-
-
 def largest_feasible(skills: Iterable[str]) -> list[frozenset[str]]:
     """All largest subsets of `skills` that some problem can use, in a fixed order."""
     wanted = sorted(set(skills))

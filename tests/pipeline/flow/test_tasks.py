@@ -1,5 +1,6 @@
 """Tasks depend on the config and the curriculum's state alone, and never touch the benchmark's combinations."""
 
+import io
 from types import SimpleNamespace
 
 import pytest
@@ -11,23 +12,28 @@ from pipeline.flow.context import Context
 from pipeline.flow.tasks import make_curriculum, make_heldout, make_tasks
 from pipeline.records import Skill
 from pipeline.skills.extraction import SkillLibrary
+from pipeline.watch.progress import Progress
 
 
 def context(root, *overrides):
     run = SimpleNamespace(path=lambda *parts: root.joinpath(*parts))
-    return Context(load(None, list(overrides)), run, None, None, None)
+    return Context(load(None, list(overrides)), run, None, None, Progress(io.StringIO()))
 
 
-@pytest.fixture
-def root(tmp_path):
+def library(root, skills):
     SkillLibrary(
         Skill(
             id=s.id, category=s.category, intent=f"intent of {s.id}", method="structure\n\naction", difficulty="d",
             tool_hint="t", score=0.9, source="s",
         )
-        for s in SKILLS
-    ).save(tmp_path / "skills")  # fmt: skip
-    return tmp_path
+        for s in skills
+    ).save(root / "skills")  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return library(tmp_path, SKILLS)
 
 
 def tasks(root, stage="mgpo", step=1, groups=5, size=4, overrides=(), learned=()):
@@ -81,3 +87,15 @@ def test_skills_can_be_kept_from_the_agent(root):
     shown, hidden = tasks(root), tasks(root, overrides=["episode.show_skills=false"])
     assert [t.category for t in hidden] == [t.category for t in shown]
     assert {t.skills for t in hidden} == {()}
+
+
+def test_a_category_too_small_to_be_offered_is_named(tmp_path):
+    few = [s for s in SKILLS if s.category != "code"] + [s for s in SKILLS if s.category == "code"][:1]
+    c = context(library(tmp_path, few))
+    make_curriculum(c)
+    assert c.progress._stream.getvalue() == (
+        "curriculum · never offered, fewer skills than mgpo.curriculum.min_skills (2): code\n"
+    )
+    c = context(library(tmp_path / "all", SKILLS))
+    make_curriculum(c)
+    assert c.progress._stream.getvalue() == ""

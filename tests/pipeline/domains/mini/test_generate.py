@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.verifiers.mini import controlled
 from pipeline import domains
-from pipeline.domains.mini.combinations import conflicts, feasible, heldout_pairs, is_heldout, largest_feasible, needs
+from pipeline.domains.mini.combinations import feasible, heldout_pairs, is_heldout, largest_feasible, needs
 from pipeline.domains.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.domains.mini.generate import combinations_of, draft, evaluate, heldout_benchmark, read, write
 from pipeline.records import Failure
@@ -22,6 +22,13 @@ from tests.mini import MINI
 from tests.pipeline.domains.mini.oracle import solve
 
 WORLD = domains.of(MINI.domain)
+
+
+def conflicts() -> list[tuple[str, str]]:
+    """Pairs of skills of one category that no problem can use together."""
+    pairs = [pair for category in CATEGORIES for pair in combinations(sorted(skills_in(category)), 2)]
+    return [pair for pair in pairs if not feasible(frozenset(pair))]
+
 
 combos = st.sampled_from([(c, k) for c in CATEGORIES for k in combinations_of(c, False)])
 
