@@ -133,6 +133,7 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
         ceilings[resource.RLIMIT_NPROC] = limits["threads"]
     if order["language"] == "python":  # else not before this interpreter, which is larger, makes room for the program
         ceilings[resource.RLIMIT_AS] = order["base"] + (limits["memory_mb"] << 20)
+        program.size_stacks((limits["memory_mb"] << 20) // 2 // limits["threads"])
     for name, ceiling in ceilings.items():
         kernel.lower_limit(name, ceiling)
 

@@ -6,11 +6,13 @@ word; the supervisor reads it as strict JSON and believes none of it.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import errno
 import gc
 import json
 import linecache
+import mmap
 import os
 import random
 import sys
@@ -18,6 +20,8 @@ import threading
 import traceback
 import types
 from typing import Any, NoReturn
+
+from . import kernel
 
 _NAME = "main.py"
 _LIMITS = {
@@ -28,6 +32,12 @@ _LIMITS = {
     errno.ENOSPC: "disk_limit",
     errno.EDQUOT: "disk_limit",
 }
+_NO_THREAD = "can't start new thread"
+_STACKS = (512 << 10, 8 << 20)
+"""The least that a thread's stack has (a recursion through C, a thousand deep, may want up to four times as much), and
+the most, which is what glibc gives by itself."""
+_stack = _STACKS[1]
+_start = _thread.start_new_thread
 
 
 def run_script(job_fd: int, report_fd: int) -> NoReturn:
@@ -65,7 +75,28 @@ def prepare() -> None:
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     atexit._clear()
+    _thread.start_new_thread = threading._start_new_thread = _start_new_thread  # type: ignore[attr-defined]
     sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
+
+
+def size_stacks(share: int) -> None:
+    """In each run: a thread reserves no more than its `share` of the address space for its stack, so that a program has
+    room for as many threads as it may start."""
+    global _stack
+    _stack = min(max(share, _STACKS[0]), _STACKS[1])
+    kernel.size_stacks(_stack)
+
+
+def _start_new_thread(*args: Any, **named: Any) -> int:
+    """Tells, where a thread could not be started, whether memory is what failed: the system says the same of both."""
+    try:
+        return _start(*args, **named)
+    except RuntimeError:
+        try:
+            mmap.mmap(-1, max(_stack, _thread.stack_size())).close()
+        except OSError:
+            raise RuntimeError(f"{_NO_THREAD}: no memory for its stack") from None
+        raise
 
 
 def generators() -> list[Any]:
@@ -147,8 +178,8 @@ def _failure(e: BaseException) -> dict[str, Any]:
         report["limit"] = "memory_limit"
     elif isinstance(e, OSError) and e.errno in _LIMITS:
         report["limit"] = _LIMITS[e.errno]
-    elif isinstance(e, RuntimeError) and "can't start new thread" in text:
-        report["limit"] = "process_limit"
+    elif isinstance(e, RuntimeError) and _NO_THREAD in text:
+        report["limit"] = "memory_limit" if "memory" in text else "process_limit"
     return report
 
 
