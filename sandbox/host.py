@@ -227,6 +227,20 @@ class Run:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP if stop else signal.SIGCONT)
 
+    def freeze(self) -> None:
+        """At the end of a session's cell: nothing of it runs any more, and all that it said and left in scratch is
+        taken into account. If that is too much, it is killed."""
+        self.pause(True)
+        self.drain()
+        if self._scratch is not None and self.verdict is None:
+            try:
+                if not self._within(self._count_still(self._scratch)):
+                    self.kill(*self._too_much())
+            except FileNotFoundError:
+                pass  # it has ended: `watch` hears how
+            except OSError as e:
+                raise InfraError(f"scratch cannot be counted: {e}") from None
+
     def cpu_s(self) -> float:
         try:
             return kernel.cpu_seconds(self.pid) if self.pid > 0 else 0.0
@@ -361,13 +375,17 @@ class Run:
         """Count while nothing can move: the run stops, all its threads, for as long as that takes."""
         self.pause(True)
         try:
-            pause_s, end = 0.0002, time.monotonic() + _FREEZE_S
-            while self._moves() and time.monotonic() < end:  # a thread may sit in the kernel, writing
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, 0.02)
-            return list(scratch.usage(path, still=True)[:2])
+            return self._count_still(path)
         finally:
             self.pause(False)
+
+    def _count_still(self, path: str) -> list[int]:
+        """Of a run that was told to stop."""
+        pause_s, end = 0.0002, time.monotonic() + _FREEZE_S
+        while self._moves() and time.monotonic() < end:  # a thread may sit in the kernel, writing
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.02)
+        return list(scratch.usage(path, still=True)[:2])
 
     def _moves(self) -> bool:
         """Whether a thread of the run has not stopped yet."""

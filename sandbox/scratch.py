@@ -50,8 +50,9 @@ def make(folder: str, uid: int | None) -> str:
 
 def usage(path: str, still: bool) -> tuple[int, int, bool]:
     """(bytes on disk, entries, whether all was seen) below a directory. While it is being written, what moves or is
-    shut may be missed; if it is `still`, because its writers are dead or frozen, what is shut is opened and nothing is
-    missed. Counts no further than `MOST_ENTRIES`, and takes a nest deeper than 32 for more."""
+    shut may be missed: then it counts no further. If it is `still`, because its writers are dead or frozen, what is
+    shut is opened and nothing is missed. Counts no further than `MOST_ENTRIES` either, and takes a nest deeper than 32
+    for more."""
     size = entries = 0
     sure = True
 
@@ -60,15 +61,17 @@ def usage(path: str, still: bool) -> tuple[int, int, bool]:
         with os.scandir(folder) as found:
             for entry in found:
                 entries += 1
-                sure = sure and (still or entries <= _LISTED_AT_ONCE)
                 if entries > MOST_ENTRIES or depth > _DEEPEST:
                     entries = MOST_ENTRIES + 1
                     return
                 try:
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if not entry.is_dir(follow_symlinks=False):
+                    a_folder = entry.is_dir(follow_symlinks=False)
+                    if not still and (a_folder or entries > _LISTED_AT_ONCE):
+                        sure = False
+                        return
+                    if not a_folder:
                         continue
-                    sure = sure and still
                     inner = _open(entry.name, folder, still)
                 except OSError as e:
                     if e.errno in (errno.EMFILE, errno.ENFILE):

@@ -146,8 +146,7 @@ class Session:
         run.send_cell(job)
         run.watch()
         if run.exit is None and run.verdict is None:
-            run.pause(True)
-            run.drain()  # it may have said too much
+            run.freeze()
         if run.exit is None and run.verdict is None:
             cpu_s = run.cpu_s() - run.cpu_before
             return self._slot.conclude(run, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()})
