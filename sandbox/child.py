@@ -1,7 +1,7 @@
 """One run: the forked child walls itself in, then becomes the program.
 
 Invariant: no untrusted byte is read before the last layer is in place, and a layer that fails ends the child as an
-infrastructure error. The order matters: mounts need capabilities, changing uid takes them away and clears the death
+infrastructure error. What is the same for every run is done while the child waits for its order. The order matters: mounts need capabilities, changing uid takes them away and clears the death
 signal, the kernel filter would refuse all of it and so comes last.
 """
 
@@ -17,16 +17,43 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from . import compiled, kernel, pages, program, seccomp
+from .api import Limits
 from .toolchains import Stage
 from .walls import PROGRAM_FD, Walls, become, hide_user
 
 MAX_ORDER = 8192
 IDLE = b"idle"
 _AT_ONCE = 3 * 16
+_USUAL_MB = Limits().scratch_mb
+_SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
+
+
+@dataclass
+class _Ahead:
+    """What a child has before its order."""
+
+    ruleset: int = -1
+    """Landlock's, for Python."""
+    failure: Exception | None = None
+
+
+def _make_ahead(walls: Walls) -> _Ahead:
+    made = _Ahead()
+    try:
+        if walls.run_namespaces:
+            kernel.unshare(walls.run_namespaces)
+            kernel.mount("scratch", walls.scratch, "tmpfs", _SCRATCH_FLAGS,
+                         f"size={_USUAL_MB}m,nr_inodes=1024,mode=700,uid={os.geteuid()},gid={os.getegid()}")  # fmt: skip
+        if walls.rulesets:
+            made.ruleset = walls.rulesets["python"].begin()
+    except OSError as e:
+        made.failure = e
+    return made
 
 
 def await_order(
@@ -44,6 +71,7 @@ def await_order(
         assert walls.groups is not None
         walls.groups.enter(group)
     program.reseed(generators)
+    made = _make_ahead(walls)
     done = 0
     while True:
         data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
@@ -54,13 +82,17 @@ def await_order(
             done += _AT_ONCE
     if not data:
         os._exit(0)
-    become_run(walls, json.loads(data), fds[:-1], fds[-1], lifeline)
+    become_run(walls, made, json.loads(data), fds[:-1], fds[-1], lifeline)
 
 
-def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]) -> NoReturn:
+def become_run(
+    walls: Walls, made: _Ahead, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
+) -> NoReturn:
     """`fds`: stdin, stdout, stderr, report, job; `facts` tells the supervisor that the walls stand, or why not."""
     try:
-        stage = _confine(walls, order, fds, facts, lifeline)
+        if made.failure is not None:
+            raise made.failure
+        stage = _confine(walls, made, order, fds, facts, lifeline)
     except BaseException as e:
         os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
@@ -74,7 +106,7 @@ def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, 
 
 
 def _confine(
-    walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
+    walls: Walls, made: _Ahead, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
 ) -> Stage | None:
     """Put up every wall. Returns the stage of a compiler that this run is to become, if it is one."""
     limits, scratch, language = order["limits"], order["scratch"], order["language"]
@@ -82,10 +114,10 @@ def _confine(
     rules = "binary" if language != "python" and stage is None else language
     uid = order["uid"]
     if walls.run_namespaces:
-        kernel.unshare(walls.run_namespaces)
-        owner = os.geteuid() if uid is None else uid, os.getegid() if uid is None else uid
-        kernel.mount("scratch", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
-                     f"size={limits['scratch_mb']}m,nr_inodes=1024,mode=700,uid={owner[0]},gid={owner[1]}")  # fmt: skip
+        if limits["scratch_mb"] != _USUAL_MB:
+            kernel.mount("scratch", scratch, None, _SCRATCH_FLAGS | kernel.MS_REMOUNT, f"size={limits['scratch_mb']}m")
+        if uid is not None:
+            os.chown(scratch, uid, uid)
     os.chdir(scratch)
     if os.environ["HOME"] != scratch:
         os.environ.update(HOME=scratch, TMPDIR=scratch)
@@ -111,7 +143,8 @@ def _confine(
         compiled.lay_out(stage, JOB, facts)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if walls.rulesets:
-        walls.rulesets[rules].restrict(home)
+        ruleset = made.ruleset if rules == "python" else walls.rulesets[rules].begin()
+        walls.rulesets[rules].restrict(ruleset, home)
     # Not before the ruleset, which is one descriptor more than those that the zygote holds for every language.
     kernel.lower_limit(resource.RLIMIT_NOFILE, limits["files"])
     if walls.filter:
