@@ -1,8 +1,9 @@
 """One run: the forked child walls itself in, then becomes the program.
 
 Invariant: no untrusted byte is read before the last layer is in place, and a layer that fails ends the child as an
-infrastructure error. What is the same for every run is done while the child waits for its order. The order matters: mounts need capabilities, changing uid takes them away and clears the death
-signal, the kernel filter would refuse all of it and so comes last.
+infrastructure error. What is the same for every run is done while the child waits for its order. The sequence matters:
+mounts need capabilities, changing uid takes them away and clears the death signal, the kernel filter would refuse all
+of it and so comes last.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def _make_ahead(walls: Walls) -> _Ahead:
     try:
         if walls.run_namespaces:
             kernel.unshare(walls.run_namespaces)
-            kernel.mount("scratch", walls.scratch, "tmpfs", _SCRATCH_FLAGS,
-                         f"size={_USUAL_MB}m,nr_inodes=1024,mode=700,uid={os.geteuid()},gid={os.getegid()}")  # fmt: skip
+            options = f"size={_USUAL_MB}m,nr_inodes=1024,mode=700,uid={os.geteuid()},gid={os.getegid()}"
+            kernel.mount("scratch", walls.scratch, "tmpfs", _SCRATCH_FLAGS, options)
         if walls.rulesets:
             made.ruleset = walls.rulesets["python"].begin()
     except OSError as e:
@@ -148,7 +149,8 @@ def _confine(
     # Not before the ruleset, which is one descriptor more than those that the zygote holds for every language.
     kernel.lower_limit(resource.RLIMIT_NOFILE, limits["files"])
     if walls.filter:
-        seccomp.install(walls.filter if language == "python" else walls.starting_filter, os.getpid())
+        filters = {"python": walls.filter, "binary": walls.binary_filter}
+        seccomp.install(filters.get(rules, walls.starting_filter), os.getpid())
     sys.dont_write_bytecode = True
     return stage
 

@@ -20,7 +20,6 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from . import kernel, scratch
@@ -108,7 +107,7 @@ class Run:
                 given.insert(0, its)
                 self._fds[mine] = (kept, most, name)
             given.insert(0, _memfd(self._stdin))
-            limits = asdict(self.limits)
+            limits = dict(vars(self.limits))
             if self._session_s is not None:  # the kernel's CPU limit adds up over the cells, ours is for each
                 limits["cpu_s"] = 2 * MAX_CELLS * (self.limits.cpu_s + GRACE_S)
             lifetime_s = (self._session_s or 0) + 2 * (self.limits.wall_s + GRACE_S)

@@ -1,7 +1,7 @@
 """The unprivileged file wall: Landlock, at whatever ABI the kernel speaks.
 
-Invariant: after `begin` and `restrict`, files are readable under the given roots only, writable under the scratch directory only,
-executable if named, and, where the ABI knows them, TCP, signals and abstract sockets end at the wall too.
+Invariant: after `begin` and `restrict`, files are readable under the given roots only, writable under the scratch
+directory only, executable if named, and, where the ABI knows them, TCP, signals and abstract sockets end at the wall.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import errno
 import gc
+import io
 import json
 import linecache
 import mmap
@@ -37,6 +39,8 @@ _STACKS = (512 << 10, 8 << 20)
 """The least that a thread's stack has (a recursion through C, a thousand deep, may want up to four times as much), and
 the most, which is what glibc gives by itself."""
 _stack = _STACKS[1]
+_streams: list[Any] = []
+"""Those that a program finds, whatever it puts in their place."""
 _start = _thread.start_new_thread
 
 
@@ -71,8 +75,17 @@ def prepare() -> None:
     """In the zygote, so that no run has to: standard streams on the numbers that each run fills with its own
     descriptors, and no exit handlers but the program's own."""
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    reading, writing = os.pipe()  # which runs will have there: a stream remembers whether one can seek in it
+    ours = os.dup(1), os.dup(2)
+    for number in (1, 2):
+        os.dup2(writing, number)
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+    for number, kept in enumerate(ours, 1):
+        os.dup2(kept, number)
+    for fd in (reading, writing, *ours):
+        os.close(fd)
+    _streams.extend((sys.stdout, sys.stderr))
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     atexit._clear()
     _thread.start_new_thread = threading._start_new_thread = _start_new_thread  # type: ignore[attr-defined]
@@ -184,11 +197,20 @@ def _failure(e: BaseException) -> dict[str, Any]:
 
 
 def _flush(report: dict[str, Any]) -> None:
+    """What CPython writes when it ends: the standard streams, unless they are closed or put away, and then, without a
+    word of what fails, what files are open."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
         except BaseException as e:
             report.setdefault("reason", f"{type(e).__name__}: {e}"[:500])
+    with contextlib.suppress(BaseException):
+        young = gc.get_objects()  # of this run: what it was forked with is frozen
+        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            for file in (one for one in (*young, *_streams) if issubclass(type(one), kind)):
+                with contextlib.suppress(BaseException):
+                    file.flush()
 
 
 def _send(report_fd: int, report: dict[str, Any], token: str = "") -> None:

@@ -71,7 +71,6 @@ class Zygote:
         roots = warmup.load(setup["packages"])
         proc = os.open("/proc", os.O_PATH)  # it will be out of sight
         pages.merge(proc)
-        self.base = _address_space()
         try:
             groups: Groups | OSError = Groups(setup["group"])
         except OSError as e:
@@ -80,6 +79,8 @@ class Zygote:
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
+            warmup.open_modules(roots)
+        self.base = _address_space(proc)
         child.prepare()
         program.prepare()
         self.lifeline = os.pipe()
@@ -176,7 +177,7 @@ class Zygote:
         for one in self.children.values():
             if now >= one.ends:
                 signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
-        return int(1000 * min((max(one.ends - now, 0.1) for one in self.children.values()), default=3600.0))
+        return int(1000 * min([3600.0, *(max(one.ends - now, 0.1) for one in self.children.values())]))
 
     def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
         facts = socket.socket(fileno=fds[-1])
@@ -316,8 +317,8 @@ def _tell(facts: socket.socket, message: dict[str, Any]) -> None:
         facts.send(json.dumps(message).encode())
 
 
-def _address_space() -> int:
-    with open("/proc/self/statm") as file:
+def _address_space(proc: int) -> int:
+    with open(os.open("self/statm", os.O_RDONLY, dir_fd=proc)) as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 

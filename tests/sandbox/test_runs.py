@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -352,3 +353,30 @@ def test_a_recursion_as_deep_as_python_allows_does_not_crash_a_thread(slot: Slot
     )
     result = slot.run(Request(code, limits=Limits(memory_mb=memory_mb)))
     assert (result.status, result.stdout) == ("ok", "[1, 1]\n"), result.reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(42); sys.stdout.close()",
+        "print(42); sys.stdout = None",
+        "print(42); sys.stderr.close()",
+        "real, sys.stdout = sys.stdout, io.StringIO()\nreal.write('42\\n'); print(7)",
+        "out = open(1, 'w'); out.write('42\\n')",
+        "out = os.fdopen(1, 'wb'); out.write(b'42\\n')",
+        "out = io.TextIOWrapper(sys.stdout.buffer); out.write('42\\n')",
+        "kept = [open(1, 'w', closefd=False)]; kept[0].write('42\\n'); kept.append(kept)",
+        "def f(): out = open(1, 'w', closefd=False); out.write('42\\n')\nf()",
+    ],
+)
+def test_what_python_writes_when_it_ends_is_written(slot: Slot, code: str) -> None:
+    code = f"import io, os, sys\n{code}"
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = slot.run(Request(code))
+    assert (result.status, result.stdout) == ("ok", "42\n") == (("error", "ok")[alone.returncode == 0], alone.stdout)
+
+
+@pytest.mark.parametrize("lifetime_s", [0, -1.0, float("nan"), float("inf"), 1e9])
+def test_a_session_of_no_sensible_length_is_refused_in_the_hands_of_its_caller(slot: Slot, lifetime_s: float) -> None:
+    with pytest.raises(ValueError, match="lifetime_s"):
+        slot.session(lifetime_s=lifetime_s)
