@@ -27,6 +27,7 @@ from .toolchains import Stage
 from .walls import PROGRAM_FD, Walls, become, hide_user
 
 MAX_ORDER = 8192
+MOST_FDS = 7
 IDLE = b"idle"
 _AT_ONCE = 3 * 16
 _USUAL_MB = Limits().scratch_mb
@@ -75,7 +76,7 @@ def await_order(
     made = _make_ahead(walls)
     done = 0
     while True:
-        data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
+        data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, MOST_FDS)
         if data != IDLE:
             break
         while done < len(ahead) and not select.select([orders], [], [], 0)[0]:
@@ -89,7 +90,8 @@ def await_order(
 def become_run(
     walls: Walls, made: _Ahead, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
 ) -> NoReturn:
-    """`fds`: stdin, stdout, stderr, report, job; `facts` tells the supervisor that the walls stand, or why not."""
+    """`fds`: stdin, stdout, stderr, report, job and, without tmpfs, scratch; `facts` tells the supervisor that the
+    walls stand, or why not."""
     try:
         if made.failure is not None:
             raise made.failure
@@ -110,7 +112,7 @@ def _confine(
     walls: Walls, made: _Ahead, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
 ) -> Stage | None:
     """Put up every wall. Returns the stage of a compiler that this run is to become, if it is one."""
-    limits, scratch, language = order["limits"], order["scratch"], order["language"]
+    limits, scratch, language = order["limits"], walls.scratch, order["language"]
     stage = None if order["stage"] is None else walls.toolchains[language].stages[order["stage"]]
     rules = "binary" if language != "python" and stage is None else language
     uid = order["uid"]
@@ -119,12 +121,16 @@ def _confine(
             kernel.mount("scratch", scratch, None, _SCRATCH_FLAGS | kernel.MS_REMOUNT, f"size={limits['scratch_mb']}m")
         if uid is not None:
             os.chown(scratch, uid, uid)
-    os.chdir(scratch)
+    if walls.jail:
+        os.chdir(scratch)
+    else:
+        os.fchdir(fds[JOB + 1])
+        scratch = os.getcwd()
     if os.environ["HOME"] != scratch:
         os.environ.update(HOME=scratch, TMPDIR=scratch)
-    home = os.open(scratch, os.O_PATH | os.O_CLOEXEC)
+    home = os.open(".", os.O_PATH | os.O_CLOEXEC)
 
-    for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
+    for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds[: JOB + 1]]):
         os.dup2(source, target)
     if uid is not None:
         become(uid)

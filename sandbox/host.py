@@ -64,7 +64,9 @@ class Run:
         self.exit: dict[str, Any] | None = None
         self.verdict: tuple[Status, str] | None = None
         """Why this side ended the run, if it did."""
-        self.pid, self._pidfd, self._scratch, self._ready = 0, -1, None, False
+        self.pid, self._pidfd, self._ready = 0, -1, False
+        self._scratch: str | None = None
+        """Where it lies, if it is not on a tmpfs of the run's own."""
         self._fds: dict[int, tuple[bytearray, int, str]] = {}
         self._resting: dict[int, float] = {}
         """Pipes that are not looked at before that time."""
@@ -91,6 +93,9 @@ class Run:
             raise InfraError(f"no descriptors for a run: {e}") from None
         given = [theirs.fileno()]
         try:
+            if not zygote.layer("mount jail"):
+                self._scratch, home = scratch.make(zygote.folder)
+                given.insert(0, home)
             if self._session:
                 reading, self._job = os.pipe2(os.O_CLOEXEC)
                 os.set_blocking(self._job, False)
@@ -285,7 +290,7 @@ class Run:
         if ("started" in said or "output" in said) and not fds:
             raise InfraError("no descriptors for a run")
         if "started" in said:
-            self._scratch, self._pidfd = said["scratch"], fds[0]
+            self._pidfd = fds[0]
             self.pid = _pid_of(self._pidfd)
         elif "output" in said:
             self._output = fds[0]

@@ -39,13 +39,11 @@ def new_folder() -> tuple[str, int]:
     return path, lock
 
 
-def make(folder: str, uid: int | None) -> str:
-    """A run's own, under a name that no other run can guess: what it cannot name it cannot ask about."""
+def make(folder: str) -> tuple[str, int]:
+    """A run's own, under a name that no other run can guess: what it cannot name it cannot ask about. And open."""
     path = os.path.join(folder, _name())
     os.mkdir(path, 0o700)
-    if uid is not None:
-        os.chown(path, uid, uid)
-    return path
+    return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def usage(path: str, still: bool) -> tuple[int, int, bool]:

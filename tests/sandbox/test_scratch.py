@@ -86,7 +86,11 @@ def test_a_nest_too_deep_to_follow_counts_as_too_much(home: Path, depth: int) ->
 
 
 def test_a_run_cannot_guess_the_name_of_another_scratch(home: Path) -> None:
-    made = [os.path.basename(scratch.make(str(home), None)) for _ in range(50)]
+    made = []
+    for _ in range(50):
+        path, fd = scratch.make(str(home))
+        os.close(fd)
+        made.append(os.path.basename(path))
     assert len(set(made)) == 50 and all(len(name) == 32 and int(name, 16) >= 0 for name in made)
 
 
