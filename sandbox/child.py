@@ -84,7 +84,9 @@ def await_order(
             done += _AT_ONCE
     if not data:
         os._exit(0)
-    become_run(walls, made, json.loads(data), fds[:-1], fds[-1], lifeline)
+    order = json.loads(data)
+    del data  # these frames stay below the program's
+    become_run(walls, made, order, fds[:-1], fds[-1], lifeline)
 
 
 def become_run(
@@ -115,7 +117,7 @@ def _confine(
     limits, scratch, language = order["limits"], walls.scratch, order["language"]
     stage = None if order["stage"] is None else walls.toolchains[language].stages[order["stage"]]
     rules = "binary" if language != "python" and stage is None else language
-    uid = order["uid"]
+    uid = order.pop("uid")
     if walls.run_namespaces:
         if limits["scratch_mb"] != _USUAL_MB:
             kernel.mount("scratch", scratch, None, _SCRATCH_FLAGS | kernel.MS_REMOUNT, f"size={limits['scratch_mb']}m")
