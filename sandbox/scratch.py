@@ -26,6 +26,8 @@ def new_folder() -> tuple[str, int]:
             with contextlib.suppress(OSError):  # another user's, or swept by someone else meanwhile
                 fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
+                    if os.fstat(fd).st_uid != os.geteuid():  # who may put anything in the place of what is in it
+                        continue
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove(entry.path)
                 finally:
@@ -139,7 +141,7 @@ def _open(name: str, folder: int | None, still: bool) -> int:
         handle = os.open(name, how | os.O_PATH, dir_fd=folder)
         try:
             if os.fstat(handle).st_mode & 0o700 != 0o700:
-                os.chmod(name, 0o700, dir_fd=folder)
+                os.chmod(f"/proc/self/fd/{handle}", 0o700)  # whatever has that name by now
         finally:
             os.close(handle)
     return os.open(name, how, dir_fd=folder)

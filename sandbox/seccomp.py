@@ -49,7 +49,7 @@ _NO_THREAD = 0x8000F000
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _RLIMIT_CPU, _RLIMIT_CORE = 0, 4
-_SIGKILL, _SIGCONT = 9, 18
+_SIGKILL, _SIGCONT, _REAL_TIME = 9, 18, 0xFFFFFFE0
 _MADVISE = (*range(5), 8, 10, 11, *range(14, 20))
 """What allocators ask for. Not: to merge equal pages, to throw out or to fetch those that other runs share."""
 _MAP_HUGETLB, _MAP_ANONYMOUS = 0x40000, 0x20
@@ -124,9 +124,9 @@ def checks(starter: int | None = None, mapping: bool = True) -> dict[str, tuple[
         "setrlimit": (Check(0, kept, refuse=True),),
         "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES | _NO_THREAD, refusal=EAGAIN),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside; SIGCONT, so that
-        # what we freeze stays frozen.
-        "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True)),
-        "tgkill": (Check(0, (_SELF,)), Check(2, (_SIGKILL, _SIGCONT), refuse=True)),
+        # what we freeze stays frozen; real-time signals, which the kernel counts for all processes of a user together.
+        "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True), Check(1, (0,), _REAL_TIME)),
+        "tgkill": (Check(0, (_SELF,)), Check(2, (_SIGKILL, _SIGCONT), refuse=True), Check(2, (0,), _REAL_TIME)),
         # A stream pair for event loops. A datagram one could be sent to any socket of the host by path.
         "socketpair": (Check(0, (1,)), Check(1, (1,), 0xF)),
         "sendto": nowhere,

@@ -135,3 +135,16 @@ def test_what_is_left_at_the_last_moment_is_counted_before_the_verdict(looked_at
             assert (cell.status == "disk_limit") == (status == "disk_limit"), (code, cell)
             # What went beyond the bound is no part of the state, and did not end the session.
             assert session.run("print(kept)").stdout == "1\n" or "_exit" in code or "Error" in code
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's folder")
+def test_only_what_is_ours_is_swept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    for name, owner in (("dead", os.geteuid()), ("theirs", 23456)):
+        folder = home / f"agentic-sandbox-{name}"
+        (folder / "shut").mkdir(parents=True, mode=0o000)
+        os.chown(folder, owner, -1)
+    path, lock = scratch.new_folder()
+    os.close(lock)
+    assert sorted(os.listdir(home)) == sorted(["agentic-sandbox-theirs", os.path.basename(path)])
+    assert os.stat(home / "agentic-sandbox-theirs" / "shut").st_mode & 0o777 == 0
