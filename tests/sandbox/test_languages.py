@@ -253,7 +253,7 @@ def test_threads_have_room_for_their_stacks_and_the_first_for_a_deep_recursion(s
     known = Builds()
 
     def run(memory_mb: int, *numbers: int) -> tuple[str, str]:
-        limits = Limits(memory_mb=memory_mb)
+        limits = Limits(wall_s=30, memory_mb=memory_mb)
         request = Request(_CPP_THREADS, " ".join(map(str, numbers)), language="c++", limits=limits)
         result = slot.run(request, known)
         return result.status, result.stdout or ("memory" if "memory" in result.reason else "")

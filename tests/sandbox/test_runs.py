@@ -338,7 +338,7 @@ def test_threads_have_room_for_their_stacks_and_what_fails_is_named(
 ) -> None:
     """All are alive at once, so that nothing depends on how fast they are."""
     code = _THREADS.format(first=first, count=count)
-    result = slot.run(Request(code, limits=Limits(memory_mb=memory_mb)))
+    result = slot.run(Request(code, limits=Limits(wall_s=30, memory_mb=memory_mb)))
     assert (result.status, "memory" in result.reason) == (status, status == "memory_limit"), result.reason
 
 
@@ -351,7 +351,7 @@ def test_a_recursion_as_deep_as_python_allows_does_not_crash_a_thread(slot: Slot
         "def run():\n    try: deep(0)\n    except RecursionError: seen.append(1)\n"
         "run()\nthread = threading.Thread(target=run); thread.start(); thread.join()\nprint(seen)"
     )
-    result = slot.run(Request(code, limits=Limits(memory_mb=memory_mb)))
+    result = slot.run(Request(code, limits=Limits(wall_s=30, memory_mb=memory_mb)))
     assert (result.status, result.stdout) == ("ok", "[1, 1]\n"), result.reason
 
 
