@@ -1,8 +1,9 @@
 """One run: the forked child walls itself in, then becomes the program.
 
 Invariant: no untrusted byte is read before the last layer is in place, and a layer that fails ends the child as an
-infrastructure error. The order matters: mounts need capabilities, changing uid takes them away and clears the death
-signal, the kernel filter would refuse all of it and so comes last.
+infrastructure error. What is the same for every run is done while the child waits for its order. The sequence matters:
+mounts need capabilities, changing uid takes them away and clears the death signal, the kernel filter would refuse all
+of it and so comes last.
 """
 
 from __future__ import annotations
@@ -17,16 +18,44 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from . import compiled, kernel, pages, program, seccomp
+from .api import Limits
 from .toolchains import Stage
 from .walls import PROGRAM_FD, Walls, become, hide_user
 
 MAX_ORDER = 8192
+MOST_FDS = 7
 IDLE = b"idle"
 _AT_ONCE = 3 * 16
+_USUAL_MB = Limits().scratch_mb
+_SCRATCH_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 STDIN, STDOUT, STDERR, REPORT, JOB = range(PROGRAM_FD + 1)
+
+
+@dataclass
+class _Ahead:
+    """What a child has before its order."""
+
+    ruleset: int = -1
+    """Landlock's, for Python."""
+    failure: Exception | None = None
+
+
+def _make_ahead(walls: Walls) -> _Ahead:
+    made = _Ahead()
+    try:
+        if walls.run_namespaces:
+            kernel.unshare(walls.run_namespaces)
+            options = f"size={_USUAL_MB}m,nr_inodes=1024,mode=700,uid={os.geteuid()},gid={os.getegid()}"
+            kernel.mount("scratch", walls.scratch, "tmpfs", _SCRATCH_FLAGS, options)
+        if walls.rulesets:
+            made.ruleset = walls.rulesets["python"].begin()
+    except OSError as e:
+        made.failure = e
+    return made
 
 
 def await_order(
@@ -44,9 +73,10 @@ def await_order(
         assert walls.groups is not None
         walls.groups.enter(group)
     program.reseed(generators)
+    made = _make_ahead(walls)
     done = 0
     while True:
-        data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, 6)
+        data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, MOST_FDS)
         if data != IDLE:
             break
         while done < len(ahead) and not select.select([orders], [], [], 0)[0]:
@@ -54,13 +84,20 @@ def await_order(
             done += _AT_ONCE
     if not data:
         os._exit(0)
-    become_run(walls, json.loads(data), fds[:-1], fds[-1], lifeline)
+    order = json.loads(data)
+    del data  # these frames stay below the program's
+    become_run(walls, made, order, fds[:-1], fds[-1], lifeline)
 
 
-def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]) -> NoReturn:
-    """`fds`: stdin, stdout, stderr, report, job; `facts` tells the supervisor that the walls stand, or why not."""
+def become_run(
+    walls: Walls, made: _Ahead, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
+) -> NoReturn:
+    """`fds`: stdin, stdout, stderr, report, job and, without tmpfs, scratch; `facts` tells the supervisor that the
+    walls stand, or why not."""
     try:
-        stage = _confine(walls, order, fds, facts, lifeline)
+        if made.failure is not None:
+            raise made.failure
+        stage = _confine(walls, made, order, fds, facts, lifeline)
     except BaseException as e:
         os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
@@ -74,24 +111,28 @@ def become_run(walls: Walls, order: dict[str, Any], fds: list[int], facts: int, 
 
 
 def _confine(
-    walls: Walls, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
+    walls: Walls, made: _Ahead, order: dict[str, Any], fds: list[int], facts: int, lifeline: tuple[int, int]
 ) -> Stage | None:
     """Put up every wall. Returns the stage of a compiler that this run is to become, if it is one."""
-    limits, scratch, language = order["limits"], order["scratch"], order["language"]
+    limits, scratch, language = order["limits"], walls.scratch, order["language"]
     stage = None if order["stage"] is None else walls.toolchains[language].stages[order["stage"]]
     rules = "binary" if language != "python" and stage is None else language
-    uid = order["uid"]
+    uid = order.pop("uid")
     if walls.run_namespaces:
-        kernel.unshare(walls.run_namespaces)
-        owner = os.geteuid() if uid is None else uid, os.getegid() if uid is None else uid
-        kernel.mount("scratch", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC,
-                     f"size={limits['scratch_mb']}m,nr_inodes=1024,mode=700,uid={owner[0]},gid={owner[1]}")  # fmt: skip
-    os.chdir(scratch)
+        if limits["scratch_mb"] != _USUAL_MB:
+            kernel.mount("scratch", scratch, None, _SCRATCH_FLAGS | kernel.MS_REMOUNT, f"size={limits['scratch_mb']}m")
+        if uid is not None:
+            os.chown(scratch, uid, uid)
+    if walls.jail:
+        os.chdir(scratch)
+    else:
+        os.fchdir(fds[JOB + 1])
+        scratch = os.getcwd()
     if os.environ["HOME"] != scratch:
         os.environ.update(HOME=scratch, TMPDIR=scratch)
-    home = os.open(scratch, os.O_PATH | os.O_CLOEXEC)
+    home = os.open(".", os.O_PATH | os.O_CLOEXEC)
 
-    for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds]):
+    for target, source in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 64) for fd in fds[: JOB + 1]]):
         os.dup2(source, target)
     if uid is not None:
         become(uid)
@@ -111,11 +152,13 @@ def _confine(
         compiled.lay_out(stage, JOB, facts)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if walls.rulesets:
-        walls.rulesets[rules].restrict(home)
+        ruleset = made.ruleset if rules == "python" else walls.rulesets[rules].begin()
+        walls.rulesets[rules].restrict(ruleset, home)
     # Not before the ruleset, which is one descriptor more than those that the zygote holds for every language.
     kernel.lower_limit(resource.RLIMIT_NOFILE, limits["files"])
     if walls.filter:
-        seccomp.install(walls.filter if language == "python" else walls.starting_filter, os.getpid())
+        filters = {"python": walls.filter, "binary": walls.binary_filter}
+        seccomp.install(filters.get(rules, walls.starting_filter), os.getpid())
     sys.dont_write_bytecode = True
     return stage
 
@@ -133,6 +176,7 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
         ceilings[resource.RLIMIT_NPROC] = limits["threads"]
     if order["language"] == "python":  # else not before this interpreter, which is larger, makes room for the program
         ceilings[resource.RLIMIT_AS] = order["base"] + (limits["memory_mb"] << 20)
+        program.size_stacks((limits["memory_mb"] << 20) // 2 // limits["threads"])
     for name, ceiling in ceilings.items():
         kernel.lower_limit(name, ceiling)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 from typing import NoReturn
@@ -34,6 +35,9 @@ def become(stage: Stage | None, program: int, report: int, memory: int) -> NoRet
     """The tool of a stage, or a binary, from `program`. A failure to start it is told on `report`."""
     for fd in (program, report):
         os.set_inheritable(fd, False)
+    if stage is None and resource.getrlimit(resource.RLIMIT_STACK)[1] == resource.RLIM_INFINITY:
+        # The main thread's stack is bounded by the memory, and each other's is 2 MB: what glibc makes of no limit.
+        kernel.lower_limit(resource.RLIMIT_STACK, resource.RLIM_INFINITY)
     for name in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and that would be inherited
         signal.signal(name, signal.SIG_DFL)
     try:

@@ -21,7 +21,7 @@ def conclude(run: Run, level: str, wants_value: bool, facts: dict[str, Any] | No
     assert facts is not None
     status, reason, value = _ending(run, facts)
     if run.language != "python":
-        status, reason = _last_words(run, status, reason)
+        status, reason = _last_words(run, facts, status, reason)
     elif status in ("ok", "error"):
         status, reason, value = _words(run, status, reason, wants_value)
     return Result(
@@ -78,11 +78,14 @@ def _words(run: Run, status: Status, reason: str, wants_value: bool) -> tuple[St
     return status, "", said.get("value") if wants_value else None
 
 
+_STACK_MB = 2
+"""Of a thread in a compiled program."""
 _COMPLAINTS: tuple[tuple[bytes, Status], ...] = (
     (b"std::bad_alloc", "memory_limit"),
     (b"out of memory", "memory_limit"),
     (b"memory exhausted", "memory_limit"),
     (b"Cannot allocate memory", "memory_limit"),
+    (b"no memory for the stack", "memory_limit"),
     (b"Resource temporarily unavailable", "process_limit"),
     (b"Too many open files", "open_files_limit"),
     (b"File too large", "file_size_limit"),
@@ -90,12 +93,16 @@ _COMPLAINTS: tuple[tuple[bytes, Status], ...] = (
 )
 
 
-def _last_words(run: Run, status: Status, reason: str) -> tuple[Status, str]:
+def _last_words(run: Run, facts: dict[str, Any], status: Status, reason: str) -> tuple[Status, str]:
     """What is known of a run that became another program: why it could not, or the limit it complained of. A compiler
     that does not start is no fault of what it compiles."""
     if run.report:  # ours, see `compiled`
         status, reason = "infra" if run.stage is not None else "error", claims.read(bytes(run.report))["reason"]
     if status in ("error", "crash"):
+        if b"std::system_error" in run.stderr and b"Resource temporarily unavailable" in run.stderr:
+            room_mb = run.limits.memory_mb - facts["peak_kb"] / 1024
+            if room_mb < run.limits.threads * _STACK_MB:  # it is used up before there are too many threads
+                reason = f"no memory for the stack of a thread ({_STACK_MB} MB), or too many threads"
         said = reason.encode() + b"\n" + run.stderr
         return next((limit for text, limit in _COMPLAINTS if text in said), status), reason
     return status, reason

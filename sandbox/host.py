@@ -20,7 +20,6 @@ import signal
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from . import kernel, scratch
@@ -65,7 +64,9 @@ class Run:
         self.exit: dict[str, Any] | None = None
         self.verdict: tuple[Status, str] | None = None
         """Why this side ended the run, if it did."""
-        self.pid, self._pidfd, self._scratch, self._ready = 0, -1, None, False
+        self.pid, self._pidfd, self._ready = 0, -1, False
+        self._scratch: str | None = None
+        """Where it lies, if it is not on a tmpfs of the run's own."""
         self._fds: dict[int, tuple[bytearray, int, str]] = {}
         self._resting: dict[int, float] = {}
         """Pipes that are not looked at before that time."""
@@ -92,6 +93,9 @@ class Run:
             raise InfraError(f"no descriptors for a run: {e}") from None
         given = [theirs.fileno()]
         try:
+            if not zygote.layer("mount jail"):
+                self._scratch, home = scratch.make(zygote.folder)
+                given.insert(0, home)
             if self._session:
                 reading, self._job = os.pipe2(os.O_CLOEXEC)
                 os.set_blocking(self._job, False)
@@ -108,7 +112,7 @@ class Run:
                 given.insert(0, its)
                 self._fds[mine] = (kept, most, name)
             given.insert(0, _memfd(self._stdin))
-            limits = asdict(self.limits)
+            limits = dict(vars(self.limits))
             if self._session_s is not None:  # the kernel's CPU limit adds up over the cells, ours is for each
                 limits["cpu_s"] = 2 * MAX_CELLS * (self.limits.cpu_s + GRACE_S)
             lifetime_s = (self._session_s or 0) + 2 * (self.limits.wall_s + GRACE_S)
@@ -227,6 +231,20 @@ class Run:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP if stop else signal.SIGCONT)
 
+    def freeze(self) -> None:
+        """At the end of a session's cell: nothing of it runs any more, and all that it said and left in scratch is
+        taken into account. If that is too much, it is killed."""
+        self.pause(True)
+        self.drain()
+        if self._scratch is not None and self.verdict is None:
+            try:
+                if not self._within(self._count_still(self._scratch)):
+                    self.kill(*self._too_much())
+            except FileNotFoundError:
+                pass  # it has ended: `watch` hears how
+            except OSError as e:
+                raise InfraError(f"scratch cannot be counted: {e}") from None
+
     def cpu_s(self) -> float:
         try:
             return kernel.cpu_seconds(self.pid) if self.pid > 0 else 0.0
@@ -272,7 +290,7 @@ class Run:
         if ("started" in said or "output" in said) and not fds:
             raise InfraError("no descriptors for a run")
         if "started" in said:
-            self._scratch, self._pidfd = said["scratch"], fds[0]
+            self._pidfd = fds[0]
             self.pid = _pid_of(self._pidfd)
         elif "output" in said:
             self._output = fds[0]
@@ -361,13 +379,17 @@ class Run:
         """Count while nothing can move: the run stops, all its threads, for as long as that takes."""
         self.pause(True)
         try:
-            pause_s, end = 0.0002, time.monotonic() + _FREEZE_S
-            while self._moves() and time.monotonic() < end:  # a thread may sit in the kernel, writing
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, 0.02)
-            return list(scratch.usage(path, still=True)[:2])
+            return self._count_still(path)
         finally:
             self.pause(False)
+
+    def _count_still(self, path: str) -> list[int]:
+        """Of a run that was told to stop."""
+        pause_s, end = 0.0002, time.monotonic() + _FREEZE_S
+        while self._moves() and time.monotonic() < end:  # a thread may sit in the kernel, writing
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 0.02)
+        return list(scratch.usage(path, still=True)[:2])
 
     def _moves(self) -> bool:
         """Whether a thread of the run has not stopped yet."""

@@ -194,6 +194,23 @@ def lower_limit(name: int, ceiling: int) -> None:
     resource.setrlimit(name, (ceiling, ceiling))
 
 
+_attributes_begin, _attributes_stack, _attributes_use = (
+    _libc.pthread_attr_init, _libc.pthread_attr_setstacksize, _libc.pthread_setattr_default_np
+)  # fmt: skip
+_thread_attributes = ctypes.create_string_buffer(256)  # what glibc takes of it: 56 bytes, or 64
+
+
+def size_stacks(size: int) -> None:
+    """How much address space the stack of each new thread of this process takes, whoever starts it."""
+    failed = (
+        _attributes_begin(_thread_attributes)
+        or _attributes_stack(_thread_attributes, ctypes.c_size_t(size))
+        or _attributes_use(_thread_attributes)
+    )
+    if failed:
+        raise OSError(failed, f"stacks of {size} bytes: {os.strerror(failed)}")
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU time used so far by another process, all its threads together."""
     return time.clock_gettime((~pid << 3) | 2)

@@ -1,7 +1,7 @@
 """The unprivileged file wall: Landlock, at whatever ABI the kernel speaks.
 
-Invariant: after `restrict`, files are readable under the given roots only, writable under the scratch directory only,
-executable if named, and, where the ABI knows them, TCP, signals and abstract sockets end at the wall too.
+Invariant: after `begin` and `restrict`, files are readable under the given roots only, writable under the scratch
+directory only, executable if named, and, where the ABI knows them, TCP, signals and abstract sockets end at the wall.
 """
 
 from __future__ import annotations
@@ -48,14 +48,22 @@ class Ruleset:
         self._rules += [_pack("=Qi", _READ_FILE | _EXECUTE, fd) for fd, _ in executable]
         self._add = kernel.prepared("landlock_add_rule")
 
-    def restrict(self, scratch: int) -> None:
-        """Wall this thread in, with one more directory that it may write."""
+    def begin(self) -> int:
+        """A descriptor of the shared rules, for one run: they may be in place before it is known."""
         ruleset = kernel.syscall("landlock_create_ruleset", _at(self._attributes), self._size, 0)
-        into, below_path, no_flags = ctypes.c_long(ruleset), ctypes.c_long(1), ctypes.c_long(0)
-        for rule in (*self._rules, _pack("=Qi", self._scratch, scratch)):
-            self._add(into, below_path, rule, no_flags)
+        self._extend(ruleset, self._rules)
+        return ruleset
+
+    def restrict(self, ruleset: int, scratch: int) -> None:
+        """Wall this thread in, with one more directory that it may write."""
+        self._extend(ruleset, [_pack("=Qi", self._scratch, scratch)])
         kernel.syscall("landlock_restrict_self", ruleset, 0)
         os.close(ruleset)
+
+    def _extend(self, ruleset: int, rules: Sequence[ctypes.Array[ctypes.c_char]]) -> None:
+        into, below_path, no_flags = ctypes.c_long(ruleset), ctypes.c_long(1), ctypes.c_long(0)
+        for rule in rules:
+            self._add(into, below_path, rule, no_flags)
 
 
 def _pack(layout: str, *values: int) -> ctypes.Array[ctypes.c_char]:

@@ -6,11 +6,15 @@ word; the supervisor reads it as strict JSON and believes none of it.
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import contextlib
 import errno
 import gc
+import io
 import json
 import linecache
+import mmap
 import os
 import random
 import sys
@@ -18,6 +22,8 @@ import threading
 import traceback
 import types
 from typing import Any, NoReturn
+
+from . import kernel
 
 _NAME = "main.py"
 _LIMITS = {
@@ -28,6 +34,14 @@ _LIMITS = {
     errno.ENOSPC: "disk_limit",
     errno.EDQUOT: "disk_limit",
 }
+_NO_THREAD = "can't start new thread"
+_STACKS = (512 << 10, 8 << 20)
+"""The least that a thread's stack has (a recursion through C, a thousand deep, may want up to four times as much), and
+the most, which is what glibc gives by itself."""
+_stack = _STACKS[1]
+_streams: list[Any] = []
+"""Those that a program finds, whatever it puts in their place."""
+_start = _thread.start_new_thread
 
 
 def run_script(job_fd: int, report_fd: int) -> NoReturn:
@@ -61,11 +75,41 @@ def prepare() -> None:
     """In the zygote, so that no run has to: standard streams on the numbers that each run fills with its own
     descriptors, and no exit handlers but the program's own."""
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    reading, writing = os.pipe()  # which runs will have there: a stream remembers whether one can seek in it
+    ours = os.dup(1), os.dup(2)
+    for number in (1, 2):
+        os.dup2(writing, number)
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)  # noqa: SIM115
+    for number, kept in enumerate(ours, 1):
+        os.dup2(kept, number)
+    for fd in (reading, writing, *ours):
+        os.close(fd)
+    _streams.extend((sys.stdout, sys.stderr))
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     atexit._clear()
+    _thread.start_new_thread = threading._start_new_thread = _start_new_thread  # type: ignore[attr-defined]
     sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
+
+
+def size_stacks(share: int) -> None:
+    """In each run: a thread reserves no more than its `share` of the address space for its stack, so that a program has
+    room for as many threads as it may start."""
+    global _stack
+    _stack = min(max(share, _STACKS[0]), _STACKS[1])
+    kernel.size_stacks(_stack)
+
+
+def _start_new_thread(*args: Any, **named: Any) -> int:
+    """Tells, where a thread could not be started, whether memory is what failed: the system says the same of both."""
+    try:
+        return _start(*args, **named)
+    except RuntimeError:
+        try:
+            mmap.mmap(-1, max(_stack, _thread.stack_size())).close()
+        except OSError:
+            raise RuntimeError(f"{_NO_THREAD}: no memory for its stack") from None
+        raise
 
 
 def generators() -> list[Any]:
@@ -147,17 +191,26 @@ def _failure(e: BaseException) -> dict[str, Any]:
         report["limit"] = "memory_limit"
     elif isinstance(e, OSError) and e.errno in _LIMITS:
         report["limit"] = _LIMITS[e.errno]
-    elif isinstance(e, RuntimeError) and "can't start new thread" in text:
-        report["limit"] = "process_limit"
+    elif isinstance(e, RuntimeError) and _NO_THREAD in text:
+        report["limit"] = "memory_limit" if "memory" in text else "process_limit"
     return report
 
 
 def _flush(report: dict[str, Any]) -> None:
+    """What CPython writes when it ends: the standard streams, unless they are closed or put away, and then, without a
+    word of what fails, what files are open."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None and not getattr(stream, "closed", False):
+                stream.flush()
         except BaseException as e:
             report.setdefault("reason", f"{type(e).__name__}: {e}"[:500])
+    with contextlib.suppress(BaseException):
+        young = gc.get_objects()  # of this run: what it was forked with is frozen
+        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
+            for file in (one for one in (*young, *_streams) if issubclass(type(one), kind)):
+                with contextlib.suppress(BaseException):
+                    file.flush()
 
 
 def _send(report_fd: int, report: dict[str, Any], token: str = "") -> None:

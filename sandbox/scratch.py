@@ -26,6 +26,8 @@ def new_folder() -> tuple[str, int]:
             with contextlib.suppress(OSError):  # another user's, or swept by someone else meanwhile
                 fd = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
+                    if os.fstat(fd).st_uid != os.geteuid():  # who may put anything in the place of what is in it
+                        continue
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     remove(entry.path)
                 finally:
@@ -39,19 +41,18 @@ def new_folder() -> tuple[str, int]:
     return path, lock
 
 
-def make(folder: str, uid: int | None) -> str:
-    """A run's own, under a name that no other run can guess: what it cannot name it cannot ask about."""
+def make(folder: str) -> tuple[str, int]:
+    """A run's own, under a name that no other run can guess: what it cannot name it cannot ask about. And open."""
     path = os.path.join(folder, _name())
     os.mkdir(path, 0o700)
-    if uid is not None:
-        os.chown(path, uid, uid)
-    return path
+    return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def usage(path: str, still: bool) -> tuple[int, int, bool]:
     """(bytes on disk, entries, whether all was seen) below a directory. While it is being written, what moves or is
-    shut may be missed; if it is `still`, because its writers are dead or frozen, what is shut is opened and nothing is
-    missed. Counts no further than `MOST_ENTRIES`, and takes a nest deeper than 32 for more."""
+    shut may be missed: then it counts no further. If it is `still`, because its writers are dead or frozen, what is
+    shut is opened and nothing is missed. Counts no further than `MOST_ENTRIES` either, and takes a nest deeper than 32
+    for more."""
     size = entries = 0
     sure = True
 
@@ -60,15 +61,17 @@ def usage(path: str, still: bool) -> tuple[int, int, bool]:
         with os.scandir(folder) as found:
             for entry in found:
                 entries += 1
-                sure = sure and (still or entries <= _LISTED_AT_ONCE)
                 if entries > MOST_ENTRIES or depth > _DEEPEST:
                     entries = MOST_ENTRIES + 1
                     return
                 try:
                     size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if not entry.is_dir(follow_symlinks=False):
+                    a_folder = entry.is_dir(follow_symlinks=False)
+                    if not still and (a_folder or entries > _LISTED_AT_ONCE):
+                        sure = False
+                        return
+                    if not a_folder:
                         continue
-                    sure = sure and still
                     inner = _open(entry.name, folder, still)
                 except OSError as e:
                     if e.errno in (errno.EMFILE, errno.ENFILE):
@@ -138,7 +141,7 @@ def _open(name: str, folder: int | None, still: bool) -> int:
         handle = os.open(name, how | os.O_PATH, dir_fd=folder)
         try:
             if os.fstat(handle).st_mode & 0o700 != 0o700:
-                os.chmod(name, 0o700, dir_fd=folder)
+                os.chmod(f"/proc/self/fd/{handle}", 0o700)  # whatever has that name by now
         finally:
             os.close(handle)
     return os.open(name, how, dir_fd=folder)

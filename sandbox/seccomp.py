@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from . import kernel
 
 ALLOW, KILL = 0x7FFF0000, 0x80000000
-EPERM, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP = (0x00050000 | number for number in (1, 11, 22, 38, 95))
+EPERM, EAGAIN, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP = (0x00050000 | number for number in (1, 11, 19, 22, 38, 95))
 
 
 def _names(text: str) -> list[str]:
@@ -31,7 +31,7 @@ faccessat faccessat2 stat lstat newfstatat statx umask gettimeofday time getrlim
 geteuid getegid getresuid getresgid getgroups getppid getpgrp rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack
 statfs fstatfs sched_get_priority_max sched_get_priority_min gettid set_tid_address epoll_create epoll_create1
 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll select pselect6 set_robust_list eventfd eventfd2 pipe pipe2
-getcpu getrandom membarrier copy_file_range rseq close_range recvfrom shutdown getsockopt getsockname getpeername
+getcpu getrandom membarrier copy_file_range rseq recvfrom shutdown getsockopt getsockname getpeername
 restart_syscall arch_prctl
 """)
 _HOSTILE = _names("""
@@ -42,16 +42,18 @@ move_mount fsopen fsmount mount_setattr quotactl
 """)
 
 _O_ACCMODE, _O_TRUNC, _O_PATH = 3, 0o1000, 0o10000000
-_THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800, 0x7E020000
+_THREAD, _NAMESPACES = 0x00010000 | 0x00000100 | 0x00000800 | 0x00000400 | 0x00000200, 0x7E020000
+"""CLONE_THREAD, _VM, _SIGHAND, _FILES, _FS: with a table of files for each thread, their limit would be many times."""
 _NO_THREAD = 0x8000F000
 """What no thread library asks for. One of them (CLONE_VFORK) has its caller wait where no signal stops it."""
 _FCNTL = (0, 1, 2, 3, 4, 1030, 1034)  # DUPFD, GETFD, SETFD, GETFL, SETFL, DUPFD_CLOEXEC, GET_SEALS: no owner, no locks
 _IOCTL = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _RLIMIT_CPU, _RLIMIT_CORE = 0, 4
-_SIGKILL, _SIGCONT = 9, 18
+_SIGKILL, _SIGCONT, _REAL_TIME = 9, 18, 0xFFFFFFE0
 _MADVISE = (*range(5), 8, 10, 11, *range(14, 20))
 """What allocators ask for. Not: to merge equal pages, to throw out or to fetch those that other runs share."""
-_MAP_HUGETLB = 0x40000
+_MAP_HUGETLB, _MAP_ANONYMOUS = 0x40000, 0x20
+_CLOSE_RANGE_CLOEXEC = 4
 _FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_PRIVATE, _FUTEX_COMMANDS = 0, 9, 0x80, 14
 _PRCTL = (15, 16)  # a thread's name
 
@@ -72,9 +74,10 @@ _SELF = 0x7FFFFFF1
 """Stands for the run's process number, which is known only to the run."""
 
 
-def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
+def checks(starter: int | None = None, mapping: bool = True) -> dict[str, tuple[Check, ...]]:
     """The calls whose arguments decide; a run may signal itself and nobody else, and ask about itself alone: what it
-    could learn of other processes, or of pages that it shares with them, would be a word between runs."""
+    could learn of other processes, or of pages that it shares with them, would be a word between runs. Without
+    `mapping`, files cannot be mapped."""
     opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
     # With a handle on /proc/self/exe, which need not be readable, a program could start itself again.
     flags = _O_ACCMODE | _O_TRUNC | (0 if starter is None else _O_PATH)
@@ -97,7 +100,12 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
     return {
         "futex": futexes,
         "madvise": (Check(2, _MADVISE, refusal=EINVAL),),
-        "mmap": (Check(3, (0,), _MAP_HUGETLB, refusal=EINVAL),),  # the machine's reserve of huge pages
+        # A mapped page keeps all of a file that has no name and no descriptor any more.
+        "mmap": (
+            Check(3, (0,), _MAP_HUGETLB, refusal=EINVAL),  # the machine's reserve of huge pages
+            *((Check(3, (_MAP_ANONYMOUS,), _MAP_ANONYMOUS, refusal=ENODEV),) if not mapping else ()),
+        ),
+        "close_range": (Check(2, (0, _CLOSE_RANGE_CLOEXEC), refusal=EINVAL),),  # no table of its own for a thread
         # Without flags: one of them asks whether a page lies in memory.
         "preadv2": (Check(5, (0,), refusal=EOPNOTSUPP),),
         "pwritev2": (Check(5, (0,), refusal=EOPNOTSUPP),),
@@ -116,16 +124,16 @@ def checks(starter: int | None = None) -> dict[str, tuple[Check, ...]]:
         "setrlimit": (Check(0, kept, refuse=True),),
         "clone": (Check(0, (_THREAD,), _THREAD | _NAMESPACES | _NO_THREAD, refusal=EAGAIN),),
         # SIGKILL of oneself is refused, so that a SIGKILL we did not send always came from outside; SIGCONT, so that
-        # what we freeze stays frozen.
-        "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True)),
-        "tgkill": (Check(0, (_SELF,)), Check(2, (_SIGKILL, _SIGCONT), refuse=True)),
+        # what we freeze stays frozen; real-time signals, which the kernel counts for all processes of a user together.
+        "kill": (Check(0, (_SELF,)), Check(1, (_SIGKILL, _SIGCONT), refuse=True), Check(1, (0,), _REAL_TIME)),
+        "tgkill": (Check(0, (_SELF,)), Check(2, (_SIGKILL, _SIGCONT), refuse=True), Check(2, (0,), _REAL_TIME)),
         # A stream pair for event loops. A datagram one could be sent to any socket of the host by path.
         "socketpair": (Check(0, (1,)), Check(1, (1,), 0xF)),
         "sendto": nowhere,
     }
 
 
-def program(machine: str | None = None, starter: int | None = None) -> bytes:
+def program(machine: str | None = None, starter: int | None = None, mapping: bool = True) -> bytes:
     """The BPF program, for `install`. With `starter`, the program behind that descriptor may be executed, and none by
     its path. A binary search over the call numbers: the kernel walks it once for each call there is when it is
     installed, which is with every run."""
@@ -145,7 +153,7 @@ def program(machine: str | None = None, starter: int | None = None) -> bytes:
     verdicts["fallocate"] = [
         _op(0x06, EOPNOTSUPP)
     ]  # room in no time, before anyone has looked; libraries write instead
-    conditional = checks(starter)
+    conditional = checks(starter, mapping)
     if starter is not None:
         conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.EXECUTING,)))
     for name, conditions in conditional.items():

@@ -22,6 +22,8 @@ from .api import LevelName, Limits, Request, Result
 from .host import MAX_CELLS, Run
 from .server import InfraError
 
+_LONGEST_S = 7 * 86400.0
+
 
 def check_cell(code: str, value: str | None = None, before: Sequence[str] = ()) -> None:
     """Raises ValueError for what is no cell, or cannot come after these, as `Request` does."""
@@ -46,6 +48,10 @@ class Session:
 
     def __init__(self, slot: Starts, limits: Limits, cells: Sequence[str], lifetime_s: float):
         check_cell("", before=cells)
+        if not 0 < lifetime_s <= _LONGEST_S:  # NaN is neither
+            raise ValueError(
+                f"session.lifetime_s: {lifetime_s!r}; expected more than 0 and up to {_LONGEST_S:g} seconds"
+            )
         self._slot, self._limits = slot, limits
         self._cells = list(cells)
         self._ends = time.monotonic() + lifetime_s
@@ -146,8 +152,7 @@ class Session:
         run.send_cell(job)
         run.watch()
         if run.exit is None and run.verdict is None:
-            run.pause(True)
-            run.drain()  # it may have said too much
+            run.freeze()
         if run.exit is None and run.verdict is None:
             cpu_s = run.cpu_s() - run.cpu_before
             return self._slot.conclude(run, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()})

@@ -35,7 +35,9 @@ class Walls:
     filter: bytes = b""
     """The system call filter; empty if the kernel takes none."""
     starting_filter: bytes = b""
-    """The same, for runs that become another program: from `PROGRAM_FD`, and not by a path."""
+    """The same, for runs that become a tool of a compiler: from `PROGRAM_FD`, and not by a path."""
+    binary_filter: bytes = b""
+    """The same, for those that become what it made."""
     uids: range | None = None
     """Where throw-away uids are drawn from, one for each process that lives, or None: runs keep the zygote's."""
     proc: int | None = None
@@ -309,7 +311,8 @@ def _groups(walls: Walls, groups: Groups | OSError) -> None:
 
 
 def _filter(walls: Walls) -> None:
-    code = seccomp.program()
+    # Without tmpfs, files are counted by their names: nothing may keep one that has none.
+    code = seccomp.program(mapping=walls.jail)
 
     def install() -> None:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
@@ -320,6 +323,7 @@ def _filter(walls: Walls) -> None:
     walls.note("rlimits", True, "memory, CPU, file size, descriptors, threads")
     if walls.note("seccomp", refusal == 0, os.strerror(refusal) if refusal else f"{len(code) // 8} instructions"):
         walls.filter, walls.starting_filter = code, seccomp.program(starter=PROGRAM_FD)
+        walls.binary_filter = seccomp.program(starter=PROGRAM_FD, mapping=walls.jail)
 
 
 def _landlock(walls: Walls, roots: Roots) -> None:

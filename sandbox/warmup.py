@@ -101,11 +101,31 @@ def _roots(imported: set[str]) -> Roots:
         where = os.path.dirname(file) if file and hasattr(module, "__path__") else file
         if where and (not below(where, stdlib) or "-packages/" in where):
             packages.append(where)
-    known = [*packages, *(os.path.join(lib, "lib-dynload") for lib in stdlib)]
+    known = _known(packages, stdlib)
     libraries = sorted(path for path in _linked_by(known) if not below(path, known))
     libraries += [path for path in ("/usr/share/zoneinfo",) if os.path.isdir(path)]
     masked = [os.path.join(lib, name) for lib in stdlib for name in _SITES]
     return Roots(stdlib, tuple(packages), tuple(libraries), tuple(path for path in masked if os.path.isdir(path)))
+
+
+def open_modules(roots: Roots) -> None:
+    """Have every compiled module in memory, with what it is linked with: a run then maps no file to import one."""
+    _open(_modules(_known(roots.packages, roots.stdlib)))
+
+
+def _known(packages: Iterable[str], stdlib: Iterable[str]) -> list[str]:
+    return [*packages, *(os.path.join(lib, "lib-dynload") for lib in stdlib)]
+
+
+def _modules(folders: Iterable[str]) -> list[str]:
+    found = [os.path.join(at, name) for top in folders for at, _, names in os.walk(top) for name in names]
+    return [*(path for path in found if ".so" in path and "_tkinter" not in path), "libgcc_s.so.1"]  # it ends threads
+
+
+def _open(paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(path, mode=os.RTLD_LAZY)
 
 
 def _linked_by(folders: Iterable[str]) -> set[str]:
@@ -115,11 +135,7 @@ def _linked_by(folders: Iterable[str]) -> set[str]:
     child = os.fork()
     if child == 0:
         try:
-            modules = [os.path.join(at, name) for top in folders for at, _, names in os.walk(top) for name in names]
-            for path in (*modules, "libgcc_s.so.1"):  # the last is what ends threads
-                if ".so" in path and "_tkinter" not in path:
-                    with contextlib.suppress(OSError):
-                        ctypes.CDLL(path, mode=os.RTLD_LAZY)
+            _open(_modules(folders))
             with open(saying, "w") as out:
                 out.write("\n".join(_linked()))
         finally:

@@ -1,7 +1,8 @@
 """The fork server: a clean, warm, single-threaded interpreter that forks one walled-in child per run.
 
 Invariant: it holds no secret and never sees a byte of a run's code, input or output; those are descriptors that pass
-through, so that no child can find another's data in inherited memory.
+through, so that no child can find another's data in inherited memory; nor the name of a scratch directory, which comes
+as a descriptor too.
 
 Consumes orders from its socket (a JSON header with the descriptors of one run), and hands each to a child that it has
 forked while the run before was on, and that waits for nothing else, or to be told that the slot is idle. Produces, on
@@ -42,7 +43,8 @@ class _Child:
     pidfd: int
     facts: socket.socket
     group: str | None
-    scratch: str | None
+    scratch: int | None
+    """Open, and without its name, which is known to its run only."""
     uid: int | None
     ends: float
 
@@ -71,7 +73,6 @@ class Zygote:
         roots = warmup.load(setup["packages"])
         proc = os.open("/proc", os.O_PATH)  # it will be out of sight
         pages.merge(proc)
-        self.base = _address_space()
         try:
             groups: Groups | OSError = Groups(setup["group"])
         except OSError as e:
@@ -80,6 +81,8 @@ class Zygote:
         self.folder = setup["folder"]
         if not self.walls.jail:
             os.chmod(self.folder, 0o711)
+            warmup.open_modules(roots)
+        self.base = _address_space(proc)
         child.prepare()
         program.prepare()
         self.lifeline = os.pipe()
@@ -120,8 +123,9 @@ class Zygote:
         facts, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         order = {"limits": asdict(Limits()), "lifetime_s": 60, "session": False, "language": "python", "stage": None}
         outputs = [os.open("/dev/null", os.O_WRONLY) for _ in range(2)]
+        home = [] if self.walls.jail else [scratch.make(self.folder)[1]]
         with facts, open(said) as answer:
-            one = self._spawn(order, [pagemap, *outputs, report, job, theirs.detach()])
+            one = self._spawn(order, [pagemap, *outputs, report, job, *home, theirs.detach()])
             text = answer.read()
             if one is not None:
                 self._reap(self.children.pop(one.pidfd))
@@ -140,13 +144,9 @@ class Zygote:
             for fd, _ in events:
                 if fd == self.orders.fileno():
                     ended = False
-                    data, fds, _, _ = socket.recv_fds(self.orders, child.MAX_ORDER, 6)
-                    if not data:
-                        poll.unregister(fd)
-                        accepting = False
-                    elif (born := self._spawn(json.loads(data), fds)) is not None:
-                        poll.register(born.pidfd, select.POLLIN)
-                        poll.register(born.facts, select.POLLRDHUP)
+                    accepting = self._accept(poll)
+                    # No frame that knows an order is on the stack now, which the next run inherits.
+                    if accepting and self.spare is None:
                         with contextlib.suppress(OSError):  # the next order will try again, and tell
                             self.spare = self._park()
                 elif fd in self.children:
@@ -164,6 +164,16 @@ class Zygote:
             self.spare.orders.close()
             self._end(self.spare)
 
+    def _accept(self, poll: select.poll) -> bool:
+        """Take an order; False if there will be none any more."""
+        data, fds, _, _ = socket.recv_fds(self.orders, child.MAX_ORDER, child.MOST_FDS)
+        if not data:
+            poll.unregister(self.orders)
+        elif (born := self._spawn(json.loads(data), fds)) is not None:
+            poll.register(born.pidfd, select.POLLIN)
+            poll.register(born.facts, select.POLLRDHUP)
+        return bool(data)
+
     def _rest(self) -> None:
         if self.spare is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: the next order finds out
@@ -176,24 +186,23 @@ class Zygote:
         for one in self.children.values():
             if now >= one.ends:
                 signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
-        return int(1000 * min((max(one.ends - now, 0.1) for one in self.children.values()), default=3600.0))
+        return int(1000 * min([3600.0, *(max(one.ends - now, 0.1) for one in self.children.values())]))
 
     def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
         facts = socket.socket(fileno=fds[-1])
-        own_scratch, uid = None, self._take_uid()
+        home = None if self.walls.jail else os.dup(fds[-2])
+        uid = self._take_uid()
         try:
-            order.update(base=self.base, uid=uid, scratch=self.walls.scratch)
-            if not self.walls.jail:
-                own_scratch = scratch.make(self.folder, uid)
-                order["scratch"] = own_scratch
+            order.update(base=self.base, uid=uid)
+            if home is not None and uid is not None:
+                os.fchown(home, uid, uid)
             ends = time.monotonic() + order["lifetime_s"]
             spare = self._hand_over(order, fds)
-            socket.send_fds(facts, [json.dumps({"started": True, "scratch": own_scratch}).encode()], [spare.pidfd])
-            born = _Child(spare.pid, spare.pidfd, facts, spare.group, own_scratch, uid, ends)
+            socket.send_fds(facts, [b'{"started": true}'], [spare.pidfd])
+            born = _Child(spare.pid, spare.pidfd, facts, spare.group, home, uid, ends)
             return self.children.setdefault(spare.pidfd, born)
         except OSError as e:
-            if own_scratch:
-                self._clean(own_scratch)
+            self._clean(home)
             self._give_back(uid)
             _tell(facts, {"infra": f"no process for the run: {e}"})
             facts.close()
@@ -261,6 +270,8 @@ class Zygote:
                 try:
                     for other in (mine, self.orders, *(one.facts for one in self.children.values())):
                         other.close()  # whose other ends must see when this process alone is left
+                    self.children.clear()  # no business of the run's
+                    self.uids.clear()
                     child.await_order(self.walls, group, self.ahead, self.generators, its, self.lifeline)
                 finally:
                     os._exit(1)  # whatever a program made of us: it never goes on as a fork server
@@ -283,13 +294,12 @@ class Zygote:
             assert self.walls.groups is not None
             facts["out_of_memory"] = self.walls.groups.ran_out_of_memory(one.group)
         with contextlib.suppress(OSError):
-            facts["used"] = scratch.usage(one.scratch, still=True)[:2] if one.scratch else None
+            facts["used"] = None if one.scratch is None else scratch.usage(_name(one.scratch), still=True)[:2]
         _tell(one.facts, facts | {"cpu_s": usage.ru_utime + usage.ru_stime})
         one.facts.close()
         os.close(one.pidfd)
         self._leave(one.group)
-        if one.scratch:
-            self._clean(one.scratch)
+        self._clean(one.scratch)
 
     def _leave(self, group: str | None) -> None:
         if group is not None:
@@ -302,12 +312,15 @@ class Zygote:
         os.close(spare.pidfd)
         self._leave(spare.group)
 
-    def _clean(self, path: str) -> None:
+    def _clean(self, home: int | None) -> None:
         """What cannot be taken away now is counted, and goes with the folder."""
+        if home is None:
+            return
         try:
-            scratch.remove(path)
+            scratch.remove(_name(home))
         except OSError:
             self.left += 1
+        os.close(home)
 
 
 def _tell(facts: socket.socket, message: dict[str, Any]) -> None:
@@ -316,8 +329,13 @@ def _tell(facts: socket.socket, message: dict[str, Any]) -> None:
         facts.send(json.dumps(message).encode())
 
 
-def _address_space() -> int:
-    with open("/proc/self/statm") as file:
+def _name(folder: int) -> str:
+    """Of a scratch directory, when its run is over."""
+    return os.readlink(f"/proc/self/fd/{folder}")
+
+
+def _address_space(proc: int) -> int:
+    with open(os.open("self/statm", os.O_RDONLY, dir_fd=proc)) as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 

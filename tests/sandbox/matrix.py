@@ -1,12 +1,15 @@
 """The table of sandbox/README.md: every hostile program on every platform. Needs root.
 
-python -m tests.sandbox.matrix [--write] [FOLDER]
+python -m tests.sandbox.matrix [--write] [--neighbours 100 [--part 1/4]] [FOLDER]
 
---write puts it into sandbox/README.md, else it is printed only; the programs of FOLDER are counted apart.
+--write puts it into sandbox/README.md, else it is printed only; the programs of FOLDER are counted apart. --neighbours
+prints another table instead: beside each hostile program, while it runs again and again, so many honest runs, and
+whether they end as they do alone; --part takes one of so many parts of the programs.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -56,11 +59,40 @@ def table(found: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def crowds(honest: int, part: str, folder: list[str]) -> tuple[str, int]:
+    """The table of honest runs beside hostile ones, and how many ended otherwise than alone."""
+    lines, wrong = ["| | hostile programs | honest runs | otherwise than alone |", "| --- | --- | --- | --- |"], 0
+    for platform in PLATFORMS:
+        command = ["-m", "tests.sandbox.simulate", platform, "--", sys.executable, "-m", "tests.sandbox.crowd"]
+        run = subprocess.run(
+            [sys.executable, *command, str(honest), part, *folder],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            check=True,
+        )
+        rows = [json.loads(line) for line in run.stdout.splitlines()[1:]]
+        faults = [f"{platform}, {row['name']}: {fault}" for row in rows for fault in row["faults"]]
+        print(*faults, sep="\n", file=sys.stderr)
+        lines.append(f"| {platform} | {len(rows)} | {len(rows) * (honest // 2) * 2} | {len(faults)} |")
+        wrong += len(faults)
+    return "\n".join(lines), wrong
+
+
 def main() -> None:
-    options = sys.argv[1:]
-    text = table(reports([os.path.abspath(word) for word in options if word != "--write"]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="*", type=os.path.abspath)
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--neighbours", type=int, metavar="HONEST")
+    parser.add_argument("--part", default="1/1")
+    options = parser.parse_args()
+    if options.neighbours is not None:
+        text, wrong = crowds(options.neighbours, options.part, options.folder)
+        print(text)
+        sys.exit(min(wrong, 1))
+    text = table(reports(options.folder))
     print(text)
-    if "--write" in options:
+    if options.write:
         before, rest = README.read_text().split(BEGIN)
         README.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
 

@@ -127,6 +127,19 @@ for folder in {'..', '../..', '/tmp', str(pathlib.Path.cwd().parent)}:
 """
 
 
+_BOOKS = """
+import sys
+seen, frame = [], sys._getframe()
+while frame := frame.f_back:
+    for name, value in frame.f_locals.items():
+        if type(value).__name__ == 'Zygote':
+            seen += [str(kept) for kept in (*value.children.values(), *value.uids)]
+        elif name in ('data', 'born', 'facts', 'event', 'fds'):
+            seen.append(f'{name}: {value}')
+seen = [words for words in seen if 'limits' in words or 'pid' in words or words.isdigit()]
+"""
+
+
 def words_between_runs(slot: Slot, honest: int) -> list[str]:
     """Who a run is and what lies beside it says nothing of the runs before it and beside it."""
     alone = [slot.run(Request(_WHO, value="seen")).value for _ in range(4)]
@@ -135,6 +148,8 @@ def words_between_runs(slot: Slot, honest: int) -> list[str]:
         beside.run("import os\nos.symlink('word', 'secret')\nfor n in range(5): os.mkdir(f'd{n}')")
         seen = slot.run(Request(_LOOK, value="seen"))
         found += [] if seen.value == [] else [f"a neighbour's scratch: {seen.status} {seen.reason} {seen.value}"]
+        kept = slot.run(Request(_BOOKS, value="seen"))
+        found += [] if kept.value == [] else [f"the fork server's books: {kept.status} {kept.reason} {kept.value}"]
     numbers = [
         "import random; x = random.getrandbits(64)",
         "import sympy.core.random as r; x = r.rng.getrandbits(64)",

@@ -12,7 +12,7 @@ from sandbox import kernel, seccomp
 
 MACHINES = list(kernel.AUDIT_ARCH)
 PID = 4711
-ALLOW, KILL, EPERM, EAGAIN, EINVAL, ENOSYS, EOPNOTSUPP = "allow", "kill", 1, 11, 22, 38, 95
+ALLOW, KILL, EPERM, EAGAIN, ENODEV, EINVAL, ENOSYS, EOPNOTSUPP = "allow", "kill", 1, 11, 19, 22, 38, 95
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -30,9 +30,16 @@ def test_call_numbers_are_those_of_libseccomp(machine: str) -> None:
     assert wrong == {}
 
 
-def verdict(machine: str, call: str | int, *args: int, arch: int | None = None, starter: int | None = None) -> object:
+def verdict(
+    machine: str,
+    call: str | int,
+    *args: int,
+    arch: int | None = None,
+    starter: int | None = None,
+    mapping: bool = True,
+) -> object:
     """What the program says of one call: the BPF machine, as seccomp(2) describes it."""
-    code = seccomp.program(machine, starter).replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
+    code = seccomp.program(machine, starter, mapping).replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
     number = call if isinstance(call, int) else kernel.number(call, machine)
     padded = [value & (1 << 64) - 1 for value in (*args, *[0] * (6 - len(args)))]
     data = struct.pack("IIQ6Q", number, arch or kernel.AUDIT_ARCH[machine], 0, *padded)
@@ -75,6 +82,10 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         (EAGAIN, "clone", (THREAD | 0x10000000,)),  # a thread in a new user namespace
         *((EAGAIN, "clone", (THREAD | flag,)) for flag in (0x1000, 0x2000, 0x4000, 0x8000, 1 << 31)),
         (ALLOW, "clone", (0x7D0F00,)),  # musl's
+        *((EAGAIN, "clone", (THREAD & ~flag,)) for flag in (0x200, 0x400)),  # with folders, or files, of its own
+        (ALLOW, "close_range", (5, 9, 0)),
+        (ALLOW, "close_range", (5, 9, 4)),
+        *((EINVAL, "close_range", (5, 9, flags)) for flags in (2, 6, 8)),
         (EAGAIN, "clone", (0x0911,)),  # a process that shares memory and signal handlers
         (ENOSYS, "clone3", ()),
         (ALLOW, "openat", (-100, 0, 0o101101)),  # write, create, truncate
@@ -84,6 +95,9 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         (ENOSYS, "openat2", ()),
         (ALLOW, "kill", (PID, 15)),
         (EPERM, "kill", (PID, 9)),
+        *((EPERM, "kill", (PID, number)) for number in (18, 32, 40, 64, -1)),
+        *((EPERM, "tgkill", (PID, PID, number)) for number in (9, 18, 32, 40, 64)),
+        (ALLOW, "tgkill", (PID, PID, 31)),
         (EPERM, "kill", (PID + 1, 0)),
         (EPERM, "kill", (-1, 15)),
         (EPERM, "kill", (0, 15)),
@@ -187,3 +201,12 @@ def test_a_compiled_program_does_not_decide_on_core_dumps(machine: str) -> None:
     for starter, expected in ((None, ALLOW), (4, EPERM)):
         assert verdict(machine, "setrlimit", 4, starter=starter) == expected
         assert verdict(machine, "prlimit64", 0, 4, starter=starter) == expected
+
+
+@pytest.mark.parametrize("starter", [None, 4])
+def test_where_files_are_counted_by_name_none_can_be_mapped(starter: int | None) -> None:
+    for shared in (1, 2):
+        assert verdict("x86_64", "mmap", 0, 4096, 1, shared, 5, starter=starter) == ALLOW
+        assert verdict("x86_64", "mmap", 0, 4096, 1, shared, 5, starter=starter, mapping=False) == ENODEV
+        anonymous = shared | 0x20
+        assert verdict("x86_64", "mmap", 0, 4096, 3, anonymous, starter=starter, mapping=False) == ALLOW

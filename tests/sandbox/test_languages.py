@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Case, Request, Result, Slot, builds, host, languages, probe
+from sandbox import Case, Limits, Request, Result, Slot, builds, host, languages, probe
+from sandbox.builds import Builds
 
 from .conftest import QUICK
 
@@ -221,3 +222,46 @@ def test_python_does_not_see_the_compilers_files_where_landlock_stands(slot: Slo
     assert slot.run(Request(reading)).status == "error"
     stealing = '#include <cstdio>\nint main() { puts(fopen("/usr/include/stdio.h", "r") ? "read" : "refused"); }'
     assert cpp(slot, stealing).stdout == "refused\n"
+
+
+_CPP_THREADS = """
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+long deep(volatile long *n) { volatile char kept[256]; kept[0] = 1; return --*n > 0 ? deep(n) + kept[0] : 0; }
+int main() {
+    long mb, count, depth;
+    scanf("%ld %ld %ld", &mb, &count, &depth);
+    char *kept = new char[mb << 20];
+    for (long n = 0; n < mb << 20; n += 4096) kept[n] = 1;
+    std::mutex gate;
+    std::vector<std::thread> all;
+    gate.lock();
+    for (int n = 0; n < count; n++) all.emplace_back([&] { gate.lock(); gate.unlock(); });
+    gate.unlock();
+    for (auto &one : all) one.join();
+    volatile long left = depth;
+    printf("%zu %ld\\n", all.size(), deep(&left) + 1);
+}
+"""
+
+
+@needs_cpp
+def test_threads_have_room_for_their_stacks_and_the_first_for_a_deep_recursion(slot: Slot) -> None:
+    known = Builds()
+
+    def run(memory_mb: int, *numbers: int) -> tuple[str, str]:
+        limits = Limits(wall_s=30, memory_mb=memory_mb)
+        request = Request(_CPP_THREADS, " ".join(map(str, numbers)), language="c++", limits=limits)
+        result = slot.run(request, known)
+        return result.status, result.stdout or ("memory" if "memory" in result.reason else "")
+
+    assert run(128, 0, 30, 1) == ("ok", "30 1\n")
+    assert run(512, 0, 30, 100_000) == ("ok", "30 100000\n")  # more than 8 MB of stack
+    assert run(128, 0, 30, 100_000) == ("ok", "30 100000\n")
+    assert run(128, 0, 60, 1) == ("process_limit", "")
+    assert run(512, 200, 60, 1) == ("process_limit", "")
+    assert run(128, 90, 30, 1) == ("memory_limit", "memory")
+    assert run(512, 480, 30, 1) == ("memory_limit", "memory")

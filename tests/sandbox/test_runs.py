@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -302,3 +303,80 @@ def test_importing_the_sandbox_brings_nothing_heavy() -> None:
     code = "import sys, sandbox; print([m for m in ('ray', 'torch', 'numpy', 'sympy', 'pipeline') if m in sys.modules])"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root).stdout == "[]\n"
+
+
+_THREADS = """
+import threading
+go = threading.Event()
+{first}
+all = [threading.Thread(target=go.wait) for _ in range({count})]
+try:
+    for thread in all: thread.start()
+finally:
+    go.set()
+print(len(all))
+"""
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "count", "first", "status"),
+    [
+        (32, 30, "", "ok"),
+        (128, 30, "", "ok"),
+        (512, 30, "", "ok"),
+        (128, 60, "", "process_limit"),
+        (512, 60, "", "process_limit"),
+        (128, 30, "kept = bytearray(110 << 20)", "memory_limit"),
+        (512, 30, "kept = bytearray(450 << 20)", "memory_limit"),
+        (128, 30, "threading.stack_size(16 << 20)", "memory_limit"),
+        (128, 30, "import _thread; threading.Thread = lambda target: type('T', (), {'start': lambda self: "
+         "_thread.start_new_thread(target, ())})(); kept = bytearray(110 << 20)", "memory_limit"),
+    ],
+)  # fmt: skip
+def test_threads_have_room_for_their_stacks_and_what_fails_is_named(
+    slot: Slot, memory_mb: int, count: int, first: str, status: str
+) -> None:
+    """All are alive at once, so that nothing depends on how fast they are."""
+    code = _THREADS.format(first=first, count=count)
+    result = slot.run(Request(code, limits=Limits(wall_s=30, memory_mb=memory_mb)))
+    assert (result.status, "memory" in result.reason) == (status, status == "memory_limit"), result.reason
+
+
+@pytest.mark.parametrize("memory_mb", [128, 512])
+def test_a_recursion_as_deep_as_python_allows_does_not_crash_a_thread(slot: Slot, memory_mb: int) -> None:
+    """Through C at each step, which is what takes stack."""
+    code = (
+        "import threading\nseen = []\n"
+        "def deep(n): sorted([1, 2], key=lambda _: deep(n + 1))\n"
+        "def run():\n    try: deep(0)\n    except RecursionError: seen.append(1)\n"
+        "run()\nthread = threading.Thread(target=run); thread.start(); thread.join()\nprint(seen)"
+    )
+    result = slot.run(Request(code, limits=Limits(wall_s=30, memory_mb=memory_mb)))
+    assert (result.status, result.stdout) == ("ok", "[1, 1]\n"), result.reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(42); sys.stdout.close()",
+        "print(42); sys.stdout = None",
+        "print(42); sys.stderr.close()",
+        "real, sys.stdout = sys.stdout, io.StringIO()\nreal.write('42\\n'); print(7)",
+        "out = open(1, 'w'); out.write('42\\n')",
+        "out = os.fdopen(1, 'wb'); out.write(b'42\\n')",
+        "out = io.TextIOWrapper(sys.stdout.buffer); out.write('42\\n')",
+        "kept = [open(1, 'w', closefd=False)]; kept[0].write('42\\n'); kept.append(kept)",
+        "def f(): out = open(1, 'w', closefd=False); out.write('42\\n')\nf()",
+    ],
+)
+def test_what_python_writes_when_it_ends_is_written(slot: Slot, code: str) -> None:
+    code = f"import io, os, sys\n{code}"
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = slot.run(Request(code))
+    assert (result.status, result.stdout) == ("ok", "42\n") == (("error", "ok")[alone.returncode == 0], alone.stdout)
+
+
+@pytest.mark.parametrize("lifetime_s", [0, -1.0, float("nan"), float("inf"), 1e9])
+def test_a_session_of_no_sensible_length_is_refused_in_the_hands_of_its_caller(slot: Slot, lifetime_s: float) -> None:
+    with pytest.raises(ValueError, match="lifetime_s"):
+        slot.session(lifetime_s=lifetime_s)
