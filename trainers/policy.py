@@ -7,6 +7,7 @@ runs on the positions that predict a loss token, in chunks, so that no more than
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from pipeline.records import Failure
+from trainers.architectures import obstacle
 from trainers.batches import MicroBatch
 
 CHUNK = 1 << 26
@@ -33,9 +35,22 @@ def packed_attention(
     scaling: float,
     dropout: float = 0.0,
     boundaries: tuple[int, ...] = (),
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each trajectory of the row. Shapes [1, heads, L, D] -> [1, L, heads, D]."""
+    """Causal attention within each trajectory of the row. Shapes [1, heads, L, D] -> [1, L, heads, D]. Raises Failure
+    for attention of another kind, whose log-probabilities would be another model's."""
+    if softcap is not None or s_aux is not None:
+        what = "attention with sinks" if softcap is None else f"attention scores capped at {softcap:g}"
+        raise Failure(f"{type(module).__name__}: {what}; expected plain causal attention, the only one trained here")
+    longest = max(end - start for start, end in pairwise(boundaries))
+    if sliding_window is not None and longest > sliding_window:
+        raise Failure(
+            f"{type(module).__name__}: a trajectory of {longest} tokens, attention over {sliding_window}; expected "
+            "full causal attention, the only one trained here"
+        )
     parts = [
         functional.scaled_dot_product_attention(
             query[:, :, start:end],
@@ -66,6 +81,9 @@ class Policy(nn.Module):
         if not (path / "config.json").is_file():
             raise Failure(f"model {path}: no config.json; expected a Hugging Face model directory")
         try:
+            found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            if (why := obstacle(found, tokens=0)) is not None:
+                raise Failure(f"model {path}: cannot be trained: {why}")
             lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
         except (OSError, ValueError) as e:
             raise Failure(f"model {path}: {str(e).splitlines()[0]}; expected a Hugging Face model directory") from e

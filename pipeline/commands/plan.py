@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands import preflight, target
+from pipeline.commands import preflight, room, target
 from pipeline.commands.tables import columns, duration
 from pipeline.config import Config
 from pipeline.records import Failure
@@ -90,11 +90,11 @@ def _memory(config: Config) -> Iterator[tuple[str, float]]:
     models += [(f"prober.ladder.{i}", m) for i, m in enumerate(config.prober.ladder)]
     models += [("committee.judge", config.committee.judge)] if config.committee.judge else []
     for name, model in models:
-        engine, weights = model.engine, preflight.weights(config, model)
+        engine, weights = model.engine, room.weights(config, model)
         if weights is not None and model.pool.num_gpus == 0:
             yield name, round((weights / 1e9 + engine.kv_cache_gb) * model.pool.max_replicas, 3)
     for name, model in (("trainer of the proposer", config.proposer), ("trainer of the solver", config.solve.base)):
-        if (weights := preflight.weights(config, model)) is not None:
+        if (weights := room.weights(config, model)) is not None:
             yield name, round(weights * _TRAINER_BYTES / 1e9, 3)
 
 

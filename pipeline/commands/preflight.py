@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline import domains
+from pipeline.commands import room
 from pipeline.commands.doctor_config import Check, models_of, named
 from pipeline.config import Config, ModelConfig
 from pipeline.domains import hub
@@ -39,8 +40,6 @@ _NEEDED_BY = {
 }
 """Folders and files that the config names -> the stages that use them. (A committee without a judge of its own asks a
 prober.)"""
-_TRAINED = {"sft": "proposer", "mgpo": "proposer", "solve": "solve.base"}
-"""Stage -> the model that it trains."""
 
 
 def refuse(config: Config, root: Path) -> None:
@@ -96,15 +95,15 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
             "stages", "fail", f"run directory {root}: stage {before} is not done", f"run `propose {before}` first"
         )
     yield from _place(root)
-    yield from _untrainable(config, todo)
-    tried = named(config, lambda field: _needed(config, field, todo), todo)
+    yield from room.untrainable(config, todo)
+    tried = named(config, lambda field: needed(config, field, todo), todo)
     yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
 
 
 def loaded(config: Config, stages: Sequence[str]) -> dict[str, ModelConfig]:
     """The models whose folders these stages load, by the field that names them."""
-    return models_of(config, lambda field: _needed(config, field, stages))
+    return models_of(config, lambda field: needed(config, field, stages))
 
 
 def _alone(config: Config, stage: str) -> bool:
@@ -118,7 +117,8 @@ def _alone(config: Config, stage: str) -> bool:
     return bool(given.get(stage))
 
 
-def _needed(config: Config, field: str, todo: Sequence[str]) -> bool:
+def needed(config: Config, field: str, todo: Sequence[str]) -> bool:
+    """Whether these stages use what this field of the config names."""
     if _alone(config, "sft") and field != "proposer.path":
         todo = [stage for stage in todo if stage != "sft"]  # nothing is played, nobody judges
     if _alone(config, "evaluate") and field == "solve.base.path":
@@ -139,21 +139,9 @@ def _place(root: Path) -> Iterator[Check]:
         yield Check("run directory", "fail", f"{root}: lies in what Ray unpacked for this job, and goes with it", todo)
 
 
-def _untrainable(config: Config, todo: Sequence[str]) -> Iterator[Check]:
-    """Models that are to be trained, and whose weights are not here."""
-    for field, model in {_TRAINED[stage]: _trained(config, stage) for stage in todo if stage in _TRAINED}.items():
-        if model.endpoint is not None:
-            found = f"{field}.endpoint: a model behind an endpoint cannot be trained"
-            yield Check("model", "fail", found, f"expected {field}.path alone")
-
-
-def _trained(config: Config, stage: str) -> ModelConfig:
-    return config.solve.base if stage == "solve" else config.proposer
-
-
 def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     """Room for the checkpoints of the stages that train, and for what they write beside them."""
-    sizes = [_bytes(config, _trained(config, stage)) for stage in todo if stage in _TRAINED]
+    sizes = [_bytes(config, trained) for _, _, trained in room.trained(config, todo)]
     copies = config.trainer.keep_checkpoints + 1
     need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * copies for size in sizes)
     there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
@@ -165,17 +153,8 @@ def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
 
 def _bytes(config: Config, model: ModelConfig) -> int:
     """Of a model's weights, here or on the Hub; 0 where they are not known."""
-    known = weights(config, model)
+    known = room.weights(config, model)
     if known is None and domains.of(config.domain).on_the_hub(model.path):
         with contextlib.suppress(Failure):  # told with the models
             return hub.size(model.path)
     return known or 0
-
-
-def weights(config: Config, model: ModelConfig) -> int | None:
-    """Bytes of a model's weights; None where they are not known."""
-    try:
-        files = hub.weights(domains.of(config.domain).model(model.path, download=False))
-    except Failure:
-        return None
-    return sum(file.stat().st_size for file in files if file.exists()) or None

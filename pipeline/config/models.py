@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -59,6 +60,14 @@ class ModelConfig(Section):
     """Ask this endpoint instead of an engine of the run's own: {base_url: …, model: …}. Not for what is trained."""
     engine: EngineConfig = EngineConfig()
     pool: PoolConfig = PoolConfig(max_ongoing=128)
+
+    def contradictions(self) -> Iterator[str]:
+        shared, gpus = self.engine.tensor_parallel_size, self.pool.num_gpus
+        if shared > 1 and gpus and gpus != shared and self.engine.weight_transport in ("object_store", "nccl"):
+            yield (
+                f"engine.tensor_parallel_size ({shared}): an engine sees the GPUs that its replica reserves, "
+                f"pool.num_gpus ({gpus:g}); expected as many"
+            )
 
     @model_validator(mode="before")
     @classmethod

@@ -103,6 +103,11 @@ class Config(Section):
         """The model that verifiers without an endpoint of their own ask."""
         return self.committee.judge or self.prober.ladder[-1]
 
+    @property
+    def judged_on_gpus(self) -> bool:
+        """Whether probers or the judge hold GPUs."""
+        return any(model.pool.num_gpus for model in (*self.prober.ladder, self.judge))
+
     def contradictions(self) -> Iterator[str]:
         for where, verifier in self.committee.judges().items():
             if verifier.language and self.domain.free_text:

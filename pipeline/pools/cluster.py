@@ -226,6 +226,13 @@ class Cluster:
         """A model that is measured alone."""
         return await self._pool(catalogue.solver(self.config, domains.of(self.config.domain), "measured", model))
 
+    async def stop_writing(self) -> None:
+        """Take down what writes; and what judges, where that holds GPUs, which others wait for."""
+        ladder = [f"solver-{i}" for i in range(len(self.config.prober.ladder))]
+        judging = ("prober", "committee", "judge", *ladder) if self.config.judged_on_gpus else ()
+        for name in ("proposer", *judging):
+            await self.stop(name)
+
     async def stop(self, name: str) -> None:
         """Take a pool down, and with it the store that its replicas had their weights from."""
         await self.serving.stop(name)

@@ -54,7 +54,7 @@ async def run(context: Context) -> dict[str, Any]:
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
     base = context.domain.model(config.solve.base.path)
     spec = spec_for(context, "solve", base)
-    await context.cluster.stop("proposer")
+    await context.cluster.stop_writing()
     pool = None if spec.transport == "object_store" else await context.cluster.student()
     trainer = start_trainer(context.cluster, spec, loader, context.cluster.weights("student"), pool)
 

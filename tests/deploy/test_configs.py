@@ -15,6 +15,7 @@ from pipeline.config.loading import load, validate
 from pipeline.records import Failure
 
 CONFIGS = Path(__file__).parents[2] / "deploy" / "configs"
+SHEETS = (CONFIGS.parent / "PROFILES.md").read_text(encoding="utf-8").split("\n## ")
 TEXT = yaml.safe_load((CONFIGS / "text.yaml").read_text(encoding="utf-8"))
 REQUIRED = {
     "domain",
@@ -89,6 +90,68 @@ def of_the_mini_world(config: Config) -> list[Any]:
 @pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.name)
 def test_every_config_loads(path):
     assert load(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.name)
+def test_every_config_has_a_sheet(path):
+    (sheet,) = [text for text in SHEETS[1:] if text.startswith(f"{path.name}\n")]
+    assert len(sheet.split()) > 25 and f"| `{path.name}` |" in SHEETS[0]
+
+
+def test_every_sheet_has_its_config():
+    assert {text.partition("\n")[0] for text in SHEETS[1:]} == {path.name for path in CONFIGS.iterdir()}
+
+
+def lines(node: yaml.Node, where: Where = ()) -> Iterator[tuple[Where, int]]:
+    """Every field that holds a value, and the line on which it stands."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = where if key.tag == "tag:yaml.org,2002:merge" else (*where, key.value)
+            if isinstance(value, yaml.MappingNode) or _of_sections(value):
+                yield from lines(value, inner)
+            else:
+                yield inner, key.start_mark.line
+    elif isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            yield from lines(item, (*where, number))
+
+
+def _of_sections(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.SequenceNode) and any(isinstance(item, yaml.MappingNode) for item in node.value)
+
+
+def at(node: Any, path: Where) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
+def unexplained(text: str) -> list[str]:
+    """Fields of a config that have the value that they would have anyway, and no comment that says why they are there:
+    on their line, or on the line of the item of a list that they begin."""
+    rows, tree = text.splitlines(), yaml.safe_load(text)
+    whole, found = validate(tree).model_dump(mode="json"), []
+    for path, line in lines(yaml.compose(text)):
+        if "  # " in rows[line] or path in (("domain",), ("name",)):
+            continue
+        try:
+            left = validate(without(tree, path)).model_dump(mode="json")
+            same = at(left, path) == at(whole, path)
+        except (Failure, LookupError, TypeError):
+            continue  # required, or the kind of its section
+        if same:
+            found.append(dotted(path))
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.name)
+def test_every_value_is_another_than_the_default_or_says_why(path):
+    assert unexplained(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_value_that_says_nothing_is_found():
+    text = (CONFIGS / "quick.yaml").read_text(encoding="utf-8") + "\ntrainer:\n  workers: 1\n  zero_stage: 3\n"
+    assert unexplained(text) == ["trainer.workers"]
 
 
 def test_what_the_mini_world_names_is_found():

@@ -12,6 +12,7 @@ from pipeline.commands import target
 from pipeline.commands.groups.base import CLUSTER, INPUT, OK, command, say
 from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS
 from pipeline.records import Failure
+from pipeline.store.run_stages import RUN_STAGES
 
 
 @command("doctor", CLUSTER, "say what this machine can do, and what to fix", lambda: DOCTOR_KEYS)
@@ -20,11 +21,17 @@ def _doctor(
     config: o.ConfigFile = None,
     sets: o.Set = None,
     run_dir: o.RunDir = None,
+    stages: Annotated[
+        str | None, typer.Option(metavar="STAGE,...", help="for these alone; default: all that the config can run")
+    ] = None,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import doctor
 
-    found = doctor.inspect(*target.of(name, config, sets, run_dir))
+    chosen = stages.split(",") if stages else None
+    if unknown := [stage for stage in chosen or () if stage not in RUN_STAGES]:
+        raise Failure(f"--stages: unknown stage {unknown[0]!r}; expected some of {', '.join(RUN_STAGES)}")
+    found = doctor.inspect(*target.of(name, config, sets, run_dir), chosen)
     print(json.dumps(found) if as_json else doctor.render(found))
     return OK if found["ready"] else INPUT
 

@@ -13,6 +13,7 @@ from pipeline.commands import configure, target
 from pipeline.commands import options as o
 from pipeline.commands.groups.base import EVERYDAY, OK, app, command
 from pipeline.commands.keys import DIFF_KEYS, INIT_KEYS, VALID_KEYS
+from pipeline.config import DOMAINS
 
 configs = typer.Typer(help="Show, explain, check, compare or begin a config.", no_args_is_help=True)
 app.add_typer(configs, name="config", rich_help_panel=EVERYDAY)
@@ -61,10 +62,13 @@ def _config_diff(
 @command("init", None, "write a config to begin with, a comment on each line to change", lambda: INIT_KEYS, of=configs)
 def _config_init(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="where to")] = Path("propose.yaml"),
-    domain: Annotated[str, o.choice("--domain", of=configure.STARTS, help="of which world (text)")] = "text",
+    domain: Annotated[str, o.choice("--domain", of=tuple(DOMAINS.sections), help="of which world (text)")] = "text",
+    profile: Annotated[
+        str | None, o.choice("--profile", of=configure.STARTS, help="a profile of deploy/configs instead")
+    ] = None,
     as_json: o.Json = False,
 ) -> int:
-    made = configure.init(file, domain)
+    made = configure.init(file, profile or domain)
     check = f"propose config validate {shlex.quote(str(file))}"
     print(json.dumps(made) if as_json else f"{target.shown(file)}: edit it, then `{check}`")
     return OK

@@ -90,6 +90,13 @@ def test_a_transport_that_cannot_reach_the_replicas_is_refused(given, refused):
         assert refused in message(*IPC, *given)
 
 
+def test_an_engine_is_given_the_gpus_that_it_is_split_over():
+    split = ("solve.base.engine.tensor_parallel_size=2", "solve.base.pool.num_gpus=")
+    load(None, [split[0], f"{split[1]}2"])
+    load(None, [split[0], f"{split[1]}0"])
+    assert "solve.base: engine.tensor_parallel_size (2)" in message(split[0], f"{split[1]}1")
+
+
 def test_several_errors_are_listed():
     with pytest.raises(Failure, match=r"^config: 2 errors\n  trainer\.workers: .*\n  sft\.lr: .*$"):
         load(None, ["trainer.workers=0", "sft.lr=-1"])

@@ -192,16 +192,24 @@ def test_diff_names_the_fields_that_differ(capsys, tmp_path):
     assert propose(capsys, "config", "diff", "a.yaml", "a.yaml")[1] == "no field differs\n"
 
 
-@pytest.mark.parametrize("domain", configure.STARTS)
-def test_init_begins_a_config_that_validates_and_never_overwrites(capsys, tmp_path, domain):
-    assert propose(capsys, "config", "init", "mine.yaml", "--domain", domain)[0] == 0
+STARTS = [("--profile", name) for name in configure.STARTS] + [("--domain", "mini"), ("--domain", "text")]
+
+
+@pytest.mark.parametrize("start", STARTS, ids=lambda start: start[1])
+def test_init_begins_a_config_that_validates_and_never_overwrites(capsys, tmp_path, start):
+    assert propose(capsys, "config", "init", "mine.yaml", *start)[0] == 0
     text = (tmp_path / "mine.yaml").read_text()
     assert text.startswith("# yaml-language-server: $schema=propose.schema.json\n")
     assert json.loads((tmp_path / "propose.schema.json").read_text()) == reference.schema()
-    config = load(tmp_path / "mine.yaml")
-    assert config.name == "mine" and config.domain.kind == domain
+    assert "deploy/configs/" not in text  # its commands are for this file
+    profile = load(ROOT / "deploy" / "configs" / f"{start[1]}.yaml").model_dump()
+    assert load(tmp_path / "mine.yaml").model_dump() == profile | {"name": "mine"}
     assert "mine.yaml: is there already" in refused(capsys, "config", "init", "mine.yaml")
     assert (tmp_path / "mine.yaml").read_text() == text
+
+
+def test_every_profile_can_be_begun_with():
+    assert sorted(configure.STARTS) == sorted(path.stem for path in CONFIGS)
 
 
 def test_a_section_that_exists_is_consistent():

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.config import PoolConfig
+from pipeline.config.loading import load
 from pipeline.pools import serving
+from pipeline.pools.cluster import Cluster
 from pipeline.pools.serving import PoolSpec, Serving
 from pipeline.records import Failure
 
@@ -62,3 +64,15 @@ def test_a_pool_that_fails_says_why_and_the_others_start(serve):
     assert (
         isinstance(b, Failure) and b.kind == "infra_error" and "pool b: did not start: no GPU (logs: /logs)" in str(b)
     )
+
+
+@pytest.mark.parametrize(("gpus", "judges"), [(0, []), (1, ["prober", "committee", "judge", "solver-0"])])
+def test_what_judges_leaves_its_gpus_to_the_solver_and_stays_where_it_has_none(gpus, judges):
+    cluster, stopped = Cluster(load(None, [f"prober.ladder=[{{path: m, pool: {{num_gpus: {gpus}}}}}]"]), None), []
+
+    async def stop(name):
+        stopped.append(name)
+
+    cluster.stop = stop
+    asyncio.run(cluster.stop_writing())
+    assert stopped == ["proposer", *judges]

@@ -140,7 +140,7 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     def produce(context, loader, problems):
         raise Seen(problems)
 
-    async def stop(name):
+    async def stop():
         pass
 
     monkeypatch.setattr(solve, "start_trainer", lambda *_: None)
@@ -149,7 +149,7 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     path.write_text(text(PROBLEMS))
     config = load(None, [f"solve.data={path}"])
     run = RunDir.open(tmp_path / "run", config)
-    cluster = SimpleNamespace(actor=lambda *_: None, stop=stop, weights=lambda _: None)
+    cluster = SimpleNamespace(actor=lambda *_: None, stop_writing=stop, weights=lambda _: None)
     with Metrics(run) as metrics, pytest.raises(Seen) as seen:
         asyncio.run(solve.run(Context(config, run, cluster, metrics, None)))
     assert seen.value.args == (PROBLEMS,)

@@ -1,0 +1,137 @@
+"""Whether there is room: GPUs in each stage, memory, and models that the trainer cannot carry."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import domains
+from pipeline.commands import doctor, preflight, room
+from pipeline.commands.doctor_config import Check
+from pipeline.config.loading import load
+from pipeline.store.run_stages import RUN_STAGES
+from tests.mini import MINI
+
+CONFIGS = Path(__file__).parents[3] / "deploy" / "configs"
+ALL = list(RUN_STAGES)
+
+
+def taken(name, *settings, stages=ALL):
+    """Stage -> GPUs under full load."""
+    up = room.reserved(load(CONFIGS / f"{name}.yaml", settings), stages)
+    return {stage: sum(one.most for one in parts) for stage, parts in up.items()}
+
+
+def test_the_gpus_of_a_profile_add_up_as_it_says():
+    said = {"acquire": 0, "sft": 6, "mgpo": 8, "synthesize": 6, "solve": 8, "evaluate": 6}
+    assert taken("qwen3-4b-8gpu") == said
+    assert taken("qwen3-30b-a3b-solver", stages=["solve", "evaluate"]) == {"solve": 24, "evaluate": 8}
+    assert set(taken("text-cpu").values()) == set(taken("endpoints-only").values()) == {0}
+
+
+def test_a_stage_done_alone_has_its_own_pools_only():
+    assert taken("qwen3-4b-8gpu", stages=["evaluate"]) == {"evaluate": 6}
+    assert taken("qwen3-4b-8gpu", "sft.data=x.jsonl", stages=["sft"]) == {"sft": 2}
+    alone = taken("qwen3-4b-8gpu", "evaluate.model.path=m", "evaluate.model.pool.num_gpus=3", stages=["evaluate"])
+    assert alone == {"evaluate": 3}
+
+
+def test_probers_on_cpus_stay_up_while_the_solver_is_trained():
+    config = load(None, ["proposer.pool.num_gpus=1"])
+    fields = {stage: [one.field for one in parts] for stage, parts in room.reserved(config, ALL).items()}
+    assert fields["mgpo"] == ["prober.ladder.0", "proposer"] and fields["solve"] == ["prober.ladder.0", "solve.base"]
+
+
+@pytest.mark.parametrize(("there", "status"), [(0, "fail"), (7, "fail"), (8, "ok")])
+def test_gpus_that_are_missing_are_told(there, status):
+    (check,) = room.gpus(load(CONFIGS / "qwen3-4b-8gpu.yaml"), ALL, there)
+    assert check.status == status
+    assert (
+        "mgpo takes 8 GPUs: trainer 2, prober.ladder.0 1, prober.ladder.1 1, prober.ladder.2 2, proposer 2"
+        in check.found
+    )
+
+
+def test_a_pool_that_cannot_grow_is_a_warning_and_a_cluster_has_its_own_gpus():
+    config = load(None, ["proposer.pool.num_gpus=1", "proposer.pool.max_replicas=4"])
+    assert [c.status for c in room.gpus(config, ALL, 1)] == ["warn"]
+    assert [c.status for c in room.gpus(load(None, ["proposer.pool.num_gpus=1", "ray.address=auto"]), ALL, 0)] == ["ok"]
+    assert list(room.gpus(load(), ALL, 0)) == []
+
+
+def test_memory_of_a_trainer_at_full_size():
+    """By hand, for 8 GB of weights: 2 bytes of weight, 4 of gradient, 4 of master weight, 8 of moments a parameter."""
+    gb, parameters = 1e9, 4e9
+    assert room.a_worker(int(8 * gb), 3, 2, True) == pytest.approx(parameters * 18 / 2 + 8 * gb)
+    assert room.a_worker(int(8 * gb), 0, 1, False) == pytest.approx(parameters * 16)
+    assert room.a_worker(int(61 * gb), 3, 16, False) == 61 * gb  # as it begins
+
+
+@given(st.integers(1, 64), st.booleans())
+def test_sharing_more_never_takes_more(workers, reference):
+    needs = [room.a_worker(1000, stage, workers, reference) for stage in (1, 2, 3)]
+    assert workers == 1 or needs == sorted(needs, reverse=True)
+    assert room.a_worker(1000, 3, workers + 1, reference) <= needs[-1]
+
+
+def test_memory_is_told_against_what_is_there():
+    config = load(None, ["trainer.use_gpu=true"])
+    ok = list(room.memory(config, ALL, 80 << 30, 80 << 30))
+    assert {c.status for c in ok} == {"ok"} and any("training solve.base takes" in c.found for c in ok)
+    little = [c for c in room.memory(config, ALL, 1 << 20, 80 << 30) if c.status == "fail"]
+    assert "a GPU here has 0 GB" in little[0].todo
+    (host,) = [c for c in room.memory(load(), ALL, None, 1 << 30) if c.status == "fail"]
+    assert "of this machine's memory" in host.found and "1.1 GB are free" in host.todo
+    served = load(None, ["proposer.pool.num_gpus=1"])
+    (engine,) = [c for c in room.memory(served, ALL, 1 << 20, 80 << 30) if "weights on each GPU" in c.found]
+    assert engine.found.startswith("proposer: ") and "proposer.engine.tensor_parallel_size" in engine.todo
+
+
+@pytest.fixture
+def model(tmp_path):
+    shutil.copytree(domains.of(MINI.domain).resolve("mini:solver"), tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("look", ["preflight", "doctor"])
+def test_a_model_that_the_trainer_cannot_carry_is_refused_before_the_run(model, tmp_path, look):
+    config = load(None, [f"solve.base.path={model}", "solve.data=x"])
+    settings = json.loads((model / "config.json").read_text())
+
+    def said():
+        if look == "doctor":
+            found = [Check(**c) for c in doctor.inspect(config)["checks"]]
+        else:
+            found = list(preflight.problems(config, tmp_path / "run", ["solve"]))
+        return [c.found for c in found if c.name == "model" and c.status == "fail"]
+
+    assert said() == []
+    (model / "config.json").write_text(json.dumps(settings | {"quantization_config": {"quant_method": "fp8"}}))
+    (line,) = said()
+    assert line.startswith(f"solve.base.path {model}: cannot be trained: quantized weights (fp8); expected bfloat16")
+
+
+def test_experts_go_by_the_object_store(model):
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | {"num_experts": 8}))
+    pushed = [f"solve.base.path={model}", "trainer.use_gpu=true", "solve.base.pool.num_gpus=1"]
+    assert list(room.untrainable(load(None, pushed), ["solve"])) == []
+    (check,) = room.untrainable(load(None, [*pushed, "solve.base.engine.weight_transport=nccl"]), ["solve"])
+    assert "is a mixture of experts" in check.found and "object_store" in check.todo
+
+
+def test_the_doctor_looks_at_the_stages_that_a_config_can_run_or_those_it_is_told():
+    assert room.possible(load(CONFIGS / "endpoints-only.yaml")) == ["acquire", "synthesize"]
+    assert room.possible(load()) == ALL
+    found = doctor.inspect(
+        load(CONFIGS / "qwen3-30b-a3b-solver.yaml", ["ray.address=null"]), stages=["solve", "evaluate"]
+    )
+    missing = {f for c in found["checks"] if c["name"] == "model" for f in c["detail"]["fields"]}
+    assert missing == {"solve.base.path"} and not [c for c in found["checks"] if c["name"] in ("endpoint", "corpus")]
+    (stages,) = [c for c in found["checks"] if c["name"] == "stages"]
+    assert stages["found"] == "for solve, evaluate; not for acquire, sft, mgpo, synthesize"

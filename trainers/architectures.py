@@ -1,0 +1,46 @@
+"""Which models the trainer cannot carry, by their `config.json`. Imports neither torch nor transformers.
+
+Invariant: what is refused here would be trained on log-probabilities of another model than the engine samples from, or
+not at all: a packed row of trajectories goes through plain causal attention, and the output layer's product is the
+logits. Dense models and mixtures of experts of that kind (Llama, Qwen2, Qwen3, Qwen3-MoE, …) pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_ATTENTION = {"full_attention", "sliding_attention"}
+_RECURRENT = ("mamba_", "ssm_", "layers_block_type", "hybrid_override_pattern", "block_types", "linear_num_")
+"""Keys that configs of state-space and hybrid models have, as they begin."""
+_CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+_SCALES = ("logit_scale", "logits_scaling")
+
+
+def obstacle(config: Mapping[str, Any], tokens: int) -> str | None:
+    """Why this model cannot be trained on trajectories of so many tokens; None where it can."""
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method", "of unknown kind") if isinstance(quantized, Mapping) else quantized
+        return f"quantized weights ({method}); expected bfloat16, float16 or float32"
+    names = config.get("architectures") or []
+    if names and not any(str(name).endswith("ForCausalLM") for name in names):
+        return f"architecture {names[0]}; expected a text model, …ForCausalLM"
+    kinds = set(config.get("layer_types") or ())
+    if recurrent := sorted(kinds - _ATTENTION) or sorted(k for k in config if k.startswith(_RECURRENT)):
+        return f"layers that are no attention ({recurrent[0]}) carry one trajectory of a row into the next"
+    if config.get("model_type") == "gpt_oss":
+        return "attention with sinks; expected plain causal attention"
+    if caps := [f"{name} {config[name]:g}" for name in _CAPS if config.get(name) is not None]:
+        return f"capped scores ({caps[0]}); expected plain causal attention and logits"
+    if scales := [f"{name} {config[name]:g}" for name in _SCALES if config.get(name) not in (None, 1)]:
+        return f"scaled logits ({scales[0]}); expected the output layer's own"
+    window = config.get("sliding_window")
+    slides = "sliding_attention" in kinds if kinds else config.get("use_sliding_window", True)
+    if window and slides and tokens > window:
+        return f"attention over {window} tokens, trajectories of up to {tokens}; expected full attention"
+    return None
+
+
+def experts(config: Mapping[str, Any]) -> int:
+    """Experts a layer; 0 of a dense model."""
+    return int(config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts") or 0)
