@@ -57,7 +57,10 @@ class Cluster:
 
     def start(self) -> None:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""
+        before = self.ray.dashboard
         self.ray.start()
+        if self.ray.dashboard != before:
+            self._say("ray", f"dashboard at http://{self.ray.dashboard}")
         if not self.ray.private and self._lease is None:
             self._lease = lease.Held(self._name)
 

@@ -42,6 +42,8 @@ class RayProcess:
         self._config = config
         self.private = False
         """Whether it was started here, and not joined."""
+        self.dashboard = ""
+        """Where the Ray dashboard is; "" where there is none."""
 
     def start(self) -> None:
         """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
@@ -63,7 +65,7 @@ class RayProcess:
         store_mb = self._config.object_store_mb
         try:
             if self.private:
-                ray.init(
+                started = ray.init(
                     address="local",
                     num_cpus=self._config.num_cpus or usable_cpus(),
                     object_store_memory=None if store_mb is None else store_mb << 20,
@@ -73,7 +75,7 @@ class RayProcess:
                 )
             else:
                 _knock(address or "")
-                ray.init(address=address, runtime_env={"env_vars": _not_set_by_the_job()}, **quiet)
+                started = ray.init(address=address, runtime_env={"env_vars": _not_set_by_the_job()}, **quiet)
         except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
@@ -90,6 +92,7 @@ class RayProcess:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        self.dashboard = started.dashboard_url or ""
         METERS.connect(_job())
 
     @property

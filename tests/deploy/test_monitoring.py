@@ -15,7 +15,7 @@ import yaml
 from deploy.monitoring import board
 from pipeline.watch.figures import ALL
 
-DEPLOY = Path("deploy").absolute()
+DEPLOY = Path(__file__).parents[2] / "deploy"
 FOLDER = DEPLOY / "monitoring"
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
 OURS = {name: {*meter.tags, *["le"] * name.endswith("_bucket")} for meter in ALL for name in meter.scraped}
