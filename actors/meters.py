@@ -30,7 +30,7 @@ EVERY_S = 1.0
 RUN, POOL, JOB = "PROPOSE_RUN", "PROPOSE_POOL", "PROPOSE_JOB"
 """Variables of a replica's process: whose it is."""
 
-_OF_EACH_TOKEN = "vllm_inter_token_latency_seconds"
+_OF_EACH_TOKEN = "vllm:inter_token_latency_seconds"
 """Left out: to observe each token takes an engine time that it samples in. The mean of each request is exported."""
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
@@ -188,8 +188,12 @@ def engine_loggers() -> list[Any]:
             METERS.set(self.metric, value, self._tags)
 
     class NotOfEachToken(RayHistogramWrapper):
+        def __init__(self, name: str, *rest: Any, **options: Any):
+            super().__init__(name, *rest, **options)
+            self._left_out = name == _OF_EACH_TOKEN
+
         def observe(self, value: float) -> None:
-            if self.metric.info["name"] != _OF_EACH_TOKEN:
+            if not self._left_out:
                 super().observe(value)
 
     class Logger(RayPrometheusStatLogger):
