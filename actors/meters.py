@@ -85,7 +85,7 @@ class Meters:
         with self._guard:
             self.job = job
             if self._thread is None:
-                self._thread = threading.Thread(target=self._again, name="meters", daemon=True)
+                self._thread = threading.Thread(target=self._last, name="meters", daemon=True)
                 self._thread.start()
 
     def disconnect(self) -> None:
@@ -133,12 +133,16 @@ class Meters:
             self._made[meter] = made
         return self._made[meter]
 
-    def _again(self) -> None:
+    def again(self) -> None:
+        """Set all that is kept, as it is."""
+        with self._guard:
+            for (meter, tags), value in self._kept.items():
+                self._record(meter, value, dict(tags))
+
+    def _last(self) -> None:
         while True:
             time.sleep(EVERY_S)
-            with self._guard:
-                for (meter, tags), value in self._kept.items():
-                    self._record(meter, value, dict(tags))
+            self.again()
 
 
 METERS = Meters()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 import ray
+from ray._private.telemetry import open_telemetry_metric_recorder as recorder
 from ray._private.telemetry.metric_types import MetricType
-from ray._private.telemetry.open_telemetry_metric_recorder import OpenTelemetryMetricRecorder
 
 from actors import meters
 from actors.meters import METERS, Meters
@@ -38,12 +39,21 @@ def run(tmp_path):
 
 
 class Agent:
-    """Ray's own recorder of a node, with what a process of ours tells it passed on as it comes. Without the process's
-    own exporter, which is not Python."""
+    """Ray's own recorder of a node, on a clock of ours; what a process tells it is passed on as it comes, without the
+    process's own exporter, which is not Python. It keeps a gauge as long as Ray does by default."""
 
-    def __init__(self, ttl_s: float):
-        self.recorder = OpenTelemetryMetricRecorder(gauge_metric_ttl_seconds=ttl_s)
+    def __init__(self, mine: Meters, monkeypatch):
+        monkeypatch.setattr(recorder, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.recorder = recorder.OpenTelemetryMetricRecorder()
         self.kinds: dict[str, str] = {}
+        self.now, self.mine = 0.0, mine
+
+    def later(self) -> None:
+        """After three times as long as Ray keeps what is not set again."""
+        until = self.now + 3 * self.recorder._gauge_metric_ttl_s
+        while self.now < until:
+            self.now += meters.EVERY_S
+            self.mine.again()
 
     def metric(self, kind):
         def make(name, tells, *rest):
@@ -72,17 +82,15 @@ class Agent:
         return found
 
 
-TTL_S = 0.5
-
-
 @pytest.fixture
-def agent(monkeypatch) -> Agent:
+def agent(monkeypatch) -> Iterator[Agent]:
     from ray.util import metrics
 
-    agent, mine = Agent(TTL_S), Meters()
+    mine = Meters()
+    mine._thread = threading.current_thread()  # nobody sets gauges again but `later`
+    agent = Agent(mine, monkeypatch)
     monkeypatch.setattr(metrics, "Gauge", agent.metric("set"))
     monkeypatch.setattr(metrics, "Counter", agent.metric("inc"))
-    monkeypatch.setattr(meters, "EVERY_S", TTL_S / 5)
     monkeypatch.setattr(gauges, "METERS", mine)
     mine.connect("job-1")
     yield agent
@@ -95,7 +103,7 @@ def test_a_gauge_lasts_until_its_stage_is_over(agent):
     figures.show("mgpo", {"reward": 0.5, "staleness/0": 60, "staleness/1": 20})
     figures.show("mgpo-train", {"train/loss": 0.1, "train/time/train_s": 9.0})
     figures.show("solve", {"reward": 0.25})
-    time.sleep(3 * TTL_S)
+    agent.later()
     lasting = {
         ("step_reward", "mgpo", ""): 0.5,
         ("step_staleness", "mgpo", "0"): 60,
@@ -106,27 +114,45 @@ def test_a_gauge_lasts_until_its_stage_is_over(agent):
     }
     assert agent.seen() == lasting
     figures.show("mgpo", {"reward": 0.75, "staleness/0": 80, "turns": None})
-    time.sleep(3 * TTL_S)
+    agent.later()
     del lasting["step_staleness", "mgpo", "1"]
     assert agent.seen() == lasting | {("step_reward", "mgpo", ""): 0.75, ("step_staleness", "mgpo", "0"): 80}
     figures.end("mgpo")
-    time.sleep(3 * TTL_S)
+    agent.later()
     assert agent.seen() == {("step_reward", "solve", ""): 0.25}
     figures.close()
-    time.sleep(3 * TTL_S)
+    agent.later()
     assert agent.seen() == {}
+
+
+def test_one_thread_sets_gauges_again_often_enough_for_the_shortest_interval_that_ray_knows(monkeypatch):
+    assert meters.EVERY_S <= 1.0  # Ray takes shorter ones for one second
+    monkeypatch.setattr(meters, "EVERY_S", 0.01)
+    mine, enough, calls = Meters(), threading.Event(), []
+
+    def again():
+        calls.append(threading.current_thread())
+        if len(calls) == 3:
+            enough.set()
+
+    monkeypatch.setattr(mine, "again", again)
+    mine.connect("job-1")
+    mine.disconnect()
+    mine.connect("job-1")
+    assert enough.wait(20) and len(set(calls)) == 1 and calls[0].daemon
+    mine.disconnect()
 
 
 def test_nothing_is_recorded_once_disconnected_and_all_again_with_the_next_ray(agent):
     figures = Gauges("somerun")
     figures.show("mgpo", {"reward": 0.5})
     gauges.METERS.disconnect()
-    time.sleep(3 * TTL_S)
+    agent.later()
     figures.show("mgpo", {"turns": 3.0})
     figures.show("sft", {"loss": 2.0})
     assert agent.seen() == {}
     gauges.METERS.connect("job-1")
-    time.sleep(TTL_S)
+    agent.later()
     assert agent.seen() == {("step_turns", "mgpo", ""): 3.0, ("train_loss", "sft", ""): 2.0}
 
 
@@ -142,7 +168,7 @@ def test_a_counter_counts_what_this_process_did_and_never_goes_back(agent):
         ("ledger_live", "mgpo", ""): 1,
     }
     figures.end("mgpo")
-    time.sleep(3 * TTL_S)
+    agent.later()
     assert agent.seen() == {("ledger_issued", "mgpo", ""): 30, ("ledger_trained", "mgpo", ""): 10}
 
 
