@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import queue
 import re
 import threading
@@ -61,7 +62,10 @@ class MLflow:
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]):
         mlflow = _client("mlflow")
-        uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else (folder / "mlruns").absolute().as_uri()
+        uri = None
+        if not mlflow.is_tracking_uri_set():
+            uri = (folder / "mlruns").absolute().as_uri()
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # files are all that its light client can write
         self._client = mlflow.MlflowClient(uri)
         title = mlflow.environment_variables.MLFLOW_EXPERIMENT_NAME.get() or "propose"
         known = self._client.get_experiment_by_name(title)
