@@ -30,6 +30,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors import meters
 from actors.calls import SolverPool
 from actors.execution import Executor
 from actors.queueing import work_timeout
@@ -76,6 +77,7 @@ class Committee:
     async def judge(self, problem: Problem, episode: Episode | None, active: Sequence[str]) -> Verdict:
         """The verdict on a problem that the episode handed in with these skills active; without an episode, on one
         that was asked for with them."""
+        began = time.monotonic()
         trace, asked = _trace_of(episode), _asked(episode, active)
         votes = await asyncio.gather(*(self._vote(v, problem, trace, asked, 0) for v in self._verifiers))
         verdict = await self._decide(problem, trace, asked, votes)
@@ -83,6 +85,7 @@ class Committee:
         self._counts[verdict.decision] += 1
         self._counts["abstentions"] += sum(v.valid is None for v in votes)
         self._counts["audits"] += verdict.audit is not None
+        meters.judged(verdict, time.monotonic() - began)
         return verdict
 
     async def judge_many(self, cases: Sequence[tuple[Problem, Episode | None, Sequence[str]]]) -> list[Verdict]:
@@ -108,7 +111,9 @@ class Committee:
             self._late.add(task)
             task.add_done_callback(self._forget)
             vote = abstention(verifier.name, f"no vote within {verifier.timeout_s:g} s", "infra_error")
-        return vote.model_copy(update={"wall_s": time.monotonic() - began})
+        vote = vote.model_copy(update={"wall_s": time.monotonic() - began})
+        meters.voted(vote)
+        return vote
 
     def _forget(self, task: asyncio.Task[Vote]) -> None:
         self._late.discard(task)

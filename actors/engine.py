@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from actors import meters
 from actors.chat_templates import chat_format
 from actors.sample import Sample
 from actors.weight_transfer import announce
@@ -91,7 +92,8 @@ class PolicyEngine:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**self._arguments()))
+            arguments = AsyncEngineArgs(**self._arguments())
+            self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=meters.engine_loggers())
         except Exception as e:
             raise Failure(f"engine for {self._dir}: did not start: {_line(e)}", "infra_error") from e
         self.max_model_len = self._llm.model_config.max_model_len
@@ -122,6 +124,7 @@ class PolicyEngine:
             device["distributed_executor_backend"] = "ray"  # its workers pull through Ray's tensor transport
         return {
             "model": self._dir,
+            "served_model_name": meters.engine_name(),
             "skip_tokenizer_init": True,  # tokens in, tokens out
             "generation_config": "vllm",  # sampling is ours alone
             "dtype": c.dtype,
@@ -130,7 +133,7 @@ class PolicyEngine:
             "tensor_parallel_size": c.tensor_parallel_size,
             "enforce_eager": _eager(c),
             "seed": self._seed,
-            "disable_log_stats": True,
+            "disable_log_stats": True,  # but for what `meters` exports
             "weight_transfer_config": WeightTransferConfig(backend=c.weight_transport),
             **device,
         }

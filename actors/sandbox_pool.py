@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from queue import Empty, LifoQueue
 from typing import Any
 
+from actors import meters
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
 from sandbox.builds import Builds
 from sandbox.session import check_cell
@@ -123,11 +124,16 @@ class SandboxPool:
             with self._free.not_empty:  # below the others: if one of them is free, it is to be tried
                 self._free.queue.insert(0, slot)
                 self._free.not_empty.notify()
-        self._statuses[result.status] += 1
+        self._done(result)
         return result
+
+    def _done(self, result: Result) -> None:
+        self._statuses[result.status] += 1
+        meters.sandboxed(result.status, result.wall_s)
 
     async def _admit(self, work: Callable[[], Result]) -> Result:
         """Queue, then run in a worker thread; `infra` if its turn does not come in time."""
+        came = time.monotonic()
         self._waiting += 1
         try:
             async with asyncio.timeout(self._wait_s):
@@ -141,6 +147,7 @@ class SandboxPool:
         def begin() -> Result:
             nonlocal started
             started = True
+            meters.sandbox_waited(time.monotonic() - came)
             return work()
 
         future = self._workers.submit(begin)
@@ -172,7 +179,7 @@ class SandboxPool:
             result, kept = self._in_session(session_id, kept, code, value)
             if result.status == "infra":  # its time was up just now, or its fork server died
                 result, kept = self._in_session(session_id, kept, code, value)
-            self._statuses[result.status] += 1
+            self._done(result)
             return result
 
         result = await self._admit(work)

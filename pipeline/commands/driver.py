@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,12 +23,15 @@ from pipeline import stages
 from pipeline.commands.preflight import download, loaded
 from pipeline.config import Config
 from pipeline.flow.context import Context
-from pipeline.pools import endpoints, nodes
+from pipeline.pools import endpoints, lease, nodes
 from pipeline.pools.cluster import Cluster
 from pipeline.records import Failure, Halt
+from pipeline.store.identity import identity_of
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
+from pipeline.watch.gauges import showing
 from pipeline.watch.progress import Progress
+from pipeline.watch.trackers import tracking
 from sandbox import LEVELS
 
 T = TypeVar("T")
@@ -40,9 +43,10 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
     """Run the named stages in order in `root`; returns their results. Raises Failure with the cause."""
     run = RunDir.open(root, config)
     try:
-        with Metrics(run) as metrics, Progress() as progress:
+        name = lease.name_of(config, run.root)
+        with Metrics(run, name) as metrics, Progress() as progress:
             progress.say("run", f"{config.name} in {root}")
-            context = Context(config, run, Cluster(config, run.root), metrics, progress)
+            context = Context(config, run, Cluster(config, run.root, progress.say), metrics, progress)
             run.adopt_prompts(context.domain.prompts.digests())
 
             async def work() -> dict[str, dict[str, Any]]:
@@ -53,15 +57,23 @@ def drive(config: Config, root: Path, names: list[str]) -> dict[str, dict[str, A
                 if context.cluster.joins and todo:
                     context.cluster.start()
                     await nodes.check(config, run.root, loaded(config, todo))
-                with endpoints.keeping(config, root):
+                with tracked(todo), endpoints.keeping(config, root):
                     try:
-                        results = {name: await stages.run(context, name) for name in names}
+                        async with showing(metrics, "endpoints-now", lambda: endpoints.now(config)):
+                            results = {name: await stages.run(context, name) for name in names}
                     except Halt as e:
                         raise Failure(str(e)) from None
                     finally:
                         _tell_spending(context)
-                await _tell_isolation(context)
+                    await _tell_isolation(context)
                 return results
+
+            @contextlib.contextmanager
+            def tracked(todo: list[str]) -> Iterator[None]:
+                about = {"config": identity_of(config), "seed": config.seed, "run_dir": str(run.root.absolute())}
+                wanted = config.trackers if todo else []
+                with tracking(wanted, name, run.path("trackers"), about, progress.say) as metrics.trackers:
+                    yield
 
             return asyncio.run(closing(context.cluster, work()))
     finally:

@@ -55,6 +55,9 @@ class RayConfig(Section):
     object_store_mb: int | None = Field(default=None, ge=75)
     """Of a private Ray, which refuses less than 75; None takes Ray's default, 30 % of the memory. What does not fit is
     spilled to the disk."""
+    nodes_timeout_s: Seconds = 3600
+    """How long nodes of a cluster that scales up may take to come; the time-out of a pool or trainer runs from then on.
+    What no node could ever offer fails at once."""
     dashboard: bool = False
     """Start the Ray dashboard of a private Ray."""
 

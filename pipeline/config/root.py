@@ -44,6 +44,9 @@ class Config(Section):
     replies: str | None = None
     """The file that keeps what endpoints answered, so that the same question is paid for once, by any run that names
     this file; None: replies.sqlite beside the run directory. On a cluster, a path that every node can write to."""
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Who gets the figures of metrics.jsonl too, beside TensorBoard. Where they send is what their own variables say
+    (WANDB_MODE, MLFLOW_TRACKING_URI, …); their clients are the extras `wandb` and `mlflow`."""
     ray: RayConfig = RayConfig()
     """The Ray that a run starts, or the cluster that it joins."""
     proposer: ModelConfig

@@ -15,8 +15,10 @@ from actors.calls import within
 from pipeline.config import MGPOStage, ModelConfig, SFTConfig, SFTStage, SolveStage
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
+from pipeline.pools.room import Asked
 from pipeline.records import Failure, Stalled
 from pipeline.store.run_stages import RUN_STAGES
+from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
 from trainers.spec import TrainSpec, TrainSummary
 
@@ -77,8 +79,13 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
 def start_trainer(
     cluster: Cluster, spec: TrainSpec, loader: Any, weights: Any | None, pool: Any | None = None
 ) -> asyncio.Future[TrainSummary]:
-    """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to."""
-    run = within(cluster.launcher().train.remote(spec, loader, weights, pool), f"training {spec.name}", None)
+    """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to. Raises
+    Failure where the cluster can never have room for its workers."""
+    launcher = cluster.launcher()
+    each = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.use_gpu else {})
+    for_nodes_s = cluster.nodes_may_take_s(Asked(f"training {spec.name}", spec.workers, each))
+    patient = spec.model_copy(update={"start_timeout_s": spec.start_timeout_s + for_nodes_s})
+    run = within(launcher.train.remote(patient, loader, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)
     # The failure may come when nobody awaits the future any more; asyncio would complain of that on stderr.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -120,7 +127,10 @@ async def train_with_progress(context: Context, stage: str, spec: TrainSpec, loa
     trainer = start_trainer(context.cluster, spec, loader, None)
     last = 0
     with context.progress.stage(f"{stage}: train", total, "step") as progress:
-        async with watching(f"{stage}: train", context.config.trainer.step_timeout_s) as watchdog:
+        async with (
+            watching(f"{stage}: train", context.config.trainer.step_timeout_s) as watchdog,
+            showing(context.metrics, f"{stage}-now", watchdog.now),
+        ):
             while True:
                 await asyncio.wait({trainer}, timeout=_POLL_S)
                 context.run.check_mirror()

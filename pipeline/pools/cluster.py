@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +19,11 @@ from actors.calls import SolverPool, within
 from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
-from pipeline.pools import catalogue, lease
+from pipeline.pools import catalogue, lease, room
 from pipeline.pools.buffer import RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
+from pipeline.pools.room import Asked
 from pipeline.pools.serving import PoolSpec, Serving
 from pipeline.records import Failure, Lost
 
@@ -35,17 +36,17 @@ _IDLE_S = 60.0
 class Cluster:
     """Handles of the running pools. Starts Ray on first use."""
 
-    def __init__(self, config: Config, root: Path | None):
-        """`root`: the run directory, if there is one."""
-        self.config = config
+    def __init__(self, config: Config, root: Path | None, say: Callable[[str, str], None] = lambda *_: None):
+        """`root`: the run directory, if there is one. `say`: who is told what is waited for."""
+        self.config, self._say = config, say
         self.ray = RayProcess(config.ray)
         self._name = lease.name_of(config, root)
         self._forget()
 
     def _forget(self) -> None:
         """Nothing runs yet."""
-        self.actors = DriverActors()
-        self.serving = Serving(self._name, lambda: self.ray.logs)
+        self.actors = DriverActors(self._name)
+        self.serving = Serving(self._name, lambda: self.ray.logs, self._has_room)
         self._lease: lease.Held | None = None
 
     @property
@@ -55,7 +56,10 @@ class Cluster:
 
     def start(self) -> None:
         """Join or start Ray, which the first pool or actor does by itself. Raises Failure."""
+        before = self.ray.dashboard
         self.ray.start()
+        if self.ray.dashboard != before:
+            self._say("ray", f"dashboard at http://{self.ray.dashboard}")
         if not self.ray.private and self._lease is None:
             self._lease = lease.Held(self._name)
 
@@ -154,6 +158,16 @@ class Cluster:
     def end_loaders(self) -> None:
         """End the actors that belong to one stage, because the stage is done."""
         self.actors.end_nameless()
+
+    def nodes_may_take_s(self, asked: Asked) -> float:
+        """How long to wait for nodes: not at all where they are there. Raises Failure where none can come."""
+        if room.is_there(asked, offer := room.offer()):
+            return 0.0
+        self._say("cluster", f"{asked}: waits for nodes; {offer}")
+        return self.config.ray.nodes_timeout_s
+
+    async def _has_room(self, asked: Asked) -> None:
+        await room.wait(asked, self.config.ray.nodes_timeout_s, lambda line: self._say("cluster", line))
 
     # ------------------------------------------------------------ pools
 

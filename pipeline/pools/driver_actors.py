@@ -9,6 +9,7 @@ Invariant: an actor that is not known here any more has been killed.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,10 @@ _RENEW_S = 60.0
 
 
 class DriverActors:
-    def __init__(self) -> None:
+    def __init__(self, run: str) -> None:
+        """`run`: its name on the cluster, with which those of the actors begin."""
+        self._run = run
+        self._serial = itertools.count(1)
         self._all: list[Any] = []
         self._liveness: dict[str, Liveness] = {}
         self._named: dict[str, Any] = {}
@@ -33,8 +37,8 @@ class DriverActors:
     def __len__(self) -> int:
         return len(self._all)
 
-    def start(self, cls: type, *args: Any, lasting: bool = False) -> Any:
-        """A Ray actor on this node: what it owns outlives any worker.
+    def start(self, cls: type, *args: Any, lasting: bool = False, role: str | None = None) -> Any:
+        """A Ray actor on this node: what it owns outlives any worker. `role`: what it is, if its class does not say it.
 
         A `lasting` one comes back empty after its process died, under the same handle, which pools hold.
         """
@@ -42,6 +46,7 @@ class DriverActors:
         handle: Any = (
             ray.remote(cls)
             .options(
+                name=f"{self._run}-{role or cls.__name__}-{next(self._serial)}",  # one that was killed may keep its own
                 num_cpus=0,
                 max_concurrency=1000,
                 max_restarts=-1 if lasting else 0,
@@ -57,7 +62,7 @@ class DriverActors:
     def once(self, name: str, cls: type, *args: Any, lasting: bool) -> Any:
         """The actor of this name; started where there is none."""
         if name not in self._named:
-            self._named[name] = self.start(cls, *args, lasting=lasting)
+            self._named[name] = self.start(cls, *args, lasting=lasting, role=name)
         return self._named[name]
 
     async def dead(self) -> str | None:

@@ -126,6 +126,17 @@ def environment() -> dict[str, str]:
     return {KEPT_IN: os.environ[KEPT_IN]} if KEPT_IN in os.environ else {}
 
 
+def now(config: Config) -> dict[str, float]:
+    """Figures of the moment: what has been spent at each endpoint, and what may be."""
+    found = {f"{name}/{url}": s[name] for url, s in spent().items() for name in ("usd", "tokens")}
+    for section in (endpoint.section for endpoint in endpoints_of(config)):
+        for name in ("budget_usd", "budget_tokens"):
+            if (most := getattr(section, name)) is not None:
+                figure = f"{name}/{section.base_url.rstrip('/')}"
+                found[figure] = min(most, found.get(figure, most))  # who may spend least is refused first
+    return found
+
+
 def spent() -> Mapping[str, Mapping[str, float]]:
     """Endpoint -> what the run has spent there so far; empty where nobody has asked one."""
     named = os.environ.get(KEPT_IN, "").rpartition("::")[0]

@@ -16,6 +16,7 @@ import ray
 from ray import serve
 from ray._private import auto_init_hook
 
+from actors.meters import METERS
 from pipeline.config import RayConfig
 from pipeline.records import Failure, Lost
 from pipeline.watch import verbosity
@@ -41,6 +42,8 @@ class RayProcess:
         self._config = config
         self.private = False
         """Whether it was started here, and not joined."""
+        self.dashboard = ""
+        """Where the Ray dashboard is; "" where there is none."""
 
     def start(self) -> None:
         """Join the configured cluster, or start a private Ray. Raises Failure naming the address it could not join."""
@@ -62,7 +65,7 @@ class RayProcess:
         store_mb = self._config.object_store_mb
         try:
             if self.private:
-                ray.init(
+                started = ray.init(
                     address="local",
                     num_cpus=self._config.num_cpus or usable_cpus(),
                     object_store_memory=None if store_mb is None else store_mb << 20,
@@ -72,7 +75,7 @@ class RayProcess:
                 )
             else:
                 _knock(address or "")
-                ray.init(address=address, runtime_env={"env_vars": _not_set_by_the_job()}, **quiet)
+                started = ray.init(address=address, runtime_env={"env_vars": _not_set_by_the_job()}, **quiet)
         except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
@@ -89,6 +92,8 @@ class RayProcess:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        self.dashboard = started.dashboard_url or ""
+        METERS.connect(_job())
 
     @property
     def logs(self) -> str:
@@ -112,6 +117,7 @@ class RayProcess:
         Without `shutdown`, what this process itself holds of Ray is left to its own end, which must come at once: a
         call of Serve's under way when work was cancelled, and made after a shutdown, ends the process with code 1.
         """
+        METERS.disconnect()
         if shutdown:
             ray.shutdown()
             # Serve tells controllers apart by the job's number, which is 1 in this Ray and in the next one.
@@ -125,9 +131,20 @@ class RayProcess:
 def _not_set_by_the_job() -> dict[str, str]:
     """Our environment without what the submitted job that we are sets itself: Ray refuses the same name twice, and the
     user's wins."""
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    theirs = (job.get("runtime_env") or {}).get("env_vars") or {}
+    theirs = (_submitted().get("runtime_env") or {}).get("env_vars") or {}
     return {name: value for name, value in ENVIRONMENT.items() if name not in theirs}
+
+
+def _job() -> str:
+    """The job that we are, as `ray job list` names it: by the submission where there was one, else by Ray's own id."""
+    submitted: str | None = (_submitted().get("metadata") or {}).get("job_submission_id")
+    return submitted or ray.get_runtime_context().get_job_id()
+
+
+def _submitted() -> dict[str, Any]:
+    """What Ray says of the submitted job that we are; nothing where there was no submission."""
+    told: dict[str, Any] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return told
 
 
 def _knock(address: str) -> None:

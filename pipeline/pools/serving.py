@@ -1,8 +1,9 @@
 """Pools as Serve applications: deployed, waited for, taken down.
 
 Each pool is one application, so that it starts, scales and fails alone. Waiting for a pool has the pool's own
-`start_timeout_s`; Serve's status message is the cause that is reported. Serve's blocking API is called from one thread,
-one call at a time: it pickles through a global registry of modules, which two threads take away from each other.
+`start_timeout_s`, from when the cluster has nodes for it (`room`); Serve's status message is the cause that is told.
+Serve's blocking API is called from one thread, one call at a time: it pickles through a global registry of modules,
+which two threads take away from each other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,9 +20,12 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
+from actors import meters
 from pipeline.config import PoolConfig
 from pipeline.pools import endpoints
+from pipeline.pools.nodes import of_pool
 from pipeline.pools.ray_process import ENVIRONMENT
+from pipeline.pools.room import Asked
 from pipeline.records import Failure, Lost
 
 T = TypeVar("T")
@@ -49,8 +53,9 @@ class PoolSpec:
 class Serving:
     """The pools of one run; `prefix` is part of the name of each application."""
 
-    def __init__(self, prefix: str, logs: Callable[[], str]):
-        self._prefix, self._logs = prefix, logs
+    def __init__(self, prefix: str, logs: Callable[[], str], has_room: Callable[[Asked], Awaitable[None]]):
+        """`has_room`: waits until the cluster has."""
+        self._prefix, self._logs, self._has_room = prefix, logs, has_room
         self._pools: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._thread = ThreadPoolExecutor(1, "serve")
         self._looking, self._looked, self._seen = asyncio.Lock(), 0.0, dict[str, Any]()
@@ -84,7 +89,7 @@ class Serving:
 
     async def _deploy(self, spec: PoolSpec) -> DeploymentHandle:
         def run() -> None:
-            deployment = serve.deployment(name=spec.name)(spec.cls).options(**deployment_options(spec))
+            deployment = serve.deployment(name=spec.name)(spec.cls).options(**deployment_options(spec, self._prefix))
             target = serve.RunTarget(
                 target=deployment.bind(**spec.arguments), name=self._app(spec.name), route_prefix=None
             )
@@ -92,6 +97,7 @@ class Serving:
 
         await self._call(run)
         self._looked = 0.0
+        await self._has_room(Asked(f"pool {spec.name}", spec.pool.min_replicas, of_pool(spec.pool)))
         await self._until_running(spec.name, spec.pool.start_timeout_s)
         return serve.get_deployment_handle(spec.name, app_name=self._app(spec.name))
 
@@ -132,9 +138,11 @@ class Serving:
         return f"{self._prefix}-{name}"
 
 
-def deployment_options(spec: PoolSpec) -> dict[str, Any]:
+def deployment_options(spec: PoolSpec, run: str) -> dict[str, Any]:
     """What Serve is told of a pool."""
     pool = spec.pool
+    whose = {meters.RUN: run, meters.POOL: spec.name, meters.JOB: meters.METERS.job or ""}
+    own = {"OMP_NUM_THREADS": str(spec.threads)}
     scale: dict[str, Any] = {"num_replicas": pool.min_replicas, "graceful_shutdown_timeout_s": 5}
     if pool.max_replicas > pool.min_replicas:
         scale = {
@@ -156,7 +164,7 @@ def deployment_options(spec: PoolSpec) -> dict[str, Any]:
             "num_cpus": pool.num_cpus,
             "num_gpus": pool.num_gpus,
             "resources": pool.resources,
-            "runtime_env": {"env_vars": ENVIRONMENT | endpoints.environment() | {"OMP_NUM_THREADS": str(spec.threads)}},
+            "runtime_env": {"env_vars": ENVIRONMENT | endpoints.environment() | whose | own},
         },
         **scale,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from pipeline.flow.context import Context
 from pipeline.records import Lost, Stalled
 from pipeline.store import events, verify
 from pipeline.store.run_stages import RUN_STAGES
+from pipeline.watch.gauges import showing
 
 T = TypeVar("T")
 
@@ -34,7 +36,10 @@ async def run(context: Context, name: str) -> dict[str, Any]:
     start = time.monotonic()
     events.append(context.run, "stage_started", stage=name, steps=len(context.run.steps(name)), pid=os.getpid())
     module = importlib.import_module(f"pipeline.stages.{name}")
-    result = await with_restarts(context, name, lambda: module.run(context))
+    try:
+        result = await with_restarts(context, name, lambda: module.run(context))
+    finally:
+        context.metrics.end(name)
     context.cluster.end_loaders()
     context.run.finish(name, result, time.monotonic() - start)
     return result
@@ -47,6 +52,18 @@ async def with_restarts(context: Context, name: str, work: Callable[[], Awaitabl
     Raises the last loss after `max_stage_restarts` without a step in between, and a stall at once if `on_stall` is
     "fail".
     """
+    causes: list[str] = []
+
+    def now() -> dict[str, float]:
+        disk = shutil.disk_usage(context.run.root)
+        return {"running": 1, "restarts": len(causes), "disk_free_bytes": disk.free, "disk_bytes": disk.total}
+
+    async with showing(context.metrics, f"{name}-stage", now):
+        return await _insist(context, name, work, causes)
+
+
+async def _insist(context: Context, name: str, work: Callable[[], Awaitable[T]], causes: list[str]) -> T:
+    """As `with_restarts`; `causes` grows by that of each restart."""
     config = context.config
     left, before = config.max_stage_restarts, 0
     while True:
@@ -64,6 +81,7 @@ async def with_restarts(context: Context, name: str, work: Callable[[], Awaitabl
             whole = isinstance(e, Stalled) or not publishes or left < config.max_stage_restarts
             left -= 1
             pools = "new" if whole else "kept"
+            causes.append(str(e))
             events.append(context.run, "stage_restarted", stage=name, steps=reached, cause=str(e), pools=pools)
             context.progress.say(name, f"{e}; begins again from what is on disk")
             await context.cluster.restart(whole)

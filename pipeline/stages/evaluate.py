@@ -20,6 +20,7 @@ from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import problems
 from pipeline.scoring.evaluation import judge, score
 from pipeline.store.manifest import verified
+from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import Watchdog, watching
 
 _CHUNK = 40
@@ -38,7 +39,10 @@ async def run(context: Context) -> dict[str, Any]:
             "after": Path(context.result_of("solve")["checkpoint"]),
         }
     done = len(context.run.steps("evaluate"))
-    async with watching("evaluate", context.config.watchdog_s) as watchdog:
+    async with (
+        watching("evaluate", context.config.watchdog_s) as watchdog,
+        showing(context.metrics, "evaluate-now", watchdog.now),
+    ):
         for number, (name, checkpoint) in enumerate(measured.items(), start=1):
             if number > done:
                 texts, outcomes = await _measure(context, name, checkpoint, rows, watchdog)

@@ -76,7 +76,10 @@ async def _produce(context: Context, base: Path, loader: Any, before: dict[str, 
     proposer, committee, prober = await asyncio.gather(cluster.proposer(base), cluster.committee(), cluster.prober())
     stream = Stream(config, proposer, committee, prober, cluster.buffer(), before)
     with context.progress.stage("mgpo", config.mgpo.steps, "step", done) as progress:
-        async with watching("mgpo", config.watchdog_s) as watchdog, showing(context.metrics, "mgpo", stream.now):
+        async with (
+            watching("mgpo", config.watchdog_s) as watchdog,
+            showing(context.metrics, "mgpo-now", lambda: stream.now() | watchdog.now()),
+        ):
             watchdog.queues = stream.queues
             sync = WeightSync(context, "mgpo", loader, proposer, watchdog)
             producer = Producer(context, stream, watchdog)

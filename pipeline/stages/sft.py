@@ -105,7 +105,7 @@ async def _collect(context: Context) -> None:
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with (
             watching("sft: collect", context.config.watchdog_s) as watchdog,
-            showing(context.metrics, "sft", stream.now),
+            showing(context.metrics, "sft-now", lambda: stream.now() | watchdog.now()),
         ):
             watchdog.queues = stream.queues
             for wave in range(done + 1, waves + 1):

@@ -33,6 +33,7 @@ from pipeline.scoring.statistics import mean
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import End, Key, Ledger
 from pipeline.watch.fanout import map_bounded
+from pipeline.watch.gauges import showing
 from pipeline.watch.retry import Attempts
 from pipeline.watch.watchdog import Watchdog, watching
 
@@ -76,7 +77,10 @@ async def _produce(context: Context, loader: Any, problems: list[Problem]) -> No
     student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
     executor = Executor(sandbox.run_batch.remote)
     with context.progress.stage("solve", config.solve.steps, "step", done) as progress:
-        async with watching("solve", config.watchdog_s) as watchdog:
+        async with (
+            watching("solve", config.watchdog_s) as watchdog,
+            showing(context.metrics, "solve-now", watchdog.now),
+        ):
             sync = WeightSync(context, "solve", loader, student, watchdog)
             sampler = Sampler(context, student, watchdog)
             watchdog.queues = sampler.queues

@@ -111,7 +111,7 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     with context.progress.stage("synthesize", target, "problem", len(selection.chosen)) as progress:
         async with (
             watching("synthesize", config.watchdog_s) as watchdog,
-            showing(context.metrics, "synthesize", stream.now),
+            showing(context.metrics, "synthesize-now", lambda: stream.now() | watchdog.now()),
         ):
             watchdog.queues = stream.queues
             wave = len(done)

@@ -12,7 +12,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.records import Failure
@@ -20,6 +20,7 @@ from pipeline.store import chained
 from pipeline.store.files import writing
 from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import Gauges
+from pipeline.watch.trackers import Sending
 
 FILE = "metrics.jsonl"
 _FACTS = ("time", "stage", "step", "crc")
@@ -30,7 +31,8 @@ _BEGIN = b'{"time": '
 class Metrics:
     """Appends to a run's metrics. One writer at a time, which holding the run directory ensures."""
 
-    def __init__(self, run: RunDir):
+    def __init__(self, run: RunDir, name: str | None = None):
+        """`name`: of the run, where other runs have their figures too; None takes its directory's."""
         self._path = path = run.path(FILE)
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -39,7 +41,8 @@ class Metrics:
         self._chain = self._mend(path.read_bytes())
         self._board: Any = None
         self._folder = str(run.path("tensorboard"))
-        self._gauges = Gauges(run.root.name)
+        self._gauges = Gauges(name or run.root.name)
+        self.trackers: Sequence[Sending] = ()
 
     def _mend(self, content: bytes) -> int:
         """End the last line, or cut it off where a crash left half of it; returns the chain."""
@@ -69,12 +72,19 @@ class Metrics:
             if self._board is not None:
                 _mirror(self._board, {f"{stage}/{name}": v for name, v in numbers.items() if v is not None}, step, now)
         self._gauges.show(stage, numbers)
+        for tracker in self.trackers:
+            tracker.log(stage, step, {name: v for name, v in numbers.items() if v is not None})
 
     def show(self, stage: str, values: Mapping[str, float]) -> None:
         """Figures of the moment, which belong to no step: for the gauges only."""
         self._gauges.show(stage, values)
 
+    def end(self, stage: str) -> None:
+        """A stage is over, and its gauges with it."""
+        self._gauges.end(stage)
+
     def close(self) -> None:
+        self._gauges.close()
         os.close(self._file)
         if self._board is not None:
             self._board.close()

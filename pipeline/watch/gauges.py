@@ -1,68 +1,75 @@
-"""The figures of a run as Ray gauges: what the Ray dashboard and Prometheus show of it while it works.
+"""The figures of a run as Ray's metrics: what the Ray dashboard and Prometheus show of it while it works.
 
-Each figure that is logged, or shown between two steps, is the gauge `propose_<name>` with the tags run, stage and `of`:
-`propose_accepted_rate{stage="mgpo"}`; what stands behind a slash is `of`: `propose_staleness{stage="mgpo",of="1"}`.
-Ray puts `ray_` before the name and collects every few seconds.
+`pipeline.watch.figures` says what each is called, `actors.meters` keeps it exported.
 
-Invariant: a gauge shows its stage's newest figures; what they do not hold any more is gone from Ray's endpoint, because
-it leaves out what is no number. Without Ray nothing happens.
+Invariants: a gauge shows its stage's newest figures from when they were first shown until the stage ends; what they do
+not hold any more is gone. A counter counts what happens in this process: where a figure begins is where an earlier
+process of the run left it. Without Ray nothing happens.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from actors.meters import METERS, Meter
+from pipeline.watch.figures import meter_of
+
 _EVERY_S = 2.0
-_TAGS = ("run", "stage", "of")
 
 
 class Gauges:
     def __init__(self, run: str):
         self._run = run
-        self._forget("")
+        self._shown: dict[str, set[tuple[Meter, str]]] = {}
+        self._counted: dict[tuple[Meter, str, str], float] = {}
 
-    def _forget(self, node: str) -> None:
-        """Gauges end with the Ray that they were made in."""
-        self._node = node
-        self._gauges: dict[str, Any] = {}
-        self._shown: dict[str, set[str]] = {}
+    def show(self, label: str, values: Mapping[str, float | None]) -> None:
+        """The newest figures of a stage, or of a part of it, all of them."""
+        before, self._shown[label] = self._shown.get(label, set()), set()
+        for name, value in values.items():
+            stage, meter, of = meter_of(label, name)
+            if value is None:
+                continue
+            if meter.kind == "counter":
+                self._count(meter, stage, of, value)
+            else:
+                METERS.set(meter, value, self._tags(stage, of))
+                self._shown[label].add((meter, of))
+        self._end(label, before - self._shown[label])
 
-    def show(self, stage: str, values: Mapping[str, float | None]) -> None:
-        """The newest figures of a stage, all of them."""
-        ray = sys.modules.get("ray")
-        if ray is None or not ray.is_initialized():
-            return
-        if (node := ray.get_runtime_context().get_node_id()) != self._node:
-            self._forget(node)
-        gone = self._shown.get(stage, set()) - values.keys()
-        for name, value in [*values.items(), *((name, None) for name in gone)]:
-            family, _, of = name.partition("/")
-            tags = {"run": self._run, "stage": stage, "of": of}
-            self._gauge(family).set(math.nan if value is None else value, tags)
-        self._shown[stage] = set(values)
+    def end(self, stage: str) -> None:
+        """The stage is over: its gauges end."""
+        for label in [label for label in self._shown if label.partition("-")[0] == stage]:
+            self._end(label, self._shown.pop(label))
 
-    def _gauge(self, family: str) -> Any:
-        if family not in self._gauges:
-            from ray.util.metrics import Gauge
+    def close(self) -> None:
+        for label in list(self._shown):
+            self._end(label, self._shown.pop(label))
 
-            name = "propose_" + re.sub(r"\W", "_", family)
-            self._gauges[family] = Gauge(name, f"{family}, as in metrics.jsonl", _TAGS)
-        return self._gauges[family]
+    def _count(self, meter: Meter, stage: str, of: str, value: float) -> None:
+        before = self._counted.setdefault((meter, stage, of), value)
+        if value > before:
+            METERS.add(meter, value - before, self._tags(stage, of))
+            self._counted[meter, stage, of] = value
+
+    def _end(self, label: str, gone: set[tuple[Meter, str]]) -> None:
+        for meter, of in gone:
+            METERS.end(meter, self._tags(label.partition("-")[0], of))
+
+    def _tags(self, stage: str, of: str) -> dict[str, str]:
+        return {"run": self._run, "stage": stage, "of": of}
 
 
 @asynccontextmanager
-async def showing(metrics: Any, stage: str, figures: Callable[[], Mapping[str, float]]) -> AsyncIterator[None]:
-    """Show what `figures` says as `<stage>-now`, every `_EVERY_S` while the block runs. It waits for nobody."""
+async def showing(metrics: Any, label: str, figures: Callable[[], Mapping[str, float]]) -> AsyncIterator[None]:
+    """Show what `figures` says as `label`, every `_EVERY_S` while the block runs. It waits for nobody."""
 
     async def again() -> None:
         while True:
-            metrics.show(f"{stage}-now", figures())
+            metrics.show(label, figures())
             await asyncio.sleep(_EVERY_S)
 
     task = asyncio.create_task(again())
@@ -70,4 +77,4 @@ async def showing(metrics: Any, stage: str, figures: Callable[[], Mapping[str, f
         yield
     finally:
         task.cancel()
-        metrics.show(f"{stage}-now", figures())
+        metrics.show(label, figures())

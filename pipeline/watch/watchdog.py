@@ -24,9 +24,14 @@ class Watchdog:
         self.under_way = ""
         self.beat("the first result")
 
+    def now(self) -> dict[str, float]:
+        """Figures of the moment."""
+        return {"quiet_s": asyncio.get_running_loop().time() - self._beaten, "patience_s": self._seconds}
+
     def beat(self, waiting_for: str) -> None:
         self.waiting_for = waiting_for
         self.close()
+        self._beaten = asyncio.get_running_loop().time()
         self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
 
     def _expire(self) -> None:

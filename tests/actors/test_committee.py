@@ -14,6 +14,7 @@ from pipeline import config
 from pipeline.records import Episode, Failure, Outcome, Problem, Skill, Task, ToolResult, Turn, Vote
 from pipeline.scoring.judged import lacks_votes
 from sandbox.api import Request, Result
+from tests.actors.metered import metered
 from tests.actors.pools import Boxes, solver_pool
 from tests.mini import MINI, changed
 
@@ -67,6 +68,18 @@ def test_three_valid_votes_accept():
     verdict = decide(Fake("a", YES), Fake("b", YES), Fake("m", YES, derived=False))
     assert verdict.accepted and verdict.audit is None
     assert [v.verifier for v in verdict.votes] == ["a", "b", "m"]
+
+
+def test_a_replica_measures_verdicts_and_votes(monkeypatch):
+    seen = metered(monkeypatch)
+    slow = Hung("slow")
+    verdict = decide(Fake("a", YES), Fake("b", YES), slow)
+    votes = {tags["verifier"]: (name, value, tags["outcome"]) for name, value, tags in seen if "verifier" in tags}
+    assert {who: outcome for who, (_, _, outcome) in votes.items()} == {"a": "ok", "b": "ok", "slow": "infra_error"}
+    assert {name for name, _, _ in votes.values()} == {"propose_voted_seconds"}
+    assert votes["slow"][1] >= slow.timeout_s > votes["a"][1]
+    ((name, value, tags),) = [one for one in seen if "decision" in one[2]]
+    assert (name, tags["decision"]) == ("propose_judged_seconds", verdict.decision) and value >= slow.timeout_s
 
 
 @pytest.mark.parametrize("flag", COMMITTEE.disqualifying)

@@ -21,6 +21,7 @@ from actors.calls import within
 from actors.sandbox_pool import SandboxPool
 from pipeline.records import Failure
 from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session
+from tests.actors.metered import metered
 
 LIMITS = {"wall_s": 2.0, "cpu_s": 1.0, "memory_mb": 128}
 
@@ -45,6 +46,19 @@ def test_a_batch_comes_back_in_order_and_a_failure_stays_alone(pool: SandboxPool
     results = asyncio.run(pool.run_batch([Request(code) for code in codes]))
     assert [r.stdout for r in results] == [f"{n}\n" if n % 5 else "" for n in range(40)]
     assert {r.status for n, r in enumerate(results) if n % 5 == 0} == {"error"}
+
+
+def test_a_replica_measures_what_programs_ran_and_waited(pool: SandboxPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = metered(monkeypatch)
+    codes = ["import time; time.sleep(0.3)", "1/0", "import time; time.sleep(0.3)"]
+    results = asyncio.run(pool.run_batch([Request(code) for code in codes]))
+    asyncio.run(pool.session_run("measured", "x = 1"))
+    ran = sorted((tags["status"], value) for name, value, tags in seen if name == "propose_sandboxed_seconds")
+    assert [status for status, _ in ran] == ["error", "ok", "ok", "ok"]
+    assert [r.wall_s for r in results if r.status == "error"] == [ran[0][1]]
+    assert sum(value >= 0.3 for _, value in ran) == 2
+    waited = [value for name, value, _ in seen if name == "propose_sandbox_waited_seconds"]
+    assert len(waited) == 4 and all(value >= 0 for value in waited)
 
 
 def test_runs_are_side_by_side(pool: SandboxPool) -> None:

@@ -79,7 +79,8 @@ def stage(monkeypatch, tmp_path):
 
         module.run = stage_run
         monkeypatch.setitem(sys.modules, f"pipeline.stages.{name}", module)
-        context = Context(load(None, list(overrides)), run, ray, None, told)
+        metrics = SimpleNamespace(show=lambda *_: None, end=lambda _: None)
+        context = Context(load(None, list(overrides)), run, ray, metrics, told)
         return asyncio.run(stages.run(context, name))
 
     yield SimpleNamespace(play=play, ray=ray, told=told, run=run)
@@ -195,7 +196,7 @@ def test_a_serve_that_does_not_answer_is_not_waited_for(monkeypatch):
 
     async def scene():
         with pytest.raises(Lost, match=r"^Serve's controller has not answered for 0.05 s$"):
-            await Serving("run", str)._call(release.wait, 20)
+            await Serving("run", str, None)._call(release.wait, 20)
         release.set()
 
     asyncio.run(scene())

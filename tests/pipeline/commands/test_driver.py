@@ -29,7 +29,7 @@ def closed(monkeypatch):
     class Cluster:
         joins = False
 
-        def __init__(self, config, root):
+        def __init__(self, config, root, say):
             pass
 
         async def sandbox_stats(self):
@@ -122,7 +122,7 @@ WAITING = """
 
     class Cluster:
         joins = False
-        def __init__(self, config, root): pass
+        def __init__(self, config, root, say): pass
         async def idle(self): pass
         def close(self, shutdown):
             assert not shutdown

@@ -116,8 +116,12 @@ class Launched:
     """A cluster whose launcher answers with what it is given."""
 
     def __init__(self, outcome: TrainSummary | BaseException):
-        self.outcome, self.seen = outcome, []
+        self.outcome, self.seen, self.for_nodes_s = outcome, [], 0.0
         self.train = self
+
+    def nodes_may_take_s(self, asked):
+        assert asked.count == 1 and asked.each == {"CPU": 1.0}
+        return self.for_nodes_s
 
     def launcher(self):
         return self
@@ -137,6 +141,9 @@ def test_the_launcher_gets_the_run_and_its_summary_or_failure_comes_back(tmp_pat
         assert await start_trainer(cluster, spec, "loader", "store") == SUMMARY
         assert await start_trainer(cluster, spec, "loader", "store", "pool") == SUMMARY
         assert cluster.seen == [(spec, "loader", "store", None), (spec, "loader", "store", "pool")]
+        cluster.for_nodes_s = 3600.0  # nodes are yet to come: its own time-out runs from then on
+        await start_trainer(cluster, spec, "loader", "store")
+        assert cluster.seen[-1][0].start_timeout_s == spec.start_timeout_s + 3600
         with pytest.raises(Failure, match="no room"):
             await start_trainer(Launched(Failure("training sft: no room")), spec, "loader", None)
         with pytest.raises(Failure, match="training sft: ActorDiedError"):
@@ -210,7 +217,7 @@ def test_every_step_is_logged_once_the_last_one_too(monkeypatch):
             def __exit__(self, *_):
                 pass
 
-        metrics = SimpleNamespace(log=lambda stage, step, values: logged.append((stage, step)))
+        metrics = SimpleNamespace(log=lambda stage, step, values: logged.append((stage, step)), show=lambda *_: None)
         run = SimpleNamespace(check_mirror=lambda: None)
         c = Context(Config(domain="mini"), run, None, metrics, Progress())
         assert await train_with_progress(c, "sft", None, loader, 2) == SUMMARY

@@ -130,7 +130,7 @@ def test_the_last_prober_is_asked_for_the_judges_where_they_have_no_model_of_the
 class Cluster:
     joins = False
 
-    def __init__(self, config, root):
+    def __init__(self, config, root, say):
         pass
 
     async def sandbox_stats(self):
@@ -182,6 +182,19 @@ def test_a_spent_budget_is_one_line_and_what_was_spent_is_in_the_metrics(monkeyp
     (row,) = read_metrics(RunDir.read(tmp_path / "run")[0])["endpoints"]
     assert (row["usd"], row["tokens"], row["calls"], row["usd/http://x/v1"]) == (0.5, 40, 1, 0.5)
     assert os.environ.get(KEPT_IN) == before
+
+
+def test_what_is_spent_and_may_be_is_known_at_any_moment_for_the_alert_on_budgets(tmp_path):
+    url, priced = "http://x/v1", "usd_per_million_in: 1"
+    use = f"kind: openai, base_url: '{url}/', model: big, {priced}, budget_usd: 2, budget_tokens: 900"
+    judge = {"base_url": url, "model": "judge", "kind": "model", "usd_per_million_in": 1, "budget_usd": 1.5}
+    verifiers = f"committee={{verifiers: [{json.dumps(judge)}], quorum: 1, required: 1}}"
+    config = load(None, [f"teacher={{{use}}}", verifiers])
+    with endpoints.keeping(config, tmp_path / "run"):
+        allowed = {f"budget_usd/{url}": 1.5, f"budget_tokens/{url}": 900}
+        assert endpoints.now(config) == allowed
+        store().settle(None, url, 40, 0.5)
+        assert endpoints.now(config) == {**allowed, f"usd/{url}": 0.5, f"tokens/{url}": 40}
 
 
 def test_a_run_that_asks_nobody_keeps_nothing_and_spending_is_each_runs_own(monkeypatch, tmp_path):

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from pipeline.config import RayConfig
-from pipeline.pools import lease, ray_process
+from actors import meters
+from pipeline.config import PoolConfig, RayConfig
+from pipeline.pools import driver_actors, lease, ray_process
+from pipeline.pools.serving import PoolSpec, deployment_options
 from pipeline.records import Failure
 
 
@@ -52,3 +54,43 @@ def test_only_the_trainers_groups_of_the_job_are_removed(monkeypatch):
     monkeypatch.setattr(lease, "PlacementGroupID", lambda raw: raw.hex())
     lease.remove_groups(job)
     assert removed == [f"0a{job}"]
+
+
+def test_the_job_is_named_as_ray_job_list_does(monkeypatch):
+    context = type("Context", (), {"get_job_id": lambda self: "02000000"})
+    monkeypatch.setattr(ray_process.ray, "get_runtime_context", context)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    assert ray_process._job() == "02000000"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "raysubmit_7"}}))
+    assert ray_process._job() == "raysubmit_7"
+
+
+def test_actors_and_replicas_say_whose_they_are_and_what(monkeypatch):
+    named = []
+
+    class Remote:
+        def options(self, **options):
+            named.append(options["name"])
+            return self
+
+        def remote(self, *_):
+            return object()
+
+    monkeypatch.setattr(
+        driver_actors.ray, "get_runtime_context", lambda: type("C", (), {"get_node_id": lambda s: "n"})()
+    )
+    monkeypatch.setattr(driver_actors.ray, "remote", lambda cls: Remote())
+    monkeypatch.setattr(driver_actors, "NodeAffinitySchedulingStrategy", lambda *_, **__: None)
+    actors = driver_actors.DriverActors("quick-0123abcd-89abcdef")
+    actors.once("weights-proposer", dict, lasting=True)
+    actors.once("weights-proposer", dict, lasting=True)
+    actors.start(dict)
+    actors.start(dict)
+    assert named == [f"quick-0123abcd-89abcdef-{role}" for role in ("weights-proposer-1", "dict-2", "dict-3")]
+
+    monkeypatch.setattr(meters.METERS, "job", "raysubmit_7")
+    options = deployment_options(PoolSpec("judge", PoolConfig(), object, {}), "quick-0123abcd-89abcdef")
+    for name, value in options["ray_actor_options"]["runtime_env"]["env_vars"].items():
+        monkeypatch.setenv(name, value)
+    assert meters.of_replica() == {"run": "quick-0123abcd-89abcdef", "pool": "judge"}
+    assert meters.engine_name() == "quick-0123abcd-89abcdef-judge"

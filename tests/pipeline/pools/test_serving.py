@@ -43,7 +43,10 @@ def serve(monkeypatch):
 
 def start(*names):
     async def main():
-        pools = Serving("run-1", lambda: "/logs")
+        async def has_room(asked):
+            assert asked.count == 1 and asked.each["CPU"] > 0
+
+        pools = Serving("run-1", lambda: "/logs", has_room)
         specs = [PoolSpec(name, PoolConfig(), object, {}) for name in names]
         found = await asyncio.gather(*(pools.pool(spec) for spec in specs), return_exceptions=True)
         await pools.idle()

@@ -1,0 +1,148 @@
+"""Whether a cluster has room for what a run asks for, could get it, or never will.
+
+A cluster that is scaling up is no error: while nodes may still come, no time-out of a pool or trainer runs, for at most
+`ray.nodes_timeout_s`. What no node could ever offer fails at once, and the line names the resource.
+
+What could come is what the autoscaler says: its node types, where it has told Ray's head of them (KubeRay does), and
+the requests that it calls infeasible. To a private Ray nothing is ever added. Of a cluster that says neither, nobody
+knows: somebody may start a node by hand.
+
+Invariant: only counts nodes as if they were empty. Whether others take the place is Ray's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+from pipeline.records import Failure
+
+Resources = Mapping[str, float]
+_LOOK_S = 2.0
+_TELL_S = 60.0
+_ANSWER_S = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    who: str
+    """In a message."""
+    count: int
+    each: Resources
+    """What one of them needs, on one node."""
+
+    def __str__(self) -> str:
+        return f"{self.who} asks for {self.count} x {{{_told(self.each)}}}"
+
+
+@dataclass(frozen=True)
+class NodeType:
+    name: str
+    resources: Resources
+    most: float
+    """Nodes of it that there may be."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    nodes: Sequence[Resources]
+    """Of each node that is there."""
+    types: Sequence[NodeType] | None
+    """Those that could come; None where nobody knows."""
+    infeasible: Sequence[Resources] = ()
+    """Requests that the autoscaler has given up."""
+
+    def __str__(self) -> str:
+        there = "; ".join(f"{{{_told(node)}}}" for node in self.nodes) or "none"
+        if self.types is None:
+            return f"nodes there: {there}; which could come is not known"
+        could = "; ".join(f"{t.name} {{{_told(t.resources)}}} x {t.most:g}" for t in self.types) or "none"
+        return f"nodes there: {there}; could come: {could}"
+
+
+def is_there(asked: Asked, offer: Offer) -> bool:
+    """Whether it has room now. Raises Failure where it never will."""
+    here = sum(_fits(node, asked.each) for node in offer.nodes)
+    if here >= asked.count:
+        return True
+    if any(_same(asked.each, given_up) for given_up in offer.infeasible):
+        raise Failure(f"{asked}, which the autoscaler calls infeasible: {_lacking(asked, offer)} ({offer})")
+    if offer.types is not None:
+        # A type's bound counts its nodes that are there, so these are not added to what it could offer.
+        could = sum(_fits(kind.resources, asked.each) * kind.most for kind in offer.types)
+        if max(here, could) < asked.count:
+            raise Failure(f"{asked}, which this cluster can never offer: {_lacking(asked, offer)} ({offer})")
+    return False
+
+
+async def wait(
+    asked: Asked,
+    patience_s: float,
+    say: Callable[[str], None],
+    look: Callable[[], Offer] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Until there is room. Raises Failure, at once where there never will be, else after `patience_s`."""
+    look = look or offer
+    began, told = clock(), -math.inf
+    while not is_there(asked, now := look()):
+        waited = clock() - began
+        if waited > patience_s:
+            raise Failure(f"{asked}: no room after {patience_s:g} s (ray.nodes_timeout_s); {now}", "infra_error")
+        if waited - told >= _TELL_S:
+            say(f"{asked}: waits for nodes; {now}")
+            told = waited
+        await sleep(_LOOK_S)
+
+
+def offer() -> Offer:
+    """Of the cluster that this process has joined."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    process: Any = ray._private.worker.global_worker
+    if process.node is not None and process.node.head:  # our own head: a private Ray
+        return Offer(nodes, types=())
+    config = ray._private.state.state.get_cluster_config()
+    types = [
+        NodeType(kind.name, dict(kind.resources), math.inf if kind.max_count == -1 else kind.max_count)
+        for kind in (config.node_group_configs if config is not None else ())
+    ]
+    reply = GetClusterStatusReply.FromString(process.gcs_client.get_cluster_status(timeout_s=_ANSWER_S))
+    infeasible = [dict(one.resources_bundle) for one in reply.autoscaling_state.infeasible_resource_requests]
+    return Offer(nodes, types or None, infeasible)
+
+
+def _fits(node: Resources, each: Resources) -> float:
+    """How many there is room for on an empty node; more than anybody asks for where they need nothing."""
+    room = [node.get(name, 0.0) / amount for name, amount in each.items() if amount > 0]
+    return math.floor(min(room) + 1e-6) if room else math.inf
+
+
+def _same(a: Resources, b: Resources) -> bool:
+    names = a.keys() | b.keys()
+    return all(math.isclose(a.get(name, 0.0), b.get(name, 0.0), abs_tol=1e-6) for name in names)
+
+
+def _lacking(asked: Asked, offer: Offer) -> str:
+    """The resource that no node has enough of, else what it is that no node has together."""
+    kinds = [*offer.nodes, *(kind.resources for kind in offer.types or () if kind.most > 0)]
+    for name, amount in asked.each.items():
+        most = max((kind.get(name, 0.0) for kind in kinds), default=0.0)
+        if most < amount:
+            return f"{name} {amount:g} on one node, where the most is {most:g}"
+    if not any(_fits(kind, asked.each) for kind in kinds):
+        return f"{_told(asked.each)} on one node"
+    return f"{_told(asked.each)} so often"
+
+
+def _told(resources: Resources) -> str:
+    """In words, without Ray's own resources (of each node's address) and its store."""
+    hidden = ("node:", "object_store_memory", "memory", "accelerator_type:")
+    return ", ".join(f"{k} {v:g}" for k, v in sorted(resources.items()) if v and not k.startswith(hidden))

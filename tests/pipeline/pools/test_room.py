@@ -1,0 +1,119 @@
+"""Whether a cluster has room, could get it, or never will; on a clock of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.pools.room import Asked, NodeType, Offer, is_there, wait
+from pipeline.records import Failure
+
+HEAD = {"CPU": 8.0, "memory": 1e9, "node:10.0.0.1": 1.0}
+GPUS = {"CPU": 32.0, "GPU": 8.0}
+ENGINES = Asked("pool proposer", 2, {"CPU": 0.1, "GPU": 4.0})
+
+
+class Scene:
+    """A cluster whose nodes come by and by; seconds pass only in `sleep`."""
+
+    def __init__(self, *joining: tuple[float, dict[str, float]], types=None, infeasible_after=math.inf):
+        self.now, self.joining, self.types, self.infeasible_after = 0.0, joining, types, infeasible_after
+        self.said: list[str] = []
+
+    def look(self) -> Offer:
+        nodes = [HEAD, *(node for at, node in self.joining if at <= self.now)]
+        return Offer(nodes, self.types, [ENGINES.each] if self.now >= self.infeasible_after else [])
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, asked: Asked, patience_s: float = 3600) -> float:
+        """When there was room."""
+        asyncio.run(wait(asked, patience_s, self.said.append, self.look, lambda: self.now, self.sleep))
+        return self.now
+
+
+def gpu_nodes(most: float) -> list[NodeType]:
+    return [NodeType("head", HEAD, 1), NodeType("gpus", GPUS, most)]
+
+
+@pytest.mark.parametrize("types", [None, gpu_nodes(2), gpu_nodes(math.inf)])
+def test_nodes_that_join_after_400_seconds_are_waited_for_and_what_is_waited_for_is_said(types):
+    scene = Scene((400, GPUS), types=types)
+    assert 400 <= scene.wait(ENGINES) < 410
+    assert len(scene.said) == 7  # once a minute
+    assert "pool proposer asks for 2 x {CPU 0.1, GPU 4}: waits for nodes; nodes there: {CPU 8}" in scene.said[0]
+    assert ("gpus {CPU 32, GPU 8}" in scene.said[0]) == (types is not None)
+
+
+def test_room_that_is_there_is_not_waited_for():
+    scene = Scene((0, GPUS), types=())
+    assert scene.wait(ENGINES) == 0 and scene.said == []
+
+
+def test_one_of_two_nodes_is_not_enough():
+    half = {"CPU": 32.0, "GPU": 4.0}
+    assert Scene((100, half), (300, half), types=[NodeType("half", half, 2)]).wait(ENGINES) >= 300
+
+
+@pytest.mark.parametrize(
+    ("asked", "types", "names"),
+    [
+        (ENGINES, (), "GPU 4 on one node, where the most is 0"),  # a private Ray on a machine without one
+        (Asked("pool judge", 1, {"GPU": 16.0}), gpu_nodes(4), "GPU 16 on one node, where the most is 8"),
+        (Asked("pool judge", 1, {"spot": 0.01}), gpu_nodes(4), "spot 0.01 on one node, where the most is 0"),
+        (Asked("pool judge", 1, {"CPU": 64.0, "GPU": 1.0}), gpu_nodes(4), "CPU 64 on one node, where the most is 32"),
+        (ENGINES, gpu_nodes(0), "GPU 4 on one node, where the most is 0"),
+        (Asked("training mgpo", 9, {"GPU": 1.0}), gpu_nodes(1), "GPU 1 so often"),
+        (
+            Asked("pool judge", 1, {"GPU": 8.0, "big": 1.0}),
+            [NodeType("a", GPUS, 1), NodeType("b", {"big": 1.0}, 1)],
+            "GPU 8, big 1 on one node",
+        ),
+    ],
+)
+def test_what_no_node_could_ever_offer_fails_at_once_and_names_the_resource(asked, types, names):
+    scene = Scene(types=types)
+    with pytest.raises(Failure, match="can never offer") as failed:
+        scene.wait(asked)
+    assert scene.now == 0 and names in str(failed.value) and asked.who in str(failed.value)
+    assert failed.value.kind == "data_error"  # no retry mends it
+
+
+def test_what_the_autoscaler_gives_up_fails_once_it_says_so():
+    scene = Scene(infeasible_after=6)
+    with pytest.raises(Failure, match=r"pool proposer asks for 2 .*infeasible: GPU 4"):
+        scene.wait(ENGINES)
+    assert scene.now <= 10
+    assert Scene((400, {"CPU": 1, "spot": 1.0}), infeasible_after=6).wait(Asked("pool x", 1, {"spot": 1})) >= 400
+
+
+def test_patience_ends_and_that_is_worth_a_retry():
+    scene = Scene(types=gpu_nodes(1))
+    with pytest.raises(Failure, match=r"no room after 600 s \(ray.nodes_timeout_s\).*could come: .*gpus") as failed:
+        scene.wait(ENGINES, 600)
+    assert 600 <= scene.now <= 610 and failed.value.kind == "infra_error"
+
+
+shapes = st.dictionaries(st.sampled_from(["CPU", "GPU", "x"]), st.floats(0.01, 8), max_size=3)
+nodes = st.lists(st.dictionaries(st.sampled_from(["CPU", "GPU", "x"]), st.floats(0, 16), max_size=3), max_size=4)
+
+
+@given(nodes, shapes, st.integers(1, 6))
+def test_there_is_room_exactly_if_all_can_be_placed_one_by_one(nodes, each, count):
+    left, placed = [dict(node) for node in nodes], 0
+    for node in left:
+        while placed < count and all(node.get(name, 0) >= amount - 1e-5 * amount for name, amount in each.items()):
+            placed += 1
+            for name, amount in each.items():
+                node[name] -= amount
+    try:
+        room = is_there(Asked("x", count, each), Offer(nodes, types=()))
+    except Failure:
+        room = False
+    if each or not nodes:
+        assert room == (placed == count)
