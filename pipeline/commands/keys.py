@@ -139,6 +139,27 @@ ABLATE_KEYS = {
     "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
     "budget": "what every arm got",
 }
+DATASET_CHECK_KEYS = {
+    "rows": "of the data set",
+    "barred": "of them marked by a gate that keeps rows out",
+    "gates": "gate -> rows that it marks; duplicate, in another data set, benchmark: exact, reordered, near, passage, "
+    "changed numbers (which bars nothing)",
+    "examples": "gate -> the first rows that it marks",
+    "traces": "places of training files that tell how rows were made",
+    "traces_shown": "the first 20, a line each",
+}
+DATASET_STATS_KEYS = {
+    "rows": "of the data set",
+    "kinds": "answer_kind -> rows",
+    "categories": "category -> rows, as the provenance beside says",
+    "question_words": "{median, p95, longest}",
+    "answers": "{distinct, top, top_share}: how often the commonest is right",
+    "languages": "language -> rows; unknown: too few words to tell",
+    "pass_at_k": "{median, zero, one} of the prober, as the provenance beside says; null without",
+    "skeletons": "{skeletons, skeleton_entropy, skeleton_top_share, near_duplicates}",
+}
+DATASET_CARD_KEYS = {"card": "the text of README.md"}
+DATASET_EXPORT_KEYS = {"rows": "written", "layout": "their form", "out": "the folder", "files": "in it"}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 RUNS_KEYS = {

@@ -1,4 +1,5 @@
-"""What becomes a row of the data set: an accepted problem that is no copy, is no held-out combination, and is solved.
+"""What becomes a row of the data set: an accepted problem that is no copy, is no held-out combination, passes the gates
+of its text, and is solved.
 
 Invariant: judged episodes are taken in the order of their tasks; every accepted one ends in exactly one of `chosen`,
 `unsolved` and `left_out`.
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pipeline.domains.base import Domain
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
+from pipeline.scoring.quality import Gate, bar
 from pipeline.scoring.summary import copies
 from pipeline.store.ledger import Key
 
@@ -38,8 +40,15 @@ class Selection:
                 self.left_out["copies"] += 1
             elif self.domain.is_heldout(j.used):
                 self.left_out["held-out combinations"] += 1
+            elif (barred := _barred(j)) is not None:
+                self.left_out[barred.name] += 1
             elif not j.solved:
                 self.unsolved.append(j)
             else:
                 self.chosen.append(j)
         return copied
+
+
+def _barred(j: Judged) -> Gate | None:
+    assert j.problem is not None
+    return bar(j.problem.question, j.problem.answer, j.problem.answer_kind)

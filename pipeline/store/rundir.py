@@ -163,7 +163,8 @@ class RunDir:
             refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")
         if config_damage(path) or path.read_text(encoding="utf-8") != text:  # a full disk keeps no finished run away
             self.write_text("config.yaml", text)
-        for folder in (self.root, self.path("stages"), self.path("dataset"), *self.path("skills").glob("*/")):
+        whole = (self.root, *(self.path(*name.split("/")) for name in ("stages", "dataset", "dataset/data")))
+        for folder in (*whole, *self.path("skills").glob("*/")):
             sweep(folder)
 
     def _adopt_mirrored(self, config: Config, uri: str) -> None:
