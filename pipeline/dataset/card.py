@@ -50,7 +50,7 @@ def text(about: About, shards: Sequence[str], provenance: str | None) -> str:
     parts = [
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---\n",
         f"# {about.name}\n",
-        f"{about.rows} problems with their answers, written by a language model and accepted by a committee of verifiers.\n",
+        f"{about.rows} problems with answers, written by a language model, accepted by a committee of verifiers.\n",
         "A row has `question`, `answer` and `answer_kind` (math, code, choice or text); where an answer is a program, "
         "`checks` are its tests, each a JSON text. How rows were made stands in the provenance alone"
         + (", a row each under the same number, keyed by `id`:\n" if provenance else ".\n"),

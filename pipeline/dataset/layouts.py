@@ -63,11 +63,7 @@ def _verl(problem: Problem, index: int) -> dict[str, Any]:
     return {
         "data_source": f"{TASK}/{problem.answer_kind}",
         "prompt": _messages(problem),
-        "ability": "code"
-        if problem.answer_kind == "code"
-        else "math"
-        if problem.answer_kind == "math"
-        else "reasoning",
+        "ability": problem.answer_kind if problem.answer_kind in ("math", "code") else "reasoning",
         "reward_model": {"style": "rule", "ground_truth": _truth(problem)},
         "extra_info": {"split": "train", "index": index},
     }
@@ -119,8 +115,8 @@ def write(layout: str, rows: Sequence[Problem], out: Path, license: str | None, 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Failure(f"{out}: holds something; expected a folder that is new or empty")
     if layout == "qa" and (programs := sum(p.answer_kind == "code" for p in rows)):
-        raise Failure(f"layout qa: {programs} answers are programs, whose tests it has no column for; expected trl, verl, "
-                      "openrlhf or prime-rl")  # fmt: skip
+        raise Failure(f"layout qa: {programs} answers are programs, and it has no column for tests; expected trl, "
+                      "verl, openrlhf or prime-rl")  # fmt: skip
     row, schema = LAYOUTS[layout]
     table = pa.Table.from_pylist([row(p, i) for i, p in enumerate(rows)], schema=schema)
     shards = write_shards(out, table)

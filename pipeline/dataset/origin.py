@@ -46,7 +46,7 @@ def prompts_digest(run: RunDir) -> str | None:
 
 def code_version() -> str:
     try:
-        return metadata.version("agentic-proposing")
+        return f"agentic-proposing {metadata.version('agentic-proposing')}"
     except metadata.PackageNotFoundError:  # run from a checkout
         return "not installed"
 
@@ -59,7 +59,7 @@ def about(
     prompts: str | None,
 ) -> About:
     made_by = {
-        "code": f"agentic-proposing {code_version()}",
+        "code": code_version(),
         "domain": config.domain.kind,
         "config": identity_of(config)[:16],
     }

@@ -17,15 +17,16 @@ MOST_CHARS = 20_000
 FEWEST_WORDS = 2
 
 _SPACE = re.compile(r"\s+")
-_FUNCTION = {
-    "en": frozenset("the of and to in is a that for are what with how many each has if on by find from be".split()),
-    "de": frozenset("der die das und ist ein eine wie viele von mit den für auf nicht zu hat wenn sind".split()),
-    "fr": frozenset("le la les des et est une que dans pour combien quel de du sur il par avec sont".split()),
-    "es": frozenset("el los las y es una que en para cuántos cuál por con del se un tiene son".split()),
-    "it": frozenset("il gli e di che è una per quanti con del non sono quale si nel ha".split()),
-    "pt": frozenset("o os as e de que uma para quantos qual com do em não são um tem".split()),
+_SMALL_WORDS = {
+    "en": "the of and to in is a that for are what with how many each has if on by find from be",
+    "de": "der die das und ist ein eine wie viele von mit den für auf nicht zu hat wenn sind",
+    "fr": "le la les des et est une que dans pour combien quel de du sur il par avec sont",
+    "es": "el los las y es una que en para cuántos cuál por con del se un tiene son",
+    "it": "il gli e di che è una per quanti con del non sono quale si nel ha",
+    "pt": "o os as e de que uma para quantos qual com do em não são um tem",
 }
 """Words of a language that its texts can hardly do without."""
+_FUNCTION = {name: frozenset(words.split()) for name, words in _SMALL_WORDS.items()}
 _SCRIPTS = {
     "CYRILLIC": "ru", "HANGUL": "ko", "ARABIC": "ar", "HEBREW": "he", "GREEK": "el", "DEVANAGARI": "hi", "THAI": "th",
     "HIRAGANA": "ja", "KATAKANA": "ja", "CJK": "zh",

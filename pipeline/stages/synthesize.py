@@ -199,7 +199,7 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         "Difficulty (Pass@k of the prober)": _histogram([j.probe.pass_at_k for j in chosen if j.probe]),
     }  # fmt: skip
     folder.publish(
-        run.path("dataset"), [j.problem for j in chosen if j.problem], [j.problem for j in selection.unsolved if j.problem],
+        run.path("dataset"), *([j.problem for j in some if j.problem] for some in (chosen, selection.unsolved)),
         origins, origin.about(config, len(chosen), counts, models, prompts),
         run=identity_of(config), made_from=_made_from(run),
     )  # fmt: skip
