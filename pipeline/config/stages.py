@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.benchmarks import presets
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.objectives import OBJECTIVES, GRPOConfig, MGPOConfig, ObjectiveConfig
 from pipeline.config.section import Section
@@ -156,6 +157,14 @@ class EvaluateStage(Section):
     benchmark: str
     """A .jsonl of question, answer (checks where that is a program; category), or a name that the domain bundles (mini:
     `mini:heldout`, its held-out skill combinations)."""
+    preset: str | None = None
+    """How the file of a public benchmark is read and asked: aime24, gsm8k, gpqa, … (config/presets.yaml). Its samples
+    and sampling hold where none are given. None: by the names of the fields that the file has."""
+    shots: int = Field(default=0, ge=0)
+    """Solved examples before each question."""
+    shots_from: str | None = None
+    """The file that they are drawn from, of the same schema as the benchmark, and never the question itself; None: the
+    benchmark."""
     model: ModelConfig | None = None
     """Measure this model alone: {path: …} or {endpoint: …}. None: the solver of this run, before and after."""
     problems: Positive | None = None
@@ -164,3 +173,10 @@ class EvaluateStage(Section):
     """Mean@k: answers a problem (64 in the paper, for mathematics)."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=16384)
     """How the solver answers the benchmark."""
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in presets():
+            raise ValueError(f"no preset {name!r}; expected one of {', '.join(presets())}")
+        return name

@@ -1,4 +1,5 @@
-"""`propose dataset`: check, count, describe and export a data set of a run, or of anybody."""
+"""`propose dataset`: check, count, describe and export a data set of a run, or of anybody; `propose compare`: two results
+on one benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +11,13 @@ import typer
 
 from pipeline.commands import options as o
 from pipeline.commands.groups.base import DATA, INPUT, OK, app, command
-from pipeline.commands.keys import DATASET_CARD_KEYS, DATASET_CHECK_KEYS, DATASET_EXPORT_KEYS, DATASET_STATS_KEYS
+from pipeline.commands.keys import (
+    COMPARE_KEYS,
+    DATASET_CARD_KEYS,
+    DATASET_CHECK_KEYS,
+    DATASET_EXPORT_KEYS,
+    DATASET_STATS_KEYS,
+)
 
 datasets = typer.Typer(help="Check, count, describe or export a data set.", no_args_is_help=True)
 app.add_typer(datasets, name="dataset", rich_help_panel=DATA)
@@ -81,4 +88,18 @@ def _export(
     found = dataset.export(place, out, layout)
     shown = f"{found['rows']} rows, layout {layout}: {', '.join(found['files'])} in {out}"
     print(json.dumps(found) if as_json else shown)
+    return OK
+
+
+@command("compare", DATA, "compare two results on one benchmark: a paired test, and the items that changed",
+         lambda: COMPARE_KEYS)  # fmt: skip
+def _compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="a run that was evaluated, or an items.parquet")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another")],
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import compare
+
+    found = compare.compare(a, b)
+    print(json.dumps(found, ensure_ascii=False) if as_json else compare.render(found))
     return OK

