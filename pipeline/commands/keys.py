@@ -64,8 +64,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "evaluate": {
         "problems": "problems of the benchmark",
         "samples": "k of Mean@k",
-        "before": "{mean, interval (95 %), by_category, by_steps, unknown, measures} of the base solver; measures: mean@n, "
-        "pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, and samples without an answer",
+        "before": "{mean, interval (95 %), by_category, by_steps, unknown, measures} of the base solver; measures: "
+        "mean@n, pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, samples without answer",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",

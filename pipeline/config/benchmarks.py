@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import Field
 
 from pipeline.config.models import SamplingConfig
 from pipeline.config.section import Section
@@ -34,7 +35,7 @@ class PresetConfig(Section):
     kind: AnswerKind | None = None
     """Of all answers."""
     kinds: KindsConfig | None = None
-    keep: dict[str, tuple[str, ...]] = {}
+    keep: dict[str, tuple[str, ...]] = Field(default={})
     """Field -> the values whose rows are kept."""
     reader: Literal["rows", "human_eval"] = "rows"
     """human_eval: tests are a function `check`, whose asserts become calls."""

@@ -36,7 +36,7 @@ def calls(test: str, entry: str) -> list[dict[str, Any]] | None:
 
 
 def _check(test: ast.expr, entry: str) -> dict[str, Any] | None:
-    """`candidate(…) == value`, either way round; `candidate(…)`, `not candidate(…)`; `abs(candidate(…) - value) < x`."""
+    """One of `candidate(…) == value`, `candidate(…)`, `not candidate(…)` and `abs(candidate(…) - value) < x`."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         return _called(test.operand, ast.Constant(False), entry, None)
     if isinstance(test, ast.Call) and _name(test) == "candidate":

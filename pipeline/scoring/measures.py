@@ -20,6 +20,8 @@ from actors.answers.values import Judgement
 from actors.passk import pass_at_k
 
 RESAMPLES = 2_000
+_DRAWN = 1_000_000
+"""Numbers drawn at once, which bounds the memory."""
 FLIPS = 10_000
 _EXACT = 14
 """Differences up to which all ways of flipping their signs are tried."""
@@ -94,8 +96,18 @@ def bootstrap(columns: Array, seed: int) -> list[list[float] | None]:
     if not n:
         return [None] * count
     rng = np.random.default_rng(seed)
-    means = np.array([columns[:, rng.integers(0, n, n)].mean(axis=1) for _ in range(RESAMPLES)])
+    at_once = max(1, _DRAWN // n)
+    parts = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
+    means = np.concatenate([_means(columns, rng.integers(0, n, (part, n))) for part in parts])
     return [[float(low), float(high)] for low, high in np.percentile(means, [2.5, 97.5], axis=0).T]
+
+
+def _means(columns: Array, drawn: Array) -> Array:
+    """resamples x rows: the means of the rows over what each resample drew."""
+    counts = np.zeros((len(drawn), columns.shape[1]), np.float64)
+    np.add.at(counts, (np.arange(len(drawn))[:, None], drawn), 1.0)
+    means: Array = counts @ columns.T / columns.shape[1]
+    return means
 
 
 # ---------------------------------------------------------------- two models
@@ -103,7 +115,7 @@ def bootstrap(columns: Array, seed: int) -> list[list[float] | None]:
 
 def compare(a: Mapping[str, Item], b: Mapping[str, Item], seed: int) -> dict[str, Any]:
     """b against a over the problems that both answered: the mean difference of the shares of right samples, its
-    bootstrap interval, the chance of one as large if the two were alike (signs flipped at random), and which changed."""
+    bootstrap interval, the chance of one as large if the two were alike (signs flipped at random), and what changed."""
     both = [id for id in a if id in b and a[id].known and b[id].known]
     shares = {id: (a[id].share, b[id].share) for id in both}
     changes = np.array([after - before for before, after in shares.values()], float)

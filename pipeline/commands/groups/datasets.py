@@ -1,5 +1,5 @@
-"""`propose dataset`: check, count, describe and export a data set of a run, or of anybody; `propose compare`: two results
-on one benchmark."""
+"""`propose dataset`: check, count, describe and export a data set, of a run or of anybody; `propose compare`: hold two
+results on one benchmark against each other."""
 
 from __future__ import annotations
 
