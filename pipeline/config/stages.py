@@ -123,6 +123,10 @@ class SynthesizeStage(Section):
     """Accepted, distinct problems."""
     max_episodes: Positive = 200_000
     """Stop after this many: what was accepted by then is exported, and the exit says how many are missing."""
+    avoid: tuple[str, ...] | None = None
+    """Benchmarks and other data sets (.jsonl, .parquet, folders, runs) that no row may repeat: the same words whatever
+    the case, blanks and LaTeX, the same clauses in another order, nearly the same words, or a good part of a question.
+    The same words with other numbers may stay."""
     in_flight: Positive = 256
     """Episodes of a wave, played at a time."""
 
@@ -160,8 +164,8 @@ class EvaluateStage(Section):
     preset: str | None = None
     """How the file of a public benchmark is read and asked: aime24, gsm8k, gpqa, … (config/presets.yaml). Its samples
     and sampling hold where none are given. None: by the names of the fields that the file has."""
-    shots: int = Field(default=0, ge=0)
-    """Solved examples before each question."""
+    shots: Positive | None = None
+    """Solved examples before each question; None: none."""
     shots_from: str | None = None
     """The file that they are drawn from, of the same schema as the benchmark, and never the question itself; None: the
     benchmark."""

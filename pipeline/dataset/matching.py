@@ -12,7 +12,7 @@ texts: sketches are arrays, and a candidate is only the first text in a bucket, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -165,3 +165,22 @@ def _passages(rows: Sequence[str], reference: Sequence[str]) -> Iterator[Match]:
         best = max(counts, key=lambda i: (counts[i] / runs[i], -i), default=None)
         if best is not None and counts[best] >= COVERED * runs[best]:
             yield Match(row, best, "passage")
+
+
+# ---------------------------------------------------------------- what a data set must not repeat
+
+
+class Foreign:
+    """Questions that other data sets have, by the name of each."""
+
+    def __init__(self, others: Mapping[str, Sequence[str]]):
+        self._others = {name: sketch(questions) for name, questions in others.items()}
+
+    def __call__(self, questions: Sequence[str]) -> dict[int, str]:
+        """Place -> the first data set that has the question, and how. One with other numbers is another question."""
+        own, found = sketch(questions), dict[int, str]()
+        for name, other in self._others.items():
+            for match in against(own, other, passages=True):
+                if match.kind != "changed numbers":
+                    found.setdefault(match.row, f"in {name}: {match.kind}")
+        return found

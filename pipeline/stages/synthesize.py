@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
 from pipeline.dataset import folder, origin
+from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
@@ -157,6 +159,11 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
+@cache
+def _foreign(places: tuple[str, ...]) -> Foreign:
+    return Foreign({Path(p).name: [str(row["question"]) for row in folder.rows_of(Path(p))] for p in places})
+
+
 def accepted(run: RunDir, config: Config) -> list[Problem]:
     """The problems that a data set of the steps on disk has: of a run that was killed before it wrote any."""
     selection, _ = _read(run, config)
@@ -166,7 +173,9 @@ def accepted(run: RunDir, config: Config) -> list[Problem]:
 def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
     """Everything on disk, in the order of the tasks, each with the level of the sandbox that it was judged with, and
     what is chosen of it; what the stages before have written is new to nobody."""
-    selection = Selection(domains.of(config.domain), register_of(run, config, ("sft", "mgpo")))
+    selection = Selection(
+        domains.of(config.domain), register_of(run, config, ("sft", "mgpo")), _foreign(config.synthesize.avoid or ())
+    )
     played: list[tuple[Judged, str]] = []
     for step in run.steps("synthesize"):
         judged, level = list(judged_in(step)), state_of(step)["sandbox_level"]

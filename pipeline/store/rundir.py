@@ -3,7 +3,7 @@
     config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
     prompts.json           digests of the prompts
     skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
-    checkpoints/<stage>/   Hugging Face directories       dataset/              problems.jsonl, provenance.jsonl
+    checkpoints/<stage>/   Hugging Face directories       dataset/              problems, provenance, card
     metrics.jsonl, tensorboard/, report.html              events.jsonl          what befell the run, for who watches
 
 Invariant: a file or step directory that exists under its final name is whole; it was written under another name,

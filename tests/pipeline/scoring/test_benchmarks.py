@@ -56,7 +56,7 @@ ROWS = {
         for i, a in enumerate([r"\left( 3, \frac{\pi}{2} \right)", "14", r"\frac{9}{7}"])
     ],
     "gsm8k": [
-        {"question": f"Ben has {i} keys and finds 9. How many has he?", 
+        {"question": f"Ben has {i} keys and finds 9. How many has he?",
          "answer": f"{i}+9=<<{i}+9={i + 9}>>{i + 9}\n#### {i + 9}"}
         for i in range(1, 4)
     ],
