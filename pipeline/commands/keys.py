@@ -64,11 +64,13 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "evaluate": {
         "problems": "problems of the benchmark",
         "samples": "k of Mean@k",
-        "before": "{mean, interval (95 %), by_category, by_steps, unknown} of the base solver",
+        "before": "{mean, interval (95 %), by_category, by_steps, unknown, measures} of the base solver; measures: "
+        "mean@n, pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, samples without answer",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",
-        "answers": "files with the answers to every item, of each model",
+        "left_out": "reason -> rows of the benchmark that its preset does not ask",
+        "answers": "files with the answers to every item, of each model; items.parquet beside them has a row a sample",
     },
 }
 
@@ -139,6 +141,41 @@ ABLATE_KEYS = {
     "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
     "budget": "what every arm got",
 }
+DATASET_CHECK_KEYS = {
+    "rows": "of the data set",
+    "barred": "of them marked by a gate that keeps rows out",
+    "gates": "gate -> rows that it marks; duplicate, in another data set, benchmark: exact, reordered, near, passage, "
+    "changed numbers (which bars nothing)",
+    "examples": "gate -> the first rows that it marks",
+    "traces": "places of training files that tell how rows were made",
+    "traces_shown": "the first 20, a line each",
+}
+DATASET_STATS_KEYS = {
+    "rows": "of the data set",
+    "kinds": "answer_kind -> rows",
+    "categories": "category -> rows, as the provenance beside says",
+    "question_words": "{median, p95, longest}",
+    "answers": "{distinct, top, top_share}: how often the commonest is right",
+    "languages": "language -> rows; unknown: too few words to tell",
+    "pass_at_k": "{median, zero, one} of the prober, as the provenance beside says; null without",
+    "skeletons": "{skeletons, skeleton_entropy, skeleton_top_share, near_duplicates}",
+}
+COMPARE_KEYS = {
+    "a": "share of right samples",
+    "b": "the same",
+    "problems": "answered by both",
+    "only_a": "left out: not answered by b",
+    "only_b": "left out: not answered by a",
+    "difference": "b - a, a mean over problems",
+    "interval": "of it, 95 %, bootstrap over problems",
+    "p": "chance of a difference as large if the two were alike: signs flipped at random",
+    "better": "problems that b solves oftener",
+    "worse": "less often",
+    "changed": "{id, a, b, question} of each of these",
+    "verdict": "in words",
+}
+DATASET_CARD_KEYS = {"card": "the text of README.md"}
+DATASET_EXPORT_KEYS = {"rows": "written", "layout": "their form", "out": "the folder", "files": "in it"}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 RUNS_KEYS = {

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from pipeline.config.benchmarks import protocol
 from pipeline.config.cluster import RayConfig
 from pipeline.config.committee import CommitteeConfig, ProberConfig
 from pipeline.config.domains import DOMAINS, DomainConfig, domain_tree
@@ -92,6 +93,9 @@ class Config(Section):
             return given
         tree = domain_tree(given["domain"])
         defaults = domain_defaults(tree)
+        measured = given.get("evaluate")
+        if isinstance(measured, dict) and (asked := protocol(measured.get("preset"))):
+            defaults = defaults | {"evaluate": over(defaults.get("evaluate"), asked)}
         return defaults | {k: over(defaults.get(k), v) for k, v in given.items()} | {"domain": tree}
 
     @field_validator("mirror")

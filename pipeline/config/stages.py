@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.config.benchmarks import presets
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.objectives import OBJECTIVES, GRPOConfig, MGPOConfig, ObjectiveConfig
 from pipeline.config.section import Section
@@ -122,6 +123,10 @@ class SynthesizeStage(Section):
     """Accepted, distinct problems."""
     max_episodes: Positive = 200_000
     """Stop after this many: what was accepted by then is exported, and the exit says how many are missing."""
+    avoid: tuple[str, ...] | None = None
+    """Benchmarks and other data sets (.jsonl, .parquet, folders, runs) that no row may repeat: the same words whatever
+    the case, blanks and LaTeX, the same clauses in another order, nearly the same words, or a good part of a question.
+    The same words with other numbers may stay."""
     in_flight: Positive = 256
     """Episodes of a wave, played at a time."""
 
@@ -156,6 +161,14 @@ class EvaluateStage(Section):
     benchmark: str
     """A .jsonl of question, answer (checks where that is a program; category), or a name that the domain bundles (mini:
     `mini:heldout`, its held-out skill combinations)."""
+    preset: str | None = None
+    """How the file of a public benchmark is read and asked: aime24, gsm8k, gpqa, … (config/presets.yaml). Its samples
+    and sampling hold where none are given. None: by the names of the fields that the file has."""
+    shots: Positive | None = None
+    """Solved examples before each question; None: none."""
+    shots_from: str | None = None
+    """The file that they are drawn from, of the same schema as the benchmark, and never the question itself; None: the
+    benchmark."""
     model: ModelConfig | None = None
     """Measure this model alone: {path: …} or {endpoint: …}. None: the solver of this run, before and after."""
     problems: Positive | None = None
@@ -164,3 +177,10 @@ class EvaluateStage(Section):
     """Mean@k: answers a problem (64 in the paper, for mathematics)."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=16384)
     """How the solver answers the benchmark."""
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in presets():
+            raise ValueError(f"no preset {name!r}; expected one of {', '.join(presets())}")
+        return name

@@ -2,7 +2,7 @@
 model alone (`evaluate.model`), on any benchmark.
 
 The solver's two models are served by one pool, one after the other, as two versions of its weights. Each model is one
-atomic step, with its score and its answers to every item (`answers.jsonl`).
+atomic step, with its score and its answers to every item (`answers.jsonl`, `items.parquet`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 from actors.answers.values import Judgement
 from actors.calls import within
 from actors.execution import Executor
+from pipeline.config.benchmarks import presets
 from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
-from pipeline.scoring import problems
+from pipeline.scoring import benchmarks, items, problems
 from pipeline.scoring.evaluation import judge, score
+from pipeline.scoring.measures import measures
 from pipeline.store.manifest import verified
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import Watchdog, watching
@@ -31,7 +33,7 @@ Rows = list[dict[str, Any]]
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.evaluate
-    rows = problems.read(context.domain.resolve(config.benchmark), config.problems, context.config.seed)
+    rows, left_out = _rows(context)
     measured: dict[str, Path | None] = {"score": None}
     if config.model is None:
         measured = {
@@ -46,9 +48,12 @@ async def run(context: Context) -> dict[str, Any]:
         for number, (name, checkpoint) in enumerate(measured.items(), start=1):
             if number > done:
                 texts, outcomes = await _measure(context, name, checkpoint, rows, watchdog)
-                result = score(rows, outcomes)
+                said = items.table(rows, texts, outcomes)
+                figures = measures(list(items.items_of(said).values()), context.seed("evaluate", "bootstrap"))
+                result = score(rows, outcomes) | {"measures": figures}
                 with context.run.new_step("evaluate", number) as folder:
                     (folder / "score.json").write_text(json.dumps(result))
+                    items.write(folder / items.FILE, said)
                     (folder / "answers.jsonl").write_text(_answers(rows, texts, outcomes))
                     context.metrics.log("evaluate", number, {"mean": result["mean"]})
     folders = context.run.steps("evaluate")
@@ -61,8 +66,29 @@ async def run(context: Context) -> dict[str, Any]:
         "after": after,
         "gain": after["mean"] - before["mean"] if before and after else None,
         "score": scores.get("score"),
+        "left_out": left_out,
         "answers": [str(folder / "answers.jsonl") for folder in folders],
     }
+
+
+def _rows(context: Context) -> tuple[Rows, dict[str, int]]:
+    """The problems that are asked, and how many of the file are left out by why."""
+    config, seed = context.config.evaluate, context.config.seed
+    path, left_out = context.domain.resolve(config.benchmark), {}
+    preset = presets()[config.preset] if config.preset else None
+
+    def read(path: Path, limit: int | None) -> Rows:
+        return problems.read(path, limit, seed) if preset is None else benchmarks.read(path, preset, limit, seed).rows
+
+    if preset is None:
+        rows = read(path, config.problems)
+    else:
+        found = benchmarks.read(path, preset, config.problems, seed)
+        rows, left_out = found.rows, dict(sorted(found.left_out.items()))
+    if config.shots:
+        source = context.domain.resolve(config.shots_from) if config.shots_from else path
+        rows = benchmarks.with_shots(rows, read(source, None), config.shots, seed)
+    return rows, left_out
 
 
 def _answers(rows: Rows, texts: list[list[str]], outcomes: list[list[Judgement]]) -> str:

@@ -4,26 +4,28 @@ any checkpoint or endpoint (`synthesize.proposer`), over any skill library (`syn
 Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it, if it did. The data
 set is the first `target` accepted, distinct and solved problems in the order of the tasks (scoring/selection.py), so an
 interrupted run ends with the same data set and counts nothing twice. `problems.jsonl` is what a solver gets; where each
-problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance. What was
-accepted before the stage had to stop (`max_episodes`, a budget) is exported too.
+problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance; all files
+of the folder: pipeline/dataset/folder.py. What was accepted before the stage was stopped (`max_episodes`, a budget, an
+interrupt, a failure) is exported too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
+from pipeline.dataset import folder, origin
+from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.records import Failure, Halt, Task
-from pipeline.scoring import problems
+from pipeline.records import Failure, Halt, Problem, Task
 from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.selection import Selection
@@ -34,7 +36,7 @@ from pipeline.store import accounts
 from pipeline.store.digests import MANIFEST
 from pipeline.store.identity import identity_of
 from pipeline.store.ledger import Ledger
-from pipeline.store.manifest import digest_once, seal_folder
+from pipeline.store.manifest import digest_once
 from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
@@ -50,6 +52,9 @@ async def run(context: Context) -> dict[str, Any]:
         accepted = export(context.run, context.config)["accepted"]
         file = context.run.path("dataset", "problems.jsonl")
         raise Failure(f"synthesize: {e}; the {accepted} problems accepted so far are in {file}") from None
+    except (Failure, asyncio.CancelledError):
+        export(context.run, context.config)
+        raise
     return export(context.run, context.config)
 
 
@@ -154,13 +159,26 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
 
 
+@cache
+def _foreign(places: tuple[str, ...]) -> Foreign:
+    return Foreign({Path(p).name: [str(row["question"]) for row in folder.rows_of(Path(p))] for p in places})
+
+
+def accepted(run: RunDir, config: Config) -> list[Problem]:
+    """The problems that a data set of the steps on disk has: of a run that was killed before it wrote any."""
+    selection, _ = _read(run, config)
+    return [j.problem for j in selection.chosen[: config.synthesize.target] if j.problem]
+
+
 def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
     """Everything on disk, in the order of the tasks, each with the level of the sandbox that it was judged with, and
     what is chosen of it; what the stages before have written is new to nobody."""
-    selection = Selection(domains.of(config.domain), register_of(run, config, ("sft", "mgpo")))
+    selection = Selection(
+        domains.of(config.domain), register_of(run, config, ("sft", "mgpo")), _foreign(config.synthesize.avoid or ())
+    )
     played: list[tuple[Judged, str]] = []
-    for folder in run.steps("synthesize"):
-        judged, level = list(judged_in(folder)), state_of(folder)["sandbox_level"]
+    for step in run.steps("synthesize"):
+        judged, level = list(judged_in(step)), state_of(step)["sandbox_level"]
         selection.take(judged)
         played += [(j, level) for j in judged]
     return selection, played
@@ -172,17 +190,27 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
     selection, played = _read(run, config)
     levels = {j.key: level for j, level in played}
     chosen = selection.chosen[: config.synthesize.target]
-    run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
-    run.write_text("dataset/unsolved.jsonl", problems.text(j.problem for j in selection.unsolved if j.problem))
     identities = [selection.seen.identify(j.problem.question) for j in chosen if j.problem]
+    models, prompts = origin.models(config), origin.prompts_digest(run)
     origins = [
-        json.dumps(_provenance(j, levels[j.key], identity.skeleton), ensure_ascii=False) + "\n"
+        {**_provenance(j, levels[j.key], identity.skeleton), "proposer": models["proposer"], "prompts": prompts}
         for j, identity in zip(chosen, identities, strict=True)
     ]
-    run.write_text("dataset/provenance.jsonl", "".join(origins))
-    seal_folder(
-        run.path("dataset"), "dataset", ("problems.jsonl", "unsolved.jsonl", "provenance.jsonl"),
-        problems=len(chosen), run=identity_of(config), made_from=_made_from(run),
+    counts = {
+        "Gates": {
+            "episodes": len(played), "accepted by the committee": sum(j.accepted for j, _ in played),
+            **{f"left out: {name}": n for name, n in sorted(selection.left_out.items())},
+            "left out: solved by no prober above chance": len(selection.unsolved),
+            "left out: beyond the target": len(selection.chosen) - len(chosen), "in the data set": len(chosen),
+        },
+        "Categories": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
+        "Kinds of answers": dict(sorted(Counter(j.problem.answer_kind for j in chosen if j.problem).items())),
+        "Difficulty (Pass@k of the prober)": _histogram([j.probe.pass_at_k for j in chosen if j.probe]),
+    }  # fmt: skip
+    folder.publish(
+        run.path("dataset"), *([j.problem for j in some if j.problem] for some in (chosen, selection.unsolved)),
+        origins, origin.about(config, len(chosen), counts, models, prompts),
+        run=identity_of(config), made_from=_made_from(run),
     )  # fmt: skip
     facts = summarize([j for j, _ in played])
     varied = diversity(identities)
@@ -199,6 +227,15 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         "mean_difficulty": mean([1 - j.probe.pass_at_k for j in chosen if j.probe]),
         "by_category": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
     }
+
+
+def _histogram(shares: list[float]) -> dict[str, int]:
+    """Problems by Pass@k, in fifths; 0 and 1 apart."""
+    bands = {"0": 0, "up to 0.2": 0, "up to 0.4": 0, "up to 0.6": 0, "up to 0.8": 0, "below 1": 0, "1": 0}
+    names = list(bands)
+    for share in shares:
+        bands[names[0] if share <= 0 else names[-1] if share >= 1 else names[1 + min(int(share * 5 - 1e-9), 4)]] += 1
+    return bands
 
 
 def _left_out(selection: Selection) -> str:
@@ -232,6 +269,10 @@ def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:
         "episode_id": j.episode.id,
         "policy_versions": list(j.episode.policy_versions),
         "prober": j.probe.prober,
+        "samples": j.probe.n,
+        "correct": j.probe.correct,
+        "k": j.probe.k,
+        "interval": [j.probe.low, j.probe.high],
         "weaker_probers": [attempts.prober for attempts in j.probe.weaker],
         "pass_at_k": j.probe.pass_at_k,
         "chance": j.probe.chance,

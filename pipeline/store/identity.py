@@ -20,9 +20,10 @@ _PLACEMENT = {
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
     *("on_stall", "max_stage_restarts", "mirror", "trackers"),
     *("replies", "concurrency", "requests_per_minute", "tokens_per_minute", "max_wait_s"),
-    *("budget_usd", "budget_tokens", "usd_per_million_in", "usd_per_million_out"),
+    *("license", "budget_usd", "budget_tokens", "usd_per_million_in", "usd_per_million_out"),
 }
-"""Fields that say where work runs and how long it may take, not what it computes: a run may be resumed with others."""
+"""Fields that say where work runs, how long it may take and under which licence, not what it computes: a run may be
+resumed with others."""
 
 
 _SEAL = "# sha256 "

@@ -3,7 +3,7 @@
     config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
     prompts.json           digests of the prompts
     skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
-    checkpoints/<stage>/   Hugging Face directories       dataset/              problems.jsonl, provenance.jsonl
+    checkpoints/<stage>/   Hugging Face directories       dataset/              problems, provenance, card
     metrics.jsonl, tensorboard/, report.html              events.jsonl          what befell the run, for who watches
 
 Invariant: a file or step directory that exists under its final name is whole; it was written under another name,
@@ -163,7 +163,8 @@ class RunDir:
             refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")
         if config_damage(path) or path.read_text(encoding="utf-8") != text:  # a full disk keeps no finished run away
             self.write_text("config.yaml", text)
-        for folder in (self.root, self.path("stages"), self.path("dataset"), *self.path("skills").glob("*/")):
+        whole = (self.root, *(self.path(*name.split("/")) for name in ("stages", "dataset", "dataset/data")))
+        for folder in (*whole, *self.path("skills").glob("*/")):
             sweep(folder)
 
     def _adopt_mirrored(self, config: Config, uri: str) -> None:

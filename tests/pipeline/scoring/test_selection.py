@@ -49,3 +49,27 @@ def test_what_only_guessers_solve_is_no_row():
     guessed = chance.measured(j.probe, 0.5, 0.05)
     s.take([Judged(j.episode, j.verdict, guessed)])
     assert not s.chosen and len(s.unsolved) == 1
+
+
+def test_what_other_data_sets_have_is_no_row_and_told_by_whose():
+    from pipeline.dataset.matching import Foreign
+
+    rho = "How far does a cart roll that starts at 3 metres and rolls 5 metres each second?"
+    s = selection()
+    s.foreign = Foreign({"bench": [rho], "other": ["Count the red beads on a string of 12 beads, every third red."]})
+    asked = [
+        rho.upper(),
+        rho.replace("3", "4"),
+        "Count the red beads  on a string of 12 beads; every third red",
+        "Problem 9?",
+    ]
+    some = [judged(i, question) for i, question in enumerate(asked)]
+    s.take(some)
+    assert [j.key for j in s.chosen] == [some[1].key, some[3].key]
+    assert s.left_out == {"in bench: exact": 1, "in other: exact": 1}
+
+
+def test_a_question_that_says_its_answer_is_no_row():
+    s, j = selection(), judged(0, "What is 1 + 1? The answer is 2.")
+    s.take([j])
+    assert not s.chosen and s.left_out == {"answer stated in the question": 1}

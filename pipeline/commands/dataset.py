@@ -1,0 +1,121 @@
+"""What `propose dataset` does: a run's data set, or anybody's folder or file, checked, counted, told of, exported."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pipeline.commands import target
+from pipeline.dataset import card, folder, gates, layouts
+from pipeline.records import Failure, Problem
+from pipeline.scoring import problems
+from pipeline.scoring.identity import Register, diversity
+from pipeline.scoring.quality import language
+from pipeline.store.rundir import RunDir
+
+
+def check(place: str, against: Sequence[Path], benchmarks: Sequence[Path], languages: Sequence[str]) -> dict[str, Any]:
+    return gates.check_place(_place(place), against, benchmarks, languages)
+
+
+def render_check(found: dict[str, Any]) -> str:
+    lines = [f"{found['rows']} rows, {found['barred']} barred"]
+    for gate, count in found["gates"].items():
+        lines.append(f"  {count:>7}  {gate}")
+        for example in found["examples"].get(gate, ()):
+            of = f"  ~  {example['of']}" if "of" in example else ""
+            lines.append(f"           row {example['row']}: {example['question']}{of}")
+    lines.append(f"{found['traces']} traces of how rows were made in training files")
+    return "\n".join([*lines, *(f"  {line}" for line in found["traces_shown"])])
+
+
+def stats(place: str) -> dict[str, Any]:
+    path = _place(place)
+    rows, origins = problems_of(path), _origins(path)
+    words = sorted(len(p.question.split()) for p in rows)
+    answers = Counter(p.answer for p in rows)
+    (top, most), *_ = answers.most_common(1) or [("", 0)]
+    seen = Register(lambda question: None)
+    solved = sorted(o["pass_at_k"] for o in origins if "pass_at_k" in o)
+    return {
+        "rows": len(rows),
+        "kinds": dict(sorted(Counter(p.answer_kind for p in rows).items())),
+        "categories": dict(sorted(Counter(o["category"] for o in origins if "category" in o).items())),
+        "question_words": {"median": median(words or [0]), "p95": _at(words, 0.95), "longest": _at(words, 1.0)},
+        "answers": {"distinct": len(answers), "top": top, "top_share": most / max(len(rows), 1)},
+        "languages": dict(sorted(Counter(language(p.question) or "unknown" for p in rows).items())),
+        "pass_at_k": {
+            "median": median(solved), "zero": sum(s <= 0 for s in solved), "one": sum(s >= 1 for s in solved),
+        } if solved else None,
+        "skeletons": diversity([seen.identify(p.question) for p in rows]),
+    }  # fmt: skip
+
+
+def render_stats(found: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        if isinstance(value, dict):
+            return ", ".join(f"{name} {shown(v)}" for name, v in value.items()) or "-"
+        return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+    width = max(map(len, found))
+    return "\n".join(f"{name:<{width}}  {shown(value)}" for name, value in found.items())
+
+
+def card_of(place: str) -> str:
+    """The card that lies beside the data set, or one of what its rows say."""
+    path = _place(place)
+    beside = _folder(path) / "README.md"
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8")
+    rows = problems_of(path)
+    kinds = dict(sorted(Counter(p.answer_kind for p in rows).items()))
+    about = card.About(path.stem, len(rows), counts={"Kinds of answers": kinds})
+    names = [file.relative_to(_folder(path)).as_posix() for file in folder.training_files(path)]
+    return card.text(about, names, None)
+
+
+def export(place: str, out: Path, layout: str) -> dict[str, Any]:
+    path = _place(place)
+    rows = problems_of(path)
+    license, name = None, path.stem
+    if (path / "config.yaml").is_file():
+        _, config = RunDir.read(path)
+        license, name = config.acquire.license, config.name
+    files = layouts.write(layout, rows, out, license, name)
+    return {"rows": len(rows), "layout": layout, "out": str(out), "files": files}
+
+
+def problems_of(path: Path) -> list[Problem]:
+    """The problems of a place; of a run that was killed before it wrote its data set, those that its steps hold."""
+    if (path / "config.yaml").is_file() and not (path / "dataset").is_dir():
+        from pipeline.stages import synthesize  # brings Ray
+
+        return synthesize.accepted(*RunDir.read(path))
+    return [problems.of_row(row) for row in folder.rows_of(path)]
+
+
+def _place(name: str) -> Path:
+    """A run by its path or its name, a folder or a file. Raises Failure for what is not there."""
+    path = Path(name) if Path(name).is_file() else target.existing(name)
+    if not path.exists():
+        raise Failure(f"{name}: no such run, folder or file")
+    return path
+
+
+def _folder(path: Path) -> Path:
+    return path.parent if path.is_file() else path / "dataset" if (path / "config.yaml").is_file() else path
+
+
+def _origins(path: Path) -> list[dict[str, Any]]:
+    beside = _folder(path) / "provenance.jsonl"
+    if path.is_file() or not beside.is_file():
+        return []
+    return [json.loads(line) for line in beside.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _at(ordered: Sequence[int], share: float) -> int:
+    return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0

