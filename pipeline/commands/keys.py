@@ -51,6 +51,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "validity": "share of judged episodes that were accepted",
         "prune_rate": "share of episodes that dropped a skill",
         "mean_pass_at_k": "of the data set",
+        "mean_pass_rate": "share of the prober's samples that are right, of the data set",
         "mean_difficulty": "1 - Pass@k, of the data set",
         "by_category": "category -> problems",
     },

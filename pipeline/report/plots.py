@@ -25,8 +25,11 @@ MGPO = (
          "second curve leaves out those that no prober solves above chance, as the reward does."),
     Plot("Validity", (("accepted_rate", "accepted"), ("submitted_rate", "submitted"), ("undecided_rate", "undecided")),
          "Share of episodes.", percent=True),
-    Plot("Difficulty", (("difficulty", "1 − Pass@k"),), "Mean over accepted problems, as the prober finds them.",
-         percent=True),
+    Plot("Difficulty", (("difficulty", "1 − Pass@k"), ("solved_difficulty", "1 − ρ, of what is solved")),
+         "Mean over accepted problems, as the prober finds them. The second curve is what the reward pays for: above "
+         "chance, and without what no prober solves.", percent=True),
+    Plot("Probes", (("probe_samples", "samples"), ("probe_samples_spared", "not asked for")),
+         "Samples that measure difficulty, and those that were not needed because the problem is easy."),
     Plot("Reward", (("reward", "terminal reward"),), "Mean terminal reward of the episodes trained on.", zero=False),
     Plot("How it works", (("prune_rate", "dropped a skill"), ("exec_error_rate", "failing code"),
                           ("duplicate_rate", "duplicates")),

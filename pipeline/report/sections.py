@@ -81,16 +81,17 @@ def dataset(facts: Facts) -> str:
     if not facts.provenance:
         return _missing(facts, "synthesize")
     rho = facts.pass_at_k()
-    bins = [("0", float(sum(r == 0 for r in rho)))]
     chances = [p["chance"] for p in facts.provenance if "chance" in p]
     skeletons = Counter(p["skeleton"] for p in facts.provenance if "skeleton" in p)
-    bins += [(f"{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
     categories = Counter(p["category"] for p in facts.provenance)
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
     k = facts.config.prober.k
     figures = [
-        _figure(f"Pass@{k}", charts.columns(bins), f"Problems by the prober's Pass@{k}, each column up to its label; "
+        _figure(f"Pass@{k}", charts.columns(_tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its label; "
                 "0: it never did, so nothing tells hard from unsolvable but the committee."),
+        *([_figure("Rate", charts.columns(_tenths(rates)),
+                   "Problems by the share of the prober's samples that are right, each column up to its label.")]
+          if (rates := facts.pass_rate()) else []),
         _figure("Categories", charts.bars([
             (c, float(n), _difficulty(facts, c))
             for c, n in categories.most_common()
@@ -328,6 +329,12 @@ def _missing(facts: Facts, stage: str) -> str:
         "done": f"Stage {stage} is done and left nothing to show here",
     }[facts.status(stage)]
     return f'<p class="missing">{how}.</p>'
+
+
+def _tenths(shares: Sequence[float]) -> list[tuple[str, float]]:
+    """How many are 0, up to 0.1, up to 0.2 …"""
+    bins = [("0", float(sum(s == 0 for s in shares)))]
+    return bins + [(f"{(i + 1) / 10:g}", float(sum(i / 10 < s <= (i + 1) / 10 for s in shares))) for i in range(10)]
 
 
 def _partly(facts: Facts, stage: str) -> str:
