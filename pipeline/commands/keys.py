@@ -60,6 +60,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "problems": "problems in the data set",
         "reward_first": "accuracy on sampled problems, first steps",
         "reward_last": "the same, last steps",
+        "dev": "step -> score of its checkpoint on the dev problems, 0: before training; empty without solve.dev",
         "checkpoint": "Hugging Face directory of the solver",
     },
     "evaluate": {
@@ -68,6 +69,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "before": "{mean, interval (95 %), by_category, by_steps, unknown} of the base solver",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
+        "paired": "the gain problem by problem, its 95 % interval, and how many got better and worse",
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",
         "answers": "files with the answers to every item, of each model",
     },

@@ -53,6 +53,7 @@ SUMMARY_KEYS = {
     "solver_after": "and after",
     "solver_after_interval": "its 95 % interval",
     "solver_gain": "after - before",
+    "solver_gain_interval": "its 95 % interval, each problem compared with itself",
 }
 """Keys of `summary`, with their meaning: what `propose report --help` lists."""
 
@@ -122,6 +123,7 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "solver_after": after,
         "solver_after_interval": (facts.result("evaluate", "after") or {}).get("interval"),
         "solver_gain": after - before if before is not None and after is not None else None,
+        "solver_gain_interval": (facts.result("evaluate", "paired") or {}).get("interval"),
     }
 
 

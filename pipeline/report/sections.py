@@ -51,6 +51,8 @@ def _solver_note(facts: Facts) -> str:
     before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
     if not before or not after:
         return "on the held-out benchmark"
+    if gain := _gain(facts):
+        return f"on the held-out benchmark; {gain}"
     a, b = _interval(before), _interval(after)
     if a and b:
         return f"on the held-out benchmark; the intervals {'are apart' if _apart(a, b) else 'overlap'}"
@@ -87,8 +89,8 @@ def dataset(facts: Facts) -> str:
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
     k = facts.config.prober.k
     figures = [
-        _figure(f"Pass@{k}", charts.columns(_tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its label; "
-                "0: it never did, so nothing tells hard from unsolvable but the committee."),
+        _figure(f"Pass@{k}", charts.columns(_tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its "
+                "label; 0: it never did, so nothing tells hard from unsolvable but the committee."),
         *([_figure("Rate", charts.columns(_tenths(rates)),
                    "Problems by the share of the prober's samples that are right, each column up to its label.")]
           if (rates := facts.pass_rate()) else []),
@@ -225,6 +227,8 @@ def _solver_caption(facts: Facts, overall: Pair) -> str:
     a, b = overall.before_interval, overall.after_interval
     if not a or not b:
         return f"{size}; no intervals were recorded."
+    if gain := _gain(facts):
+        return f"{size}; lines are 95 % intervals of each. {gain[0].upper()}{gain[1:]}."
     verdict = "The intervals are apart." if _apart(a, b) else "The intervals overlap: the change may be chance."
     return f"{size}; lines are 95 % intervals. {verdict}"
 
@@ -232,6 +236,16 @@ def _solver_caption(facts: Facts, overall: Pair) -> str:
 def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     low_high = figures.get("interval")
     return (low_high[0], low_high[1]) if low_high else None
+
+
+def _gain(facts: Facts) -> str:
+    """The gain, each problem compared with itself; empty where that is not known."""
+    paired = facts.result("evaluate", "paired")
+    if not paired or not paired["interval"]:
+        return ""
+    low, high = (100 * end for end in paired["interval"])
+    changed = f"{paired['better']} problems better, {paired['worse']} worse, of {paired['items']}"
+    return f"gain {100 * paired['gain']:+.1f} points [{low:+.1f}, {high:+.1f}], problem by problem: {changed}"
 
 
 def _apart(a: tuple[float, float], b: tuple[float, float]) -> bool:

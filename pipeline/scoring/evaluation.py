@@ -1,4 +1,4 @@
-"""Judging a solver's completions, and the score Mean@k over a benchmark.
+"""Judging a solver's completions, the score Mean@k over a benchmark, and the gain from one model to another.
 
 Invariant: a completion is right only if its answer is judged equal; without an answer it is wrong, and so it is with
 one that cannot be read, or saying nothing definite would beat being wrong. Only where the sandbox failed, an answer
@@ -15,7 +15,7 @@ from actors.answers.completions import judge_completions
 from actors.answers.values import Judgement
 from actors.execution import Executor
 from pipeline.records import Failure, Problem
-from pipeline.scoring.statistics import mean
+from pipeline.scoring.statistics import mean, t_interval
 
 
 async def judge(problems: Sequence[Problem], completions: Sequence[str], executor: Executor) -> list[Judgement]:
@@ -28,13 +28,11 @@ async def judge(problems: Sequence[Problem], completions: Sequence[str], executo
 def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judgement]]) -> dict[str, Any]:
     """Mean@k: the mean over problems of the share of right samples, with a 95 % interval, and by category and steps.
 
-    A problem of which no sample could be judged is left out. Raises Failure if that is so of all.
+    `items`: the share of each problem, in the order of the rows. A problem of which no sample could be judged is left
+    out, and has null there. Raises Failure if that is so of all.
     """
-    scored = [
-        (row, mean([float(o == "equal") for o in group if o != "unknown"]))
-        for row, group in zip(rows, outcomes, strict=True)
-        if any(o != "unknown" for o in group)
-    ]
+    items = [_share(group) for group in outcomes]
+    scored = [(row, share) for row, share in zip(rows, items, strict=True) if share is not None]
     if not scored:
         raise Failure(f"evaluate: none of the answers to {len(rows)} problems could be judged", "infra_error")
     shares = [share for _, share in scored]
@@ -50,4 +48,26 @@ def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judgement]
         "by_category": by("category"),
         "by_steps": by("steps"),
         "unknown": sum(o == "unknown" for group in outcomes for o in group),
+        "items": items,
+    }
+
+
+def _share(outcomes: Sequence[Judgement]) -> float | None:
+    known = [float(o == "equal") for o in outcomes if o != "unknown"]
+    return mean(known) if known else None
+
+
+def paired(before: Sequence[float | None], after: Sequence[float | None]) -> dict[str, Any]:
+    """The gain from one model to another on the same problems, each compared with itself: what a problem is hard for
+    both cancels, so that the interval (Student's, 95 %, over the differences) is narrower than that of two means of
+    different problems. `items`: compared, `better`, `worse`: of them by the sign of the difference. A problem that one
+    of the two has no share of is left out."""
+    differences = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    interval = t_interval(differences)
+    return {
+        "gain": mean(differences),
+        "interval": list(interval) if interval else None,
+        "items": len(differences),
+        "better": sum(d > 0 for d in differences),
+        "worse": sum(d < 0 for d in differences),
     }

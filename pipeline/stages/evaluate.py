@@ -1,8 +1,9 @@
 """Evaluation: the solver before and after, on problems whose skill combinations nobody trained on (Mean@k); or any one
 model alone (`evaluate.model`), on any benchmark.
 
-The solver's two models are served by one pool, one after the other, as two versions of its weights. Each model is one
-atomic step, with its score and its answers to every item (`answers.jsonl`).
+The solver's two models are served by one pool, one after the other, as two versions of its weights, and are asked the
+same problems with the same seeds: the gain is that of each problem against itself. Each model is one atomic step, with
+its score, that of each item in it, and its answers to every item (`answers.jsonl`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from actors.execution import Executor
 from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import problems
-from pipeline.scoring.evaluation import judge, score
+from pipeline.scoring.evaluation import judge, paired, score
 from pipeline.store.manifest import verified
 from pipeline.watch.watchdog import Watchdog, watching
 
@@ -50,12 +51,15 @@ async def run(context: Context) -> dict[str, Any]:
     folders = context.run.steps("evaluate")
     scores = dict(zip(measured, (json.loads(verified(s / "score.json").read_text()) for s in folders), strict=True))
     before, after = scores.get("before"), scores.get("after")
+    items = {name: score.pop("items", None) for name, score in scores.items()}  # earlier versions did not write them
+    gain = paired(items["before"], items["after"]) if items.get("before") and items.get("after") else None
     return {
         "problems": len(rows),
         "samples": config.samples,
         "before": before,
         "after": after,
         "gain": after["mean"] - before["mean"] if before and after else None,
+        "paired": gain,
         "score": scores.get("score"),
         "answers": [str(folder / "answers.jsonl") for folder in folders],
     }
