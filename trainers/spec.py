@@ -43,7 +43,8 @@ class TrainSpec(BaseModel):
     name: str
     """Folder of this run in `storage`; its checkpoints are `step-NNNNNN` in it."""
     checkpoint_every: int = 50
-    keep_checkpoints: int = 2
+    keep_checkpoints: int | None = 2
+    """Newest; None: all."""
     publish_every: int | None = 1
     """Weights go out after every so many steps; None: never."""
     publish_dtype: Literal["float32", "bfloat16"] = "bfloat16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -40,7 +41,7 @@ class TrainerConfig(Section):
     publish_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the weights that the engines are sent."""
     keep_checkpoints: Positive = 2
-    """Newest checkpoints kept of each stage."""
+    """Newest checkpoints kept of each stage; of solve all, where `solve.dev` chooses among them."""
     max_failures: int = Field(default=1, ge=0)
     """Restarts of the worker group from the last checkpoint."""
     start_timeout_s: Seconds = 900
@@ -136,6 +137,18 @@ class SolveStage(Section):
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)
     """Answers to each problem of a step."""
+    refill: float = Field(default=0.0, ge=0)
+    """Dynamic sampling: a group that is all right or all wrong teaches nothing; it is left out, and the next problems
+    are asked in its place, at most this many times `problems` more a step. 0: every group is trained on."""
+    band: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """Learn from problems of the run's own data set only whose rate, by the prober, lies within."""
+    dev: int = Field(default=0, ge=0)
+    """Problems that are kept from training, to choose the checkpoint by: the solver is the one that is best on them, of
+    those that were made every `checkpoint_every` steps. 0: the last one."""
+    dev_samples: Positive = 4
+    """Answers to each of them."""
+    overlong: Literal["wrong", "mask"] = "wrong"
+    """What an answer is that was cut off at its length: wrong, or left out of its group."""
     lr: float = Field(default=1e-6, gt=0)
     """Learning rate, after the warm-up."""
     warmup_steps: int = Field(default=5, ge=0)
@@ -150,6 +163,13 @@ class SolveStage(Section):
     """The solver before it is trained, and the pool that it is served and trained by."""
     checkpoint_every: Positive = 20
     """Steps between checkpoints."""
+
+    def contradictions(self) -> Iterator[str]:
+        low, high = self.band
+        if low >= high:
+            yield f"band ({low:g}, {high:g}) must have its lower end below its upper one"
+        if self.data is not None and self.band != (0.0, 1.0):
+            yield "band: only the run's own data set says how hard its problems are; expected no band, or no data"
 
 
 class EvaluateStage(Section):

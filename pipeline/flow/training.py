@@ -63,7 +63,8 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         storage=context.run.path("checkpoints"),
         name=stage,
         checkpoint_every=section.checkpoint_every,
-        keep_checkpoints=t.keep_checkpoints,
+        # Which one is best is known at the end.
+        keep_checkpoints=None if isinstance(section, SolveStage) and section.dev else t.keep_checkpoints,
         publish_every=1 if RUN_STAGES[stage].on_policy else None,
         publish_dtype=t.publish_dtype,
         transport=transport,
