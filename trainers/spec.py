@@ -20,9 +20,15 @@ class TrainSpec(BaseModel):
     objective: Annotated[ObjectiveConfig, OBJECTIVES]
     lr: float
     warmup_steps: int = 0
-    """Linear warm-up, then constant, unless it decays."""
-    decay_steps: int | None = None
-    """Length of the run: the rate falls linearly to a tenth at its end. None where the end is open."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_end: float = 0.0
+    """Share of lr that the rate falls to, unless it is constant."""
+    steps: int | None = None
+    """Length of the run, by whose end it has fallen; None where that is open, and the rate does not fall."""
+    mini_batches: int = 1
+    """Optimizer updates that a pass over a step is cut into."""
+    passes: int = 1
+    """Passes over the rollouts of a step."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     grad_clip: float = 1.0

@@ -50,7 +50,30 @@ class TrainerConfig(Section):
     """No step for this long ends the run with the stage's name."""
 
 
-class SFTStage(Section):
+class Scheduled(Section):
+    """The learning rate of a stage that trains."""
+
+    lr: float = Field(default=1e-6, gt=0)
+    """Learning rate, after the warm-up."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps in which the learning rate rises to lr."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What becomes of it from the first step to the last: it stays, or falls on a line or a half cosine."""
+    lr_end: Fraction = 0.0
+    """Share of lr that it falls to."""
+
+
+class Updates(Section):
+    """What is made of the rollouts of a step."""
+
+    mini_batches: Positive = 1
+    """Optimizer updates that a pass over the rollouts of a step is cut into, whole groups each. From the second on the
+    policy is no longer the one that sampled: the ratio moves, and gate or clip act."""
+    passes: Positive = 1
+    """Passes over the rollouts of a step."""
+
+
+class SFTStage(Scheduled):
     data: str | None = None
     """Trajectories to clone instead of playing any: a .jsonl, each line {"messages": [{"role": …, "content": …}, …]}
     with the roles system, user and assistant. None: the teacher's, as far as the committee accepts them."""
@@ -64,6 +87,10 @@ class SFTStage(Section):
     """Learning rate, after the warm-up."""
     warmup_steps: int = Field(default=10, ge=0)
     """Steps in which the learning rate rises to lr."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """What becomes of it from the first step to the last: it stays, or falls on a line or a half cosine."""
+    lr_end: Fraction = 0.1
+    """Share of lr that it falls to."""
     checkpoint_every: Positive = 50
     """Steps between checkpoints."""
 
@@ -85,17 +112,13 @@ class CurriculumConfig(Section):
         return self
 
 
-class MGPOStage(Section):
+class MGPOStage(Scheduled, Updates):
     steps: Positive = 200
     """Optimizer steps."""
     groups: Positive = 32
     """Skill prompts a step."""
     group_size: int = Field(default=8, ge=2)
     """G trajectories a skill prompt."""
-    lr: float = Field(default=1e-6, gt=0)
-    """Learning rate, after the warm-up."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps in which the learning rate rises to lr."""
     objective: Annotated[ObjectiveConfig, OBJECTIVES] = MGPOConfig()
     """What is optimised."""
     max_staleness: int = Field(default=0, ge=0)
@@ -127,7 +150,7 @@ class SynthesizeStage(Section):
     """Episodes of a wave, played at a time."""
 
 
-class SolveStage(Section):
+class SolveStage(Scheduled, Updates):
     data: str | None = None
     """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
     run."""
@@ -149,10 +172,6 @@ class SolveStage(Section):
     """Answers to each of them."""
     overlong: Literal["wrong", "mask"] = "wrong"
     """What an answer is that was cut off at its length: wrong, or left out of its group."""
-    lr: float = Field(default=1e-6, gt=0)
-    """Learning rate, after the warm-up."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps in which the learning rate rises to lr."""
     objective: GRPOConfig = GRPOConfig()
     """What is optimised."""
     sampling: SamplingConfig = SamplingConfig()
