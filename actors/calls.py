@@ -59,9 +59,21 @@ class SolverPool:
         self, what: str, timeout_s: float, question: str, n: int, sampling: SamplingConfig, seed: int, kind: AnswerKind
     ) -> list[str]:
         """`n` completions, of an engine within `timeout_s`. Raises as `within` does."""
-        response = self.handle.answers.remote(question, n, sampling, seed, kind)
+        texts: list[str] = await self._asked(self.handle.answers, what, timeout_s, question, n, sampling, seed, kind)
+        return texts
+
+    async def counted_answers(
+        self, what: str, timeout_s: float, question: str, n: int, sampling: SamplingConfig, seed: int, kind: AnswerKind
+    ) -> list[tuple[str, int]]:
+        """The same, each with the number of its tokens."""
+        counted: list[tuple[str, int]] = await self._asked(
+            self.handle.counted_answers, what, timeout_s, question, n, sampling, seed, kind
+        )
+        return counted
+
+    async def _asked(self, method: Any, what: str, timeout_s: float, *question: Any) -> Any:
+        response = method.remote(*question)
         if not self.asks_endpoint:
-            texts: list[str] = await within(response, what, timeout_s)
-            return texts
+            return await within(response, what, timeout_s)
         with queueing():
             return list(await within(response, what, None))

@@ -1,8 +1,12 @@
-"""Pass@k: the chance that at least one of k samples is right, estimated from n samples of which c are.
+"""The rate of right samples, and Pass@k, the chance that at least one of k is right, from n samples of which c are.
 
 With p the chance that one sample is right, Pass@k is 1 - (1 - p)^k. The estimate is the unbiased one; the interval is
 Wilson's 95 % interval of p carried through that (monotone) formula, widened over every way in which samples that could
-not be judged may turn out.
+not be judged may turn out. The rate is c / n, with Wilson's interval, widened likewise.
+
+A probe may end early (`easy`): where the first samples show that the problem is easy. Hard problems, and those that
+nobody has solved yet, get all samples, because there each one decides. What this costs: the rate of an easy problem is
+a little too high, by 0.03 at the most with 8 of 16 samples (tests/actors/test_passk.py sums it over all outcomes).
 """
 
 from __future__ import annotations
@@ -31,6 +35,11 @@ def wilson(n: int, correct: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def easy(n: int, correct: int, above: float) -> bool:
+    """The whole interval of the rate lies above `above`."""
+    return wilson(n, correct)[0] > above
+
+
 def estimate(problem_id: str, correct: int, wrong: int, unknown: int, k: int, prober: str) -> Probe:
     """Judged samples -> Probe. The estimate is made from the judged samples; unknown ones only widen the interval.
 
@@ -43,8 +52,9 @@ def estimate(problem_id: str, correct: int, wrong: int, unknown: int, k: int, pr
         )
     n = judged + unknown
     point = pass_at_k(judged, correct, k)
-    low = 1.0 - (1.0 - wilson(n, correct)[0]) ** k
-    high = 1.0 - (1.0 - wilson(n, correct + unknown)[1]) ** k
+    rate_low, rate_high = wilson(n, correct)[0], wilson(n, correct + unknown)[1]
+    low = 1.0 - (1.0 - rate_low) ** k
+    high = 1.0 - (1.0 - rate_high) ** k
     return Probe(
         problem_id=problem_id,
         n=n,
@@ -54,5 +64,7 @@ def estimate(problem_id: str, correct: int, wrong: int, unknown: int, k: int, pr
         pass_at_k=point,
         low=min(low, point),
         high=max(high, point),
+        rate_low=rate_low,
+        rate_high=rate_high,
         prober=prober,
     )

@@ -1,7 +1,8 @@
 """The prober: how often a solver that sees the statement alone gets a problem right, rho(q).
 
-Consumes accepted problems; produces a Probe each, from n samples under one fixed decoding. It waits for the solver
-engine of the asked rung and for the sandbox that compares formulas, both within `timeout_s`.
+Consumes accepted problems; produces a Probe each, from n samples under one fixed decoding: all at once, or `first` of
+them and the rest only where these do not show that the problem is easy. It waits for the solver engine of the asked
+rung and for the sandbox that compares formulas, each time within `timeout_s`.
 
 A sample without an answer (no box; for code, no code block) is wrong: the solver did not answer. A sample whose answer
 cannot be compared is unknown: it is counted apart, and widens the interval instead of moving the estimate.
@@ -12,9 +13,11 @@ from __future__ import annotations
 from typing import Any
 
 from actors.answers.completions import judge_completions
+from actors.answers.values import Judgement
 from actors.calls import SolverPool
+from actors.episode import turn_seed
 from actors.execution import Executor
-from actors.passk import estimate
+from actors.passk import easy, estimate
 from pipeline import config
 from pipeline.records import Failure, Probe, Problem
 
@@ -26,21 +29,34 @@ class Prober:
         self._config = config
         self._solvers = solvers
         self._executor = Executor(sandbox.run_batch.remote)
-        self._counts = {"problems": 0, "samples": 0, "correct": 0, "unknown": 0}
+        self._counts = {"problems": 0, "samples": 0, "spared": 0, "correct": 0, "unknown": 0}
 
     async def probe(self, problem: Problem, prober: str, seed: int) -> Probe:
         """Raises Failure: an unknown rung, an engine without an answer, or fewer than k samples that can be judged."""
         c = self._config
         if prober not in self._solvers:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
-        texts = await self._solvers[prober].answers(
-            f"prober {prober}", c.timeout_s, problem.question, c.n, c.sampling, seed, problem.answer_kind
-        )
-        outcomes = await judge_completions([(problem, text) for text in texts], self._executor)
+        first = min(c.n, max(c.first or c.n, c.k))
+        outcomes, tokens = await self._sampled(problem, prober, first, seed)
+        if first < c.n and not easy(first, outcomes.count("equal"), c.easy):
+            more, cost = await self._sampled(problem, prober, c.n - len(outcomes), turn_seed(seed, c.n, len(outcomes)))
+            outcomes, tokens = outcomes + more, tokens + cost
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))
-        for name, count in (("problems", 1), ("samples", len(texts)), ("correct", correct), ("unknown", unknown)):
+        spared = c.n - len(outcomes)
+        counts = {"problems": 1, "samples": len(outcomes), "spared": spared, "correct": correct, "unknown": unknown}
+        for name, count in counts.items():
             self._counts[name] += count
-        return estimate(problem.id, correct, wrong, unknown, c.k, prober)
+        found = estimate(problem.id, correct, wrong, unknown, c.k, prober)
+        return found.model_copy(update={"spared": spared, "tokens": tokens})
+
+    async def _sampled(self, problem: Problem, prober: str, n: int, seed: int) -> tuple[list[Judgement], int]:
+        """What each of n samples is worth, and their tokens."""
+        c = self._config
+        counted = await self._solvers[prober].counted_answers(
+            f"prober {prober}", c.timeout_s, problem.question, n, c.sampling, seed, problem.answer_kind
+        )
+        outcomes = await judge_completions([(problem, text) for text, _ in counted], self._executor)
+        return outcomes, sum(tokens for _, tokens in counted)
 
     async def stats(self) -> dict[str, float]:
         return {k: float(v) for k, v in self._counts.items()}

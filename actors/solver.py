@@ -51,8 +51,15 @@ class Solver(PolicyReplica):
         self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
     ) -> list[str]:
         """`n` independent completions."""
+        return [text for text, _ in await self.counted_answers(question, n, sampling, seed, kind)]
+
+    async def counted_answers(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
+    ) -> list[tuple[str, int]]:
+        """`n` independent completions, each with the number of its tokens."""
         await self._catch_up()
-        return [s.text for s in await self._complete(self._encode(question, kind), n, sampling, seed)]
+        samples = await self._complete(self._encode(question, kind), n, sampling, seed)
+        return [(s.text, len(s.token_ids)) for s in samples]
 
     async def answers_many(
         self,
@@ -116,6 +123,12 @@ class EndpointSolver:
         self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
     ) -> list[str]:
         """`n` independent completions, each with a seed of its own."""
+        return [text for text, _ in await self.counted_answers(question, n, sampling, seed, kind)]
+
+    async def counted_answers(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
+    ) -> list[tuple[str, int]]:
+        """The same, each with the number of its tokens, as far as the endpoint tells."""
         messages, s = solver_messages(question, self._prompts[kind]), sampling
         jobs = [
             self._client.reply(
@@ -123,7 +136,7 @@ class EndpointSolver:
             )
             for i in range(n)
         ]
-        return [reply.text for reply in await asyncio.gather(*jobs)]
+        return [(reply.text, reply.reply_tokens) for reply in await asyncio.gather(*jobs)]
 
     async def answers_many(
         self,

@@ -251,6 +251,10 @@ class Verdict(Record):
         return self.decision == "accepted"
 
 
+Reading = Literal["rate", "pass_at_k"]
+"""What rho(q) is: the share of samples that are right, or the chance that one of k is."""
+
+
 class Attempts(Record):
     """The judged samples of a prober that solved a problem no oftener than chance."""
 
@@ -264,6 +268,7 @@ class Probe(Record):
 
     problem_id: str
     n: int
+    """Samples taken."""
     correct: int
     unknown: int = 0
     """Samples whose answer could not be judged; they count as neither right nor wrong."""
@@ -274,12 +279,40 @@ class Probe(Record):
     high: float
     """95 % interval of pass_at_k."""
     prober: str
+    rate_low: float = 0.0
+    rate_high: float = 1.0
+    """95 % interval of `rate`."""
+    reading: Reading = "pass_at_k"
+    """Which of the two the reward takes for rho."""
+    spared: int = 0
+    """Samples that were not asked for: those before them had shown that the problem is easy."""
+    tokens: int = 0
+    """Sampled for it; 0 where nobody counted."""
     chance: float = 0.0
     """How often a guess that knows the statement's form is right (pipeline/scoring/chance.py)."""
     above_chance: bool | None = None
     """Whether the prober is right oftener than guessing explains; None: nobody asked, and any right answer counts."""
     weaker: tuple[Attempts, ...] = ()
     """Probers before this one that solved the problem no oftener than chance, weakest first."""
+
+    @property
+    def rate(self) -> float:
+        """The share of right answers among those that could be judged."""
+        return self.correct / max(self.n - self.unknown, 1)
+
+    @property
+    def rho(self) -> float:
+        return self.rate if self.reading == "rate" else self.pass_at_k
+
+    @property
+    def rho_interval(self) -> tuple[float, float]:
+        """95 %."""
+        return (self.rate_low, self.rate_high) if self.reading == "rate" else (self.low, self.high)
+
+    @property
+    def tokens_spared(self) -> float:
+        """What the samples that were not asked for would have cost, at the mean of those that were."""
+        return self.spared * self.tokens / max(self.n, 1)
 
     @property
     def solved(self) -> bool:

@@ -92,6 +92,37 @@ class StepBatch:
         )
         return cls(tokens, _values(table, "token_ids"), start_S, loss_N)
 
+    def select(self, keep_S: np.ndarray) -> StepBatch:
+        """The trajectories of a mask alone."""
+        t = self.tokens
+        keep_T = np.repeat(keep_S, np.diff(self.start_S))
+        keep_N = torch.from_numpy(keep_T[self.loss_N])
+        keep_A = torch.from_numpy(keep_S)[t.seq_A]
+        _, group_S = torch.unique(t.group_S[torch.from_numpy(keep_S)], return_inverse=True)
+        tokens = StepTokens(
+            engine_K=t.engine_K[keep_N],
+            action_K=(keep_A.cumsum(0) - 1)[t.action_K[keep_N]],
+            seq_A=(torch.from_numpy(keep_S).cumsum(0) - 1)[t.seq_A[keep_A]],
+            stage_A=t.stage_A[keep_A],
+            process_A=t.process_A[keep_A],
+            reward_S=t.reward_S[torch.from_numpy(keep_S)],
+            group_S=group_S,
+            length_S=t.length_S[torch.from_numpy(keep_S)],
+            groups=int(group_S.max()) + 1 if len(group_S) else 0,
+        )
+        start_S = np.concatenate([[0], np.cumsum(np.diff(self.start_S)[keep_S])])
+        loss_N = (np.cumsum(keep_T) - 1)[self.loss_N[keep_N.numpy()]]
+        return StepBatch(tokens, self.ids_T[keep_T], start_S, loss_N)
+
+    def mini_batches(self, count: int, seed: Sequence[int]) -> list[StepBatch]:
+        """`count` parts of whole groups, about equally many each, dealt out by the seed; the step itself as one part.
+        A part is empty where there are fewer groups."""
+        if count == 1:
+            return [self]
+        part_G = np.random.default_rng(seed).permutation(self.tokens.groups) % count
+        part_S = part_G[self.tokens.group_S.numpy()] if self.tokens.groups else np.zeros(0, dtype=np.int64)
+        return [self.select(part_S == part) for part in range(count)]
+
     def micro_batches(self, max_tokens: int) -> list[MicroBatch]:
         """Trajectories packed, longest first, into rows of at most `max_tokens` (a longer trajectory has its own).
 

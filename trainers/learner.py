@@ -1,4 +1,4 @@
-"""One optimizer update from one rank's share of a step, in lock-step with the other ranks.
+"""The optimizer updates of a step from one rank's share of it, in lock-step with the other ranks.
 
 Under ZeRO-3 every forward and backward pass is a collective, so all ranks run the same number of them: a rank with
 fewer micro-batches (or none) adds fillers, whose loss is zero. Only sums are exchanged besides: token counts, the
@@ -17,7 +17,7 @@ from torch import Tensor
 from trainers import diagnostics, ds_config
 from trainers.batches import MicroBatch, StepBatch
 from trainers.objectives import make
-from trainers.objectives.base import StepTokens, Totals
+from trainers.objectives.base import Means, StepTokens, Totals
 from trainers.policy import Policy
 from trainers.ranks import Agreed, Ranks
 from trainers.spec import TrainSpec
@@ -50,17 +50,41 @@ class Learner:
         )
 
     def update(self, batch: StepBatch, step: int, lr: float) -> dict[str, float]:
-        """Train on the step; returns metrics that are equal on all ranks. Raises Agreed on an empty step."""
-        ranks = self.ranks
+        """Train on the step: `passes` times `mini_batches` updates; returns metrics that are equal on all ranks, means
+        over all of them. Raises Agreed on an empty step."""
+        spec, ranks = self.spec, self.ranks
+        whole = self._totals(batch)
+        if whole.tokens == 0:
+            raise Agreed(f"step {step}: no loss token in {whole.sequences:g} trajectories; expected at least one")
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        found: list[tuple[Means, dict[str, float]]] = []
+        for pass_ in range(spec.passes):
+            # A rank has groups of its own, so each deals out its own.
+            for part in batch.mini_batches(spec.mini_batches, (spec.seed, step, pass_, ranks.rank)):
+                totals = self._totals(part)
+                if totals.tokens:  # fewer groups than mini-batches
+                    found.append(self._update(part, totals))
+        means = {name: (_sum_of(found, name, 0), _sum_of(found, name, 1)) for name in found[0][0]}
+        plain = {name: sum(own[name] for _, own in found) / len(found) for name in found[0][1]}
+        metrics = diagnostics.reduce(means, ranks.total) | plain
+        return metrics | {
+            "tokens": whole.tokens * spec.passes,
+            "trajectories": whole.sequences,
+            "updates": float(len(found)),
+            "lr": lr,
+        }
+
+    def _totals(self, batch: StepBatch) -> Totals:
         counts = torch.tensor([len(batch.loss_N), batch.trajectories], dtype=torch.float64)
-        totals = Totals(*ranks.total(counts).tolist())
-        if totals.tokens == 0:
-            raise Agreed(f"step {step}: no loss token in {totals.sequences:g} trajectories; expected at least one")
+        return Totals(*self.ranks.total(counts).tolist())
+
+    def _update(self, batch: StepBatch, totals: Totals) -> tuple[Means, dict[str, float]]:
+        """One optimizer update from the trajectories of `batch`; returns figures of this rank, and of all ranks."""
+        ranks = self.ranks
         micro_batches = [m.to(ranks.device) for m in batch.micro_batches(self.spec.micro_batch_tokens)]
         passes = ranks.largest(len(micro_batches))
         micro_batches += [MicroBatch.filler().to(ranks.device)] * (passes - len(micro_batches))
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = lr
 
         tokens = batch.tokens.to(ranks.device)
         ref_N = torch.zeros_like(tokens.engine_K)
@@ -84,15 +108,23 @@ class Learner:
                 loss = 0 * logp_K.sum()
             # DeepSpeed averages gradients over ranks; the weights are normalised over all of them already.
             self.engine.backward(loss * ranks.world)
-        self.engine.step()
+        norm = self._stepped()
 
         reference_N = ref_N if self.reference else None
         of_engine = self.objective.of_engine
         means = diagnostics.common(tokens, logp_N, reference_N, weight_N, entropy_N, totals.tokens, of_engine)
         means |= self.objective.diagnostics(tokens, logp_N, weight_N)
-        metrics = diagnostics.reduce(means, ranks.total)
-        loss_sum = ranks.total(-(weight_N.double() * logp_N).sum())
-        return metrics | {"loss": float(loss_sum), "tokens": totals.tokens, "trajectories": totals.sequences, "lr": lr}
+        loss_sum = float(ranks.total(-(weight_N.double() * logp_N).sum()))
+        return means, {"loss": loss_sum, "grad_norm": norm, "grad_clipped": float(norm > self.spec.grad_clip)}
+
+    def _stepped(self) -> float:
+        """Let the optimizer step; returns the norm of the gradient before it was clipped."""
+        norm = 0.0
+        if plain := self.spec.zero_stage == 0 and self.spec.dtype == "float32":  # DeepSpeed clips it, and keeps no norm
+            gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(gradients))
+        self.engine.step()
+        return norm if plain else float(self.engine.get_global_grad_norm())
 
     def _weights(self, tokens: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals) -> Tensor:
         return self.objective.weights(tokens, logp_K, ref_K, totals, self.ranks.total)
@@ -104,3 +136,8 @@ class Learner:
             logp_K, _ = model(micro)
             if micro.real:
                 into_N[micro.token_K] = logp_K
+
+
+def _sum_of(found: Sequence[tuple[Means, dict[str, float]]], name: str, part: int) -> Tensor:
+    """Of the sums, or of the counts, of an entry of `Means` over all updates."""
+    return torch.stack([means[name][part] for means, _ in found]).sum()

@@ -30,6 +30,7 @@ from trainers.batches import StepBatch
 from trainers.learner import Learner
 from trainers.loader import StepWork
 from trainers.ranks import Agreed, Ranks
+from trainers.schedule import learning_rate
 from trainers.spec import TrainSpec
 
 
@@ -71,7 +72,7 @@ def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end:
             break
         began = time.monotonic()
         step += 1
-        metrics = learner.update(batch, step, _learning_rate(spec, step))
+        metrics = learner.update(batch, step, learning_rate(spec, step))
         rollouts += int(metrics["trajectories"])
         trained = time.monotonic()
         done_at = time.time()
@@ -131,8 +132,3 @@ def _publisher(learner: Learner, store: Any, pool: Any) -> Callable[[int], int]:
 
         push = Push(spec.transport, model, ranks, dtype, pool, spec.step_timeout_s)
     return lambda version: weights.publish(model, ranks.rank, dtype, store, version, spec.step_timeout_s, push)
-
-
-def _learning_rate(spec: TrainSpec, step: int) -> float:
-    decay = 1.0 if spec.decay_steps is None else max(0.1, 1.0 - 0.9 * (step - 1) / spec.decay_steps)
-    return spec.lr * min(1.0, step / (spec.warmup_steps + 1)) * decay

@@ -20,9 +20,15 @@ class TrainSpec(BaseModel):
     objective: Annotated[ObjectiveConfig, OBJECTIVES]
     lr: float
     warmup_steps: int = 0
-    """Linear warm-up, then constant, unless it decays."""
-    decay_steps: int | None = None
-    """Length of the run: the rate falls linearly to a tenth at its end. None where the end is open."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_end: float = 0.0
+    """Share of lr that the rate falls to, unless it is constant."""
+    steps: int | None = None
+    """Length of the run, by whose end it has fallen; None where that is open, and the rate does not fall."""
+    mini_batches: int = 1
+    """Optimizer updates that a pass over a step is cut into."""
+    passes: int = 1
+    """Passes over the rollouts of a step."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     grad_clip: float = 1.0
@@ -43,7 +49,8 @@ class TrainSpec(BaseModel):
     name: str
     """Folder of this run in `storage`; its checkpoints are `step-NNNNNN` in it."""
     checkpoint_every: int = 50
-    keep_checkpoints: int = 2
+    keep_checkpoints: int | None = 2
+    """Newest; None: all."""
     publish_every: int | None = 1
     """Weights go out after every so many steps; None: never."""
     publish_dtype: Literal["float32", "bfloat16"] = "bfloat16"

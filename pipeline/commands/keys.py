@@ -51,6 +51,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "validity": "share of judged episodes that were accepted",
         "prune_rate": "share of episodes that dropped a skill",
         "mean_pass_at_k": "of the data set",
+        "mean_pass_rate": "share of the prober's samples that are right, of the data set",
         "mean_difficulty": "1 - Pass@k, of the data set",
         "by_category": "category -> problems",
     },
@@ -59,6 +60,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "problems": "problems in the data set",
         "reward_first": "accuracy on sampled problems, first steps",
         "reward_last": "the same, last steps",
+        "dev": "step -> score of its checkpoint on the dev problems, 0: before training; empty without solve.dev",
         "checkpoint": "Hugging Face directory of the solver",
     },
     "evaluate": {
@@ -68,6 +70,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "mean@n, pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, samples without answer",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
+        "paired": "the gain problem by problem, its 95 % interval, and how many got better and worse",
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",
         "left_out": "reason -> rows of the benchmark that its preset does not ask",
         "answers": "files with the answers to every item, of each model; items.parquet beside them has a row a sample",

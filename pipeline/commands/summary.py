@@ -100,6 +100,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
 def _figures(f: dict[str, Any]) -> list[tuple[str, float | None, list[float] | None]]:
     return [
         ("validity: accepted of judged", f["validity"], f.get("validity_interval")),
+        ("rate of the prober on them", f.get("mean_pass_rate"), f.get("mean_pass_rate_interval")),
         ("Pass@k of the problems", f["mean_pass_at_k"], f.get("mean_pass_at_k_interval")),
         ("solver before", f["solver_before"], f.get("solver_before_interval")),
         ("solver after", f["solver_after"], f.get("solver_after_interval")),
@@ -129,17 +130,23 @@ def _words(f: dict[str, Any]) -> list[str]:
         )
     before, after = f.get("solver_before_interval"), f.get("solver_after_interval")
     if f["solver_gain"] is not None and before and after:
-        found.append(_gain(f["solver_gain"], before, after))
+        found.append(_gain(f["solver_gain"], f.get("solver_gain_interval") or _apart(f["solver_gain"], before, after)))
     return found
 
 
-def _gain(gain: float, before: list[float], after: list[float]) -> str:
-    """By the interval of the difference, as if the two were measured on different problems, which is cautious."""
+def _apart(gain: float, before: list[float], after: list[float]) -> list[float]:
+    """The interval of the gain where that of each problem is not known: as if the two were measured on different
+    problems, which is cautious."""
     half = math.hypot((before[1] - before[0]) / 2, (after[1] - after[0]) / 2)
-    points = f"{gain * 100:+.1f} points (95 % interval {(gain - half) * 100:+.1f} to {(gain + half) * 100:+.1f})"
-    if gain - half > 0:
+    return [gain - half, gain + half]
+
+
+def _gain(gain: float, interval: list[float]) -> str:
+    low, high = interval
+    points = f"{gain * 100:+.1f} points (95 % interval {low * 100:+.1f} to {high * 100:+.1f})"
+    if low > 0:
         return f"Solver: it got better, {points}."
-    if gain + half < 0:
+    if high < 0:
         return f"Solver: it got worse, {points}."
     return f"Solver: no change is shown, {points}."
 

@@ -198,6 +198,12 @@ class ProberConfig(Section):
     """Samples a problem."""
     k: Positive = 16
     """k of Pass@k (16 in the paper)."""
+    first: Positive | None = None
+    """Samples asked for at first, k if that is more; the rest only of a problem that these do not show to be easy.
+    None: all n at once."""
+    easy: Fraction = 0.6
+    """A problem is easy where the 95 % interval of its rate, by the first samples, lies above this: 8 of 8 right are
+    above 0.67, 16 of 16 above 0.80. Of an easy problem nothing more is asked: its bonus is small whatever comes."""
     sampling: SamplingConfig = SamplingConfig()
     """How probers answer."""
     ladder: Annotated[tuple[ModelConfig, ...], Field(min_length=1)]

@@ -33,8 +33,18 @@ class MGPOFields(ObjectiveConfig):
     implicit: Literal["sum", "mean"] = "sum"
     """R_theta over the tokens of an action (open in the paper). The sum is the log ratio of the action
     itself; with the mean the pull to the reference is weaker by the action's length."""
+    baseline: Literal["group", "stage"] = "group"
+    """Whom A_E compares an action's trajectory with. group: all of its group, as in the paper · stage: those that
+    reached the action's stage too. With the first, a stage that only failing trajectories reach is discouraged as
+    such."""
+    lone: Literal["zero", "group"] = "zero"
+    """What an action gets that nothing can be compared with, because no other of its group is of its stage. zero: an
+    A_S of 0, and with baseline=stage an A_E of 0 · group: what it gets among all of its group."""
     scope: Literal["group", "batch"] = "group"
     """Where the means of the zero-sum weight are taken (open in the paper)."""
+    zero_sum: Literal["actions", "trajectories"] = "actions"
+    """What those means count: each action once, or each trajectory, by the mean of its actions: then long ones count
+    no more than short ones (open in the paper)."""
     importance_cap: float | None = Field(default=2.0, gt=0)
     """Each token is weighted by min(pi_trainer / pi_engine, cap); None leaves the weight out."""
 

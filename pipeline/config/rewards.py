@@ -9,6 +9,7 @@ from pydantic import Field
 from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Section
 from pipeline.config.types import Fraction, Positive, Seconds
+from pipeline.records import Reading
 
 
 class ReflectionJudgeConfig(EndpointUse):
@@ -33,6 +34,10 @@ class RewardConfig(Section):
     """R_base (open in the paper)."""
     difficulty: float = Field(default=2.0, ge=0)
     """lambda, the weight of 1 - rho (open in the paper)."""
+    rho: Reading = "rate"
+    """rate: the share of right samples, which grades difficulty evenly · pass_at_k: the chance that one of prober.k is
+    right, which pays next to nothing for what is solved one time in two. The paper's words allow both
+    (deploy/REWARD.md)."""
     significance: float = Field(default=0.05, gt=0, le=1)
     """A problem is solved if guessing would be right so often with a smaller probability than this. 1 takes any right
     answer for a solution, as the paper does (1[rho > 0])."""

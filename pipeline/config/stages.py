@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -41,7 +42,7 @@ class TrainerConfig(Section):
     publish_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the weights that the engines are sent."""
     keep_checkpoints: Positive = 2
-    """Newest checkpoints kept of each stage."""
+    """Newest checkpoints kept of each stage; of solve all, where `solve.dev` chooses among them."""
     max_failures: int = Field(default=1, ge=0)
     """Restarts of the worker group from the last checkpoint."""
     start_timeout_s: Seconds = 900
@@ -50,7 +51,30 @@ class TrainerConfig(Section):
     """No step for this long ends the run with the stage's name."""
 
 
-class SFTStage(Section):
+class Scheduled(Section):
+    """The learning rate of a stage that trains."""
+
+    lr: float = Field(default=1e-6, gt=0)
+    """Learning rate, after the warm-up."""
+    warmup_steps: int = Field(default=5, ge=0)
+    """Steps in which the learning rate rises to lr."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What becomes of it from the first step to the last: it stays, or falls on a line or a half cosine."""
+    lr_end: Fraction = 0.0
+    """Share of lr that it falls to."""
+
+
+class Updates(Section):
+    """What is made of the rollouts of a step."""
+
+    mini_batches: Positive = 1
+    """Optimizer updates that a pass over the rollouts of a step is cut into, whole groups each. From the second on the
+    policy is no longer the one that sampled: the ratio moves, and gate or clip act."""
+    passes: Positive = 1
+    """Passes over the rollouts of a step."""
+
+
+class SFTStage(Scheduled):
     data: str | None = None
     """Trajectories to clone instead of playing any: a .jsonl, each line {"messages": [{"role": …, "content": …}, …]}
     with the roles system, user and assistant. None: the teacher's, as far as the committee accepts them."""
@@ -64,6 +88,10 @@ class SFTStage(Section):
     """Learning rate, after the warm-up."""
     warmup_steps: int = Field(default=10, ge=0)
     """Steps in which the learning rate rises to lr."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """What becomes of it from the first step to the last: it stays, or falls on a line or a half cosine."""
+    lr_end: Fraction = 0.1
+    """Share of lr that it falls to."""
     checkpoint_every: Positive = 50
     """Steps between checkpoints."""
 
@@ -85,17 +113,13 @@ class CurriculumConfig(Section):
         return self
 
 
-class MGPOStage(Section):
+class MGPOStage(Scheduled, Updates):
     steps: Positive = 200
     """Optimizer steps."""
     groups: Positive = 32
     """Skill prompts a step."""
     group_size: int = Field(default=8, ge=2)
     """G trajectories a skill prompt."""
-    lr: float = Field(default=1e-6, gt=0)
-    """Learning rate, after the warm-up."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps in which the learning rate rises to lr."""
     objective: Annotated[ObjectiveConfig, OBJECTIVES] = MGPOConfig()
     """What is optimised."""
     max_staleness: int = Field(default=0, ge=0)
@@ -131,7 +155,7 @@ class SynthesizeStage(Section):
     """Episodes of a wave, played at a time."""
 
 
-class SolveStage(Section):
+class SolveStage(Scheduled, Updates):
     data: str | None = None
     """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
     run."""
@@ -141,10 +165,18 @@ class SolveStage(Section):
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)
     """Answers to each problem of a step."""
-    lr: float = Field(default=1e-6, gt=0)
-    """Learning rate, after the warm-up."""
-    warmup_steps: int = Field(default=5, ge=0)
-    """Steps in which the learning rate rises to lr."""
+    refill: float = Field(default=0.0, ge=0)
+    """Dynamic sampling: a group that is all right or all wrong teaches nothing; it is left out, and the next problems
+    are asked in its place, at most this many times `problems` more a step. 0: every group is trained on."""
+    band: tuple[Fraction, Fraction] = (0.0, 1.0)
+    """Learn from problems of the run's own data set only whose rate, by the prober, lies within."""
+    dev: int = Field(default=0, ge=0)
+    """Problems that are kept from training, to choose the checkpoint by: the solver is the one that is best on them, of
+    those that were made every `checkpoint_every` steps. 0: the last one."""
+    dev_samples: Positive = 4
+    """Answers to each of them."""
+    overlong: Literal["wrong", "mask"] = "wrong"
+    """What an answer is that was cut off at its length: wrong, or left out of its group."""
     objective: GRPOConfig = GRPOConfig()
     """What is optimised."""
     sampling: SamplingConfig = SamplingConfig()
@@ -155,6 +187,13 @@ class SolveStage(Section):
     """The solver before it is trained, and the pool that it is served and trained by."""
     checkpoint_every: Positive = 20
     """Steps between checkpoints."""
+
+    def contradictions(self) -> Iterator[str]:
+        low, high = self.band
+        if low >= high:
+            yield f"band ({low:g}, {high:g}) must have its lower end below its upper one"
+        if self.data is not None and self.band != (0.0, 1.0):
+            yield "band: only the run's own data set says how hard its problems are; expected no band, or no data"
 
 
 class EvaluateStage(Section):

@@ -210,7 +210,7 @@ class StepStream:
         for rung in rungs:
             probing = partial(pool.probe.remote, problem, rung, seed)
             found: Probe = await self._retried(episode, "prober", probing, self._stream.probing_s)
-            probe = chance.measured(found, baseline, c.reward.significance).model_copy(update={"weaker": weaker})
+            probe = chance.measured(found, baseline, c.reward).model_copy(update={"weaker": weaker})
             if probe.solved:
                 break
             weaker += (Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown),)

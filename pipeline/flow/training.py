@@ -31,8 +31,9 @@ def trainable(field: str, model: ModelConfig) -> None:
         raise Failure(f"{field}.endpoint: a model behind an endpoint cannot be trained; expected {field}.path alone")
 
 
-def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None = None) -> TrainSpec:
-    """The training run of a stage: its section of the config over the common `trainer` section."""
+def spec_for(context: Context, stage: str, base: Path, steps: int | None = None) -> TrainSpec:
+    """The training run of a stage: its section of the config over the common `trainer` section. `steps`: how many it
+    takes, where the section does not say it."""
     config = context.config
     sections: dict[str, SFTStage | MGPOStage | SolveStage] = {
         "sft": config.sft,
@@ -49,7 +50,11 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         objective=objective,
         lr=section.lr,
         warmup_steps=section.warmup_steps,
-        decay_steps=decay_steps,
+        schedule=section.schedule,
+        lr_end=section.lr_end,
+        steps=steps if isinstance(section, SFTStage) else section.steps,
+        mini_batches=1 if isinstance(section, SFTStage) else section.mini_batches,
+        passes=1 if isinstance(section, SFTStage) else section.passes,
         betas=t.betas,
         weight_decay=t.weight_decay,
         grad_clip=t.grad_clip,
@@ -65,7 +70,8 @@ def spec_for(context: Context, stage: str, base: Path, decay_steps: int | None =
         storage=context.run.path("checkpoints"),
         name=stage,
         checkpoint_every=section.checkpoint_every,
-        keep_checkpoints=t.keep_checkpoints,
+        # Which one is best is known at the end.
+        keep_checkpoints=None if isinstance(section, SolveStage) and section.dev else t.keep_checkpoints,
         publish_every=1 if RUN_STAGES[stage].on_policy else None,
         publish_dtype=t.publish_dtype,
         transport=transport,

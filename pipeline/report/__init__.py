@@ -33,6 +33,8 @@ SUMMARY_KEYS = {
     "prune_rate": "share of synthesis episodes that dropped a skill",
     "mean_pass_at_k": "of the data set's problems",
     "mean_pass_at_k_interval": "its 95 % interval",
+    "mean_pass_rate": "share of the prober's samples that are right, mean over the data set's problems",
+    "mean_pass_rate_interval": "its 95 % interval",
     "mean_difficulty": "1 - Pass@k, of the data set's problems",
     "spot_checks": "problems spoiled on purpose during MGPO and synthesis",
     "spot_checks_accepted": "of them accepted by the committee: its false accepts",
@@ -51,6 +53,7 @@ SUMMARY_KEYS = {
     "solver_after": "and after",
     "solver_after_interval": "its 95 % interval",
     "solver_gain": "after - before",
+    "solver_gain_interval": "its 95 % interval, each problem compared with itself",
 }
 """Keys of `summary`, with their meaning: what `propose report --help` lists."""
 
@@ -88,7 +91,7 @@ def _summary(facts: Facts) -> dict[str, Any]:
     before, after = facts.solver("before"), facts.solver("after")
     first, last = facts.trend("mgpo", "hard_yield_per_1k")
     played = facts.played.get("synthesize")
-    pass_at_k = facts.pass_at_k()
+    pass_at_k, rates = facts.pass_at_k(), facts.pass_rate()
     return {
         "run_dir": str(facts.run.root),
         "name": facts.config.name,
@@ -102,6 +105,8 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "prune_rate": played.pruned / played.judged if played and played.judged else None,
         "mean_pass_at_k": sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
         "mean_pass_at_k_interval": _interval_of_mean(pass_at_k),
+        "mean_pass_rate": sum(rates) / len(rates) if rates else None,
+        "mean_pass_rate_interval": _interval_of_mean(rates),
         "mean_difficulty": 1 - sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
         "spot_checks": _sum(facts, "planted"),
         "spot_checks_accepted": _sum(facts, "planted_accepted"),
@@ -118,6 +123,7 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "solver_after": after,
         "solver_after_interval": (facts.result("evaluate", "after") or {}).get("interval"),
         "solver_gain": after - before if before is not None and after is not None else None,
+        "solver_gain_interval": (facts.result("evaluate", "paired") or {}).get("interval"),
     }
 
 

@@ -119,6 +119,10 @@ class Facts:
     def pass_at_k(self) -> list[float]:
         return [p["pass_at_k"] for p in self.provenance]
 
+    def pass_rate(self) -> list[float]:
+        """The prober's rate on each problem; empty where its rows do not say it, as earlier versions wrote them."""
+        return [p["pass_rate"] for p in self.provenance if "pass_rate" in p]
+
     def diversity(self) -> dict[str, float]:
         """Of the data set; empty where its rows do not say their skeletons, as earlier versions wrote them."""
         found = {name: self.result("synthesize", name) for name in DIVERSITY}

@@ -51,6 +51,8 @@ def _solver_note(facts: Facts) -> str:
     before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
     if not before or not after:
         return "on the held-out benchmark"
+    if gain := _gain(facts):
+        return f"on the held-out benchmark; {gain}"
     a, b = _interval(before), _interval(after)
     if a and b:
         return f"on the held-out benchmark; the intervals {'are apart' if _apart(a, b) else 'overlap'}"
@@ -81,16 +83,17 @@ def dataset(facts: Facts) -> str:
     if not facts.provenance:
         return _missing(facts, "synthesize")
     rho = facts.pass_at_k()
-    bins = [("0", float(sum(r == 0 for r in rho)))]
     chances = [p["chance"] for p in facts.provenance if "chance" in p]
     skeletons = Counter(p["skeleton"] for p in facts.provenance if "skeleton" in p)
-    bins += [(f"{(i + 1) / 10:g}", float(sum(i / 10 < r <= (i + 1) / 10 for r in rho))) for i in range(10)]
     categories = Counter(p["category"] for p in facts.provenance)
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
     k = facts.config.prober.k
     figures = [
-        _figure(f"Pass@{k}", charts.columns(bins), f"Problems by the prober's Pass@{k}, each column up to its label; "
-                "0: it never did, so nothing tells hard from unsolvable but the committee."),
+        _figure(f"Pass@{k}", charts.columns(_tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its "
+                "label; 0: it never did, so nothing tells hard from unsolvable but the committee."),
+        *([_figure("Rate", charts.columns(_tenths(rates)),
+                   "Problems by the share of the prober's samples that are right, each column up to its label.")]
+          if (rates := facts.pass_rate()) else []),
         _figure("Categories", charts.bars([
             (c, float(n), _difficulty(facts, c))
             for c, n in categories.most_common()
@@ -224,6 +227,8 @@ def _solver_caption(facts: Facts, overall: Pair) -> str:
     a, b = overall.before_interval, overall.after_interval
     if not a or not b:
         return f"{size}; no intervals were recorded."
+    if gain := _gain(facts):
+        return f"{size}; lines are 95 % intervals of each. {gain[0].upper()}{gain[1:]}."
     verdict = "The intervals are apart." if _apart(a, b) else "The intervals overlap: the change may be chance."
     return f"{size}; lines are 95 % intervals. {verdict}"
 
@@ -231,6 +236,16 @@ def _solver_caption(facts: Facts, overall: Pair) -> str:
 def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     low_high = figures.get("interval")
     return (low_high[0], low_high[1]) if low_high else None
+
+
+def _gain(facts: Facts) -> str:
+    """The gain, each problem compared with itself; empty where that is not known."""
+    paired = facts.result("evaluate", "paired")
+    if not paired or not paired["interval"]:
+        return ""
+    low, high = (100 * end for end in paired["interval"])
+    changed = f"{paired['better']} problems better, {paired['worse']} worse, of {paired['problems']}"
+    return f"gain {100 * paired['difference']:+.1f} points [{low:+.1f}, {high:+.1f}], problem by problem: {changed}"
 
 
 def _apart(a: tuple[float, float], b: tuple[float, float]) -> bool:
@@ -328,6 +343,12 @@ def _missing(facts: Facts, stage: str) -> str:
         "done": f"Stage {stage} is done and left nothing to show here",
     }[facts.status(stage)]
     return f'<p class="missing">{how}.</p>'
+
+
+def _tenths(shares: Sequence[float]) -> list[tuple[str, float]]:
+    """How many are 0, up to 0.1, up to 0.2 …"""
+    bins = [("0", float(sum(s == 0 for s in shares)))]
+    return bins + [(f"{(i + 1) / 10:g}", float(sum(i / 10 < s <= (i + 1) / 10 for s in shares))) for i in range(10)]
 
 
 def _partly(facts: Facts, stage: str) -> str:

@@ -54,8 +54,9 @@ def _judged(sample: Sample) -> str:
         facts.append(f"audit: {text(v.audit)}")
     if p:
         facts.append(
-            f"Pass@{p.k} of {text(p.prober)}: <b>{number(p.pass_at_k, True)}</b> "
-            f"[{number(p.low, True)}, {number(p.high, True)}], {p.correct} of {p.n} samples right, "
+            f"{p.correct} of {p.n} samples of {text(p.prober)} right: <b>{number(p.rate, True)}</b> "
+            f"[{number(p.rate_low, True)}, {number(p.rate_high, True)}], "
+            f"Pass@{p.k} {number(p.pass_at_k, True)} [{number(p.low, True)}, {number(p.high, True)}], "
             f"{number(p.chance, True)} by chance{'' if p.solved else ': <b>solved by nobody above chance</b>'}"
         )
     return " · ".join(facts)

@@ -255,7 +255,7 @@ class _Judge:
         guess = chance.baseline(problem, self._domain.twins(problem.question))
         correct = sum(rng.random() < reach + (1 - reach) * guess for _ in range(c.n))
         probe = estimate(problem.id, correct, c.n - correct, 0, c.k, "reach")
-        return chance.measured(probe, guess, self._config.reward.significance), reach, guess
+        return chance.measured(probe, guess, self._config.reward), reach, guess
 
     def _undeserved(self, attack: Attack, j: Judged, faults: set[str]) -> float:
         """Process rewards above what the turns deserve; names them in `faults`."""

@@ -6,8 +6,8 @@ choices), and of two shares among twins, the same statement with other numbers (
 number at one place of their statement ("keep the larger of it and 9999").
 
 *Solved*: the prober is right so often that a guesser would be with a probability below `significance` (one-sided
-binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the Pass@k of a guesser. Where nothing can be guessed, or
-`significance` is 1, both are the paper's: 1[rho > 0] and 1 - rho.
+binomial test). *Difficulty*: 1 - (rho - c) / (1 - c), with c the rho of a guesser: his rate, or his Pass@k. Where
+nothing can be guessed, or `significance` is 1, both are the paper's: 1[rho > 0] and 1 - rho.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from math import comb
 
 from actors.answers.words import options
+from pipeline.config import RewardConfig
 from pipeline.records import Probe, Problem
 
 _PAIRS = {"yes", "no", "true", "false", "even", "odd"}
@@ -55,11 +56,12 @@ def copied_share(twins: Sequence[tuple[str, str]]) -> float:
     return max(places.values(), default=0) / len(twins)
 
 
-def measured(probe: Probe, chance: float, significance: float) -> Probe:
-    """The probe, held against this chance; against none where `significance` is 1, as the paper does."""
-    chance = 0.0 if significance == 1 else chance
-    above = probe.correct > 0 and _tail(probe.n - probe.unknown, probe.correct, chance) <= significance
-    return probe.model_copy(update={"chance": chance, "above_chance": above})
+def measured(probe: Probe, chance: float, reward: RewardConfig) -> Probe:
+    """The probe as the reward reads it, held against this chance; against none where `significance` is 1, as the paper
+    does."""
+    chance = 0.0 if reward.significance == 1 else chance
+    above = probe.correct > 0 and _tail(probe.n - probe.unknown, probe.correct, chance) <= reward.significance
+    return probe.model_copy(update={"chance": chance, "above_chance": above, "reading": reward.rho})
 
 
 def _tail(n: int, least: int, p: float) -> float:
@@ -68,8 +70,8 @@ def _tail(n: int, least: int, p: float) -> float:
 
 
 def difficulty(probe: Probe) -> float:
-    """1 - Pass@k above chance, in [0, 1]."""
-    guessed = 1 - (1 - probe.chance) ** probe.k
+    """1 - rho above chance, in [0, 1]."""
+    guessed = probe.chance if probe.reading == "rate" else 1 - (1 - probe.chance) ** probe.k
     if guessed >= 1:
         return 0.0
-    return min(1.0, (1 - probe.pass_at_k) / (1 - guessed))
+    return min(1.0, (1 - probe.rho) / (1 - guessed))

@@ -1,9 +1,10 @@
 """Rewards of an episode: the terminal reward r_T and one process reward a turn, as pure functions.
 
 Terminal (PAPER): r_T = V * (base + 1[rho > 0] * difficulty * (1 - rho)), with V the committee's verdict and rho the
-prober's Pass@k. Ours departs in three ways, each a field of the config: solved means oftener than guessing explains
-(`significance`), and rho counts above what guessing gives (chance.py); what no prober solves so is paid `unsolved` of
-the base; and a problem whose skeleton the run has seen before is paid a share (`repeats`, identity.py).
+prober's rate of right answers, or its Pass@k (`rho`: the paper's words allow both). Ours departs in three ways, each a
+field of the config: solved means oftener than guessing explains (`significance`), and rho counts above what guessing
+gives (chance.py); what no prober solves so is paid `unsolved` of the base; and a problem whose skeleton the run has
+seen before is paid a share (`repeats`, identity.py).
 
 Process (the paper gives credit for tool calls that run and for coherent reflection, and leaves sizes and judge open).
 A *check* is an `exec` turn. It *passes* if it ran, is no repetition, its code computes something that depends on the

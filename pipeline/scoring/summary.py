@@ -36,12 +36,15 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
     """Metrics of one step (names as in metrics.jsonl). Failed episodes are counted, and left out of every rate. An
     episode in `copied` counts as valid and adds nothing to the yield.
 
-    `solved_yield_per_1k` is the hard yield of what a prober solves above chance, as the reward counts; `unsolved_rate`
-    says how many of the accepted none does, `guessable_rate` how many a guess gets right one time in two.
+    `solved_yield_per_1k` is the hard yield of what a prober solves above chance, as the reward counts, and
+    `solved_difficulty` the mean of what it pays for; `unsolved_rate` says how many of the accepted none does, for which
+    rho says nothing, `guessable_rate` how many a guess gets right one time in two. `rate_width` is the mean width of
+    the 95 % interval of the prober's rate.
     `judges_kappa` is how far verifiers agree beyond chance, and not there where one of them always says the same."""
     played = [j for j in judged if not j.failed]
     accepted = [j for j in played if j.accepted]
-    rho = [j.probe.pass_at_k for j in accepted if j.probe]
+    probes = [j.probe for j in accepted if j.probe]
+    rho = [p.pass_at_k for p in probes]
     own = [j.probe for j in accepted if j.probe and j.key not in copied]
     sampled = sum(j.episode.sampled_tokens for j in played)
     turns = [t for j in played for t in j.episode.turns]
@@ -57,8 +60,15 @@ def summarize(judged: Sequence[Judged], copied: Collection[Key] = ()) -> dict[st
         "difficulty": mean([1 - r for r in rho]),
         "hard_yield_per_1k": 1000 * sum(1 - p.pass_at_k for p in own) / max(sampled, 1),
         "solved_yield_per_1k": 1000 * sum(chance.difficulty(p) for p in own if p.solved) / max(sampled, 1),
-        "unsolved_rate": mean([float(not j.probe.solved) for j in accepted if j.probe]),
-        "guessable_rate": mean([float(j.probe.chance >= 0.5) for j in accepted if j.probe]),
+        "solved_difficulty": mean([chance.difficulty(p) for p in probes if p.solved]),
+        "unsolved_rate": mean([float(not p.solved) for p in probes]),
+        "guessable_rate": mean([float(p.chance >= 0.5) for p in probes]),
+        "pass_rate": mean([p.rate for p in probes]),
+        "rate_width": mean([p.rate_high - p.rate_low for p in probes]),
+        "probe_samples": sum(p.n for p in probes),
+        "probe_samples_spared": sum(p.spared for p in probes),
+        "probe_tokens": sum(p.tokens for p in probes),
+        "probe_tokens_spared": sum(p.tokens_spared for p in probes),
         "prune_rate": mean([float(pruned(j.episode)) for j in played]),
         "turns": mean([float(len(j.episode.turns)) for j in played]),
         "sampled_tokens": sampled,

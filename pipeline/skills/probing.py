@@ -5,7 +5,8 @@ one. The caller saves the state with the run and logs the switch.
 
 Rule (the paper gives the average every 500 problems and the 30 %; the rest is our choice): accuracy is the share of
 right answers among the judged samples of a window of `window` problems. The first window of a prober sets its average,
-each later one moves it by `ema`. The average has settled when a window moves it by less than `settled`. A prober whose
+each later one moves it by `ema`. A probe that ended early stands for as many samples as any other, else easy problems
+would count less. The average has settled when a window moves it by less than `settled`. A prober whose
 average has settled below `threshold` hands over; the next starts with an empty average. The last one stays.
 Probes made by another prober than the current one (in flight during a switch) say nothing about it and are ignored.
 """
@@ -45,6 +46,8 @@ def prober(state: Ladder, config: ProberConfig) -> str:
 def observe(state: Ladder, probe: Probe, config: ProberConfig) -> tuple[Ladder, Switch | None]:
     """Count one probe; at the end of a window move the average and switch if it has settled too low."""
     own = Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown)
+    if probe.spared:
+        own = own.model_copy(update={"correct": round(probe.rate * config.n), "judged": config.n})
     attempts = (*probe.weaker, own)[0]
     if attempts.prober != prober(state, config):  # of what a weaker one has failed, the current one sees too little
         return state, None

@@ -1,8 +1,9 @@
 """Evaluation: the solver before and after, on problems whose skill combinations nobody trained on (Mean@k); or any one
 model alone (`evaluate.model`), on any benchmark.
 
-The solver's two models are served by one pool, one after the other, as two versions of its weights. Each model is one
-atomic step, with its score and its answers to every item (`answers.jsonl`, `items.parquet`).
+The solver's two models are served by one pool, one after the other, as two versions of its weights, and are asked the
+same problems with the same seeds: the gain is that of each problem against itself. Each model is one atomic step, with
+its score and its answers to every item (`answers.jsonl`, `items.parquet`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import benchmarks, items, problems
 from pipeline.scoring.evaluation import judge, score
-from pipeline.scoring.measures import measures
+from pipeline.scoring.measures import compare, measures
 from pipeline.store.manifest import verified
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import Watchdog, watching
@@ -65,10 +66,21 @@ async def run(context: Context) -> dict[str, Any]:
         "before": before,
         "after": after,
         "gain": after["mean"] - before["mean"] if before and after else None,
+        "paired": _paired(context, folders) if before and after else None,
         "score": scores.get("score"),
         "left_out": left_out,
         "answers": [str(folder / "answers.jsonl") for folder in folders],
     }
+
+
+def _paired(context: Context, folders: list[Path]) -> dict[str, Any] | None:
+    """The second model against the first; None where an earlier version did not write what each item got."""
+    files = [folder / items.FILE for folder in folders]
+    if not all(file.is_file() for file in files):
+        return None
+    one, other = (items.items_of(items.read(verified(file))) for file in files)
+    found = compare(one, other, context.seed("evaluate", "bootstrap"))
+    return {key: found[key] for key in ("problems", "difference", "interval", "p", "better", "worse")}
 
 
 def _rows(context: Context) -> tuple[Rows, dict[str, int]]:

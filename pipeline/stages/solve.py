@@ -2,36 +2,44 @@
 file of problems (`solve.data`).
 
     problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
+                      ▲                                  │
+                      └── groups that teach nothing ─────┘ (`solve.refill`: others are asked in their place)
 
 On-policy: the student samples step s under the weights of step s - 1. Interrupted, it goes on as MGPO does: steps on
 disk are replayed by the trainer from its checkpoint, then come new ones. A completion that could not be judged because
 the sandbox failed is left out of its group, neither right nor wrong. A problem that the student does not answer,
 whatever the reason, costs its own group only; one whose replica died twice under it is quarantined.
+
+With `solve.dev` some problems are kept apart, and the checkpoint that is best on them is the solver; the benchmark
+chooses nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from actors.answers.values import Judgement
 from actors.calls import within
 from actors.execution import Executor
 from actors.solver import Completion
 from pipeline.flow.context import Context
-from pipeline.flow.steps import Row, write_step
+from pipeline.flow.groups import Group, filled, rewarded
+from pipeline.flow.steps import state_of, write_step
 from pipeline.flow.training import run_with_trainer, spec_for, start_trainer, trainable
 from pipeline.flow.weight_sync import WeightSync
 from pipeline.pools.loaders import StepLoader
 from pipeline.records import Failure, Lost, Problem
-from pipeline.scoring.evaluation import judge
+from pipeline.scoring.evaluation import judge, score
 from pipeline.scoring.problems import of_row, read
 from pipeline.scoring.statistics import mean
 from pipeline.store import accounts, metrics
-from pipeline.store.ledger import End, Key, Ledger
+from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import verified
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.retry import Attempts
@@ -49,7 +57,7 @@ async def run(context: Context) -> dict[str, Any]:
         file = context.run.path("dataset", "problems.jsonl")
     else:
         file = context.domain.resolve(config.solve.data)
-    problems = [of_row(row) for row in read(file, seed=config.seed)]
+    problems, dev = _split(context, _within_band(context, [of_row(row) for row in read(file, seed=config.seed)]))
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
@@ -59,7 +67,9 @@ async def run(context: Context) -> dict[str, Any]:
     pool = None if spec.transport == "object_store" else await context.cluster.student()
     trainer = start_trainer(context.cluster, spec, loader, context.cluster.weights("student"), pool)
 
-    summary = await run_with_trainer(trainer, _produce(context, loader, problems), config.trainer.step_timeout_s)
+    scores: dict[str, float] = {}
+    work = _produce(context, loader, problems, dev, scores)
+    summary = await run_with_trainer(trainer, work, config.trainer.step_timeout_s)
     context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
     rewards = metrics.values(context.run, "solve", "reward")
     return {
@@ -67,13 +77,55 @@ async def run(context: Context) -> dict[str, Any]:
         "problems": len(problems),
         "reward_first": mean(rewards[:_FIRST_LAST]),
         "reward_last": mean(rewards[-_FIRST_LAST:]),
-        "checkpoint": str(summary.checkpoint),
+        "dev": scores,
+        "checkpoint": str(_best(scores, summary.checkpoint)),
     }
 
 
-async def _produce(context: Context, loader: Any, problems: list[Problem]) -> None:
-    """Sample, write and release the steps that are not on disk yet, and follow the trainer to its end."""
+def _best(scores: dict[str, float], last: Path) -> Path:
+    """The checkpoint that is best on the dev problems, the newest of equals; the last one where there are none. The
+    model that training began with, step 0, has a score, and is no checkpoint."""
+    steps = [int(step) for step in scores if int(step) > 0]
+    if not steps:
+        return last
+    return last.with_name(f"step-{max(steps, key=lambda step: (scores[str(step)], step)):06d}")
+
+
+def _within_band(context: Context, problems: list[Problem]) -> list[Problem]:
+    """Those whose rate, as the data set says it, lies within `solve.band`. Raises Failure if none does."""
+    low, high = context.config.solve.band
+    if (low, high) == (0.0, 1.0):
+        return problems
+    lines = verified(context.run.path("dataset", "provenance.jsonl")).read_text(encoding="utf-8").splitlines()
+    rates = [json.loads(line).get("pass_rate") for line in lines if line]
+    if None in rates:
+        raise Failure("solve.band: the data set says no rates, as earlier versions wrote it; expected no band")
+    chosen = [problem for problem, rate in zip(problems, rates, strict=True) if low <= rate <= high]
+    if not chosen:
+        raise Failure(f"solve.band ({low:g}, {high:g}): no rate of the data set's {len(problems)} problems is within")
+    return chosen
+
+
+def _split(context: Context, problems: list[Problem]) -> tuple[list[Problem], list[Problem]]:
+    """(to train on, dev). Raises Failure where dev would leave nothing to train on."""
+    size = context.config.solve.dev
+    if size >= len(problems):
+        raise Failure(f"solve.dev ({size}) must be below the number of problems ({len(problems)})")
+    chosen = set(context.rng("solve", "dev").sample(range(len(problems)), size))
+    return (
+        [p for i, p in enumerate(problems) if i not in chosen],
+        [p for i, p in enumerate(problems) if i in chosen],
+    )
+
+
+async def _produce(
+    context: Context, loader: Any, problems: list[Problem], dev: list[Problem], scores: dict[str, float]
+) -> None:
+    """Sample, write and release the steps that are not on disk yet, and follow the trainer to its end. `scores` is
+    filled with what each checkpoint is worth on the dev problems, by its step."""
     config, done = context.config, len(context.run.steps("solve"))
+    if done:
+        scores |= state_of(context.run.steps("solve")[-1]).get("dev", {})
     student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
     executor = Executor(sandbox.run_batch.remote)
     with context.progress.stage("solve", config.solve.steps, "step", done) as progress:
@@ -89,13 +141,41 @@ async def _produce(context: Context, loader: Any, problems: list[Problem]) -> No
                 for step in range(done + 1, config.solve.steps + 1):
                     watchdog.beat(f"the trainer's step {step - 1}")
                     await sync.reached(step - 1)
+                    if dev and (step - 1) % config.solve.checkpoint_every == 0:
+                        scores[str(step - 1)] = await _dev_score(context, student, executor, dev, watchdog, step - 1)
                     watchdog.beat(f"answers of step {step}")
-                    facts = await _step(context, sampler, executor, problems, step)
+                    facts = await _step(context, sampler, executor, problems, step, scores)
                     folder = context.run.path("steps", "solve", f"{step:06d}")
                     await within(loader.release.remote(step, str(folder)), "step loader", 60)
                     progress.advance(1, accuracy=facts["reward"])
                 await within(loader.finish.remote(), "step loader", 60)
                 await following
+            if dev:
+                last = config.solve.steps
+                scores[str(last)] = await _dev_score(context, student, executor, dev, watchdog, last)
+
+
+async def _dev_score(
+    context: Context, student: Any, executor: Executor, dev: list[Problem], watchdog: Watchdog, step: int
+) -> float:
+    """The share of right answers to the dev problems by the weights of this step, which the student serves. Every step
+    answers with the same seed."""
+    solve = context.config.solve
+    watchdog.beat(f"the dev score of step {step}")
+    questions, kinds = [p.question for p in dev], [p.answer_kind for p in dev]
+    seed = context.seed("solve", "dev", "answers")
+    response = student.answers_many.remote(questions, solve.dev_samples, solve.sampling, seed, kinds)
+    texts: list[list[str]] = await within(response, "student", context.config.watchdog_s)
+    outcomes = await judge(
+        [p for p in dev for _ in range(solve.dev_samples)], [t for own in texts for t in own], executor
+    )
+    n = solve.dev_samples
+    rows: list[dict[str, Any]] = [{} for _ in dev]
+    found = score(rows, [outcomes[i : i + n] for i in range(0, len(outcomes), n)])
+    context.metrics.log(
+        "solve-dev", step, {"mean": found["mean"], "low": found["interval"][0], "high": found["interval"][1]}
+    )
+    return float(found["mean"])
 
 
 class Sampler:
@@ -152,59 +232,66 @@ class Sampler:
 
 
 async def _step(
-    context: Context, sampler: Sampler, executor: Executor, problems: list[Problem], step: int
+    context: Context, sampler: Sampler, executor: Executor, problems: list[Problem], step: int, dev: dict[str, float]
 ) -> dict[str, float]:
-    """Sample and reward one step, and write it; returns its metrics."""
+    """Sample and reward one step, and write it, with the dev scores that came before it; returns its metrics."""
     began = time.monotonic()
-    chosen = _choose(context, problems, step)
-    named = [(f"solve-{step:06d}-{i:04d}", problem) for i, problem in enumerate(chosen)]
+    solve, first = context.config.solve, _position(context, step)
+    masks = solve.overlong == "mask"
     sampler.ledger.begin(step)
-    asked = await map_bounded(lambda one: sampler.group(*one), named, _AT_ONCE)
-    answered = [[] if isinstance(group, Failure) else group for group in asked]
-    completions = [c for group in answered for c in group]
-    solved = [problem for problem, group in zip(chosen, answered, strict=True) for _ in group]
-    judged = await judge(solved, [c.text for c in completions], executor)
-    rows, ends = _rewarded(completions, judged)
+
+    async def ask(positions: Sequence[int]) -> list[Group]:
+        chosen = [_problem_at(context, problems, position) for position in positions]
+        named = [(f"solve-{step:06d}-{position - first:04d}", p) for position, p in zip(positions, chosen, strict=True)]
+        asked = await map_bounded(lambda one: sampler.group(*one), named, _AT_ONCE)
+        answered = [[] if isinstance(group, Failure) else group for group in asked]
+        posed = [problem for problem, group in zip(chosen, answered, strict=True) for _ in group]
+        judged = iter(await judge(posed, [c.text for group in answered for c in group], executor))
+        return [
+            Group(problem, tuple(own), tuple(islice(judged, len(own))), group if isinstance(group, Failure) else None)
+            for problem, own, group in zip(chosen, answered, asked, strict=True)
+        ]
+
+    groups = await filled(ask, first, solve.problems, solve.refill, masks)
+    completions = [c for group in groups for c in group.completions]
+    outcomes = [outcome for group in groups for outcome in group.judged]
+    rows, ends = rewarded(groups, solve.refill, masks)
     if not rows:
-        whys = [group for group in asked if isinstance(group, Failure)]
+        whys = [group.failure for group in groups if group.failure is not None]
         kind = Lost if any(isinstance(why, Lost) for why in whys) else Failure
         raise kind("; ".join([f"solve: no answer of step {step} could be judged", *map(str, whys[:1])]), "infra_error")
+    known = [outcome == "equal" for outcome in outcomes if outcome != "unknown"]
     facts = {
-        "reward": mean([reward for _, _, reward in rows]),
-        "unknown": float(judged.count("unknown")),
-        "unanswered": float(answered.count([])),
+        "reward": mean([float(right) for right in known]),
+        "unknown": float(outcomes.count("unknown")),
+        "unanswered": float(sum(not group.completions for group in groups)),
+        "groups": float(len(groups)),
+        "groups_that_teach": float(sum(group.teaches(masks) for group in groups)),
+        "refilled": float(len(groups) - solve.problems),
         "response_tokens": mean([float(c.tokens) for c in completions]),
+        "sampled_tokens": float(sum(c.tokens for c in completions)),
         "truncated_rate": mean([float(c.truncated) for c in completions]),
         "rollout_s": time.monotonic() - began,
     }
-    await write_step(context, "solve", step, sampler.ledger, ends, rows=rows, facts=facts)
+    await within(
+        context.cluster.buffer().drop.remote([k for k, e in ends.items() if e != "trained"]), "rollout buffer", 60
+    )
+    state = {"position": first + len(groups), "dev": dev}
+    await write_step(context, "solve", step, sampler.ledger, ends, rows=rows, state=state, facts=facts)
     return facts
 
 
-def _rewarded(completions: Sequence[Completion], judged: Sequence[Judgement]) -> tuple[list[Row], dict[Key, End]]:
-    """What is trained on, and the end of each completion."""
-    keys = [(c.episode_id, c.attempt) for c in completions]
-    known = Counter(key[0].rpartition("/")[0] for key, o in zip(keys, judged, strict=True) if o != "unknown")
-    rows: list[Row] = []
-    ends: dict[Key, End] = {}
-    for key, outcome in zip(keys, judged, strict=True):
-        if outcome == "unknown":
-            ends[key] = "failed"  # neither right nor wrong
-        elif known[key[0].rpartition("/")[0]] < 2:
-            ends[key] = "filtered"  # a group of one has no advantage
-        else:
-            ends[key] = "trained"
-            rows.append((key, [0.0], float(outcome == "equal")))
-    return rows, ends
+def _position(context: Context, step: int) -> int:
+    """Where in the data a step begins: after what the one before it has asked."""
+    if step == 1:
+        return 0
+    state = state_of(context.run.path("steps", "solve", f"{step - 1:06d}"))
+    return int(state.get("position", (step - 1) * context.config.solve.problems))  # earlier versions never refilled
 
 
-def _choose(context: Context, problems: list[Problem], step: int) -> list[Problem]:
-    """The problems of a step: the data set in seeded epochs, each problem once an epoch."""
-    size = context.config.solve.problems
-    chosen = []
-    for position in range((step - 1) * size, step * size):
-        epoch, index = divmod(position, len(problems))
-        order = list(range(len(problems)))
-        context.rng("solve", "epoch", epoch).shuffle(order)
-        chosen.append(problems[order[index]])
-    return chosen
+def _problem_at(context: Context, problems: list[Problem], position: int) -> Problem:
+    """The data set in seeded epochs, each problem once an epoch."""
+    epoch, index = divmod(position, len(problems))
+    order = list(range(len(problems)))
+    context.rng("solve", "epoch", epoch).shuffle(order)
+    return problems[order[index]]

@@ -224,6 +224,7 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         "validity": facts["accepted_rate"],
         "prune_rate": facts["prune_rate"],
         "mean_pass_at_k": mean([j.probe.pass_at_k for j in chosen if j.probe]),
+        "mean_pass_rate": mean([j.probe.rate for j in chosen if j.probe]),
         "mean_difficulty": mean([1 - j.probe.pass_at_k for j in chosen if j.probe]),
         "by_category": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
     }
@@ -275,6 +276,8 @@ def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:
         "interval": [j.probe.low, j.probe.high],
         "weaker_probers": [attempts.prober for attempts in j.probe.weaker],
         "pass_at_k": j.probe.pass_at_k,
+        "pass_rate": j.probe.rate,
+        "pass_rate_interval": [j.probe.rate_low, j.probe.rate_high],
         "chance": j.probe.chance,
         "votes": [v.model_dump(mode="json") for v in j.verdict.votes],
         "pruned": pruned(j.episode),

@@ -21,7 +21,7 @@ def sandbox(slots: int = 2) -> tuple[SandboxPool, Any]:
 
 
 def solver_pool(target: Any, asks_endpoint: bool = False) -> SolverPool:
-    return SolverPool(handle(target, "answers"), asks_endpoint)
+    return SolverPool(handle(target, "answers", "counted_answers"), asks_endpoint)
 
 
 async def no_sandbox(requests: Sequence[Any]) -> list[Result]:
@@ -39,3 +39,6 @@ class Boxes:
     async def answers(self, question: str, n: int, sampling: Any, seed: int, kind: str = "math") -> list[str]:
         self.asked.append((question, n, seed))
         return [self.completions[i % len(self.completions)] for i in range(n)]
+
+    async def counted_answers(self, *asked: Any) -> list[tuple[str, int]]:
+        return [(text, len(text.split())) for text in await self.answers(*asked)]

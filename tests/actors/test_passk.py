@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.passk import estimate, pass_at_k, wilson
+from actors.passk import easy, estimate, pass_at_k, wilson
 from pipeline.records import Failure
 
 
@@ -78,3 +78,32 @@ def test_unknown_samples_widen_the_interval_and_do_not_move_the_estimate(nck, un
 def test_too_few_judged_samples_give_no_estimate():
     with pytest.raises(Failure, match=r"3 of 8 samples could be judged, pass@4 needs 4"):
         estimate("p", 1, 2, 5, 4, "m")
+
+
+@pytest.mark.parametrize("p", [0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98])
+@pytest.mark.parametrize("n, first", [(16, 8), (32, 16), (16, 16)])
+def test_the_rate_and_its_interval_hold_where_probes_end_early(p, n, first):
+    """Summed over every outcome of the first samples and of the rest: what ends early biases the rate by less than
+    0.03, the interval holds the truth, and a problem that is not easy is seldom taken for one."""
+    mean = covered = stopped = total = 0.0
+    for c in range(first + 1):
+        ends = first < n and easy(first, c, 0.6)
+        for more in range(1 if ends else n - first + 1):
+            taken = first if ends else n
+            weight = comb(first, c) * comb(taken - first, more) * p ** (c + more) * (1 - p) ** (taken - c - more)
+            probe = estimate("p", c + more, taken - c - more, 0, 4, "m")
+            assert probe.rate_low <= probe.rate <= probe.rate_high
+            total += weight
+            mean += weight * probe.rate
+            covered += weight * (probe.rate_low <= p <= probe.rate_high)
+            stopped += weight * ends
+    assert total == pytest.approx(1)
+    assert abs(mean - p) < (1e-9 if first == n else 0.03)
+    assert covered > 0.9
+    assert stopped <= (0.03 if p <= 0.6 else 1)
+
+
+def test_nothing_unsolved_is_ever_easy():
+    for n in range(1, 40):
+        assert not easy(n, 0, 0.0)
+        assert [easy(n, c, 0.6) for c in range(n + 1)] == sorted(easy(n, c, 0.6) for c in range(n + 1))

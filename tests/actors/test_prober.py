@@ -12,7 +12,7 @@ from tests.actors.pools import Boxes, handle, solver_pool
 from tests.mini import MINI, changed
 
 PROBLEM = Problem.make("Mia has 34 stones. Mia finds 17 more. How many stones does Mia have now?", "51")
-CONFIG = changed(MINI.prober, n=8, k=4, timeout_s=0.5)
+CONFIG = changed(MINI.prober, n=8, first=None, k=4, timeout_s=0.5)
 
 
 class Sandbox:
@@ -22,9 +22,9 @@ class Sandbox:
         return [Result("timeout")] * len(requests)
 
 
-def probe(solver, problem=PROBLEM, prober="small", seed=7):
+def probe(solver, problem=PROBLEM, prober="small", seed=7, config=CONFIG):
     solvers = {"small": solver_pool(solver)}
-    return asyncio.run(Prober(CONFIG, solvers, handle(Sandbox(), "run_batch")).probe(problem, prober, seed))
+    return asyncio.run(Prober(config, solvers, handle(Sandbox(), "run_batch")).probe(problem, prober, seed))
 
 
 def test_a_probe_counts_right_answers_and_estimates_pass_at_k():
@@ -77,4 +77,31 @@ def test_many_problems_at_once_are_each_their_own():
     probes, stats = asyncio.run(main())
     assert [p.problem_id for p in probes] == [p.id for p in problems]
     assert [p.correct for p in probes] == [0, 0, 0, 8, 0]
-    assert stats == {"problems": 5, "samples": 40, "correct": 8, "unknown": 0}
+    assert stats == {"problems": 5, "samples": 40, "spared": 0, "correct": 8, "unknown": 0}
+
+
+EARLY = changed(MINI.prober, n=16, first=8, k=4, easy=0.6)
+
+
+def test_a_problem_that_the_first_samples_show_to_be_easy_costs_no_more_samples():
+    boxes = Boxes("51")
+    found = probe(boxes, config=EARLY)
+    assert [n for _, n, _ in boxes.asked] == [8]
+    assert (found.n, found.correct, found.spared, found.rate) == (8, 8, 8, 1.0)
+    assert found.tokens == 8 * 2 and found.tokens_spared == 16  # "thinking" and the box
+    assert found.pass_at_k == 1.0
+
+
+@pytest.mark.parametrize("answers", [("50",), ("51", "50"), ("51",) * 7 + ("50",)], ids=["none", "half", "7 of 8"])
+def test_any_other_problem_gets_all_samples_the_unsolved_above_all(answers):
+    boxes = Boxes(*answers)
+    found = probe(boxes, config=EARLY)
+    (_, first, seed), (_, rest, other) = boxes.asked
+    assert (first, rest, found.n, found.spared) == (8, 8, 16, 0)
+    assert seed == 7 and other != seed  # the same seed would draw the same samples again
+    assert found.correct == 2 * sum(a == "51" for a in answers) * 8 // len(answers)
+
+
+def test_what_cannot_be_judged_shows_nothing_to_be_easy():
+    found = probe(Boxes(*["51"] * 6, *["51 sqrt(1)"] * 2), config=EARLY)
+    assert (found.n, found.correct, found.unknown) == (16, 12, 4)

@@ -19,7 +19,7 @@ from pipeline.records import Rollout
 from tests.trainers.worlds import alone, batch_of, make_rollout, ragged, some_rollouts, totals_of
 from trainers.batches import StepBatch
 from trainers.objectives import make
-from trainers.objectives.mgpo import gate, stage_advantages, trajectory_advantages
+from trainers.objectives.mgpo import advantages, gate, stage_advantages, trajectory_advantages
 
 
 def log_probabilities(batch: StepBatch, seed: int, spread: float = 0.5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,25 +55,41 @@ def z_scores(values: dict[Any, float]) -> dict[Any, float]:
     return {k: (v - mean) / std for k, v in values.items()}
 
 
-def plain_advantages(rollouts: list[Rollout]) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
-    """A_E of each trajectory, and A_S of each of its actions."""
+def plain_advantages(
+    rollouts: list[Rollout], config: MGPOConfig
+) -> tuple[dict[tuple[int, int], float], dict[tuple[int, int], float]]:
+    """A_E and A_S of each action: (trajectory, its number)."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i, rollout in enumerate(rollouts):
         groups[rollout.group_id].append(i)
-    outer: dict[int, float] = {}
+    outer: dict[tuple[int, int], float] = {}
     inner: dict[tuple[int, int], float] = {}
     for members in groups.values():
-        outer |= z_scores({i: rollouts[i].terminal_reward for i in members})
+        actions = [(i, t) for i in members for t in range(len(rollouts[i].action_stage))]
+        whole = z_scores({i: rollouts[i].terminal_reward for i in members})
+        mixed = z_scores({(i, t): rollouts[i].process_rewards[t] for i, t in actions})
         for stage in range(4):
-            inner |= z_scores(
-                {
-                    (i, t): rollouts[i].process_rewards[t]
-                    for i in members
-                    for t in range(len(rollouts[i].action_stage))
-                    if rollouts[i].action_stage[t] == stage
-                }
-            )
+            here = [(i, t) for i, t in actions if rollouts[i].action_stage[t] == stage]
+            reached = {i for i, _ in here}
+            by_stage = z_scores({i: rollouts[i].terminal_reward for i in reached})
+            if len(reached) == 1 and config.lone == "group":
+                by_stage = {i: whole[i] for i in reached}
+            outer |= {(i, t): whole[i] if config.baseline == "group" else by_stage[i] for i, t in here}
+            if len(here) == 1 and config.lone == "group":
+                inner[here[0]] = mixed[here[0]]
+            else:
+                inner |= z_scores({(i, t): rollouts[i].process_rewards[t] for i, t in here})
     return outer, inner
+
+
+def plain_mean(values: dict[tuple[int, int], float], config: MGPOConfig) -> float:
+    """Over actions, or over trajectories of the means of their actions."""
+    if config.zero_sum == "actions":
+        return statistics.fmean(values.values())
+    of: dict[int, list[float]] = defaultdict(list)
+    for (i, _), value in values.items():
+        of[i].append(value)
+    return statistics.fmean(statistics.fmean(own) for own in of.values())
 
 
 def brute_force_mgpo(rollouts: list[Rollout], config: MGPOConfig, logp: list[float], ref: list[float]) -> list[float]:
@@ -85,12 +101,12 @@ def brute_force_mgpo(rollouts: list[Rollout], config: MGPOConfig, logp: list[flo
             if masked:
                 token_of[i, rollout.action_index[p]].append(len(engine))
                 engine.append(rollout.logprobs[p])
-    outer, inner = plain_advantages(rollouts)
+    outer, inner = plain_advantages(rollouts, config)
     difference: dict[tuple[int, int], float] = {}
     for i, t in inner:
         logs = [logp[n] - ref[n] for n in token_of[i, t]]
         pooled = sum(logs) if config.implicit == "sum" else sum(logs) / len(logs)
-        difference[i, t] = outer[i] + omega * inner[i, t] - config.beta * pooled
+        difference[i, t] = outer[i, t] + omega * inner[i, t] - config.beta * pooled
     result = [0.0] * len(engine)
     for i, t in difference:
         peers = (
@@ -98,7 +114,7 @@ def brute_force_mgpo(rollouts: list[Rollout], config: MGPOConfig, logp: list[flo
             if config.scope == "batch"
             else {k: v for k, v in difference.items() if rollouts[k[0]].group_id == rollouts[i].group_id}
         )
-        w = difference[i, t] - statistics.fmean(peers.values())
+        w = difference[i, t] - plain_mean(peers, config)
         logs = [logp[n] - engine[n] for n in token_of[i, t]]
         for n in token_of[i, t]:
             r = math.exp(logp[n] - engine[n])
@@ -120,6 +136,9 @@ MGPO_CONFIGS = st.sampled_from([MGPOConfig, MGPONoStageConfig]).flatmap(
         ratio=st.sampled_from(["token", "action"]),
         implicit=st.sampled_from(["sum", "mean"]),
         scope=st.sampled_from(["group", "batch"]),
+        baseline=st.sampled_from(["group", "stage"]),
+        lone=st.sampled_from(["zero", "group"]),
+        zero_sum=st.sampled_from(["actions", "trajectories"]),
         importance_cap=st.sampled_from([None, 1.2]),
     )
 )
@@ -144,10 +163,11 @@ def test_mgpo_weights_are_finite_whatever_the_policies_say(rollouts: list[Rollou
     assert weights_of(config, batch, logp, ref).isfinite().all()
 
 
-def test_a_batch_scoped_mean_spans_ranks() -> None:
+@pytest.mark.parametrize("count", ["actions", "trajectories"])
+def test_a_batch_scoped_mean_spans_ranks(count: Any) -> None:
     """Two ranks that exchange sums get the weights that one rank with all groups gets."""
     rollouts = some_rollouts(0, groups=4)
-    config = MGPOConfig(scope="batch")
+    config = MGPOConfig(scope="batch", zero_sum=count)
     whole = batch_of(rollouts)
     logp, ref = log_probabilities(whole, 1)
     expected = weights_of(config, whole, logp, ref)
@@ -180,6 +200,71 @@ def test_mgpo_weights_sum_to_zero_over_actions(scope: str) -> None:
     assert weight.abs().max() > 1e-3
     sums = [weight] if scope == "batch" else weight.split(12)
     assert all(abs(part.sum()) < 1e-6 for part in sums)
+
+
+def failing_and_refined() -> StepBatch:
+    """Ten groups as a proposer plays them: drafts that pass go on to submit and are paid; drafts that fail are refined,
+    one of three of these with success, and submit too."""
+    rng = np.random.default_rng(4)
+    rollouts = []
+    for g in range(10):
+        for i in range(8):
+            draft, check, refine, finalize = range(4)
+            if i < 4:
+                actions, reward = [(draft, 0.0, 5), (check, 0.2, 4), (finalize, 0.0, 3)], 1.5 + rng.random()
+            else:
+                mended = i == 4 or (i == 5 and g % 3 == 0)
+                actions = [(draft, 0.0, 5), (check, -0.2, 4), (refine, 0.2 * mended, 6), (finalize, 0.0, 3)]
+                reward = mended * (1.5 + rng.random())
+            rollouts.append(make_rollout(f"{g}-{i}", f"g{g}", actions, float(reward), rng))
+    return batch_of(rollouts)
+
+
+def test_a_baseline_over_those_that_reached_the_stage_does_not_discourage_refine_as_such() -> None:
+    """Only failing drafts are refined, so against the whole group Refine looks bad on the mean, whatever it does; among
+    those that were refined its mean is zero, and what mended its draft stands above what did not."""
+    tokens = failing_and_refined().tokens
+    refine = tokens.stage_A == 2
+    paper = advantages(MGPOConfig(omega=0), tokens)
+    staged = advantages(MGPOConfig(omega=0, baseline="stage"), tokens)
+    assert paper[refine].mean() < -0.3
+    assert staged[refine].mean() == pytest.approx(0, abs=1e-6)
+    mended = tokens.process_A[refine] > 0
+    assert staged[refine][mended].min() > staged[refine][~mended].max()
+    torch.testing.assert_close(staged[tokens.stage_A == 0], paper[tokens.stage_A == 0])  # all have drafted
+
+
+def test_a_lone_action_is_compared_with_nobody_or_with_the_whole_group() -> None:
+    rng = np.random.default_rng(0)
+    rollouts = [make_rollout("a", "g", [(0, 0.0, 2), (2, 0.2, 2)], 1.0, rng)]
+    rollouts += [make_rollout(str(i), "g", [(0, 0.0, 2)], 0.0, rng) for i in range(3)]
+    tokens, lone = batch_of(rollouts).tokens, 1
+    assert stage_advantages(tokens, "zero")[lone] == 0
+    assert stage_advantages(tokens, "group")[lone] == pytest.approx(0.8 * 0.2 / statistics.stdev([0.2, 0, 0, 0, 0]))
+    assert advantages(MGPOConfig(omega=0, baseline="stage"), tokens)[lone] == 0
+    compared = advantages(MGPOConfig(omega=0, baseline="stage", lone="group"), tokens)
+    assert compared[lone] == trajectory_advantages(tokens)[0] > 0
+
+
+def test_a_mean_over_trajectories_does_not_let_long_ones_weigh_more() -> None:
+    """One long failure among short successes: over actions the mean is dragged down to it, so that it is hardly
+    discouraged; over trajectories each counts once, and the trajectories' mean weights sum to zero."""
+    rng = np.random.default_rng(0)
+    rollouts = [make_rollout("long", "g", [(2, 0.0, 1)] * 12, 0.0, rng)]
+    rollouts += [make_rollout(str(i), "g", [(0, 0.0, 1)], 1.0, rng) for i in range(3)]
+    batch = batch_of(rollouts)
+    by = {
+        count: weights_of(
+            MGPOConfig(beta=0, zero_sum=count),
+            batch,
+            batch.tokens.engine_K,
+            batch.tokens.engine_K,  # type: ignore[arg-type]
+        )
+        for count in ("actions", "trajectories")
+    }
+    assert by["trajectories"][0] < 2 * by["actions"][0] < 0
+    assert by["actions"].sum() == pytest.approx(0, abs=1e-6)
+    assert by["trajectories"][:12].mean() + by["trajectories"][12:].sum() == pytest.approx(0, abs=1e-6)
 
 
 GVPO_CONFIG = MGPOConfig(implicit="sum", beta=0.2, importance_cap=None)

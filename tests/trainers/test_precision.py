@@ -1,15 +1,21 @@
-"""What DeepSpeed makes of a step in bfloat16, in one process without Ray."""
+"""What the learner makes of a step under DeepSpeed, in one process without Ray: many micro-batches in bfloat16, and
+mini-batches and passes, against a plain loop."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from pipeline.config import SFTConfig
+from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
+from pipeline.records import Rollout
+from tests.trainers.test_objectives import brute_force_mgpo, textbook_grpo
+from tests.trainers.test_policy import one_by_one
+from tests.trainers.test_updates import owners, spec_of
 from tests.trainers.worlds import batch_of, save_tiny_qwen3, some_rollouts
 from trainers.batches import StepBatch
 from trainers.learner import Learner
@@ -70,3 +76,93 @@ def test_the_gradients_of_many_micro_batches_are_summed_in_float32(
         off += float(((momentum / (1 - spec.betas[0]) - expected[name].view_as(momentum)) ** 2).sum())
         size += float((expected[name] ** 2).sum())
     assert (off / size) ** 0.5 < 1e-4
+
+
+# ---------------------------------------------------------------- the objective under r != 1, end to end
+
+
+def plain_updates(base: Path, spec: TrainSpec, parts: list[list[Rollout]], lr: float) -> tuple[Any, list[float]]:
+    """The same updates written down plainly: transformers' own forward pass, one trajectory after another, weights by
+    the loops of test_objectives, autograd, clipping, AdamW. Returns the model and the norms of its gradients."""
+    lm = Policy.load(base, torch.float32).lm
+    reference = Policy.load(base, torch.float32).lm
+    optimizer = torch.optim.AdamW(lm.parameters(), lr=lr, betas=spec.betas, weight_decay=spec.weight_decay)
+    norms = []
+    for part in parts:
+        optimizer.zero_grad()
+        logp = one_by_one(lm, part)
+        with torch.no_grad():
+            ref = one_by_one(reference, part)
+        if isinstance(spec.objective, GRPOConfig):
+            engine = torch.tensor([x for r in part for x, m in zip(r.logprobs, r.loss_mask, strict=True) if m])
+            loss = textbook_grpo(part, spec.objective, logp, engine, ref)
+        else:
+            weight = brute_force_mgpo(part, spec.objective, logp.tolist(), ref.tolist())  # type: ignore[arg-type]
+            loss = -(torch.tensor(weight) * logp).sum()
+        loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(lm.parameters(), spec.grad_clip)))
+        optimizer.step()
+    return lm, norms
+
+
+def on_policy(base: Path, rollouts: list[Rollout]) -> list[Rollout]:
+    """The rollouts as if the model itself had sampled them: r is 1 before the first update."""
+    with torch.no_grad():
+        logp = one_by_one(Policy.load(base, torch.float32).lm, rollouts).tolist()
+    found = []
+    for rollout in rollouts:
+        own = [logp.pop(0) if masked else 0.0 for masked in rollout.loss_mask]
+        found.append(rollout.model_copy(update={"logprobs": tuple(own)}))
+    return found
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        MGPOConfig(),
+        MGPOConfig(baseline="stage", zero_sum="trajectories", ratio="action"),
+        GRPOConfig(importance_cap=None, kl=0.1),
+    ],
+    ids=["mgpo", "mgpo-stage", "grpo"],
+)  # fmt: skip
+def test_mini_batches_and_passes_take_the_steps_of_a_plain_loop_and_the_gate_acts(
+    alone: Ranks,
+    tmp_path: Path,
+    objective: Any,
+) -> None:
+    base = save_tiny_qwen3(tmp_path / "base")
+    rollouts = on_policy(base, some_rollouts(3, groups=4))
+    spec = spec_of(
+        base, objective=objective, lr=1e-2, grad_clip=0.05, mini_batches=2, passes=2, micro_batch_tokens=60, steps=9,
+        weight_decay=0.1,
+    )  # fmt: skip
+    batch = batch_of(rollouts)
+    parts = [
+        owners(rollouts, batch, part) for pass_ in range(2) for part in batch.mini_batches(2, (spec.seed, 5, pass_, 0))
+    ]
+    learner = Learner(spec, alone)
+    metrics = learner.update(batch, 5, spec.lr)
+    expected, norms = plain_updates(base, spec, parts, spec.lr)
+    before = Policy.load(base, torch.float32).lm.state_dict()
+    ours = learner.engine.module.lm.state_dict()
+    moved = max(float((tensor - before[name]).abs().max()) for name, tensor in expected.state_dict().items())
+    assert moved > 5e-3
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=0.03 * moved, msg=name)
+    assert metrics["grad_norm"] == pytest.approx(sum(norms) / len(norms), rel=2e-2)
+    assert metrics["grad_clipped"] == pytest.approx(sum(norm > spec.grad_clip for norm in norms) / len(norms))
+    assert (metrics["updates"], metrics["trajectories"]) == (4, len(rollouts))
+    assert metrics["tokens"] == 2 * len(batch.loss_N)
+    if isinstance(objective, MGPOConfig):
+        assert 0 < metrics["gate_below_1"] <= 0.75  # not in the first of four updates
+        assert metrics["gate"] < 1
+    else:
+        assert metrics["clip_share"] > 0
+
+
+def test_one_update_a_step_leaves_the_gate_open(alone: Ranks, tmp_path: Path) -> None:
+    base = save_tiny_qwen3(tmp_path / "base")
+    learner = Learner(spec_of(base, lr=1e-2), alone)
+    metrics = learner.update(batch_of(on_policy(base, some_rollouts(3))), 1, 1e-2)
+    assert metrics["gate"] == pytest.approx(1, abs=1e-6)
+    assert (metrics["gate_below_1"], metrics["updates"]) == (0, 1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from actors.passk import estimate
 from pipeline import domains
-from pipeline.config import MiniDomainConfig
+from pipeline.config import MiniDomainConfig, RewardConfig
 from pipeline.domains.mini.generate import read
 from pipeline.records import Problem
 from pipeline.scoring import chance
@@ -79,16 +79,30 @@ def test_guessers_seldom_pass_for_solvers(guess, n):
     rng, passed = Random(1), 0
     for _ in range(4000):
         correct = sum(rng.random() < guess for _ in range(n))
-        passed += chance.measured(estimate("p", correct, n - correct, 0, 4, "m"), guess, 0.05).solved
+        passed += chance.measured(estimate("p", correct, n - correct, 0, 4, "m"), guess, RewardConfig()).solved
     assert passed / 4000 <= 0.06
 
 
-@given(st.integers(0, 8), st.floats(0, 1), st.floats(0.001, 1))
-def test_solved_and_difficulty_by_their_definitions(correct, guess, significance):
-    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), guess, significance)
+@given(st.integers(0, 8), st.floats(0, 1), st.floats(0.001, 1), st.sampled_from(["rate", "pass_at_k"]))
+def test_solved_and_difficulty_by_their_definitions(correct, guess, significance, reading):
+    reward = RewardConfig(significance=significance, rho=reading)
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), guess, reward)
     tail = sum(math.comb(8, i) * guess**i * (1 - guess) ** (8 - i) for i in range(correct, 9))
     assert probe.solved == (correct > 0 and tail <= significance)
     assert 0 <= chance.difficulty(probe) <= 1
+    rho = {"rate": correct / 8, "pass_at_k": 1 - math.comb(8 - correct, 4) / math.comb(8, 4)}[reading]
+    assert probe.rho == pytest.approx(rho)
     if guess == 0:
         assert probe.solved == (correct > 0)
-        assert chance.difficulty(probe) == pytest.approx(1 - probe.pass_at_k)
+        assert chance.difficulty(probe) == pytest.approx(1 - rho)
+
+
+@pytest.mark.parametrize("reading", ["rate", "pass_at_k"])
+@pytest.mark.parametrize("guess", [1 / 2, 1 / 7])
+def test_what_a_guesser_reaches_is_as_hard_as_can_be_and_what_is_always_solved_is_not(reading, guess):
+    """The difficulty is 1 at a guesser's own rho, 0 where all samples are right, and falls in between."""
+    reward, n = RewardConfig(rho=reading), 14
+    at = [chance.difficulty(chance.measured(estimate("p", c, n - c, 0, 2, "m"), guess, reward)) for c in range(n + 1)]
+    assert at == sorted(at, reverse=True) and at[0] == 1 and at[n] == 0
+    if reading == "rate":
+        assert at[round(n * guess)] == pytest.approx(1) and at[round(n * guess) + 1] < 1

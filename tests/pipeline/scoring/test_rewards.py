@@ -16,6 +16,7 @@ from pipeline.scoring import chance
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.rewards import paid, process, terminal
+from tests.mini import changed
 
 R = RewardConfig()
 SKILLS = tuple(
@@ -83,8 +84,16 @@ def verdict(decision):
 )
 def test_terminal_pays_validity_and_for_solvable_problems_their_difficulty(correct, expected):
     """n = 8, k = 4. Pass@4 is 1 - C(8-c, 4) / C(8, 4): 0, 1, 1/2, 69/70."""
-    probe = estimate("p", correct, 8 - correct, 0, 4, "m")
-    assert terminal(verdict("accepted"), probe, RewardConfig(base=1.0, difficulty=2.0)) == pytest.approx(expected)
+    reward = RewardConfig(base=1.0, difficulty=2.0, rho="pass_at_k")
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 0.0, reward)
+    assert terminal(verdict("accepted"), probe, reward) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("correct, expected", [(0, 0.0), (8, 1.0), (1, 1.0 + 2.0 * 7 / 8), (4, 1.0 + 2.0 * 0.5)])
+def test_with_the_rate_difficulty_is_paid_evenly(correct, expected):
+    reward = RewardConfig(base=1.0, difficulty=2.0, rho="rate")
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 0.0, reward)
+    assert terminal(verdict("accepted"), probe, reward) == pytest.approx(expected)
 
 
 def test_what_no_prober_solves_earns_the_share_that_the_config_says():
@@ -97,20 +106,25 @@ def test_what_no_prober_solves_earns_the_share_that_the_config_says():
 def test_what_guesses_explain_earns_nothing_and_what_they_do_not_by_what_is_above_them(correct):
     """One of seven is right by chance: 1, 2 or 3 of 8 are what a guesser has; of more, the difficulty is the share of
     Pass@4 that is missing of what a guesser leaves, who misses all four with (6/7)^4."""
-    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 1 / 7, R.significance)
+    reward = changed(R, rho="pass_at_k")
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, 4, "m"), 1 / 7, reward)
     missing = comb(8 - correct, 4) / comb(8, 4)
     expected = R.base + R.difficulty * min(1, missing / (6 / 7) ** 4) if correct >= 4 else 0
-    assert terminal(verdict("accepted"), probe, R) == pytest.approx(expected)
+    assert terminal(verdict("accepted"), probe, reward) == pytest.approx(expected)
 
 
 PAPER = RewardConfig(base=1.5, difficulty=2.5, significance=1, unsolved=1, repeats=10**9)
 
 
-@given(st.integers(0, 8), st.integers(1, 8), st.floats(0, 1), st.integers(1, 300), st.sampled_from([True, False]))
-def test_significance_1_unsolved_1_and_large_repeats_give_the_paper_back(correct, k, guess, earlier, accepted):
-    """r_T = V (base + 1[rho > 0] difficulty (1 - rho)), whatever a guess is worth and however often a skeleton came."""
-    probe = chance.measured(estimate("p", correct, 8 - correct, 0, k, "m"), guess, PAPER.significance)
-    rho = 1 - comb(8 - correct, k) / comb(8, k)
+@given(
+    st.integers(0, 8), st.integers(1, 8), st.floats(0, 1), st.integers(1, 300), st.booleans(),
+    st.sampled_from(["rate", "pass_at_k"]),
+)  # fmt: skip
+def test_significance_1_unsolved_1_and_large_repeats_give_the_paper_back(correct, k, guess, earlier, accepted, reading):
+    """r_T = V (base + 1[rho > 0] difficulty (1 - rho)), whatever a guess is worth and however often a skeleton came,
+    with either reading of rho."""
+    probe = chance.measured(estimate("p", correct, 8 - correct, 0, k, "m"), guess, changed(PAPER, rho=reading))
+    rho = correct / 8 if reading == "rate" else 1 - comb(8 - correct, k) / comb(8, k)
     seen = Register(lambda question: Identity(question, "one skeleton"))
     for n in range(earlier):
         seen.add(Identity(str(n), "one skeleton"))

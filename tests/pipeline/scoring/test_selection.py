@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from pipeline.config import RewardConfig
 from pipeline.scoring import chance
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
@@ -46,7 +47,7 @@ def test_a_combination_is_held_against_what_the_problem_uses_not_what_was_offere
 
 def test_what_only_guessers_solve_is_no_row():
     s, j = selection(), judged(0, "Problem 1?")
-    guessed = chance.measured(j.probe, 0.5, 0.05)
+    guessed = chance.measured(j.probe, 0.5, RewardConfig())
     s.take([Judged(j.episode, j.verdict, guessed)])
     assert not s.chosen and len(s.unsolved) == 1
 

@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.passk import estimate, wilson
+from pipeline.config import RewardConfig
 from pipeline.records import Failure, Outcome
+from pipeline.scoring import chance
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.summary import ends, pruned, staleness, summarize
 from tests.pipeline.judged import episode, probe, task, verdict
@@ -42,6 +45,7 @@ def test_every_figure_of_a_step(kinds):
     if rho:
         assert facts["unsolved_rate"] == pytest.approx(rho.count(0) / len(rho))
         assert facts["difficulty"] == pytest.approx(1 - sum(rho) / len(rho))
+        assert facts["solved_difficulty"] == pytest.approx(sum(solved) / max(len(solved), 1))
         first = next(j for j in judged if j.accepted)
         without = summarize(judged, {first.key})
         assert without["duplicate_rate"] == pytest.approx(1 / len(rho))
@@ -80,3 +84,21 @@ def test_staleness_is_counted_by_the_oldest_token():
         for i, v in enumerate(versions)
     ]
     assert staleness(judged, step=5) == {"staleness/0": 2.0, "staleness/1": 1.0, "staleness/2": 1.0}
+
+
+def test_what_the_reward_pays_for_leaves_out_what_nobody_solves_and_probes_that_ended_early_are_counted():
+    """rho by the rate: 2 and 8 of 8 right (the second spared 8 samples), and one that nobody solves."""
+    counts = [(2, 8, 0), (8, 8, 8), (0, 16, 0)]
+    judged = []
+    for i, (correct, n, spared) in enumerate(counts):
+        e = episode(task(f"g-{i:02d}"), question=f"What is {i} + 1?")
+        found = estimate("p", correct, n - correct, 0, 4, "m").model_copy(update={"spared": spared, "tokens": 10 * n})
+        judged.append(Judged(e, verdict(e), chance.measured(found, 0.0, RewardConfig(rho="rate"))))
+    facts = summarize(judged)
+    assert facts["solved_difficulty"] == pytest.approx((0.75 + 0.0) / 2)
+    assert facts["unsolved_rate"] == pytest.approx(1 / 3)
+    assert facts["pass_rate"] == pytest.approx((0.25 + 1 + 0) / 3)
+    assert (facts["probe_samples"], facts["probe_samples_spared"]) == (32, 8)
+    assert (facts["probe_tokens"], facts["probe_tokens_spared"]) == (320, 80)
+    widths = [high - low for low, high in (wilson(8, 2), wilson(8, 8), wilson(16, 0))]
+    assert facts["rate_width"] == pytest.approx(sum(widths) / 3)

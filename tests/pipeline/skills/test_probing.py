@@ -89,3 +89,10 @@ def test_a_problem_that_a_stronger_prober_solved_counts_as_the_current_one_did()
     state, _ = observe(Ladder(), probe.model_copy(update={"weaker": weaker}), CONFIG)
     assert (state.problems, state.correct, state.judged) == (1, 1, 4)
     assert observe(Ladder(), probe, CONFIG)[0] == Ladder()
+
+
+def test_probes_that_ended_early_weigh_as_much_as_others():
+    """Two of three problems are solved each time and ended after half of their samples: the average is 2/3, not 1/2."""
+    early = estimate("p", 2, 0, 0, 2, "small").model_copy(update={"spared": 2})
+    state, _ = run(Ladder(), [early, *probes("small", 0), early])
+    assert state.average == pytest.approx(2 / 3)

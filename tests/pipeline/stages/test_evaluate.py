@@ -82,6 +82,54 @@ def test_any_model_on_any_benchmark_to_a_score_and_its_answers(tmp_path, benchma
     assert run(tmp_path / "run", again, benchmark, setting) == result and again.asked == []
 
 
+class Solver(Cluster):
+    """The run's solver: before it is trained it adds one right in every second answer, afterwards in all answers to the
+    problems from number 10 on."""
+
+    def __init__(self):
+        super().__init__()
+        self.version, self.seeds = 0, []
+
+    async def student(self):
+        return SimpleNamespace(
+            answers_many=Remote(self._answers), broadcast=lambda *_: SimpleNamespace(results_async=self._synced)
+        )
+
+    def weights(self, name):
+        return None
+
+    async def _synced(self):
+        self.version += 1
+        return []
+
+    async def _answers(self, questions, n, sampling, seed, kinds):
+        self.seeds.append((self.version, seed))
+        known = [int(q.split()[2]) >= 10 and self.version > 1 for q in questions]
+        plain = await super()._answers(questions, n, sampling, seed, kinds)
+        return [[given[0]] * n if all_right else given for given, all_right in zip(plain, known, strict=True)]
+
+
+def test_before_and_after_answer_with_the_same_seeds_and_the_gain_is_problem_by_problem(
+    tmp_path, benchmark, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "publish_checkpoint", lambda *_: 1)
+    config = load(None, [f"evaluate.benchmark={benchmark}", "evaluate.samples=4", "evaluate.problems=null"])
+    directory = RunDir.open(tmp_path / "run", config)
+    directory.finish("solve", {"checkpoint": str(tmp_path)}, 1.0)
+    directory.close()
+    solver = Solver()
+    result = run(tmp_path / "run", solver, benchmark)
+    first, second = ([seed for version, seed in solver.seeds if version == v] for v in (1, 2))
+    assert first == second and len(set(first)) == 2  # two calls of at most 40 problems, each with a seed of its own
+    assert set(result) == set(STAGE_KEYS["evaluate"])
+    assert result["gain"] == pytest.approx(0.4)
+    found = result["paired"]
+    assert (found["problems"], found["better"], found["worse"]) == (50, 40, 0)
+    assert found["difference"] == pytest.approx(0.4)
+    half = 1.96 * 0.2 / 50**0.5  # of 40 differences of 1/2 and 10 of 0
+    assert found["interval"] == pytest.approx([0.4 - half, 0.4 + half], abs=0.01)
+
+
 def test_without_a_model_it_needs_the_runs_solver(tmp_path, benchmark):
     with pytest.raises(Failure, match="stage solve is not done"):
         run(tmp_path / "run", Cluster(), benchmark)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline.records import Failure, Lost, Problem, Rollout
 from pipeline.scoring.problems import of_row, read, text
 from pipeline.stages import solve
 from pipeline.store.ledger import Entry
+from pipeline.store.manifest import seal_folder
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
@@ -25,10 +27,14 @@ from tests.pipeline.judged import Remote, rollout
 PROBLEMS = [Problem.make(f"What is {n} + 0?", str(n)) for n in range(4)]
 
 
+TWELVE = [Problem.make(f"What is {n} + 0?", str(n)) for n in range(12)]
+
+
 class Student:
     """Answers right and wrong by turns, and sends its rollouts to a real buffer; fails where `fails` says how often."""
 
-    def __init__(self, fails, right=r"\boxed{{{}}}"):
+    def __init__(self, fails, right=r"\boxed{{{}}}", knows=lambda number, i: i % 2):
+        self.knows = knows
         self.sample, self.fails, self.right, self.buffer = Remote(self._sample), fails, right, RolloutBuffer()
         self.drop, self.write = Remote(self.buffer.drop), Remote(self.buffer.write)
 
@@ -40,23 +46,29 @@ class Student:
         if failure := failures.pop(0) if len(failures) > 1 else failures[0]:
             raise failure
         right = self.right.format(number)
-        return [Completion(f"{group}/{i}", attempt, right if i % 2 else r"\boxed{77}", 4, False) for i in range(n)]
+        return [
+            Completion(f"{group}/{i}", attempt, right if self.knows(number, i) else r"\boxed{77}", 4, False)
+            for i in range(n)
+        ]
 
 
 async def never(_):
     raise AssertionError("numbers are compared without a sandbox")
 
 
-def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never):
+def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never, number=1, settings=()):
     monkeypatch.setattr(retry, "PAUSE_S", 0.0)
-    config = load(None, ["solve.problems=4", "solve.group_size=2", "episode.attempts=3"])
+    config = load(None, ["solve.problems=4", "solve.group_size=2", "episode.attempts=3", *settings])
     run = RunDir.open(root, config)
     with Metrics(run) as metrics:
         cluster = SimpleNamespace(buffer=lambda: student)
         context = Context(config, run, cluster, metrics, None)
         watchdog = SimpleNamespace(beat=lambda _: None)
-        work = solve._step(context, solve.Sampler(context, student, watchdog), Executor(run_batch), problems, 1)
+        work = solve._step(
+            context, solve.Sampler(context, student, watchdog), Executor(run_batch), problems, number, {}
+        )
         asyncio.run(asyncio.wait_for(work, 20))
+    run.close()
     return run
 
 
@@ -137,7 +149,7 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     class Seen(Exception):
         pass
 
-    def produce(context, loader, problems):
+    def produce(context, loader, problems, *_):
         raise Seen(problems)
 
     async def stop():
@@ -153,3 +165,85 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     with Metrics(run) as metrics, pytest.raises(Seen) as seen:
         asyncio.run(solve.run(Context(config, run, cluster, metrics, None)))
     assert seen.value.args == (PROBLEMS,)
+
+
+def easy(number, i):
+    """All right, but one of two where the number divides by 3: four of twelve problems teach."""
+    return int(number) % 3 != 0 or i % 2
+
+
+def accounts(run, number):
+    """Ends of a step's attempts by group."""
+    entries = read_records(run.path("steps", "solve", f"{number:06d}", "ledger.parquet"), Entry)
+    groups = {}
+    for e in entries:
+        groups.setdefault(e.id.rpartition("/")[0], set()).add(e.end)
+    return entries, groups
+
+
+def test_groups_that_teach_nothing_are_replaced_and_every_attempt_has_its_end(tmp_path, monkeypatch):
+    student = Student({}, knows=easy)
+    run = step(tmp_path, student, monkeypatch, TWELVE, settings=["solve.refill=10"])
+    trained = read_records(run.path("steps", "solve", "000001", "rollouts.parquet"), Rollout)
+    asked = {group: int(question.split()[2]) for group, question, *_ in student.sample.calls}
+    taught = {group for group, number in asked.items() if number % 3 == 0}
+    assert {r.group_id for r in trained} == taught and len(taught) >= 4
+    assert sorted(r.terminal_reward for r in trained) == [0.0] * len(taught) + [1.0] * len(taught)
+    entries, ends = accounts(run, 1)
+    assert len(entries) == 2 * len(asked) == len(student.sample.calls) * 2
+    assert ends == {group: {"trained"} if group in taught else {"filtered"} for group in asked}
+    assert student.buffer._waiting == {}
+    position = json.loads(run.path("steps", "solve", "000001", "state.json").read_text())["position"]
+    assert position == len(asked)
+    again = Student({}, knows=easy)  # the next step goes on in the data where this one ended, also after a restart
+    step(tmp_path, again, monkeypatch, TWELVE, number=2, settings=["solve.refill=10"])
+    shown = [int(question.split()[2]) for _, question, *_ in student.sample.calls + again.sample.calls]
+    assert sorted(shown[:12]) == list(range(12))
+
+
+@pytest.mark.parametrize("refill, most", [(0, 4), (0.5, 6), (1, 8)])
+def test_the_extra_cost_is_bounded_and_without_refill_every_group_is_trained_on(tmp_path, monkeypatch, refill, most):
+    student = Student({}, knows=lambda number, i: True)
+    run = step(tmp_path, student, monkeypatch, TWELVE, settings=[f"solve.refill={refill}"])
+    assert len(student.sample.calls) == most
+    _, ends = accounts(run, 1)
+    assert set.union(*ends.values()) == {"trained"}  # none teaches: the step keeps its number, and moves nothing
+
+
+def test_a_band_takes_the_problems_that_the_prober_found_so_hard(tmp_path):
+    config = load(None, ["solve.band=[0.1, 0.9]"])
+    run = RunDir.open(tmp_path, config)
+    rates = [0.0, 0.1, 0.5, 1.0]
+    run.write_text("dataset/provenance.jsonl", "".join(json.dumps({"pass_rate": r}) + "\n" for r in rates))
+    seal_folder(run.path("dataset"), "dataset", ("provenance.jsonl",), made_from={})
+    context = Context(config, run, None, None, None)
+    assert solve._within_band(context, PROBLEMS) == PROBLEMS[1:3]
+    narrow = Context(load(None, ["solve.band=[0.6, 0.9]"]), run, None, None, None)
+    with pytest.raises(Failure, match=r"solve\.band \(0\.6, 0\.9\): no rate of the data set's 4 problems is within"):
+        solve._within_band(narrow, PROBLEMS)
+    run.close()
+
+
+def test_dev_problems_are_apart_and_the_best_checkpoint_by_them_is_the_solver(tmp_path):
+    context = Context(load(None, ["solve.dev=3"]), None, None, None, None)
+    train, dev = solve._split(context, TWELVE)
+    assert len(dev) == 3 and sorted(train + dev, key=lambda p: int(p.answer)) == TWELVE
+    assert solve._split(context, TWELVE) == (train, dev)
+    with pytest.raises(Failure, match=r"solve\.dev \(12\) must be below the number of problems \(12\)"):
+        solve._split(Context(load(None, ["solve.dev=12"]), None, None, None, None), TWELVE)
+    last = Path("/run/checkpoints/solve/step-000010")
+    assert solve._best({}, last) == last
+    assert solve._best({"0": 0.9, "4": 0.5, "8": 0.6, "10": 0.4}, last) == last.with_name("step-000008")
+    assert solve._best({"0": 0.1, "4": 0.6, "8": 0.6, "10": 0.4}, last) == last.with_name("step-000008")
+
+
+@pytest.mark.parametrize(
+    "settings, why",
+    [
+        (["solve.band=[0.5, 0.5]"], r"must have its lower end below"),
+        (["solve.band=[0.1, 0.9]", "solve.data=x.jsonl"], "only the run's own data set says how hard"),
+    ],
+)
+def test_bands_that_mean_nothing_are_refused(settings, why):
+    with pytest.raises(Failure, match=why):
+        load(None, settings)
