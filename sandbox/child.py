@@ -173,7 +173,7 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
         resource.RLIMIT_FSIZE: size,
     }
     if private_uid:  # shared with others, the uid's count would say nothing of this run
-        ceilings[resource.RLIMIT_NPROC] = limits["threads"]
+        ceilings[resource.RLIMIT_NPROC] = 1 + limits["threads"]
     if order["language"] == "python":  # else not before this interpreter, which is larger, makes room for the program
         ceilings[resource.RLIMIT_AS] = order["base"] + (limits["memory_mb"] << 20)
         program.size_stacks((limits["memory_mb"] << 20) // 2 // limits["threads"])

@@ -364,8 +364,8 @@ class Run:
         if self._count_threads:
             with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat") as file:
                 threads = int(file.read().rpartition(")")[2].split()[17])
-                if threads > self.limits.threads:
-                    self.kill("process_limit", f"more than {self.limits.threads} threads")
+                if threads > 1 + self.limits.threads:
+                    self.kill("process_limit", f"more than {self.limits.threads} threads beside the first")
         spent = time.thread_time() - began
         self._next_look = time.monotonic() + min(max(_TICK_S, _LOOKING * spent), _BLIND_S)
 
