@@ -39,6 +39,7 @@ _STACKS = (512 << 10, 8 << 20)
 """The least that a thread's stack has (a recursion through C, a thousand deep, may want up to four times as much), and
 the most, which is what glibc gives by itself."""
 _stack = _STACKS[1]
+_BUFFERED = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
 _streams: list[Any] = []
 """Those that a program finds, whatever it puts in their place."""
 _start = _thread.start_new_thread
@@ -206,11 +207,12 @@ def _flush(report: dict[str, Any]) -> None:
         except BaseException as e:
             report.setdefault("reason", f"{type(e).__name__}: {e}"[:500])
     with contextlib.suppress(BaseException):
-        young = gc.get_objects()  # of this run: what it was forked with is frozen
-        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            for file in (one for one in (*young, *_streams) if issubclass(type(one), kind)):
-                with contextlib.suppress(BaseException):
-                    file.flush()
+        # Of this run: what it was forked with is frozen. Text goes to a file of bytes, which may be another's too.
+        files = [one for one in gc.get_objects() if type(one) in _BUFFERED]
+        files.sort(key=lambda file: type(file) is not io.TextIOWrapper)
+        for file in (*files, *_streams):
+            with contextlib.suppress(BaseException):
+                file.flush()
 
 
 def _send(report_fd: int, report: dict[str, Any], token: str = "") -> None:
