@@ -101,7 +101,8 @@ def become_run(
     except BaseException as e:
         os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
-    os.write(facts, json.dumps({"ready": time.process_time()}).encode())
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    os.write(facts, json.dumps({"ready": time.process_time(), "peak_kb": peak_kb}).encode())
     kernel.syscall("close_range", JOB + 1, 0xFFFFFFFF, 0)
     if order["language"] != "python":
         compiled.become(stage, JOB, REPORT, order["limits"]["memory_mb"] << 20)
