@@ -44,6 +44,7 @@ class Limits:
     file_mb: int = 8
     scratch_mb: int = 16
     threads: int = 32
+    """Beside the first: as many as Python's own pools start."""
     stdout_kb: int = 1024
     stderr_kb: int = 64
     value_kb: int = 256

@@ -101,7 +101,8 @@ def become_run(
     except BaseException as e:
         os.write(facts, json.dumps({"infra": f"a layer failed: {type(e).__name__}: {e}"[:500]}).encode())
         os._exit(125)
-    os.write(facts, json.dumps({"ready": time.process_time()}).encode())
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    os.write(facts, json.dumps({"ready": time.process_time(), "peak_kb": peak_kb}).encode())
     kernel.syscall("close_range", JOB + 1, 0xFFFFFFFF, 0)
     if order["language"] != "python":
         compiled.become(stage, JOB, REPORT, order["limits"]["memory_mb"] << 20)
@@ -173,7 +174,7 @@ def _rlimits(order: dict[str, Any], private_uid: bool, tmpfs: bool) -> None:
         resource.RLIMIT_FSIZE: size,
     }
     if private_uid:  # shared with others, the uid's count would say nothing of this run
-        ceilings[resource.RLIMIT_NPROC] = limits["threads"]
+        ceilings[resource.RLIMIT_NPROC] = 1 + limits["threads"]
     if order["language"] == "python":  # else not before this interpreter, which is larger, makes room for the program
         ceilings[resource.RLIMIT_AS] = order["base"] + (limits["memory_mb"] << 20)
         program.size_stacks((limits["memory_mb"] << 20) // 2 // limits["threads"])

@@ -100,7 +100,9 @@ def _last_words(run: Run, facts: dict[str, Any], status: Status, reason: str) ->
         status, reason = "infra" if run.stage is not None else "error", claims.read(bytes(run.report))["reason"]
     if status in ("error", "crash"):
         if b"std::system_error" in run.stderr and b"Resource temporarily unavailable" in run.stderr:
-            room_mb = run.limits.memory_mb - facts["peak_kb"] / 1024
+            # Less than what the interpreter had that it once was cannot be seen, and is taken for nothing.
+            own_mb = facts["peak_kb"] / 1024 if facts["peak_kb"] > run.peak_before_kb + 1024 else 0.0
+            room_mb = run.limits.memory_mb - own_mb
             if room_mb < run.limits.threads * _STACK_MB:  # it is used up before there are too many threads
                 reason = f"no memory for the stack of a thread ({_STACK_MB} MB), or too many threads"
         said = reason.encode() + b"\n" + run.stderr

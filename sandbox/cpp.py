@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import gcc
 from .toolchains import Language, Toolchain
 
-_FLAGS = ("-std=gnu++20", "-O2", "-static", "-no-pie", "-fno-pie", "-fno-lto", "-fmax-errors=5")
+_FLAGS = ("-std=gnu++20", "-O2", "-static", "-no-pie", "-fno-pie", "-fno-lto", "-fmax-errors=5", "-w")
 _MISSING = (
     "c++: no compiler; install g++ where the sandbox runs (Debian, Ubuntu: apt install g++; Fedora: dnf install "
     "gcc-c++ glibc-static libstdc++-static)"

@@ -79,6 +79,8 @@ class Run:
         self._token = b""
         self.cpu_before = 0.0
         """CPU seconds that its process had used before: to wall itself in, for the cells before."""
+        self.peak_before_kb = 0
+        """Resident memory that it had before, which counts into the peak of whatever it becomes."""
         self._facts: socket.socket | None = None
 
     # ------------------------------------------------------------ start
@@ -295,7 +297,7 @@ class Run:
         elif "output" in said:
             self._output = fds[0]
         elif "ready" in said:
-            self._ready, self.cpu_before = True, said["ready"]
+            self._ready, self.cpu_before, self.peak_before_kb = True, said["ready"], said["peak_kb"]
         elif "infra" in said:
             raise InfraError(said["infra"])
         else:
@@ -364,8 +366,8 @@ class Run:
         if self._count_threads:
             with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat") as file:
                 threads = int(file.read().rpartition(")")[2].split()[17])
-                if threads > self.limits.threads:
-                    self.kill("process_limit", f"more than {self.limits.threads} threads")
+                if threads > 1 + self.limits.threads:
+                    self.kill("process_limit", f"more than {self.limits.threads} threads beside the first")
         spent = time.thread_time() - began
         self._next_look = time.monotonic() + min(max(_TICK_S, _LOOKING * spent), _BLIND_S)
 

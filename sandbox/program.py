@@ -39,6 +39,7 @@ _STACKS = (512 << 10, 8 << 20)
 """The least that a thread's stack has (a recursion through C, a thousand deep, may want up to four times as much), and
 the most, which is what glibc gives by itself."""
 _stack = _STACKS[1]
+_BUFFERED = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
 _streams: list[Any] = []
 """Those that a program finds, whatever it puts in their place."""
 _start = _thread.start_new_thread
@@ -88,6 +89,8 @@ def prepare() -> None:
     _streams.extend((sys.stdout, sys.stderr))
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     atexit._clear()
+    if "logging" in sys.modules:
+        atexit.register(sys.modules["logging"].shutdown)
     _thread.start_new_thread = threading._start_new_thread = _start_new_thread  # type: ignore[attr-defined]
     sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
 
@@ -139,21 +142,23 @@ def _run(namespace: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
     try:
         exec(compile(source, _NAME, "exec", dont_inherit=True), namespace)
     except SystemExit as e:
-        if e.code not in (None, 0):
-            if not isinstance(e.code, int):
-                print(e.code, file=sys.stderr)
-            return {"reason": f"SystemExit: {e.code}"}
+        try:  # the program's own objects, which compare and print as they like
+            if e.code not in (None, 0):
+                if not isinstance(e.code, int):
+                    print(e.code, file=sys.stderr)
+                return {"reason": f"SystemExit: {e.code}"}
+        except BaseException as of_the_code:
+            return _failure(of_the_code)
     except BaseException as e:
         return _failure(e)
+    name = job.get("entry") or job.get("value")
     try:
+        if name and name not in namespace:
+            return {"reason": f"NameError: name {name!r} is not defined"}
         if job.get("entry"):
-            return {"value": _plain(namespace[job["entry"]](*job["args"]))}
-        if job.get("value"):
-            return {"value": _plain(namespace[job["value"]])}
-    except KeyError as e:
-        if e.args and e.args[0] in (job.get("entry"), job.get("value")):
-            return {"reason": f"NameError: name {e.args[0]!r} is not defined"}
-        return _failure(e)
+            return {"value": _plain(namespace[name](*job["args"]))}
+        if name:
+            return {"value": _plain(namespace[name])}
     except BaseException as e:
         return _failure(e)
     return {}
@@ -206,11 +211,12 @@ def _flush(report: dict[str, Any]) -> None:
         except BaseException as e:
             report.setdefault("reason", f"{type(e).__name__}: {e}"[:500])
     with contextlib.suppress(BaseException):
-        young = gc.get_objects()  # of this run: what it was forked with is frozen
-        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            for file in (one for one in (*young, *_streams) if issubclass(type(one), kind)):
-                with contextlib.suppress(BaseException):
-                    file.flush()
+        # Of this run: what it was forked with is frozen. Text goes to a file of bytes, which may be another's too.
+        files = [one for one in gc.get_objects() if type(one) in _BUFFERED]
+        files.sort(key=lambda file: type(file) is not io.TextIOWrapper)
+        for file in (*files, *_streams):
+            with contextlib.suppress(BaseException):
+                file.flush()
 
 
 def _send(report_fd: int, report: dict[str, Any], token: str = "") -> None:

@@ -212,7 +212,7 @@ INSIDE = 65532
 
 def _uids(walls: Walls) -> None:
     for some in (_RANGE, _FEW):
-        code = _try(lambda: _become_reader(drawn(some)))  # noqa: B023 - called at once
+        code = _try(lambda: _become_reader(drawn(some))) or _try_to_end(drawn(some))  # noqa: B023 - called at once
         if code == 0:
             walls.uids = some
             walls.note("throw-away uid", True, f"one for each live run, of {len(some)} from {some[0]}")
@@ -234,6 +234,29 @@ def _become_reader(uid: int) -> None:
     """Become `uid`, and see that it can still read the interpreter's library, which may lie in a closed home."""
     become(uid)
     os.close(os.open(os.__file__, os.O_RDONLY))
+
+
+def _try_to_end(uid: int) -> int:
+    """Whether a process of that uid can be signalled, which is how runs are stopped; the errno, or 0."""
+    (there, becoming), (ending, end) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(end)
+        become(uid)
+        os.write(becoming, b"b")
+        os.read(ending, 1)
+        os._exit(0)
+    os.close(becoming)
+    try:
+        os.read(there, 1)
+        os.kill(child, 0)
+        return 0
+    except OSError as e:
+        return e.errno or 1
+    finally:
+        for fd in (there, ending, end):
+            os.close(fd)
+        os.waitpid(child, 0)
 
 
 def _own_users(walls: Walls, proc: int) -> None:

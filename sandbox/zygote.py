@@ -246,7 +246,7 @@ class Zygote:
             assert self.walls.groups is not None
             limits = order["limits"]
             memory = self.base + (limits["memory_mb"] + limits["scratch_mb"] << 20)
-            self.walls.groups.limit(spare.group, memory, limits["threads"])
+            self.walls.groups.limit(spare.group, memory, 1 + limits["threads"])
 
     def _park(self) -> _Spare:
         """Fork the next run's process ahead of its order: a fork and what comes with it take as long as the walls."""

@@ -88,6 +88,7 @@ THREAD = 0x3D0F00  # what glibc's pthread_create asks for
         *((EINVAL, "close_range", (5, 9, flags)) for flags in (2, 6, 8)),
         (EAGAIN, "clone", (0x0911,)),  # a process that shares memory and signal handlers
         (ENOSYS, "clone3", ()),
+        (ENOSYS, "sendfile", (5, 6, 0, 1)),
         (ALLOW, "openat", (-100, 0, 0o101101)),  # write, create, truncate
         (ALLOW, "openat", (-100, 0, 0o100000)),
         (EPERM, "openat", (-100, 0, 0o1000)),  # read, truncate

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from . import neighbours
+from . import matrix, neighbours
 from .simulate import PLATFORMS
 
 ROOT = Path(__file__).parents[2]
@@ -44,3 +44,11 @@ def test_no_run_harms_another_or_those_that_run_it() -> None:
 def test_a_hundred_honest_runs_beside_each_kind_on_every_platform() -> None:
     found = faults(100, HERE)
     assert found == {platform: {kind.__name__: [] for kind in neighbours.KINDS} for platform in HERE}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to simulate platforms")
+def test_honest_runs_end_as_alone_beside_a_tenth_of_the_hostile_programs() -> None:
+    table, wrong = matrix.crowds(20, "1/10", [])
+    assert wrong == 0, table

@@ -306,13 +306,14 @@ def test_importing_the_sandbox_brings_nothing_heavy() -> None:
 
 
 _THREADS = """
-import threading
+import threading, time
 go = threading.Event()
 {first}
 all = [threading.Thread(target=go.wait) for _ in range({count})]
 try:
     for thread in all: thread.start()
 finally:
+    time.sleep(0.3 * (len(all) > 32))  # they may be counted by looking
     go.set()
 print(len(all))
 """
@@ -324,6 +325,8 @@ print(len(all))
         (32, 30, "", "ok"),
         (128, 30, "", "ok"),
         (512, 30, "", "ok"),
+        (128, 32, "", "ok"),  # a full pool of Python's
+        (128, 33, "", "process_limit"),
         (128, 60, "", "process_limit"),
         (512, 60, "", "process_limit"),
         (128, 30, "kept = bytearray(110 << 20)", "memory_limit"),
@@ -367,6 +370,8 @@ def test_a_recursion_as_deep_as_python_allows_does_not_crash_a_thread(slot: Slot
         "out = io.TextIOWrapper(sys.stdout.buffer); out.write('42\\n')",
         "kept = [open(1, 'w', closefd=False)]; kept[0].write('42\\n'); kept.append(kept)",
         "def f(): out = open(1, 'w', closefd=False); out.write('42\\n')\nf()",
+        "import logging.handlers as h\nlog = h.MemoryHandler(9, target=h.logging.StreamHandler(sys.stdout))\n"
+        "log.emit(h.logging.makeLogRecord({'msg': '42', 'levelno': 10}))",
     ],
 )
 def test_what_python_writes_when_it_ends_is_written(slot: Slot, code: str) -> None:
@@ -380,3 +385,13 @@ def test_what_python_writes_when_it_ends_is_written(slot: Slot, code: str) -> No
 def test_a_session_of_no_sensible_length_is_refused_in_the_hands_of_its_caller(slot: Slot, lifetime_s: float) -> None:
     with pytest.raises(ValueError, match="lifetime_s"):
         slot.session(lifetime_s=lifetime_s)
+
+
+def test_how_a_program_fails_is_its_own_doing_and_what_it_printed_is_kept(slot: Slot) -> None:
+    odd = "class Odd:\n    def __eq__(self, other): raise OSError('no')\n    __str__ = __eq__\n"
+    result = slot.run(Request(f"{odd}print(42)\nraise SystemExit(Odd())"))
+    assert (result.status, result.stdout) == ("error", "42\n") and "OSError" in result.reason
+    result = slot.run(Request("def f(): raise KeyError('f')", entry="f"))
+    assert (result.status, result.reason) == ("error", "KeyError: 'f'")
+    result = slot.run(Request("g = 1", entry="f"))
+    assert (result.status, result.reason) == ("error", "NameError: name 'f' is not defined")
