@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = FAULT  # whoever read our output has gone
     except Exception as e:
-        if missing := _not_installed(e):
-            screens.tell(missing)
+        if told := _not_installed(e) or _not_allowed(e):
+            screens.tell(told)
             code = INPUT
         else:
             path = _keep(traceback.format_exc())
@@ -73,6 +73,13 @@ def _not_installed(e: Exception) -> str | None:
     if package in (None, "pipeline", "actors", "trainers", "sandbox"):
         return None
     return f"package {package}: not installed; expected the whole stack, by ./deploy/run.sh or pip install '.[cpu]'"
+
+
+def _not_allowed(e: Exception) -> str | None:
+    """What to do about a file or folder of somebody else's; None if that is not what happened."""
+    if not isinstance(e, PermissionError) or e.filename is None:
+        return None
+    return f"{os.fsdecode(e.filename)}: {e.strerror}; expected what this user may read"
 
 
 def _keep(text: str) -> Path:

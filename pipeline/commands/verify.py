@@ -1,6 +1,7 @@
 """`propose verify`: what is damaged, what depends on it, and what can be made again; and the two ways to mend it.
 
-    --repair      from the mirror, else what is derived: skills, data set, report, TensorBoard, config.yaml
+    --repair      from the mirror, else what is derived: prompts, skills, data set, report, TensorBoard, config.yaml;
+                  a file that no manifest lists is set aside
     --set-aside   moves a unit and what was built on it to .set-aside/N, so that the next run makes them again
 
 Invariant: a repair replaces only what is damaged, and only by what has the digests that were written, or by what the
@@ -27,11 +28,12 @@ from pipeline.store.identity import config_damage, config_text, identity_of
 from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
 from pipeline.store.run_stages import RUN_STAGES, onwards
-from pipeline.store.rundir import APPENDED, RunDir, step_folders
+from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, refuse_pipes, step_folders
 from pipeline.store.verify import Finding
 
 ASIDE = ".set-aside"
-_UNIT = re.compile(r"(steps|ledger)/(\w+)/([0-9]{6,})|(checkpoints)/(\w+)", re.ASCII)
+_MENDS_A_COPY = {verify.NOT_LISTED: "move it away"}
+_UNIT = re.compile(r"(steps|ledger)/([^./][^/]*)/([0-9]{6,})|(checkpoints)/([^./][^/]*)", re.ASCII)
 
 
 def verify_and_mend(
@@ -56,7 +58,8 @@ def check(place: Path | str) -> dict[str, Any]:
     if isinstance(place, str):
         return _mirror(place)
     if (place / MANIFEST).is_file():
-        return _told(place, [(f"{finding}", [], "take another copy") for finding in dataset(place)])
+        refuse_pipes(place)
+        return _told(place, [(str(f), [], _MENDS_A_COPY.get(f.what, "take another copy")) for f in dataset(place)])
     run = RunDir.look(place)
     return _told(place, [(str(f), verify.dependents(f), verify.mend(run, f)) for f in verify.verify(run)])
 
@@ -65,7 +68,7 @@ def dataset(folder: Path) -> Iterator[Finding]:
     """Findings of a data set, wherever it is: its run is not needed."""
     found = list(verify.manifested(RunDir(folder.parent), folder, folder.name, of="dataset"))
     yield from found
-    if not found:
+    if all(f.what == verify.NOT_LISTED for f in found):
         for wrong in verify.mispaired(folder):
             yield Finding("provenance.jsonl", wrong, "dataset")
 
@@ -135,10 +138,13 @@ def _repair(run: RunDir, config: Config) -> Iterator[str]:
         run.write_text("config.yaml", config_text(config))
         yield "config.yaml: written again"
     config = loading.load(run.path("config.yaml"))
+    extra = [f.path for f in verify.verify(run) if f.what == verify.NOT_LISTED and not Path(f.path).is_absolute()]
+    for name in _away(run, extra):
+        yield f"{name}: set aside"
     if config.mirror is not None:
         yield from _from_mirror(run, config.mirror)
     damaged = {f.unit for f in verify.verify(run)}
-    for unit, again in (("skills", _skills), ("dataset", _dataset), ("tensorboard", _tensorboard)):
+    for unit, again in ((PROMPTS, _prompts), ("skills", _skills), ("dataset", _dataset), ("tensorboard", _tensorboard)):
         if unit in damaged:
             try:
                 again(run, config)
@@ -187,6 +193,13 @@ def _dataset(run: RunDir, config: Config) -> None:
         manifest.verified_folder(step)
     _away(run, ["dataset"])
     synthesize.export(run, config)
+
+
+def _prompts(run: RunDir, config: Config) -> None:
+    digests = domains.of(config.domain).prompts.digests()
+    run.refuse_other_prompts(digests)
+    _away(run, [PROMPTS])
+    run.adopt_prompts(digests)
 
 
 def _tensorboard(run: RunDir, config: Config) -> None:
@@ -280,6 +293,6 @@ def _from_step(run: RunDir, stage: str, number: int) -> list[str]:
     return [*gone, *([own] if own else [])]
 
 
-def _away(run: RunDir, names: list[str]) -> None:
-    """What is replaced stays."""
-    aside.move(run, aside.free(run.root, ASIDE), names)
+def _away(run: RunDir, names: list[str]) -> list[str]:
+    """What is replaced stays; returns what there was of it."""
+    return aside.move(run, aside.free(run.root, ASIDE), names)

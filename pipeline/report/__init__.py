@@ -16,9 +16,9 @@ from actors.passk import wilson
 from pipeline.report.facts import DIVERSITY, Facts, gather
 from pipeline.report.page import render
 from pipeline.store.digests import seal
+from pipeline.store.own import SEAL_OF_PAGE
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
-from pipeline.store.verify import SEAL_OF_PAGE
 
 SUMMARY_KEYS = {
     "run_dir": "the run directory",

@@ -136,10 +136,12 @@ class SkillLibrary:
         library that somebody wrote by hand has no manifest, and is read as it is."""
         if not folder.is_dir():
             raise Failure(f"skill library {folder}: no such folder")
+        folders = sorted(p for p in folder.iterdir() if p.is_dir())
         if (folder / MANIFEST).exists():
-            verified_folder(folder)
+            saved = {name.partition("/")[0] for name in verified_folder(folder)["files"]}
+            folders = [p for p in folders if p.name in saved]
         skills = []
-        for skill_folder in sorted(p for p in folder.iterdir() if p.is_dir()):
+        for skill_folder in folders:
             try:
                 text = (skill_folder / "SKILL.md").read_text(encoding="utf-8")
                 script = (

@@ -5,7 +5,7 @@
     dataset/manifest.json, skills/manifest.json   written last
 
 Invariant: `verified` returns only for content that is the one written. A file is digested once in a process, and again
-only where its size, time or inode is another.
+only where its size, one of its times or its inode is another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pipeline.records import Failure
 from pipeline.store.digests import MANIFEST, Entry, digest, entries_of, seal, unseal
 from pipeline.store.files import replace
 
-_KNOWN: dict[Path, tuple[tuple[int, int, int], Entry]] = {}
+_Stamp = tuple[int, int, int, int]
+_KNOWN: dict[Path, tuple[_Stamp, Entry]] = {}
 """File -> its stamp when it was digested, and what it was then."""
 UNITS = ("steps", "checkpoints", "dataset", "skills", "stages")
 """Folders of a run directory whose files have digests."""
@@ -118,8 +119,7 @@ def altered(root: Path, name: str, found: Entry) -> str | None:
 
 def digest_once(path: Path) -> Entry:
     """Raises OSError."""
-    stat = path.stat()
-    stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    stamp = _stamp(path)
     known = _KNOWN.get(path)
     if known is None or known[0] != stamp:
         _KNOWN[path] = known = (stamp, digest(path))
@@ -129,8 +129,13 @@ def digest_once(path: Path) -> Entry:
 def written(folder: Path, entries: dict[str, Entry]) -> None:
     """Remember what was digested while it was written, so that this process need not do it again."""
     for name, entry in entries.items():
-        stat = (folder / name).stat()
-        _KNOWN[folder / name] = ((stat.st_ino, stat.st_size, stat.st_mtime_ns), entry)
+        _KNOWN[folder / name] = (_stamp(folder / name), entry)
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Another one once a file was written to: who sets its time of change back changes that of its inode."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def of_prefix(path: Path, size: int | None = None) -> Entry:

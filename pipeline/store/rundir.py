@@ -18,12 +18,14 @@ its journals (`manifest`, `verify`).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 import re
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,7 +47,9 @@ if TYPE_CHECKING:
 
 APPENDED = ("metrics.jsonl", "events.jsonl")
 """Files that go on after a stage has ended: its result vouches for what they held then."""
-_STEP = re.compile(r"[0-9]{6,}", re.ASCII)
+PROMPTS = "prompts.json"
+"""Digests of what the models are told; the results of stages vouch for it, too."""
+_STEP = re.compile(r"(?!000000)[0-9]{6}|[1-9][0-9]{6,}", re.ASCII)
 _CONFIG_AGAIN = "`propose verify --repair --run-dir {}`, with the --config and --set of the run, writes it again"
 _LAST_S = 5.0
 """What a mirror gets after an interrupt."""
@@ -71,6 +75,17 @@ def refuse_foreign(root: Path) -> None:
         )
 
 
+def refuse_pipes(root: Path) -> None:
+    """Raises Failure for what is neither file nor folder: who reads a pipe waits for somebody who writes to it."""
+    for folder, _, names in os.walk(root):
+        for path in (os.path.join(folder, name) for name in names):
+            with contextlib.suppress(OSError):  # a link to nowhere is found where it is read
+                if not stat.S_ISREG(os.stat(path).st_mode):
+                    raise Failure(
+                        f"{path}: is neither a file nor a folder; expected one of them: `rm {shlex.quote(path)}`"
+                    )
+
+
 class RunDir:
     """An open run directory. Use `RunDir.open`; `close` lets the next process in."""
 
@@ -91,6 +106,7 @@ class RunDir:
         if ":/" in str(root):  # Path has made one slash of two
             raise Failure(f"run directory {root}: expected a local path; object storage can be its `mirror`")
         refuse_foreign(root)
+        refuse_pipes(root)
         run = cls(root, Lock(root), identity_of(config))
         try:
             if config.mirror is None:
@@ -121,6 +137,7 @@ class RunDir:
             raise Failure(f"run directory {root}: {e.strerror}; expected the directory of a run") from None
         if not found:
             raise Failure(f"run directory {root}: holds no config.yaml; expected the directory of a run")
+        refuse_pipes(root)
         _refuse_without_digests(root)
         return cls(root)
 
@@ -193,19 +210,33 @@ class RunDir:
 
     def adopt_prompts(self, digests: dict[str, str]) -> None:
         """Note what the run's models are told. Raises Failure where a run that has begun was told something else."""
-        path = self.path("prompts.json")
-        if path.exists() and (self.path("steps").exists() or self.path("stages").exists()):
+        path = self.path(PROMPTS)
+        if not os.path.lexists(path):
+            self.refuse_other_prompts(digests)
+        elif self.path("steps").exists() or self.path("stages").exists():
             try:
                 before: dict[str, str] = manifest.read(path)
             except Damage as e:
-                raise Failure(f"{e.path}: {e.what}; {self.file_again(path.name, 'run')}") from None
+                again = f"`propose verify {shlex.quote(str(self.root))} --repair` makes it again"
+                raise Failure(f"{e.path}: {e.what}; {again}") from None
             changed = sorted(role for role in {*before, *digests} if before.get(role) != digests.get(role))
             if changed:
                 raise Failure(
                     f"run directory {self.root}: made with other prompts: {', '.join(changed)}; use those, or another "
                     "--run-dir"
                 )
-        self.write_sealed("prompts.json", digests)
+        self.write_sealed(PROMPTS, digests)
+
+    def refuse_other_prompts(self, digests: dict[str, str]) -> None:
+        """Where prompts.json is lost, the results of stages say what it was. Raises Failure."""
+        now = hashlib.sha256(seal(digests).encode()).hexdigest()
+        for stage in RUN_STAGES:
+            done = self._finished(stage)
+            if done is not None and done["files"].get(PROMPTS, (0, now))[1] != now:
+                raise Failure(
+                    f"{self.path(PROMPTS)}: is lost, and {stage} was made with other prompts than today's; use "
+                    "those, or another --run-dir"
+                )
 
     def write_sealed(self, name: str, value: Mapping[str, Any]) -> Path:
         return self.write_text(name, seal(value))
@@ -214,10 +245,7 @@ class RunDir:
 
     def result(self, stage: str) -> dict[str, Any] | None:
         """What a finished stage left: {"stage", "wall_s", "result"}; None if it is not done. Raises Failure."""
-        try:
-            done = self.finished(stage)
-        except Damage as e:
-            raise Failure(f"{e.path}: {e.what}; {self.stage_again(stage)}") from None
+        done = self._finished(stage)
         if done is None:
             return None
         if checkpoint := done["result"].get("checkpoint"):
@@ -225,6 +253,12 @@ class RunDir:
             if own.is_dir():  # wherever the directory was when it was written: it may have been moved, or restored
                 done["result"]["checkpoint"] = str(own)
         return {name: done[name] for name in ("stage", "wall_s", "result")}
+
+    def _finished(self, stage: str) -> dict[str, Any] | None:
+        try:
+            return self.finished(stage)
+        except Damage as e:
+            raise Failure(f"{e.path}: {e.what}; {self.stage_again(stage)}") from None
 
     def finished(self, stage: str) -> dict[str, Any] | None:
         """All that stages/<stage>.json says: also `run`, `after` (the stages done before), and `files`, the digests of
@@ -239,13 +273,16 @@ class RunDir:
 
     def stage_again(self, stage: str) -> str:
         """How a result that is damaged is made again: a command that works as it stands."""
-        path = self.path("stages", f"{stage}.json")
-        away = f"rm -r {shlex.quote(str(path))} && " if os.path.lexists(path) else ""
+        away = self._without(self.path("stages", f"{stage}.json"))
         return f"`{away}{self.command(stage)}` makes it again from the steps on disk"
 
     def file_again(self, name: str, command: str) -> str:
         """How a file that is damaged is written again by a command that misses it: a line that works as it stands."""
-        return f"`rm -r {shlex.quote(str(self.path(name)))} && {self.command(command)}` writes it again"
+        return f"`{self._without(self.path(name))}{self.command(command)}` writes it again"
+
+    def _without(self, path: Path) -> str:
+        """The beginning of a command that takes away what it makes again."""
+        return f"rm -r {shlex.quote(str(path))} && " if os.path.lexists(path) else ""
 
     def command(self, name: str) -> str:
         """The command that goes on with this run, without the options that began it: config.yaml has them all."""
@@ -274,7 +311,7 @@ class RunDir:
         product = RUN_STAGES[stage].makes if stage in RUN_STAGES else None
         if product and self.path(product, MANIFEST).is_file():
             found.append(self.path(product, MANIFEST))
-        found += [self.path(name) for name in APPENDED if self.path(name).is_file()]
+        found += [self.path(name) for name in (*APPENDED, PROMPTS) if self.path(name).is_file()]
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def _entry(self, name: str) -> Entry:

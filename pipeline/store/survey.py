@@ -128,7 +128,7 @@ def finished(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir,
     """The run and the results of its stages, if all of them are done. Raises Failure where it is another config's."""
     if not os.path.isfile(root / "config.yaml"):  # unlike Path's, this says no of a name that cannot be
         return None
-    run = RunDir(root.absolute())
+    run = RunDir.look(root.absolute())
     results = {stage: run.result(stage) for stage in stages}
     if not all(results.values()):
         return None

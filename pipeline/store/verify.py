@@ -11,7 +11,6 @@ says which file, what is wrong, what depends on it, and how it is mended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -23,17 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.records import Failure
-from pipeline.store import accounts, event_files, events, manifest, metrics
+from pipeline.store import accounts, events, manifest, metrics, own
 from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage
 from pipeline.store.manifest import Damage, cause, differs, of_prefix
 from pipeline.store.pairs import Pairs
 from pipeline.store.run_stages import PRODUCTS, RUN_STAGES
-from pipeline.store.rundir import APPENDED, RunDir, step_folders
+from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, step_folders
 from pipeline.store.snapshot import CHECKPOINTS, MIRRORED, registered
 
+NOT_LISTED = "is in no manifest, so that nobody vouches for it"
 _STEP = re.compile(r"step (\d+)|/(\d{6,})\.jsonl", re.ASCII)
-SEAL_OF_PAGE = "<!-- sha256 "
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
 
 # ---------------------------------------------------------------- what mends, what depends
 
-_AGAIN_BY = {"prompts.json": "run", "adversary.json": "audit-verifiers --adversary"}
-"""Files that a command writes anew where they are not."""
+_DERIVED = ("config.yaml", "prompts.json", "dataset", "skills", "report.html", "tensorboard")
+"""What `--repair` makes again without a mirror."""
 
 
 def mend(run: RunDir, finding: Finding) -> str:
@@ -120,21 +119,21 @@ def mend(run: RunDir, finding: Finding) -> str:
     command = f"propose verify {shlex.quote(str(run.root))}"
     kind, _, rest = finding.unit.partition("/")
     stage = rest.partition("/")[0].removesuffix(".json")
-    if kind in ("config.yaml", "dataset", "skills", "report.html", "tensorboard"):
+    if finding.what == NOT_LISTED:
+        return f"`{command} --repair` sets it aside"
+    if kind in _DERIVED:
         return f"`{command} --repair`{' with the --config and --set of the run' if kind == 'config.yaml' else ''} " + (
             "writes it again" if kind == "config.yaml" else "makes it again"
         )
     mirrored = f"`{command} --repair` restores it from the mirror; without, " if run.path(MIRRORED).exists() else ""
     if kind == "stages":
         return mirrored + run.stage_again(stage)
-    if kind == "prompts.json" and all(run.path("stages", f"{name}.json").exists() for name in RUN_STAGES):
-        return f"{mirrored}`rm -r {shlex.quote(str(run.path(kind)))}` is enough, for no stage is left that asks for it"
-    if kind in _AGAIN_BY:
-        return mirrored + run.file_again(kind, _AGAIN_BY[kind])
+    if kind == "adversary.json":
+        return mirrored + run.file_again(kind, "audit-verifiers --adversary")
     undone = stage in RUN_STAGES and not run.path("stages", f"{stage}.json").exists()
     if kind in ("steps", "checkpoints") or (kind == "ledger" and undone):
         again = run.command(stage if kind == "checkpoints" and stage in RUN_STAGES else "run")
-        return f"{mirrored}`{command} --set-aside {finding.unit} && {again}` has it made again"
+        return f"{mirrored}`{command} --set-aside {shlex.quote(finding.unit)} && {again}` has it made again"
     if kind == "ledger":
         return f"{mirrored}it cannot be made again, and only the accounts of {stage} depend on it"
     return f"{mirrored}it cannot be made again, and no stage depends on it"
@@ -142,7 +141,7 @@ def mend(run: RunDir, finding: Finding) -> str:
 
 def dependents(finding: Finding) -> list[str]:
     """The stages that have read it, or will."""
-    if finding.unit in ("config.yaml", "prompts.json"):  # no stage begins without them
+    if finding.unit in ("config.yaml", PROMPTS):  # no stage begins without them
         return list(RUN_STAGES)
     place = finding.unit.removesuffix(".json").replace("ledger/", "steps/")
     return [
@@ -182,6 +181,8 @@ def _result(run: RunDir, stage: str) -> Iterator[Finding]:
             yield Finding(f"stages/{earlier}.json", f"is missing, and {stage} was finished after it",
                           f"stages/{earlier}.json")  # fmt: skip
     for file, (size, checksum) in done["files"].items():
+        if file == PROMPTS:  # once, not by each stage
+            continue
         path = _where(run, done, file)
         try:
             wrong = None
@@ -214,11 +215,11 @@ def _step(run: RunDir, stage: str, folder: Path) -> Iterator[Finding]:
     unit = f"steps/{stage}/{folder.name}"
     found = list(manifested(run, folder, unit))
     yield from found
-    before = folder.with_name(f"{int(folder.name) - 1:06d}")
-    if found:
+    if any(f.what != NOT_LISTED for f in found):
         return
-    told = manifest.read(folder / MANIFEST)
-    if (now := accounts.manifest_of(before)) is not None and told.get("after") != now:
+    told, number = manifest.read(folder / MANIFEST), int(folder.name)
+    before = folder.with_name(f"{number - 1:06d}")
+    if number > 1 and (now := accounts.manifest_of(before)) is not None and told.get("after") != now:
         yield Finding(f"{unit}/{MANIFEST}", f"does not follow from the {MANIFEST} of step {before.name}", unit)
     if "verdicts.parquet" in told["files"]:
         try:
@@ -236,14 +237,15 @@ def manifested(run: RunDir, folder: Path, unit: str, name: str = MANIFEST, of: s
     except Damage as e:
         yield _finding(run, e, unit)
         return
-    if told["of"] != (of or unit):
+    ours = told["of"] == (of or unit)
+    if not ours:
         yield Finding(f"{unit}/{name}", f"is the manifest of {told['of']}", unit)
     for file, entry in listed.items():
         if wrong := differs(folder / file, entry):
             yield Finding(f"{unit}/{file}", wrong, unit)
-    if unit.startswith("steps/"):
+    if name == MANIFEST and ours:  # of checkpoints each rank lists its own
         for file in sorted(set(files_below(folder)) - listed.keys() - {name}):
-            yield Finding(f"{unit}/{file}", f"is not one of the files that {name} lists", unit)
+            yield Finding(f"{unit}/{file}", NOT_LISTED, unit)
 
 
 def registered_in(run: RunDir, stage: str) -> list[str]:
@@ -288,14 +290,14 @@ def _checkpoint(run: RunDir, folder: Path, place: str, unit: str) -> Iterator[Fi
     except (OSError, ValueError, KeyError, TypeError):
         return  # found above
     for file in sorted(set(files_below(folder)) - known):
-        yield Finding(f"{place}/{file}", "is in no manifest of the checkpoint", unit)
+        yield Finding(f"{place}/{file}", NOT_LISTED, unit)
 
 
 def _product(run: RunDir, name: str) -> Iterator[Finding]:
     """The skill library or the data set."""
     found = list(manifested(run, run.path(name), name))
     yield from found
-    if name == "dataset" and not found:
+    if name == "dataset" and all(f.what == NOT_LISTED for f in found):
         for wrong in mispaired(run.path(name)):
             yield Finding("dataset/provenance.jsonl", wrong, name)
         for unit, checksum in manifest.read(run.path(name, MANIFEST))["made_from"].items():
@@ -330,6 +332,10 @@ def _accounts(run: RunDir, stage: str) -> Iterator[Finding]:
             yield Finding(unit, line, unit)
 
 
+def _own(run: RunDir) -> Iterator[Finding]:
+    return (Finding(*found) for found in own.findings(run))
+
+
 def _lines(run: RunDir) -> Iterator[Finding]:
     """The lines of metrics and events."""
     for file, damage in ((metrics.FILE, metrics.damage), (events.FILE, events.damage)):
@@ -342,38 +348,6 @@ def _lines(run: RunDir) -> Iterator[Finding]:
         _sorted(run, name) for name, stage in RUN_STAGES.items() if stage.issues_attempts
     ):
         yield Finding(metrics.FILE, "is missing", metrics.FILE)
-
-
-_SEALED = (MIRRORED, "adversary.json", "prompts.json", "summary.json")
-"""Files beside those of stages that carry their own digest; summary.json is made with the report."""
-
-
-def _own(run: RunDir) -> Iterator[Finding]:
-    """Files that carry their own digest."""
-    page = run.path("report.html")
-    if os.path.lexists(page) and (wrong := page_damage(page)):
-        yield Finding("report.html", wrong, "report.html")
-    if not os.path.lexists(page) and all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES):
-        yield Finding("report.html", "is missing", "report.html")
-    sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").glob("*/[!.]*.json")]
-    for name in [*sealed, *(name for name in _SEALED if os.path.lexists(run.path(name)))]:
-        try:
-            manifest.read(run.path(*name.split("/")))
-        except Damage as e:
-            yield Finding(name, e.what, "report.html" if name == "summary.json" else name)
-    for path in sorted(run.path("tensorboard").glob("[!.]*")):
-        if wrong := event_files.damage(path):
-            yield Finding(f"tensorboard/{path.name}", wrong, "tensorboard")
-
-
-def page_damage(path: Path) -> str | None:
-    """What is wrong with report.html, whose last line is a digest of the others."""
-    try:
-        text, mark, rest = path.read_bytes().rpartition(SEAL_OF_PAGE.encode())
-    except OSError as e:
-        return cause(e)
-    sound = mark and rest == f"{hashlib.sha256(text).hexdigest()} -->\n".encode()
-    return None if sound else "is not the page that was written"
 
 
 # ---------------------------------------------------------------- shared

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_verify [--rollouts 1000000] [--run DIR]
 
-A synthetic MGPO run of `--rollouts` rollouts of 500 tokens, 128 a step, is written and then verified; `--run` verifies
-a run that is there instead. A step here has neither engines nor a trainer: hold the milliseconds of its digests against
-a real step's seconds.
+A synthetic MGPO run of `--rollouts` rollouts of 500 tokens, 128 a step, is written and then verified; with `--run` it
+is kept there, and one that was interrupted gone on with. A run that is finished is only verified. A step here has
+neither engines nor a trainer: hold the milliseconds of its digests against a real step's seconds.
 """
 
 from __future__ import annotations
@@ -69,13 +69,12 @@ class Step:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=1_000_000)
-    parser.add_argument("--run", type=Path)
+    parser.add_argument("--run", type=Path, metavar="DIR")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-verify-") as folder:
         root = args.run or Path(folder, "run")
-        if args.run is None:
-            steps = -(-args.rollouts // SIZE)
-            synthetic(root, steps)
+        if not (root / "stages").exists():
+            synthetic(root, -(-args.rollouts // SIZE))
         size = sum((root / name).stat().st_size for name in files_below(root))
         wall, cpu = time.perf_counter(), time.process_time()
         findings = verify.verify(RunDir(root))
@@ -88,14 +87,16 @@ def synthetic(root: Path, steps: int) -> None:
     run = RunDir.open(root, load(None, [f"mgpo.steps={steps}"]))
     ledger = Ledger(run, "mgpo")
     step = Step()
-    took = [step.write(run, ledger, number) for number in range(1, steps + 1)]
+    begun = len(run.steps("mgpo"))
+    took = [step.write(run, ledger, number) for number in range(begun + 1, steps + 1)]
     with Metrics(run) as log:
         log.log("mgpo", steps, {"reward": 1.0})
     ledger.close()
     run.close()
-    total, digests = (sum(x) for x in zip(*took, strict=True))
-    print(f"wrote {steps} steps of {SIZE} rollouts: {total / steps * 1e3:.1f} ms a step, of which digests "
-          f"{digests / steps * 1e3:.2f} ms ({digests / total:.1%})")  # fmt: skip
+    if took:
+        total, digests = (sum(x) for x in zip(*took, strict=True))
+        print(f"wrote {len(took)} steps of {SIZE} rollouts: {total / len(took) * 1e3:.1f} ms a step, of which digests "
+              f"{digests / len(took) * 1e3:.2f} ms ({digests / total:.1%})")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import shlex
 import shutil
 
@@ -30,6 +31,14 @@ pytestmark = [pytest.mark.nightly, pytest.mark.timeout(6 * 3600)]
 def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole") / "run"
     made.make(root).close()
+    return root
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Its synthesis has steps, and no result yet."""
+    root = tmp_path_factory.mktemp("begun") / "run"
+    made.make(root, upto="synthesize", done=False).close()
     return root
 
 
@@ -84,19 +93,65 @@ def mended(root, whole):
         commands = [mend.split("`")[1] for _, mend in advised if "`" in mend]
         if not commands:
             break
-        for part in commands[0].split(" && "):
-            words = shlex.split(part)
-            if words[0] == "rm":
-                shutil.rmtree(words[2]) if os.path.isdir(words[2]) else os.unlink(words[2])
-            elif words[1] == "verify":
-                propose(*words[1:])
-            else:
+        for words in parts(commands[0]):
+            if words[1] != "verify":
                 for name in files(whole):
                     if not os.path.lexists(root / name):
                         (root / name).parent.mkdir(parents=True, exist_ok=True)
                         shutil.copy(whole / name, root / name)
     lost = [f for f, mend in advised if "cannot be made again" in mend and f.unit.startswith(MADE_ONCE)]
     return [f"{f}; {mend}" for f, mend in advised if f not in lost]
+
+
+def parts(command):
+    """Carry out what a command has of deleting and verifying; returns its calls of propose, in words."""
+    calls = [shlex.split(part) for part in command.split(" && ")]
+    for words in calls:
+        if words[0] == "rm":
+            shutil.rmtree(words[2]) if os.path.isdir(words[2]) else os.unlink(words[2])
+        elif words[1] == "verify":
+            propose(*words[1:])
+    return [words for words in calls if words[0] != "rm"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_run_that_goes_on_builds_on_nothing_that_is_damaged(begun, tmp_path, nothing_starts, damage):
+    root = tmp_path / "run"
+    missed, built_on, left = [], [], []
+    for name in kinds(begun):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(begun, root)
+        if damage(root / name, root) is False:
+            continue
+        found = verify.verify(RunDir(root))
+        if not found:
+            missed.append(name)
+        _, _, err = propose("run", "--run-dir", str(root))
+        if needed(root, found) and "Ray would start here" in err:
+            built_on.append(name)
+        if wrong := gone_on(root):
+            left.append((name, wrong))
+    assert (missed, built_on, left) == ([], [], [])
+
+
+def needed(root, found):
+    """What the next stage needs of what is damaged."""
+    return [str(f) for f in found if "synthesize" in verify.dependents(RunDir(root), f)]
+
+
+def gone_on(root):
+    """Do what the lines of `run` say, to the letter, until it starts; returns what keeps it from that, if anything."""
+    for _ in range(8):
+        code, _, err = propose("run", "--run-dir", str(root))
+        if "Ray would start here" in err:
+            return needed(root, verify.verify(RunDir(root)))
+        commands = re.findall("`([^`]*)`", err)
+        if code != 2 or not commands:
+            break
+        if re.fullmatch(r"propose verify \S+", commands[0]):  # it says what mends
+            commands = re.findall("`([^`]*)`", propose(*shlex.split(commands[0])[1:])[1])
+        parts(commands[0])
+    return err
 
 
 @pytest.mark.parametrize("seed", range(10))

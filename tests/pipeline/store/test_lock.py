@@ -1,6 +1,7 @@
 """One process at a time, whatever happens to the lock's file; and what a disk that takes nothing leaves possible."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,34 @@ def test_a_name_that_is_no_text_is_refused_in_one_line(capsys, tmp_path):
             main([command, "--run-dir", str(root)])
         _, err = capsys.readouterr()
         assert end.value.code == 2 and "is not UTF-8" in err and err.count("\n") == 1
+
+
+def test_a_folder_that_this_user_may_not_look_into_is_one_line(tmp_path):
+    """Where the tests run as root, without what lets root look everywhere."""
+    root = tmp_path / "run"
+    made.make(root).close()
+    folders = ("stages", "steps/mgpo", "steps/mgpo/000002", "ledger/mgpo", "checkpoints/mgpo", "tensorboard", "skills")
+    program = (
+        "import os, sys\nfrom pipeline.cli import main\nroot = sys.argv[1]\n"
+        "for folder in sys.argv[2:]:\n"
+        "    os.chmod(f'{root}/{folder}', 0)\n"
+        "    for command in ('verify', 'status', 'report'):\n"
+        "        try: main([command, '--run-dir', root])\n"
+        "        except SystemExit as e: print('ended', folder, command, e.code)\n"
+        "    os.chmod(f'{root}/{folder}', 0o755)\n"
+    )
+    caps = "-dac_override,-dac_read_search"
+    as_user = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"] if os.getuid() == 0 else []
+    if as_user and shutil.which("setpriv") is None:
+        pytest.skip("root may look everywhere")
+    child = [*as_user, sys.executable, "-c", program, str(root), *folders]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(child, capture_output=True, text=True, timeout=240, cwd=tmp_path, env=env)
+    ended = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ended")]
+    assert len(ended) == 3 * len(folders), done.stderr
+    assert all(code in ("0", "2") for _, _, code in ended), ended
+    assert all(code == "2" for _, command, code in ended if command == "verify"), ended
+    assert "fault" not in done.stderr
 
 
 @pytest.mark.parametrize("state", ["full", "read-only"])

@@ -14,8 +14,10 @@ from pipeline.cli import main
 from pipeline.commands import audit, rework
 from pipeline.commands import verify as command
 from pipeline.config import loading
+from pipeline.domains.base import Prompts
 from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
+from pipeline.skills.extraction import SkillLibrary
 from pipeline.store import accounts, manifest, metrics, verify
 from pipeline.store.digests import MANIFEST
 from pipeline.store.identity import default_root
@@ -203,13 +205,98 @@ def test_prompts_that_are_damaged_keep_a_stage_from_starting_until_they_are_writ
     assert (root / "prompts.json").is_file() and verify.verify(RunDir(root)) == []
 
 
-def test_of_a_finished_run_nobody_needs_its_prompts_any_more(capsys, root):
-    flip(root / "prompts.json", 99)
+@pytest.mark.parametrize("damage", [lambda path: flip(path, 99), lambda path: path.unlink()])
+def test_prompts_that_are_lost_are_only_those_that_stages_were_made_with(capsys, root, monkeypatch, damage):
+    before = (root / "prompts.json").read_bytes()
+    damage(root / "prompts.json")
     (finding,) = verify.verify(RunDir(root))
-    line = verify.mend(RunDir(root), finding)
-    assert line.endswith("is enough, for no stage is left that asks for it")
-    follow(capsys, line)
+    follow(capsys, verify.mend(RunDir(root), finding))
+    assert (root / "prompts.json").read_bytes() == before and verify.verify(RunDir(root)) == []
+    damage(root / "prompts.json")
+    monkeypatch.setattr(Prompts, "digests", lambda self: {"proposer": "another"})
+    _, out, err = propose(capsys, "verify", "--run-dir", str(root), "--repair")
+    assert "prompts.json: cannot be made again" in err and "acquire was made with other prompts" in err
+    assert "prompts.json" in out
+    (root / "prompts.json").unlink(missing_ok=True)
+    run = RunDir.open(root, made.config())
+    with pytest.raises(Failure, match="acquire was made with other prompts"):
+        run.adopt_prompts({"proposer": "another"})
+    run.close()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "adversary.json", "stages/evaluate.json", "tensorboard/*"])
+def test_what_is_gone_is_noticed_where_another_file_tells_of_it(root, name):
+    (path,) = root.glob(name)
+    path.unlink()
+    (finding,) = verify.verify(RunDir(root))
+    assert finding.path == name.removesuffix("/*")
+    assert f"rm -r {path}" not in verify.mend(RunDir(root), finding), "what is not there cannot be deleted"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dataset/more.jsonl",
+        "skills/fourth/SKILL.md",
+        "steps/mgpo/000002/more.parquet",
+        "checkpoints/mgpo/step-000003/more.safetensors",
+    ],
+)
+def test_what_nobody_vouches_for_is_named_and_taken_out_of_the_way_and_kept(capsys, root, name):
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text("precious")
+    (finding,) = verify.verify(RunDir(root))
+    assert finding.path == name and finding.what == verify.NOT_LISTED
+    before = set(files(root))
+    follow(capsys, verify.mend(RunDir(root), finding))
+    assert verify.verify(RunDir(root)) == [] and set(files(root)) == before - {name}
+    assert (root / ".set-aside/1" / name).read_text() == "precious"
+    assert len(SkillLibrary.load(root / "skills")) == 3
+
+
+@pytest.mark.parametrize(
+    "copy", ["steps/mgpo/000002 (copy)", "steps/mgpo/0000002", "steps/mgpo/000000", "steps/mgpo.bak"]
+)
+def test_a_copy_beside_steps_is_no_step(root, copy):
+    """Of another stage it is one, and what mends it takes no step of ours."""
+    shutil.copytree(root / "steps/mgpo/000002", root / copy / ("000001" if copy.endswith("bak") else ""))
+    assert [step.name for step in RunDir(root).steps("mgpo")] == ["000001", "000002", "000003"]
+    for finding in verify.verify(RunDir(root)):
+        words = shlex.split(verify.mend(RunDir(root), finding).split("`")[1].partition(" && ")[0])
+        command.verify_and_mend(root, made.config(), False, words[-1])
+    assert {f.path for f in verify.verify(RunDir(root))} <= {"report.html"}
+    assert (root / "steps/mgpo/000002").is_dir()
+
+
+@pytest.mark.parametrize("name", ["stages/mgpo.json", "steps/mgpo/000002/episodes.parquet", "metrics.jsonl"])
+@pytest.mark.parametrize("what", ["verify", "ledger", "report", "status", "run"])
+def test_nobody_waits_for_whoever_writes_to_a_pipe(capsys, root, name, what):
+    (root / name).unlink()
+    os.mkfifo(root / name)
+    code, _, err = propose(capsys, what, "--run-dir", str(root))
+    assert code == 2 and f"{root / name}: is neither a file nor a folder" in err and err.count("\n") == 1
+
+
+def test_a_manifest_of_another_step_takes_no_file_of_this_one_away(capsys, root):
+    shutil.copy(root / "steps/synthesize/000001" / MANIFEST, root / "steps/mgpo/000001" / MANIFEST)
+    assert "steps/mgpo/000001/rollouts.parquet" not in {f.path for f in verify.verify(RunDir(root))}
+    propose(capsys, "verify", "--run-dir", str(root), "--repair")
+    assert (root / "steps/mgpo/000001/rollouts.parquet").is_file()
+
+
+def test_a_sealed_file_in_the_place_of_another_is_noticed(root):
+    (root / "adversary.json").write_bytes((root / "prompts.json").read_bytes())
+    (finding,) = verify.verify(RunDir(root))
+    assert finding.path == "adversary.json"
+
+
+def test_content_that_is_written_over_with_the_time_it_had_is_digested_again(root):
+    path = root / "steps/mgpo/000002/episodes.parquet"
     assert verify.verify(RunDir(root)) == []
+    at = path.stat()
+    flip(path, 99)
+    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    assert [f.path for f in verify.verify(RunDir(root))] == ["steps/mgpo/000002/episodes.parquet"]
 
 
 @pytest.mark.parametrize("damage", [lambda path: flip(path, 99), lambda path: (path.unlink(), path.mkdir())])
@@ -342,6 +429,10 @@ def test_a_data_set_is_verified_anywhere_without_its_run(capsys, root, tmp_path)
     made_from = json.loads((copy / MANIFEST).read_text())["made_from"]
     assert {"skills/manifest.json", "steps/synthesize/000002/manifest.json"} <= made_from.keys()
     assert propose(capsys, "verify", str(copy))[0] == 0
+    (copy / "more.jsonl").write_text("{}\n")
+    code, out, _ = propose(capsys, "verify", str(copy))
+    assert code == 2 and "copy/more.jsonl: is in no manifest" in out and "move it away" in out
+    (copy / "more.jsonl").unlink()
     for name in ("problems.jsonl", "provenance.jsonl", MANIFEST):
         content = (copy / name).read_bytes()
         flip(copy / name, 77)
@@ -354,7 +445,7 @@ def test_a_data_set_whose_rows_changed_places_is_refused_although_digests_match(
     folder = root / "dataset"
     lines = (folder / "problems.jsonl").read_text().splitlines(keepends=True)
     (folder / "problems.jsonl").write_text("".join([lines[1], lines[0], *lines[2:]]))
-    seal_folder(folder, "dataset", ("problems.jsonl", "provenance.jsonl"), made_from={})
+    seal_folder(folder, "dataset", ("problems.jsonl", "unsolved.jsonl", "provenance.jsonl"), made_from={})
     assert "row 1" in str(next(command.dataset(folder)))
 
 

@@ -1,0 +1,96 @@
+"""Files of a run that carry their own digest: prompts, pages, what the adversary found, quarantine, TensorBoard.
+
+Invariant: a file of one kind in the place of another's is a finding, too, and so is one that is gone although another
+file tells of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.store import event_files, manifest, metrics
+from pipeline.store.manifest import Damage, cause, differs
+from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.rundir import PROMPTS, RunDir
+from pipeline.store.snapshot import MIRRORED
+
+SEAL_OF_PAGE = "<!-- sha256 "
+Found = tuple[str, str, str]
+"""Path in the run directory, what is wrong with it, and the unit that is mended as a whole."""
+_ADVERSARY, _SUMMARY = "adversary.json", "summary.json"
+_OF = {MIRRORED: "known", _ADVERSARY: "exploit_share", _SUMMARY: "stages"}
+"""Sealed file -> a field that it has, and no other of them."""
+
+
+def findings(run: RunDir) -> Iterator[Found]:
+    """In no order."""
+    sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").glob("*/[!.]*.json")]
+    for name in [*sealed, *(name for name in (MIRRORED, _ADVERSARY) if os.path.lexists(run.path(name)))]:
+        if wrong := _unsealed(run, name):
+            yield (name, wrong, name)
+    yield from _prompts(run)
+    yield from _pages(run)
+    shown = sorted(run.path("tensorboard").glob("[!.]*"))
+    for path in shown:
+        if wrong := event_files.damage(path):
+            yield (f"tensorboard/{path.name}", wrong, "tensorboard")
+    if not shown and run.path("tensorboard").is_dir() and run.path(metrics.FILE).exists():
+        yield ("tensorboard", f"shows nothing, and there is {metrics.FILE}", "tensorboard")
+
+
+def _unsealed(run: RunDir, name: str) -> str | None:
+    """What is wrong with a sealed file, in words."""
+    try:
+        found = manifest.read(run.path(*name.split("/")))
+    except Damage as e:
+        return e.what
+    return "is another file than the one written" if name in _OF and _OF[name] not in found else None
+
+
+def _prompts(run: RunDir) -> Iterator[Found]:
+    """What stages were made with, by their results."""
+    told = []
+    for stage in RUN_STAGES:
+        with contextlib.suppress(Damage):  # found where results are
+            done = run.finished(stage)
+            told += [done["files"][PROMPTS]] if done and PROMPTS in done["files"] else []
+    if told or os.path.lexists(run.path(PROMPTS)):
+        wrong = _unsealed(run, PROMPTS)
+        for size, checksum in told:
+            wrong = wrong or differs(run.path(PROMPTS), (size, checksum))
+        if wrong:
+            yield (PROMPTS, wrong, PROMPTS)
+
+
+def _pages(run: RunDir) -> Iterator[Found]:
+    """The report, and the summary that is written before it and tells of what there was then."""
+    page = run.path("report.html")
+    if os.path.lexists(page) and (wrong := page_damage(page)):
+        yield ("report.html", wrong, "report.html")
+    if not os.path.lexists(page) and all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES):
+        yield ("report.html", "is missing", "report.html")
+    if not os.path.lexists(page) and not os.path.lexists(run.path(_SUMMARY)):
+        return
+    if wrong := _unsealed(run, _SUMMARY):
+        yield (_SUMMARY, wrong, "report.html")
+        return
+    told = manifest.read(run.path(_SUMMARY))
+    names = [f"stages/{stage}.json" for stage, facts in told["stages"].items() if facts["status"] == "done"]
+    names += [_ADVERSARY] if told.get("exploit_share") is not None else []
+    for name in names:
+        if not os.path.lexists(run.path(*name.split("/"))):
+            yield (name, f"is missing, and {_SUMMARY} tells of it", name)
+
+
+def page_damage(path: Path) -> str | None:
+    """What is wrong with report.html, whose last line is a digest of the others."""
+    try:
+        text, mark, rest = path.read_bytes().rpartition(SEAL_OF_PAGE.encode())
+    except OSError as e:
+        return cause(e)
+    sound = mark and rest == f"{hashlib.sha256(text).hexdigest()} -->\n".encode()
+    return None if sound else "is not the page that was written"
