@@ -112,7 +112,7 @@ def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]
         if stage == "solve":
             up = {} if config.judged_on_gpus else {f: one for f, one in up.items() if f != "proposer"}
         up |= {one.field: one for one in _pools(config, stage) if one.model and one.model.endpoint is None}
-        trainer = []
+        trainer: list[Reserved] = []
         if config.trainer.use_gpu and stage in trainers:
             _, model = trainers[stage]
             each = 1.0 - model.pool.num_gpus if model.engine.weight_transport == "ipc" and stage != "sft" else 1.0
