@@ -63,7 +63,7 @@ def inspect(
         *(prompt(config) if {"sft", "mgpo", "synthesize"} & set(todo) else ()),
         *room.untrainable(config, todo),
         *room.gpus(config, todo, len(listed)),
-        *room.memory(config, todo, None if address else room.smallest(listed), _available()),
+        *room.memory(config, todo, *((None, None) if address else (room.smallest(listed), _available()))),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
 

@@ -112,7 +112,7 @@ def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]
         if stage == "solve":
             up = {} if config.judged_on_gpus else {f: one for f, one in up.items() if f != "proposer"}
         up |= {one.field: one for one in _pools(config, stage) if one.model and one.model.endpoint is None}
-        trainer = []
+        trainer: list[Reserved] = []
         if config.trainer.use_gpu and stage in trainers:
             _, model = trainers[stage]
             each = 1.0 - model.pool.num_gpus if model.engine.weight_transport == "ipc" and stage != "sft" else 1.0
@@ -160,9 +160,9 @@ def gpus(config: Config, stages: Sequence[str], there: int) -> Iterator[Check]:
 # ---------------------------------------------------------------- memory
 
 
-def memory(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_bytes: int) -> Iterator[Check]:
-    """Weights and the trainer's states against the smallest GPU (None: not known), or this machine's memory.
-    Activations, and the KV cache on a GPU, come on top."""
+def memory(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_bytes: int | None) -> Iterator[Check]:
+    """Weights and the trainer's states against the smallest GPU and this machine's memory (None: not known, as those of
+    a cluster). Activations, and the KV cache on a GPU, come on top."""
     on_host: dict[str, float] = {}
     for stage, parts in reserved(config, stages).items():
         on_host[stage] = sum(_on_host(config, one.model) for one in parts if one.model)
@@ -181,7 +181,7 @@ def memory(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_by
     if gpu_bytes is not None:
         yield from _engines(config, stages, gpu_bytes)
     stage = max(on_host, key=lambda s: on_host[s], default=None)
-    if stage is not None and on_host[stage] > host_bytes:
+    if stage is not None and host_bytes is not None and on_host[stage] > host_bytes:
         found = f"{stage} takes {on_host[stage] / _GB:.1f} GB of this machine's memory: weights, KV cache, the trainer"
         todo = f"{host_bytes / _GB:.1f} GB are free: a smaller model, engine.kv_cache_gb, or fewer replicas"
         yield Check("memory", "fail", found, todo)

@@ -87,6 +87,7 @@ def test_memory_is_told_against_what_is_there():
     assert "a GPU here has 0 GB" in little[0].todo
     (host,) = [c for c in room.memory(load(), ALL, None, 1 << 30) if c.status == "fail"]
     assert "of this machine's memory" in host.found and "1.1 GB are free" in host.todo
+    assert not [c for c in room.memory(load(), ALL, None, None) if c.status == "fail"]  # a cluster's
     served = load(None, ["proposer.pool.num_gpus=1"])
     (engine,) = [c for c in room.memory(served, ALL, 1 << 20, 80 << 30) if "weights on each GPU" in c.found]
     assert engine.found.startswith("proposer: ") and "proposer.engine.tensor_parallel_size" in engine.todo
