@@ -113,10 +113,10 @@ class Meters:
     def _record(self, meter: Any, value: float, tags: Mapping[str, str]) -> None:
         if self.job is None:
             return
-        metric, record, tags = self._metric(meter), "set", dict(tags)
+        record, given = "set", dict(tags)
         if isinstance(meter, Meter):
-            record, tags = _RECORDS[meter.kind], tags | {"job": self.job}
-        getattr(metric, record)(value, tags)
+            record, given["job"] = _RECORDS[meter.kind], self.job
+        getattr(self._metric(meter), record)(value, given)
 
     def _metric(self, meter: Any) -> Any:
         if not isinstance(meter, Meter):

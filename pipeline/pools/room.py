@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated import autoscaler_pb2
 
 from pipeline.records import Failure
 
@@ -114,7 +114,8 @@ def offer() -> Offer:
         NodeType(kind.name, dict(kind.resources), math.inf if kind.max_count == -1 else kind.max_count)
         for kind in (config.node_group_configs if config is not None else ())
     ]
-    reply = GetClusterStatusReply.FromString(process.gcs_client.get_cluster_status(timeout_s=_ANSWER_S))
+    messages: Any = autoscaler_pb2  # made when it is imported
+    reply = messages.GetClusterStatusReply.FromString(process.gcs_client.get_cluster_status(timeout_s=_ANSWER_S))
     infeasible = [dict(one.resources_bundle) for one in reply.autoscaling_state.infeasible_resource_requests]
     return Offer(nodes, types or None, infeasible)
 
