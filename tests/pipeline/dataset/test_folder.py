@@ -204,3 +204,18 @@ def test_a_column_or_metadata_too_many_is_a_trace(place):
         ("data/extra.parquet", "column 'skills'"),
         ("more.jsonl", "column 'votes'"),
     }
+
+
+def test_trl_reads_its_layout_as_it_documents(tmp_path):
+    """A prompt-only data set in conversational form, and a column that TRL's own reward takes as its argument."""
+    trl = pytest.importorskip("trl")
+    layouts.write("trl", PROBLEMS[:2], tmp_path / "trl", None, "set")
+    rows = load(tmp_path / "trl")
+    assert all(trl.is_conversational(row) for row in rows)
+    said = [[{"role": "assistant", "content": f"So it is $\\boxed{{{answer}}}$."}] for answer in ("1.5", "C")]
+    wrong = [[{"role": "assistant", "content": f"So it is $\\boxed{{{answer}}}$."}] for answer in ("2.5", "C")]
+    columns = {name: rows[name] for name in rows.column_names}
+    from trl.rewards import accuracy_reward
+
+    assert accuracy_reward(completions=said, **columns)[0] == 1.0
+    assert accuracy_reward(completions=wrong, **columns)[0] == 0.0
