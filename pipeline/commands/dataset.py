@@ -66,11 +66,10 @@ def render_stats(found: dict[str, Any]) -> str:
 
 
 def card_of(place: str) -> str:
-    """The card that lies beside the data set, or one of what its rows say."""
+    """The card of a folder that has one; else, and of a single file, one of what the rows say."""
     path = _place(place)
-    beside = _folder(path) / "README.md"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
+    if path.is_dir() and (own := _folder(path) / "README.md").is_file():
+        return own.read_text(encoding="utf-8")
     rows = problems_of(path)
     kinds = dict(sorted(Counter(p.answer_kind for p in rows).items()))
     about = card.About(path.stem, len(rows), counts={"Kinds of answers": kinds})
