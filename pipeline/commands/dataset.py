@@ -43,7 +43,7 @@ def stats(place: str) -> dict[str, Any]:
     solved = sorted(o["pass_at_k"] for o in origins if "pass_at_k" in o)
     return {
         "rows": len(rows),
-        "kinds": dict(sorted(Counter(p.answer_kind for p in rows).items())),
+        "kinds": dict(sorted(Counter(str(p.answer_kind) for p in rows).items())),
         "categories": dict(sorted(Counter(o["category"] for o in origins if "category" in o).items())),
         "question_words": {"median": median(words or [0]), "p95": _at(words, 0.95), "longest": _at(words, 1.0)},
         "answers": {"distinct": len(answers), "top": top, "top_share": most / max(len(rows), 1)},
@@ -66,13 +66,12 @@ def render_stats(found: dict[str, Any]) -> str:
 
 
 def card_of(place: str) -> str:
-    """The card that lies beside the data set, or one of what its rows say."""
+    """The card of a folder that has one; else, and of a single file, one of what the rows say."""
     path = _place(place)
-    beside = _folder(path) / "README.md"
-    if beside.is_file():
-        return beside.read_text(encoding="utf-8")
+    if path.is_dir() and (own := _folder(path) / "README.md").is_file():
+        return own.read_text(encoding="utf-8")
     rows = problems_of(path)
-    kinds = dict(sorted(Counter(p.answer_kind for p in rows).items()))
+    kinds = dict(sorted(Counter(str(p.answer_kind) for p in rows).items()))
     about = card.About(path.stem, len(rows), counts={"Kinds of answers": kinds})
     names = [file.relative_to(_folder(path)).as_posix() for file in folder.training_files(path)]
     return card.text(about, names, None)

@@ -57,7 +57,7 @@ class AcquireStage(Section):
     corpus: Annotated[tuple[str, ...], Field(min_length=1)]
     """Files or folders: .jsonl with question and answer fields (structured Q&A), .md and .txt (free text)."""
     license: str | None = None
-    """Licence of the corpus, as the Hub writes it (cc-by-4.0, other, …); the data card tells it. None: unknown."""
+    """Licence of the corpus, as the Hub writes it (cc-by-4.0, other, …); the card tells it. None: unknown."""
     on_bad_record: Literal["stop", "skip"] = "stop"
     """A line that is no valid record: stop with its file and line number, or skip and count it."""
     min_score: Fraction = 0.5

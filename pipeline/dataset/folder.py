@@ -59,9 +59,7 @@ def write_shards(folder: Path, table: pa.Table) -> list[str]:
 
 def _parquet(table: pa.Table) -> bytes:
     content = io.BytesIO()
-    with pq.ParquetWriter(content, table.schema, compression="zstd") as writer:
-        if table.num_rows:  # `datasets` takes an empty row group for a damaged file
-            writer.write_table(table)
+    pq.write_table(table, content, compression="zstd")
     return content.getvalue()
 
 

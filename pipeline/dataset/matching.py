@@ -3,8 +3,8 @@
     exact            the same words and numbers, whatever case, blanks, punctuation and LaTeX
     reordered        the same clauses in another order
     near             word triples that agree to `NEAR` (MinHash, then counted), with the same numbers
-    passage          of a benchmark's question, `COVERED` of its runs of 13 words stand in the row
     changed numbers  the same or nearly the same words with other numbers: told apart, for such a row may be meant
+    passage          of a benchmark's question, `COVERED` of its runs of 13 words stand in the row
 
 Invariant: each row has at most one match, by the first of these that holds. Memory is about 700 bytes a row, and the
 texts: sketches are arrays, and a candidate is only the first text in a bucket, so no bucket makes work by its square.
@@ -20,8 +20,7 @@ import numpy as np
 
 from pipeline.dataset import texts
 
-Kind = Literal["exact", "reordered", "near", "passage", "changed numbers"]
-KINDS: tuple[Kind, ...] = ("exact", "reordered", "near", "passage", "changed numbers")
+Kind = Literal["exact", "reordered", "near", "changed numbers", "passage"]
 NEAR = 0.6
 COVERED = 0.5
 RUN = 13
@@ -81,8 +80,7 @@ def against(rows: Sketches, reference: Sketches, passages: bool = False) -> list
     found = {match.row: match for match in _matches(rows, reference, itself=False)}
     if passages:
         for match in _passages(rows.texts, reference.texts):
-            if match.row not in found or found[match.row].kind == "changed numbers":
-                found[match.row] = match
+            found.setdefault(match.row, match)
     return [found[row] for row in sorted(found)]
 
 

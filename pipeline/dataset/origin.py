@@ -19,11 +19,12 @@ from pipeline.store.rundir import RunDir
 def models(config: Config) -> dict[str, str]:
     """Role -> model, as a run names it."""
     writer = config.synthesize.proposer or config.proposer
+    teacher = config.teacher.model_dump()
     trained = "" if config.synthesize.proposer or config.proposer.endpoint else ", trained by MGPO"
     verifiers = [str(getattr(v, "model", "") or v.kind) for v in config.committee.verifiers]
     return {
         "proposer": f"{_model(writer)}{trained}",
-        "teacher": public(str(getattr(config.teacher, "model", config.teacher.kind))),
+        "teacher": public(teacher.get("model", teacher["kind"])),
         "committee": ", ".join(public(name) for name in verifiers),
         "probers": ", ".join(_model(m) for m in config.prober.ladder),
     }
@@ -60,7 +61,7 @@ def about(
 ) -> About:
     made_by = {
         "code": code_version(),
-        "domain": config.domain.kind,
+        "domain": config.domain.model_dump()["kind"],
         "config": identity_of(config)[:16],
     }
     return About(

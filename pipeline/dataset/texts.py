@@ -31,7 +31,7 @@ _LATEX = (
     (r"\\([A-Za-z]+)", r" \1 "),
 )
 _REWRITES = tuple((re.compile(pattern), by) for pattern, by in _LATEX)
-_TOKEN = re.compile(rf"\d+(?:\.\d+)?|[{UNSPACED}]|[^\W\d_{UNSPACED}]+|[+*/^=<>%!]")
+_TOKEN = re.compile(rf"\d+(?:\.\d+)?|[{UNSPACED}]|[^\W\d_{UNSPACED}]+|[+*/^=<>%!]|(?<![^\W\d_])-(?=\s*[\w(])")
 _CLAUSE = re.compile(r"[.?!;:]\s+|\n+|,\s+")
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pipeline.report.charts import text
 from pipeline.report.facts import Facts
+from pipeline.report.opening import opening
 from pipeline.report.sections import SECTIONS
 from pipeline.report.style import CSS
 
@@ -21,7 +22,7 @@ def render(facts: Facts) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title} · report</title><style>{CSS}</style></head><body>"
-        f'<h1>{title}</h1><p class="soft">Run {text(facts.run.root.name)}{last}</p>'
+        f'<h1>{title}</h1><p class="soft">Run {text(facts.run.root.name)}{last}</p>{opening(facts)}'
         + "\n".join(sections)
         + "</body></html>\n"
     )

@@ -47,5 +47,7 @@ pre { white-space:pre-wrap; overflow-wrap:anywhere; margin:4px 0; font:13px/1.45
 .tool { background:var(--bg); border-radius:6px; padding:4px 10px; margin-top:4px }
 .tag { font-size:12px; border:1px solid var(--rule); border-radius:9px; padding:0 8px;
   color:var(--soft); white-space:nowrap }
+.opening { font-size:17px; max-width:70ch; margin:14px 0; border-left:4px solid var(--rule); padding:2px 0 2px 14px }
+.opening.up { border-color:var(--good) } .opening.down { border-color:var(--bad) }
 .good { color:var(--good) } .bad { color:var(--bad) } .dropped { text-decoration:line-through }
 """

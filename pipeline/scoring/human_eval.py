@@ -98,6 +98,6 @@ def _plain(value: Any) -> Any:
         inner = [_plain(v) for v in value]
         return _NONE if any(v is _NONE for v in inner) else inner
     if isinstance(value, dict):
-        ok = all(isinstance(k, str) and _plain(v) is not _NONE for k, v in value.items())
-        return value if ok else _NONE
+        named = {k: _plain(v) for k, v in value.items() if isinstance(k, str)}
+        return named if len(named) == len(value) and _NONE not in named.values() else _NONE
     return value if value is None or isinstance(value, str | int | float | bool) else _NONE

@@ -94,7 +94,7 @@ def bootstrap(columns: Array, seed: int) -> list[list[float] | None]:
     """95 % intervals of the means of the rows of a table, resampling its columns (problems) together."""
     count, n = columns.shape
     if not n:
-        return [None] * count
+        return [None for _ in range(count)]
     rng = np.random.default_rng(seed)
     at_once = max(1, _DRAWN // n)
     parts = [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]

@@ -86,7 +86,8 @@ def _paired(context: Context, folders: list[Path]) -> dict[str, Any] | None:
 def _rows(context: Context) -> tuple[Rows, dict[str, int]]:
     """The problems that are asked, and how many of the file are left out by why."""
     config, seed = context.config.evaluate, context.config.seed
-    path, left_out = context.domain.resolve(config.benchmark), {}
+    path = context.domain.resolve(config.benchmark)
+    left_out: dict[str, int] = {}
     preset = presets()[config.preset] if config.preset else None
 
     def read(path: Path, limit: int | None) -> Rows:

@@ -167,7 +167,11 @@ def _foreign(places: tuple[str, ...]) -> Foreign:
 def accepted(run: RunDir, config: Config) -> list[Problem]:
     """The problems that a data set of the steps on disk has: of a run that was killed before it wrote any."""
     selection, _ = _read(run, config)
-    return [j.problem for j in selection.chosen[: config.synthesize.target] if j.problem]
+    return _problems(selection.chosen[: config.synthesize.target])
+
+
+def _problems(judged: list[Judged]) -> list[Problem]:
+    return [j.problem for j in judged if j.problem]
 
 
 def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
@@ -196,7 +200,7 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         {**_provenance(j, levels[j.key], identity.skeleton), "proposer": models["proposer"], "prompts": prompts}
         for j, identity in zip(chosen, identities, strict=True)
     ]
-    counts = {
+    counts: dict[str, dict[str, int]] = {
         "Gates": {
             "episodes": len(played), "accepted by the committee": sum(j.accepted for j, _ in played),
             **{f"left out: {name}": n for name, n in sorted(selection.left_out.items())},
@@ -204,12 +208,12 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
             "left out: beyond the target": len(selection.chosen) - len(chosen), "in the data set": len(chosen),
         },
         "Categories": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
-        "Kinds of answers": dict(sorted(Counter(j.problem.answer_kind for j in chosen if j.problem).items())),
+        "Kinds of answers": dict(sorted(Counter(str(j.problem.answer_kind) for j in chosen if j.problem).items())),
         "Difficulty (Pass@k of the prober)": _histogram([j.probe.pass_at_k for j in chosen if j.probe]),
     }  # fmt: skip
     folder.publish(
-        run.path("dataset"), *([j.problem for j in some if j.problem] for some in (chosen, selection.unsolved)),
-        origins, origin.about(config, len(chosen), counts, models, prompts),
+        run.path("dataset"), _problems(chosen), _problems(selection.unsolved), origins,
+        origin.about(config, len(chosen), counts, models, prompts),
         run=identity_of(config), made_from=_made_from(run),
     )  # fmt: skip
     facts = summarize([j for j, _ in played])

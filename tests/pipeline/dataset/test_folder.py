@@ -59,9 +59,10 @@ def test_without_programs_there_are_three_columns(tmp_path):
     assert load(publish(tmp_path / "d", PROBLEMS[:3])).column_names == ["question", "answer", "answer_kind"]
 
 
-def test_a_data_set_of_nothing_is_read_as_that(tmp_path):
+def test_a_data_set_of_nothing_is_whole(tmp_path):
+    """Of a run that was stopped before it accepted any; `datasets` itself refuses a split without rows."""
     where = publish(tmp_path / "d", [])
-    assert len(load(where)) == 0
+    assert folder.rows_of(where) == []
     assert check(where)["findings"] == []
 
 
@@ -204,3 +205,18 @@ def test_a_column_or_metadata_too_many_is_a_trace(place):
         ("data/extra.parquet", "column 'skills'"),
         ("more.jsonl", "column 'votes'"),
     }
+
+
+def test_trl_reads_its_layout_as_it_documents(tmp_path):
+    """A prompt-only data set in conversational form, and a column that TRL's own reward takes as its argument."""
+    trl = pytest.importorskip("trl")
+    layouts.write("trl", PROBLEMS[:2], tmp_path / "trl", None, "set")
+    rows = load(tmp_path / "trl")
+    assert all(trl.is_conversational(row) for row in rows)
+    said = [[{"role": "assistant", "content": f"So it is $\\boxed{{{answer}}}$."}] for answer in ("1.5", "C")]
+    wrong = [[{"role": "assistant", "content": f"So it is $\\boxed{{{answer}}}$."}] for answer in ("2.5", "C")]
+    columns = {name: rows[name] for name in rows.column_names}
+    from trl.rewards import accuracy_reward
+
+    assert accuracy_reward(completions=said, **columns)[0] == 1.0
+    assert accuracy_reward(completions=wrong, **columns)[0] == 0.0

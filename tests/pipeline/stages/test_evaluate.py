@@ -11,6 +11,7 @@ from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config.loading import load
 from pipeline.flow.context import Context
 from pipeline.records import Failure
+from pipeline.scoring import items
 from pipeline.stages import evaluate
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
@@ -133,3 +134,23 @@ def test_before_and_after_answer_with_the_same_seeds_and_the_gain_is_problem_by_
 def test_without_a_model_it_needs_the_runs_solver(tmp_path, benchmark):
     with pytest.raises(Failure, match="stage solve is not done"):
         run(tmp_path / "run", Cluster(), benchmark)
+
+
+def test_a_preset_reads_the_publishers_file_with_shots_and_keeps_every_sample(tmp_path):
+    path = tmp_path / "test.jsonl"
+    rows = [{"question": f"What is {n} + 1?", "answer": f"It is <<{n}+1={n + 1}>>.\n#### {n + 1}"} for n in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cluster = Cluster()
+    settings = ("evaluate.model={path: mini:solver}", "evaluate.preset=gsm8k")
+    result = run(tmp_path / "run", cluster, path, *settings)
+    figures = result["score"]["measures"]
+    assert figures["mean@4"]["value"] == figures["maj@4"]["value"] == 0.5
+    assert figures["pass@2"]["value"] == pytest.approx(5 / 6) and figures["best@4"]["value"] == 1.0
+    assert (figures["samples"], figures["no_answer"], figures["unknown"]) == (24, 0, 0)
+    (step,) = RunDir.look(tmp_path / "run").steps("evaluate")
+    table = items.read(step / items.FILE).to_pylist()
+    assert [(t["sample"], t["given"], t["judged"]) for t in table[4:8]] == [
+        (0, "2", "equal"), (1, "77", "different"), (2, "2", "equal"), (3, "77", "different")
+    ]  # fmt: skip
+    with pytest.raises(Failure, match="no field problem"):
+        run(tmp_path / "other", cluster, path, *settings[:1], "evaluate.preset=math-500")

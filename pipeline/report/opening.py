@@ -1,0 +1,76 @@
+"""The report's first lines: what happened, in words, and whether it is good.
+
+Invariant: better and worse are said only where an interval of the difference says so: of the items that both models
+answered where they are kept, else as if the two were measured on different problems.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pipeline.report.charts import number, text
+from pipeline.report.facts import Facts
+from pipeline.scoring import items, measures
+from pipeline.store.run_stages import RUN_STAGES
+
+Way = Literal["up", "down", "level"]
+_COLOURS = {"up": "good", "down": "bad", "level": "soft"}
+
+
+def opening(facts: Facts) -> str:
+    """A paragraph of HTML."""
+    sentences = [_made(facts), _stopped(facts)]
+    way: Way = "level"
+    if (gain := _gain(facts)) is not None:
+        way, low, high, difference = gain
+        told = {"up": "got better", "down": "got worse", "level": "did not measurably change"}[way]
+        points = (
+            f"{100 * difference:+.1f} points on the benchmark (95 % interval {100 * low:+.1f} to {100 * high:+.1f})"
+        )
+        advice = " Look at the data set and at solve.lr before you use it." if way == "down" else ""
+        sentences.append(f'The solver <b class="{_COLOURS[way]}">{told}</b>: {points}.{advice}')
+    said = " ".join(sentence for sentence in sentences if sentence)
+    return f'<p class="opening {way}">{said}</p>' if said else ""
+
+
+def _made(facts: Facts) -> str:
+    if "synthesize" not in facts.results:
+        return ""
+    rho = facts.pass_at_k()
+    hard = f", {number(sum(r < 0.5 for r in rho))} of which the prober fails more often than not" if rho else ""
+    unsolved = facts.result("synthesize", "unsolved")
+    apart = f"; {number(unsolved)} more are valid and no prober solves them" if unsolved else ""
+    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}."
+
+
+def _stopped(facts: Facts) -> str:
+    """Where a run that is not done has come to."""
+    todo = [stage for stage in RUN_STAGES if stage not in facts.results]
+    return f"It is not done: {text(todo[0])} comes next." if todo and facts.results else ""
+
+
+def _gain(facts: Facts) -> tuple[Way, float, float, float] | None:
+    """(which way, low, high, the difference) of the solver after against before; None where it was not measured."""
+    before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
+    if not before or not after:
+        return None
+    paired = _paired(facts)
+    if paired is not None:
+        (low, high), difference = paired["interval"], paired["difference"]
+    elif before.get("interval") and after.get("interval"):
+        difference = after["mean"] - before["mean"]
+        half = math.hypot(*((figures["interval"][1] - figures["interval"][0]) / 2 for figures in (before, after)))
+        low, high = difference - half, difference + half
+    else:
+        return None
+    return "up" if low > 0 else "down" if high < 0 else "level", low, high, difference
+
+
+def _paired(facts: Facts) -> dict[str, Any] | None:
+    paths = [step / items.FILE for step in facts.run.steps("evaluate")]
+    if len(paths) != 2 or not all(path.is_file() for path in paths):
+        return None
+    before, after = (items.items_of(items.read(path)) for path in paths)
+    found = measures.compare(before, after, seed=0)
+    return found if found["problems"] else None
