@@ -70,7 +70,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "mean@n, pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, samples without answer",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
-        "paired": "the gain problem by problem: difference, its interval (95 %, bootstrap), p, how many got better, worse",
+        "paired": "the gain problem by problem: difference, interval (95 %, bootstrap), p, problems better and worse",
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",
         "left_out": "reason -> rows of the benchmark that its preset does not ask",
         "answers": "files with the answers to every item, of each model; items.parquet beside them has a row a sample",
