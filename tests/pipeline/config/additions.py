@@ -102,5 +102,5 @@ _ATTACKS = """
 int main(void) { if (fork() >= 0) puts("fork"); if (fopen("/etc/passwd", "r")) puts("read"); puts("42"); }
 """
 
-C = Language(lambda: gcc.toolchain("c", "gcc", "main.c", _FLAGS, "c: no compiler; install gcc"), _ATTACKS)
+PLAIN = Language(lambda: gcc.toolchain("c", "gcc", "main.c", _FLAGS, "c: no compiler; install gcc"), _ATTACKS)
 '''

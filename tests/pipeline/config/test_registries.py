@@ -138,5 +138,5 @@ def test_a_file_without_its_entry_is_named_and_so_is_the_registry(
 
 
 def test_a_language_without_its_entry_is_named_and_so_is_the_registry(put: Put) -> None:
-    path = put("sandbox.c", LANGUAGE)
-    assert languages_forgotten() == [f"{path}: C has no entry in sandbox.languages.LANGUAGES"]
+    path = put("sandbox.plain", LANGUAGE)
+    assert languages_forgotten() == [f"{path}: PLAIN has no entry in sandbox.languages.LANGUAGES"]
