@@ -151,7 +151,7 @@ def _run(namespace: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
             return _failure(of_the_code)
     except BaseException as e:
         return _failure(e)
-    name = job.get("entry") or job.get("value")
+    name = job.get("entry") or job.get("value") or ""
     try:
         if name and name not in namespace:
             return {"reason": f"NameError: name {name!r} is not defined"}
