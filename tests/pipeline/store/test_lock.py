@@ -132,4 +132,14 @@ def test_of_a_finished_run_everything_can_be_read_on_a_disk_that_takes_nothing(c
         with pytest.raises(SystemExit) as end:
             main([command, "--run-dir", str(root)])
         assert end.value.code == 0, (command, capsys.readouterr().err)
-    assert sorted(p.name for p in root.rglob("*")) == before
+    name, new = str(root), str(place / "forked")
+    for words in (
+        ("verify", name, "--set-aside", "steps/synthesize/000002"),
+        ("redo", "mgpo", name, "--no-run"),
+        ("fork", name, "--set", "mgpo.steps=4", "--run-dir", new),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(list(words))
+        assert end.value.code == (75 if state == "full" else 2) and capsys.readouterr().err.count("\n") == 1, words
+    assert sorted(p.name for p in root.rglob("*")) == before, "what cannot be moved as a whole stays as a whole"
+    assert sorted(p.name for p in place.iterdir()) == (["ballast", "run"] if state == "full" else ["run"])
