@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.records import Failure
 from pipeline.store import chained, metrics
 from pipeline.store.files import replace, writing
 from pipeline.store.manifest import Damage
@@ -49,29 +50,39 @@ def free(root: Path, name: str) -> Path:
 
 
 def move(run: RunDir, aside: Path, names: Iterable[str | Path]) -> list[str]:
-    """Move what there is of some files and folders, under their names; returns them."""
-    moved = []
+    """Move what there is of some files and folders, under their names; returns them. `aside` is new: a disk that has no
+    room for its folders keeps everything where it was."""
+    there = [name for name in dict.fromkeys(map(str, names)) if os.path.lexists(run.root / name)]
     with writing(aside):
-        for name in names:
-            source, target = run.root / name, aside / name
-            if os.path.lexists(source):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(source, target)
-                moved.append(str(name))
-    return moved
+        try:
+            for name in there:
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        for name in there:
+            shutil.move(run.root / name, aside / name)
+    return there
 
 
 def take(run: RunDir, aside: Path, names: Iterable[str | Path], stages: Sequence[str], gone: Gone) -> list[str]:
     """Move what these stages are to make again, and with it the pages and the lines that tell of it."""
-    lines = run.path(metrics.FILE)
+    lines, ours = run.path(metrics.FILE), aside / f".{metrics.FILE}"
     with writing(lines):
         kept = before(run, metrics.FILE, stages, gone) if lines.is_file() else None
-    moved = move(run, aside, [*names, *PAGES])
-    if kept is not None and len(kept) < lines.stat().st_size:
+    cut = kept is not None and len(kept) < lines.stat().st_size
+    if kept is not None and cut:  # what takes room comes first: moving takes none
         with writing(aside):
-            aside.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(lines, aside / metrics.FILE)
-        replace(lines, kept)
+            try:
+                aside.mkdir(parents=True)
+                shutil.copyfile(lines, aside / metrics.FILE)
+                replace(ours, kept)
+            except (OSError, Failure):
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+    moved = move(run, aside, [*names, *PAGES])
+    if cut:
+        ours.replace(lines)
     return moved
 
 

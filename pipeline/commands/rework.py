@@ -111,21 +111,25 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
     temporary = new.with_name(f".{new.name}.tmp")
     with writing(new):
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        size = sum(_share(run.root, temporary, aside.left_by(run.root, name)) for name in shared)
-        others = [name for name in RUN_STAGES if name not in shared]
-        for name in (metrics.FILE, events.FILE):
-            if run.path(name).is_file():
-                replace(temporary / name, aside.before(run, name, others, aside.of_stages(others)))
-        for name in shared:  # a result says of which run it is
-            done = manifest.read(temporary / "stages" / f"{name}.json")
-            replace(temporary / "stages" / f"{name}.json", seal(done | {"run": identity_of(config)}))
-        if run.path("prompts.json").is_file():
-            shutil.copyfile(run.path("prompts.json"), temporary / "prompts.json")
-        replace(temporary / "config.yaml", config_text(config))
-        if new.exists():
-            new.rmdir()
-        temporary.rename(new)
+        try:
+            temporary.mkdir(parents=True)
+            size = sum(_share(run.root, temporary, aside.left_by(run.root, name)) for name in shared)
+            others = [name for name in RUN_STAGES if name not in shared]
+            for name in (metrics.FILE, events.FILE):
+                if run.path(name).is_file():
+                    replace(temporary / name, aside.before(run, name, others, aside.of_stages(others)))
+            for name in shared:  # a result says of which run it is
+                done = manifest.read(temporary / "stages" / f"{name}.json")
+                replace(temporary / "stages" / f"{name}.json", seal(done | {"run": identity_of(config)}))
+            if run.path("prompts.json").is_file():
+                shutil.copyfile(run.path("prompts.json"), temporary / "prompts.json")
+            replace(temporary / "config.yaml", config_text(config))
+            if new.exists():
+                new.rmdir()
+            temporary.rename(new)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk would be fuller
+            raise
     return size
 
 

@@ -10,6 +10,7 @@ run makes of its own sound steps. Nothing is ever deleted: what is replaced or s
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, refuse_pipes, step_
 from pipeline.store.verify import Finding
 
 ASIDE = ".set-aside"
+_OF_A_DATA_SET = (MANIFEST, "problems.jsonl", "provenance.jsonl")
+"""What the folder of one is known by, also where one of them is lost; no run has them at its top."""
 _MENDS_A_COPY = {verify.NOT_LISTED: "move it away"}
 _UNIT = re.compile(r"(steps|ledger)/([^./][^/]*)/([0-9]{6,})|(checkpoints)/([^./][^/]*)", re.ASCII)
 
@@ -57,7 +60,7 @@ def check(place: Path | str) -> dict[str, Any]:
     """What `propose verify` tells of a run directory, the URI of a mirror, or the folder of a data set."""
     if isinstance(place, str):
         return _mirror(place)
-    if (place / MANIFEST).is_file():
+    if any(os.path.lexists(place / name) for name in _OF_A_DATA_SET):
         refuse_pipes(place)
         return _told(place, [(str(f), [], _MENDS_A_COPY.get(f.what, "take another copy")) for f in dataset(place)])
     run = RunDir.look(place)

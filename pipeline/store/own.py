@@ -34,12 +34,7 @@ def findings(run: RunDir) -> Iterator[Found]:
             yield (name, wrong, name)
     yield from _prompts(run)
     yield from _pages(run)
-    shown = sorted(run.path("tensorboard").glob("[!.]*"))
-    for path in shown:
-        if wrong := event_files.damage(path):
-            yield (f"tensorboard/{path.name}", wrong, "tensorboard")
-    if not shown and run.path("tensorboard").is_dir() and run.path(metrics.FILE).exists():
-        yield ("tensorboard", f"shows nothing, and there is {metrics.FILE}", "tensorboard")
+    yield from _board(run)
 
 
 def _unsealed(run: RunDir, name: str) -> str | None:
@@ -84,6 +79,23 @@ def _pages(run: RunDir) -> Iterator[Found]:
     for name in names:
         if not os.path.lexists(run.path(*name.split("/"))):
             yield (name, f"is missing, and {_SUMMARY} tells of it", name)
+
+
+def _board(run: RunDir) -> Iterator[Found]:
+    """TensorBoard's files. A run may have none, but not an empty folder of them beside its metrics."""
+    folder = run.path("tensorboard")
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        yield ("tensorboard", cause(e), "tensorboard")
+        return
+    for name in names:
+        if wrong := event_files.damage(folder / name):
+            yield (f"tensorboard/{name}", wrong, "tensorboard")
+    if not names and run.path(metrics.FILE).exists():
+        yield ("tensorboard", f"shows nothing, and there is {metrics.FILE}", "tensorboard")
 
 
 def page_damage(path: Path) -> str | None:

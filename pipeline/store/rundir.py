@@ -264,7 +264,9 @@ class RunDir:
         """All that stages/<stage>.json says: also `run`, `after` (the stages done before), and `files`, the digests of
         what the stage left. Raises Damage."""
         path = self.path("stages", f"{stage}.json")
-        if not os.path.lexists(path):
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):  # a folder that may not be looked into is no stage undone
             return None
         done = manifest.read(path)
         if done.get("stage") != stage:

@@ -111,7 +111,7 @@ def test_a_folder_that_this_user_may_not_look_into_is_one_line(tmp_path):
     ended = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("ended")]
     assert len(ended) == 3 * len(folders), done.stderr
     assert all(code in ("0", "2") for _, _, code in ended), ended
-    assert all(code == "2" for _, command, code in ended if command == "verify"), ended
+    assert all(code == "2" for folder, command, code in ended if command == "verify" or folder == "stages"), ended
     assert "fault" not in done.stderr
 
 
@@ -132,4 +132,14 @@ def test_of_a_finished_run_everything_can_be_read_on_a_disk_that_takes_nothing(c
         with pytest.raises(SystemExit) as end:
             main([command, "--run-dir", str(root)])
         assert end.value.code == 0, (command, capsys.readouterr().err)
-    assert sorted(p.name for p in root.rglob("*")) == before
+    name, new = str(root), str(place / "forked")
+    for words in (
+        ("verify", name, "--set-aside", "steps/synthesize/000002"),
+        ("redo", "mgpo", name, "--no-run"),
+        ("fork", name, "--set", "mgpo.steps=4", "--run-dir", new),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(list(words))
+        assert end.value.code == (75 if state == "full" else 2) and capsys.readouterr().err.count("\n") == 1, words
+    assert sorted(p.name for p in root.rglob("*")) == before, "what cannot be moved as a whole stays as a whole"
+    assert sorted(p.name for p in place.iterdir()) == (["ballast", "run"] if state == "full" else ["run"])

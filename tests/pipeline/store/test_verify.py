@@ -433,6 +433,10 @@ def test_a_data_set_is_verified_anywhere_without_its_run(capsys, root, tmp_path)
     code, out, _ = propose(capsys, "verify", str(copy))
     assert code == 2 and "copy/more.jsonl: is in no manifest" in out and "move it away" in out
     (copy / "more.jsonl").unlink()
+    (copy / MANIFEST).rename(tmp_path / "away")
+    code, out, _ = propose(capsys, "verify", str(copy))
+    assert code == 2 and f"copy/{MANIFEST}: is missing" in out
+    (tmp_path / "away").rename(copy / MANIFEST)
     for name in ("problems.jsonl", "provenance.jsonl", MANIFEST):
         content = (copy / name).read_bytes()
         flip(copy / name, 77)
