@@ -141,13 +141,14 @@ def gpus(config: Config, stages: Sequence[str], there: int) -> Iterator[Check]:
     most = {stage: sum(one.most for one in parts) for stage, parts in up.items()}
     if not any(most.values()):
         return
-    stage = max(most, key=lambda s: most[s])
-    parts = ", ".join(f"{one.field} {one.most:g}" for one in up[stage] if one.most)
-    found = f"{stage} takes {most[stage]:g} GPUs: {parts}"
-    detail = {"most": most, "least": {s: sum(one.least for one in parts) for s, parts in up.items()}, "there": there}
+    stage = max(most, key=lambda stage: most[stage])
+    named = ", ".join(f"{one.field} {one.most:g}" for one in up[stage] if one.most)
+    found = f"{stage} takes {most[stage]:g} GPUs: {named}"
+    least = {stage: sum(one.least for one in parts) for stage, parts in up.items()}
+    detail = {"most": most, "least": least, "there": there}
     if config.ray.joined is not None:
         yield Check("reserved", "ok", f"{found}; of the cluster at {config.ray.joined}", detail=detail)
-    elif max(detail["least"].values()) > there:
+    elif max(least.values()) > there:
         todo = f"this machine has {there}: fewer trainer.workers and replicas, or ray.address of a cluster"
         yield Check("reserved", "fail", found, todo, detail)
     elif most[stage] > there:
@@ -180,9 +181,11 @@ def memory(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_by
             yield Check("memory", "ok", found)
     if gpu_bytes is not None:
         yield from _engines(config, stages, gpu_bytes)
-    stage = max(on_host, key=lambda s: on_host[s], default=None)
-    if stage is not None and host_bytes is not None and on_host[stage] > host_bytes:
-        found = f"{stage} takes {on_host[stage] / _GB:.1f} GB of this machine's memory: weights, KV cache, the trainer"
+    largest = max(on_host, key=lambda stage: on_host[stage], default=None)
+    if largest is not None and host_bytes is not None and on_host[largest] > host_bytes:
+        found = (
+            f"{largest} takes {on_host[largest] / _GB:.1f} GB of this machine's memory: weights, KV cache, the trainer"
+        )
         todo = f"{host_bytes / _GB:.1f} GB are free: a smaller model, engine.kv_cache_gb, or fewer replicas"
         yield Check("memory", "fail", found, todo)
 
