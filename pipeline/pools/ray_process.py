@@ -22,6 +22,8 @@ from pipeline.records import Failure, Lost
 from pipeline.watch import verbosity
 
 _KNOCK_S = 10.0
+_ROOMY_CPUS = 8
+"""From here on the Ray dashboard is started unasked."""
 
 ENVIRONMENT = {
     # Whatever runs on a CPU shares few cores: one thread, unless a pool or trainer says otherwise.
@@ -65,11 +67,13 @@ class RayProcess:
         store_mb = self._config.object_store_mb
         try:
             if self.private:
+                cpus = self._config.num_cpus or usable_cpus()
+                wanted = self._config.dashboard
                 started = ray.init(
                     address="local",
-                    num_cpus=self._config.num_cpus or usable_cpus(),
+                    num_cpus=cpus,
                     object_store_memory=None if store_mb is None else store_mb << 20,
-                    include_dashboard=self._config.dashboard,
+                    include_dashboard=cpus >= _ROOMY_CPUS if wanted is None else wanted,
                     runtime_env={"env_vars": ENVIRONMENT},
                     **quiet,
                 )
