@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.commands import dataset
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
@@ -186,6 +187,9 @@ def test_however_it_is_stopped_what_was_accepted_is_exported(root, monkeypatch, 
     run(root, Pools(lambda n: n), target=9)
     before = {p.name: p.read_bytes() for p in (root / "dataset").rglob("*") if p.is_file()}
     shutil.rmtree(root / "dataset")
+    assert [(p.question, p.answer) for p in dataset.problems_of(root)] == [
+        (p["question"], p["answer"]) for p in by_hand(lambda n: n, 9)
+    ]  # of a run that was killed
 
     async def stopped(*_):
         raise how()
