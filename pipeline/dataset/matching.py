@@ -57,8 +57,10 @@ class Sketches:
 def sketch(given: Sequence[str]) -> Sketches:
     from datasketch import MinHash
 
-    plain, clauses, shape = (np.empty(len(given), np.uint64) for _ in range(3))
-    minhash = np.empty((len(given), _PERMUTATIONS), np.uint32)
+    plain: Array = np.empty(len(given), np.uint64)
+    clauses: Array = np.empty(len(given), np.uint64)
+    shape: Array = np.empty(len(given), np.uint64)
+    minhash: Array = np.empty((len(given), _PERMUTATIONS), np.uint32)
     empty = MinHash(num_perm=_PERMUTATIONS, seed=1)
     for i, text in enumerate(given):
         words = texts.tokens(text)
@@ -120,7 +122,7 @@ def _matches(rows: Sketches, reference: Sketches, itself: bool) -> list[Match]:
 
 def _band(minhash: Array, start: int) -> Array:
     """A 64-bit key of some columns."""
-    key = np.zeros(len(minhash), np.uint64)
+    key: Array = np.zeros(len(minhash), np.uint64)
     for column in range(start, start + _BAND):
         key = (key ^ minhash[:, column].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)

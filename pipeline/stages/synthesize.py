@@ -53,7 +53,8 @@ async def run(context: Context) -> dict[str, Any]:
         file = context.run.path("dataset", "problems.jsonl")
         raise Failure(f"synthesize: {e}; the {accepted} problems accepted so far are in {file}") from None
     except (Failure, asyncio.CancelledError):
-        export(context.run, context.config)
+        if context.run.steps("synthesize"):
+            export(context.run, context.config)
         raise
     return export(context.run, context.config)
 

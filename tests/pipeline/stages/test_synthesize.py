@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
+from pipeline.commands import dataset
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config.loading import load
 from pipeline.domains.mini.domain import SKILLS
@@ -178,6 +180,25 @@ def test_at_its_last_episode_it_exports_what_was_accepted_and_says_so(root):
         run(root, Pools(lambda n: n // 8 + n % 2), most=3 * WAVE)
     assert len(problems(root)) == 4
     assert run(root, Pools(lambda n: n), most=400)["accepted"] == 10  # and goes on from there
+
+
+@pytest.mark.parametrize("how", [asyncio.CancelledError, lambda: Failure("a pool is gone", "infra_error")])
+def test_however_it_is_stopped_what_was_accepted_is_exported(root, monkeypatch, how):
+    run(root, Pools(lambda n: n), target=9)
+    before = {p.name: p.read_bytes() for p in (root / "dataset").rglob("*") if p.is_file()}
+    shutil.rmtree(root / "dataset")
+    assert [(p.question, p.answer) for p in dataset.problems_of(root)] == [
+        (p["question"], p["answer"]) for p in by_hand(lambda n: n, 9)
+    ]  # of a run that was killed
+
+    async def stopped(*_):
+        raise how()
+
+    monkeypatch.setattr(synthesize, "_fill", stopped)
+    with pytest.raises((asyncio.CancelledError, Failure)):
+        run(root, Pools(), target=9)
+    assert {p.name: p.read_bytes() for p in (root / "dataset").rglob("*") if p.is_file()} == before
+    assert {"README.md", "train-00000-of-00001.parquet", "provenance.parquet"} <= before.keys()
 
 
 def test_a_budget_that_is_spent_loses_nothing_that_was_accepted(root):
