@@ -115,7 +115,7 @@ class CurriculumConfig(Section):
 
 class MGPOStage(Scheduled, Updates):
     steps: Positive = 200
-    """Optimizer steps."""
+    """Steps, each with rollouts of its own, and one optimizer update unless mini_batches or passes say more."""
     groups: Positive = 32
     """Skill prompts a step."""
     group_size: int = Field(default=8, ge=2)
@@ -160,7 +160,7 @@ class SolveStage(Scheduled, Updates):
     """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
     run."""
     steps: Positive = 200
-    """Optimizer steps."""
+    """Steps, each with answers of its own, and one optimizer update unless mini_batches or passes say more."""
     problems: Positive = 64
     """Problems a step."""
     group_size: int = Field(default=8, ge=2)

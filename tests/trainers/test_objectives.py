@@ -253,15 +253,9 @@ def test_a_mean_over_trajectories_does_not_let_long_ones_weigh_more() -> None:
     rollouts = [make_rollout("long", "g", [(2, 0.0, 1)] * 12, 0.0, rng)]
     rollouts += [make_rollout(str(i), "g", [(0, 0.0, 1)], 1.0, rng) for i in range(3)]
     batch = batch_of(rollouts)
-    by = {
-        count: weights_of(
-            MGPOConfig(beta=0, zero_sum=count),
-            batch,
-            batch.tokens.engine_K,
-            batch.tokens.engine_K,  # type: ignore[arg-type]
-        )
-        for count in ("actions", "trajectories")
-    }
+    counts: tuple[Any, Any] = ("actions", "trajectories")
+    engine = batch.tokens.engine_K
+    by = {count: weights_of(MGPOConfig(beta=0, zero_sum=count), batch, engine, engine) for count in counts}
     assert by["trajectories"][0] < 2 * by["actions"][0] < 0
     assert by["actions"].sum() == pytest.approx(0, abs=1e-6)
     assert by["trajectories"][:12].mean() + by["trajectories"][12:].sum() == pytest.approx(0, abs=1e-6)

@@ -100,7 +100,7 @@ def test_mini_batches_are_whole_groups_and_each_is_the_batch_of_its_rollouts(
 
 def owners(rollouts: list[Rollout], batch: StepBatch, part: StepBatch) -> list[Rollout]:
     """The rollouts of a part, found by their tokens: an engine's log-probabilities are all different."""
-    of = defaultdict(list)
+    of: dict[tuple[int, ...], list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
         of[tuple(rollout.token_ids)].append(rollout)
     spans = zip(part.start_S[:-1], part.start_S[1:], strict=True)
