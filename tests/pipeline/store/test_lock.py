@@ -127,7 +127,7 @@ def test_of_a_finished_run_everything_can_be_read_on_a_disk_that_takes_nothing(c
                 ballast.flush()
     else:
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
-    before = sorted(p.name for p in root.rglob("*"))
+    before = sorted(p.name for p in root.rglob("*") if p.is_file())
     for command in ("ledger", "verify", "report", *(["run"] if state == "full" else [])):
         with pytest.raises(SystemExit) as end:
             main([command, "--run-dir", str(root)])
@@ -138,8 +138,9 @@ def test_of_a_finished_run_everything_can_be_read_on_a_disk_that_takes_nothing(c
         ("redo", "mgpo", name, "--no-run"),
         ("fork", name, "--set", "mgpo.steps=4", "--run-dir", new),
     ):
+        capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main(list(words))
         assert end.value.code == (75 if state == "full" else 2) and capsys.readouterr().err.count("\n") == 1, words
-    assert sorted(p.name for p in root.rglob("*")) == before, "what cannot be moved as a whole stays as a whole"
+    assert sorted(p.name for p in root.rglob("*") if p.is_file()) == before, "part of it was moved"
     assert sorted(p.name for p in place.iterdir()) == (["ballast", "run"] if state == "full" else ["run"])

@@ -269,7 +269,7 @@ def test_a_copy_beside_steps_is_no_step(root, copy):
 
 
 @pytest.mark.parametrize("name", ["stages/mgpo.json", "steps/mgpo/000002/episodes.parquet", "metrics.jsonl"])
-@pytest.mark.parametrize("what", ["verify", "ledger", "report", "status", "run"])
+@pytest.mark.parametrize("what", ["verify", "ledger", "report", "run"])
 def test_nobody_waits_for_whoever_writes_to_a_pipe(capsys, root, name, what):
     (root / name).unlink()
     os.mkfifo(root / name)
