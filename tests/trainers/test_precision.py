@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from transformers import AutoModelForCausalLM
 
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Rollout
@@ -81,11 +82,15 @@ def test_the_gradients_of_many_micro_batches_are_summed_in_float32(
 # ---------------------------------------------------------------- the objective under r != 1, end to end
 
 
+def plain(base: Path) -> Any:
+    """The model with transformers' own attention."""
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+
+
 def plain_updates(base: Path, spec: TrainSpec, parts: list[list[Rollout]], lr: float) -> tuple[Any, list[float]]:
     """The same updates written down plainly: transformers' own forward pass, one trajectory after another, weights by
     the loops of test_objectives, autograd, clipping, AdamW. Returns the model and the norms of its gradients."""
-    lm = Policy.load(base, torch.float32).lm
-    reference = Policy.load(base, torch.float32).lm
+    lm, reference = plain(base), plain(base)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=lr, betas=spec.betas, weight_decay=spec.weight_decay)
     norms = []
     for part in parts:
@@ -108,7 +113,7 @@ def plain_updates(base: Path, spec: TrainSpec, parts: list[list[Rollout]], lr: f
 def on_policy(base: Path, rollouts: list[Rollout]) -> list[Rollout]:
     """The rollouts as if the model itself had sampled them: r is 1 before the first update."""
     with torch.no_grad():
-        logp = one_by_one(Policy.load(base, torch.float32).lm, rollouts).tolist()
+        logp = one_by_one(plain(base), rollouts).tolist()
     found = []
     for rollout in rollouts:
         own = [logp.pop(0) if masked else 0.0 for masked in rollout.loss_mask]
@@ -143,7 +148,7 @@ def test_mini_batches_and_passes_take_the_steps_of_a_plain_loop_and_the_gate_act
     learner = Learner(spec, alone)
     metrics = learner.update(batch, 5, spec.lr)
     expected, norms = plain_updates(base, spec, parts, spec.lr)
-    before = Policy.load(base, torch.float32).lm.state_dict()
+    before = plain(base).state_dict()
     ours = learner.engine.module.lm.state_dict()
     moved = max(float((tensor - before[name]).abs().max()) for name, tensor in expected.state_dict().items())
     assert moved > 5e-3

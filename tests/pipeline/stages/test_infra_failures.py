@@ -60,7 +60,8 @@ class Failing(Pools):
 def trained(root, share=0.0, for_good=False):
     """The rollouts that a step trains on, by name, and the advantages of the actions of each."""
     run = play(root, Failing(share, for_good), GROUPS, 1, SIZE, "reward.repeats=100000")
-    rollouts = read_records(run.steps("mgpo")[0] / "rollouts.parquet", Rollout)
+    written = read_records(run.steps("mgpo")[0] / "rollouts.parquet", Rollout)
+    rollouts = [r.model_copy(update={"loss_mask": (0, *r.loss_mask[1:])}) for r in written]  # a prompt of one token
     tokens = StepBatch.from_arrow([Rollout.to_arrow(rollouts)]).tokens
     fused = advantages(MGPOConfig(), tokens)
     return {r.episode_id: (r, fused[tokens.seq_A == i]) for i, r in enumerate(rollouts)}
