@@ -307,8 +307,10 @@ def test_a_restart_does_not_wait_for_a_call_that_ray_keeps(monkeypatch):
 def test_what_still_calls_ray_when_ours_is_gone_does_not_join_another(monkeypatch):
     began = []
     monkeypatch.setattr(auto_init_hook, "enable_auto_connect", True)
-    monkeypatch.setattr(ray, "init", lambda **_: began.append("ours"))
+    monkeypatch.setattr(ray, "init", lambda **_: began.append("ours") or SimpleNamespace(dashboard_url=""))
     monkeypatch.setattr(serve, "start", lambda **_: None)
+    monkeypatch.setattr("pipeline.pools.ray_process._job", lambda: "job-1")
+    monkeypatch.setattr("pipeline.pools.ray_process.METERS", SimpleNamespace(connect=lambda job: None))
     Cluster(load(None), None).start()
     auto_init_hook.auto_init_ray()  # as every call of Ray does first
     assert began == ["ours"]

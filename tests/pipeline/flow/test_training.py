@@ -120,7 +120,7 @@ class Launched:
         self.train = self
 
     def nodes_may_take_s(self, asked):
-        assert asked.count == 1 and asked.each == {"CPU": 1.0}
+        assert asked.count == 1 and asked.each == {"CPU": 0.5}
         return self.for_nodes_s
 
     def launcher(self):
