@@ -46,6 +46,9 @@ class Recorded:
             solver._encode(question, kind)
             return ["I cannot say."] * n
 
+        async def counted_answers(*asked):
+            return [(text, 4) for text in await answers(*asked)]
+
         url = {"base_url": "http://127.0.0.1:9/v1", "model": "m", "samples": 1}
         sections = (
             config.ProgramVerifierConfig(**url),
@@ -53,7 +56,7 @@ class Recorded:
             config.ModelVerifierConfig(**url, trace=False),
             config.ModelVerifierConfig(samples=1),
         )
-        pool = SolverPool(SimpleNamespace(answers=Remote(answers)))
+        pool = SolverPool(SimpleNamespace(answers=Remote(answers), counted_answers=Remote(counted_answers)))
         judges = [make(s, i, Executor(no_sandbox), pool) for i, s in enumerate(sections)]
         committee = Committee.of(changed(MINI.committee, verifiers=sections, allow_same_model=True), judges)
         sandbox = SimpleNamespace(run_batch=Remote(no_sandbox))
