@@ -83,6 +83,9 @@ class Paced:
     def weights(self, _: str) -> None:
         return None
 
+    def nodes_may_take_s(self, _: object) -> float:
+        return 0.0  # they are there
+
     def launcher(self) -> Any:
         return self
 
