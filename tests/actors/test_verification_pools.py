@@ -91,6 +91,6 @@ def test_the_committee_judges_through_its_pools(pools):
 def test_the_prober_probes_through_its_pools(pools):
     _, prober, _ = pools
     plain = prober.probe.remote(GOOD, "small", 1).result(timeout_s=60)
-    assert (plain.n, plain.correct, plain.unknown) == (8, 2, 0)
+    assert (plain.n, plain.correct, plain.unknown) == (16, 4, 0)  # nothing shows that it is easy
     formula = prober.probe.remote(ROOTED, "small", 1).result(timeout_s=60)
-    assert (formula.correct, formula.unknown) == (2, 0)
+    assert (formula.correct, formula.unknown) == (4, 0)
