@@ -19,7 +19,8 @@ from pipeline.store.rundir import RunDir
 
 
 def check(place: str, against: Sequence[Path], benchmarks: Sequence[Path], languages: Sequence[str]) -> dict[str, Any]:
-    return gates.check_place(_place(place), against, benchmarks, languages)
+    path = _place(place)
+    return gates.check_place(path, _rows(path), against, benchmarks, languages)
 
 
 def render_check(found: dict[str, Any]) -> str:
@@ -68,12 +69,14 @@ def render_stats(found: dict[str, Any]) -> str:
 def card_of(place: str) -> str:
     """The card of a folder that has one; else, and of a single file, one of what the rows say."""
     path = _place(place)
-    if path.is_dir() and (own := _folder(path) / "README.md").is_file():
+    begun = _begun(path)
+    if path.is_dir() and not begun and (own := _folder(path) / "README.md").is_file():
         return own.read_text(encoding="utf-8")
     rows = problems_of(path)
     kinds = dict(sorted(Counter(str(p.answer_kind) for p in rows).items()))
     about = card.About(path.stem, len(rows), counts={"Kinds of answers": kinds})
-    names = [file.relative_to(_folder(path)).as_posix() for file in folder.training_files(path)]
+    files = [] if begun else folder.training_files(path)
+    names = [file.relative_to(_folder(path)).as_posix() for file in files]
     return card.text(about, names, None)
 
 
@@ -89,12 +92,23 @@ def export(place: str, out: Path, layout: str) -> dict[str, Any]:
 
 
 def problems_of(path: Path) -> list[Problem]:
-    """The problems of a place; of a run that was killed before it wrote its data set, those that its steps hold."""
-    if (path / "config.yaml").is_file() and not (path / "dataset").is_dir():
+    """The problems of a place; of a run whose synthesis is not done, those that its steps hold: what it has written of
+    a data set may be older, or cut off."""
+    if _begun(path):
         from pipeline.stages import synthesize  # brings Ray
 
         return synthesize.accepted(*RunDir.read(path))
     return [problems.of_row(row) for row in folder.rows_of(path)]
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [problems.row(problem) for problem in problems_of(path)] if _begun(path) else folder.rows_of(path)
+
+
+def _begun(path: Path) -> bool:
+    """Whether it is a run whose synthesis is not done."""
+    done, steps = path / "stages" / "synthesize.json", path / "steps" / "synthesize"
+    return (path / "config.yaml").is_file() and steps.is_dir() and not done.exists()
 
 
 def _place(name: str) -> Path:
@@ -111,7 +125,7 @@ def _folder(path: Path) -> Path:
 
 def _origins(path: Path) -> list[dict[str, Any]]:
     beside = _folder(path) / "provenance.jsonl"
-    if path.is_file() or not beside.is_file():
+    if path.is_file() or _begun(path) or not beside.is_file():
         return []
     return [json.loads(line) for line in beside.read_text(encoding="utf-8").split("\n") if line]
 

@@ -194,8 +194,30 @@ def _dataset(run: RunDir, config: Config) -> None:
 
     for step in run.steps("synthesize"):
         manifest.verified_folder(step)
+    file = f"dataset/{MANIFEST}"
+    before = _problems(run)
     _away(run, ["dataset"])
     synthesize.export(run, config)
+    try:
+        done = run.finished("synthesize")
+    except Damage:
+        return  # a finding of its own, and the stage writes both anew
+    assert done is not None, "a product is looked at where its stage has a result"
+    entry = manifest.digest_once(run.path("dataset", MANIFEST))
+    if tuple(done["files"].get(file, ())) == entry:
+        return
+    if before is None or before != _problems(run):
+        raise Failure("the steps make other files than those written; the former ones are in .set-aside")
+    run.write_sealed("stages/synthesize.json", done | {"files": done["files"] | {file: entry}})  # of another card
+
+
+def _problems(run: RunDir) -> manifest.Entry | None:
+    """What the manifest of the data set says of its problems; None where it cannot be read."""
+    path = run.path("dataset", MANIFEST)
+    try:
+        return manifest.listed(path, manifest.read(path)).get("problems.jsonl")
+    except Damage:
+        return None
 
 
 def _prompts(run: RunDir, config: Config) -> None:

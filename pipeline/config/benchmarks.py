@@ -25,7 +25,6 @@ class KindsConfig(Section):
 
 
 class PresetConfig(Section):
-    title: str
     data: str
     """The publisher's data set, by its name on the Hub."""
     split: str = "train"
@@ -39,8 +38,6 @@ class PresetConfig(Section):
     """Field -> the values whose rows are kept."""
     reader: Literal["rows", "human_eval"] = "rows"
     """human_eval: tests are a function `check`, whose asserts become calls."""
-    metric: Literal["mean", "pass", "maj", "best"] = "mean"
-    """The headline."""
     samples: Positive
     sampling: SamplingConfig
 

@@ -121,10 +121,12 @@ def _of_parquet(path: Path) -> list[dict[str, Any]]:
     rows = []
     for number, row in enumerate(given, start=1):
         row = {name: value for name, value in row.items() if value not in (None, [])}
-        if "checks" in row and all(isinstance(check, str) for check in row["checks"]):
-            row["checks"] = [json.loads(check) for check in row["checks"]]
         try:
+            if "checks" in row and all(isinstance(check, str) for check in row["checks"]):
+                row["checks"] = [json.loads(check) for check in row["checks"]]
             rows.append(read_row(row, 0))
         except BadRow as e:
             raise Failure(f"{path}, row {number}: {e}") from None
+        except (ValueError, RecursionError):
+            raise Failure(f"{path}, row {number}: a check is not JSON; expected an object, as a JSON text") from None
     return rows

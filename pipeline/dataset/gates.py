@@ -69,13 +69,15 @@ def _bars(match: Match) -> bool:
 
 
 def check_place(
-    place: Path, others: Sequence[Path], benchmarks: Sequence[Path], languages: Collection[str]
+    place: Path,
+    rows: Sequence[Mapping[str, Any]],
+    others: Sequence[Path],
+    benchmarks: Sequence[Path],
+    languages: Collection[str],
 ) -> dict[str, Any]:
-    """The gates over a run, a folder or a file, and the traces of its making that its training files hold."""
+    """The gates over the rows of a run, a folder or a file, and the traces of its making that its files hold."""
     read = {str(path): [str(row["question"]) for row in rows_of(path)] for path in (*others, *benchmarks)}
-    found = check(
-        rows_of(place), {str(p): read[str(p)] for p in others}, {str(p): read[str(p)] for p in benchmarks}, languages
-    )
+    found = check(rows, {str(p): read[str(p)] for p in others}, {str(p): read[str(p)] for p in benchmarks}, languages)
     folder = place / "dataset" if (place / "config.yaml").is_file() else place
     told = [str(trace) for trace in traces.find(folder, traces.ids_of(folder))] if folder.is_dir() else []
     return found | {"traces": len(told), "traces_shown": told[:20]}

@@ -178,6 +178,8 @@ class Foreign:
 
     def __call__(self, questions: Sequence[str]) -> dict[int, str]:
         """Place -> the first data set that has the question, and how. One with other numbers is another question."""
+        if not self._others:
+            return {}
         own, found = sketch(questions), dict[int, str]()
         for name, other in self._others.items():
             for match in against(own, other, passages=True):

@@ -79,7 +79,7 @@ def _of_file(path: Path, name: str, known: re.Pattern[str] | None) -> Iterator[T
             yield Trace(name, None, f"carries metadata {key.decode(errors='replace')!r}")
         columns, rows = table.schema.names, table.to_pylist()
     else:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        rows = list(_of_lines(path))
         columns = sorted({column for row in rows for column in row})
     wanted = _wanted(columns)
     for column in columns:
@@ -91,6 +91,22 @@ def _of_file(path: Path, name: str, known: re.Pattern[str] | None) -> Iterator[T
                 yield Trace(name, number, f"holds {mark[0].strip()[:40]!r}")
             elif known is not None and (mark := known.search(text)):
                 yield Trace(name, number, f"names {mark[0]!r}, of its provenance")
+
+
+def _of_lines(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise Failure(f"{path}: {e}; expected a readable JSONL file") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except (ValueError, RecursionError):
+            raise Failure(f"{path}:{number}: not JSON; expected an object") from None
+        if isinstance(row, dict):
+            yield row
+        elif line.strip():
+            raise Failure(f"{path}:{number}: {type(row).__name__}; expected an object")
 
 
 def _wanted(columns: Collection[str]) -> tuple[str, ...]:

@@ -7,11 +7,10 @@ answered where they are kept, else as if the two were measured on different prob
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.report.charts import number, text
 from pipeline.report.facts import Facts
-from pipeline.scoring import items, measures
 from pipeline.store.run_stages import RUN_STAGES
 
 Way = Literal["up", "down", "level"]
@@ -55,8 +54,8 @@ def _gain(facts: Facts) -> tuple[Way, float, float, float] | None:
     before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
     if not before or not after:
         return None
-    paired = _paired(facts)
-    if paired is not None:
+    paired = facts.result("evaluate", "paired")  # an earlier version wrote none
+    if paired and paired["problems"]:
         (low, high), difference = paired["interval"], paired["difference"]
     elif before.get("interval") and after.get("interval"):
         difference = after["mean"] - before["mean"]
@@ -65,12 +64,3 @@ def _gain(facts: Facts) -> tuple[Way, float, float, float] | None:
     else:
         return None
     return "up" if low > 0 else "down" if high < 0 else "level", low, high, difference
-
-
-def _paired(facts: Facts) -> dict[str, Any] | None:
-    paths = [step / items.FILE for step in facts.run.steps("evaluate")]
-    if len(paths) != 2 or not all(path.is_file() for path in paths):
-        return None
-    before, after = (items.items_of(items.read(path)) for path in paths)
-    found = measures.compare(before, after, seed=0)
-    return found if found["problems"] else None

@@ -1,10 +1,12 @@
 """What a model said to every item of a benchmark, kept as Parquet: a row a sample.
 
-Invariant: what is read is what was written, samples in order; a file that is none is named.
+Invariant: a row of the benchmark is an item. What is read is what was written, samples in order; a file that is none is
+named.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,18 @@ def table(
     rows: Sequence[Mapping[str, Any]], texts: Sequence[Sequence[str]], outcomes: Sequence[Sequence[Judgement]]
 ) -> pa.Table:
     lines = []
+    seen: Counter[str] = Counter()
     for row, said, judged in zip(rows, texts, outcomes, strict=True):
         problem = problems.of_row(dict(row))
+        times = seen[problem.id]  # a benchmark may ask one thing twice
+        seen[problem.id] += 1
         about = {
-            "id": problem.id, "question": problem.question, "answer": problem.answer,
-            "answer_kind": problem.answer_kind, "category": row.get("category"),
-        }  # fmt: skip
+            "id": f"{problem.id}-{times}" if times else problem.id,
+            "question": problem.question,
+            "answer": problem.answer,
+            "answer_kind": problem.answer_kind,
+            "category": row.get("category"),
+        }
         lines += [
             {**about, "sample": i, "text": t, "given": given(problem, t), "judged": o}
             for i, (t, o) in enumerate(zip(said, judged, strict=True))

@@ -20,12 +20,13 @@ from pipeline.scoring.benchmark_rows import BadRow, read_row
 
 def text(problems: Iterable[Problem]) -> str:
     """The content of a file that holds them."""
-    return "".join(json.dumps(_row(problem), ensure_ascii=False) + "\n" for problem in problems)
+    return "".join(json.dumps(row(problem), ensure_ascii=False) + "\n" for problem in problems)
 
 
-def _row(problem: Problem) -> dict[str, Any]:
-    row = {"question": problem.question, "answer": problem.answer, "answer_kind": problem.answer_kind}
-    return {**row, "checks": [json.loads(check) for check in problem.checks]} if problem.checks else row
+def row(problem: Problem) -> dict[str, Any]:
+    """What `of_row` is the inverse of."""
+    said = {"question": problem.question, "answer": problem.answer, "answer_kind": problem.answer_kind}
+    return {**said, "checks": [json.loads(check) for check in problem.checks]} if problem.checks else said
 
 
 def of_row(row: dict[str, Any]) -> Problem:

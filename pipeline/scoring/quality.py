@@ -86,10 +86,15 @@ def _words(text: str) -> list[str]:
 
 # ---------------------------------------------------------------- leaks
 
-_SAYS = (
-    r"(?:answer|solution|result|correct (?:choice|option)|antwort|lösung|réponse|respuesta|answer key)"
-    r"\s*(?:(?:is|are|=|:|equals|lautet|ist|est|es)\s*)+(?:\(?\s*)"
-)
+_ANSWER = r"answer|result|correct (?:choice|option)|antwort|réponse|respuesta|answer key"
+_SOLUTION = r"solution|lösung"
+_IS = r"\s*(?:(?:is|are|=|:|equals|lautet|ist|est|es)\s*)+"
+_OPENS = r"\(?\s*[\"'$*`]*"
+_NO_OTHER = r"(?![\w]|[.,]\d|\s*(?:or|/|,|;)\s)"
+_ENDS = r"(?=[^\S\n]*(?:[.,;:!?)\]\"'*$`\n]|$))"
+_SAYS = rf"\b(?:(?:{_ANSWER}){_IS}|(?:{_SOLUTION})\s*[:=]\s*){_OPENS}"
+_MAY_SAY = rf"\b(?:{_ANSWER}|{_SOLUTION}){_IS}{_OPENS}"
+"""What follows is the answer only where it ends the statement: not in "a solution is 4 times as dense"."""
 _NOT_SAID = re.compile(r"(?:if|suppose|assum\w*|whether|when|where|form|unless)\b[^.?!\n]*$", re.IGNORECASE)
 
 
@@ -102,8 +107,11 @@ def leaks(question: str, answer: str, kind: AnswerKind) -> bool:
     literal = re.escape(said)
     if re.search(rf"boxed\s*\{{\s*{literal}\s*\}}|####\s*{literal}(?![\w.])", text):
         return True
-    for match in re.finditer(rf"\b{_SAYS}[\"'$*`]*{literal}(?![\w]|[.,]\d|\s*(?:or|/|,|;)\s)", text):
-        if not _NOT_SAID.search(text[: match.start()]):
+    letter, written = len(said) == 1 and said.isalpha(), unicodedata.normalize("NFKC", question)
+    exact = re.escape(unicodedata.normalize("NFKC", answer).strip())
+    ended = rf"(?i:{_MAY_SAY}){exact if letter else f'(?i:{exact})'}{_NO_OTHER}{_ENDS}"
+    for pattern, of in ((ended, written), *(() if letter else ((rf"{_SAYS}{literal}{_NO_OTHER}", text),))):
+        if any(not _NOT_SAID.search(of[: match.start()]) for match in re.finditer(pattern, of)):
             return True
     return kind in ("text", "math") and len(_words(answer)) >= 6 and len(said) >= 30 and said in text
 

@@ -5,8 +5,8 @@ Work goes in waves of `in_flight` tasks, each one atomic step, under the curricu
 set is the first `target` accepted, distinct and solved problems in the order of the tasks (scoring/selection.py), so an
 interrupted run ends with the same data set and counts nothing twice. `problems.jsonl` is what a solver gets; where each
 problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance; all files
-of the folder: pipeline/dataset/folder.py. What was accepted before the stage was stopped (`max_episodes`, a budget, an
-interrupt, a failure) is exported too.
+of the folder: pipeline/dataset/folder.py. What was accepted before the stage ended early (`max_episodes`, a budget, a
+failure) is exported too. An interrupt leaves no time for that: `propose dataset export` reads the steps then.
 """
 
 from __future__ import annotations
@@ -49,14 +49,23 @@ async def run(context: Context) -> dict[str, Any]:
     try:
         await _fill(context, writer, skills)
     except (_Enough, Halt) as e:
-        accepted = export(context.run, context.config)["accepted"]
-        file = context.run.path("dataset", "problems.jsonl")
-        raise Failure(f"synthesize: {e}; the {accepted} problems accepted so far are in {file}") from None
-    except (Failure, asyncio.CancelledError):
-        if context.run.steps("synthesize"):
-            export(context.run, context.config)
+        raise Failure(f"synthesize: {e}; {_so_far(context)}") from None
+    except Failure:
+        if context.run.path("steps", "synthesize").is_dir():
+            context.progress.say("synthesize", _so_far(context))
         raise
     return export(context.run, context.config)
+
+
+def _so_far(context: Context) -> str:
+    """Export what was accepted before the stage ended early; says where it is, or why it is not there, beside the error
+    that ended the stage."""
+    try:
+        context.run.check_lock()
+        accepted = export(context.run, context.config)["accepted"]
+    except Failure as e:
+        return f"the problems accepted so far are in the steps alone: {e}"
+    return f"the {accepted} problems accepted so far are in {context.run.path('dataset', 'problems.jsonl')}"
 
 
 class _Enough(Exception):
@@ -162,7 +171,10 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
 
 @cache
 def _foreign(places: tuple[str, ...]) -> Foreign:
-    return Foreign({Path(p).name: [str(row["question"]) for row in folder.rows_of(Path(p))] for p in places})
+    others: dict[str, list[str]] = {}
+    for place in map(Path, places):  # two may have one name
+        others.setdefault(place.name, []).extend(str(row["question"]) for row in folder.rows_of(place))
+    return Foreign(others)
 
 
 def accepted(run: RunDir, config: Config) -> list[Problem]:

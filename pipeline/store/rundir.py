@@ -162,10 +162,14 @@ class RunDir:
     def check_mirror(self) -> None:
         """Raises what keeps the mirror from following, so that a run does not go on for long without it, and Failure
         where the directory is no longer ours alone."""
-        if self._lock is not None:
-            self._lock.check()
+        self.check_lock()
         if self._mirror is not None:
             self._mirror.check()
+
+    def check_lock(self) -> None:
+        """Raises Failure where the directory is no longer ours alone."""
+        if self._lock is not None:
+            self._lock.check()
 
     def _adopt(self, config: Config) -> None:
         if (state := mirror_state(self.root)) and state["restoring"]:

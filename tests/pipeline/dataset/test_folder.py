@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.commands.groups import datasets as command
 from pipeline.commands.verify import check
 from pipeline.dataset import card, folder, layouts, traces
 from pipeline.records import Failure, Problem
@@ -123,6 +124,14 @@ def test_the_card_says_counts_models_and_licence(tmp_path):
         assert words in text
 
 
+@pytest.mark.parametrize("checks", [["{"], [CHECKS[0], "no JSON"]])
+def test_a_check_that_is_no_json_is_named(tmp_path, checks):
+    rows = {"question": ["Write f.", "Write g."], "answer": ["1", "2"], "checks": [[CHECKS[0]], checks]}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    with pytest.raises(Failure, match=r"a\.parquet, row 2: a check is not JSON"):
+        folder.rows_of(tmp_path / "a.parquet")
+
+
 # ---------------------------------------------------------------- layouts
 
 
@@ -139,6 +148,10 @@ def test_layouts_are_read_by_datasets_and_hold_the_same_problems(tmp_path, layou
         assert json.loads(line) == row
     assert check(out)["findings"] == []
     assert list(traces.find(out)) == []
+
+
+def test_the_command_offers_every_layout():
+    assert set(command.LAYOUTS) == set(layouts.LAYOUTS)
 
 
 def test_qa_is_two_columns_and_refuses_programs(tmp_path):
@@ -205,6 +218,13 @@ def test_a_column_or_metadata_too_many_is_a_trace(place):
         ("data/extra.parquet", "column 'skills'"),
         ("more.jsonl", "column 'votes'"),
     }
+
+
+@pytest.mark.parametrize(("line", "why"), [('{"question": "q", "ans', "not JSON"), ("[1]", "list"), ("7", "int")])
+def test_lines_that_are_no_rows_are_named(place, line, why):
+    (place / "more.jsonl").write_text(f'{{"question": "q", "answer": "a"}}\n{line}')
+    with pytest.raises(Failure, match=rf"more\.jsonl:2: {why}; expected an object"):
+        list(traces.find(place))
 
 
 def test_trl_reads_its_layout_as_it_documents(tmp_path):

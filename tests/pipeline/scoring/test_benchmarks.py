@@ -165,6 +165,14 @@ def test_gold_answers_score_all_and_shuffled_ones_nothing(tmp_path, name, run):
     assert figures["no_answer"] == len(problems) and figures["mean@3"]["value"] == pytest.approx(1 / 3)
 
 
+def test_a_question_that_is_asked_twice_is_two_items():
+    rows = [{"question": q, "answer": "4", "answer_kind": "math"} for q in ("2 + 2?", "1 + 3?", "2 + 2?", "2 + 2?")]
+    right, wrong = ["equal", "different"], ["different", "different"]
+    kept = items.items_of(items.table(rows, [[r"\boxed{4}", r"\boxed{5}"]] * 4, [right, wrong, wrong, wrong]))
+    assert [(len(item.judged), item.share) for item in kept.values()] == [(2, 0.5), (2, 0), (2, 0), (2, 0)]
+    assert len(kept) == 4 and "mean@2" in measures.measures(list(kept.values()), 0)
+
+
 def others(problem, answers):
     """An answer that is another problem's, or another letter."""
     if problem.answer_kind == "choice":

@@ -19,6 +19,10 @@ from pipeline.scoring.quality import CONTROL, EMPTY, LANGUAGE, LEAK, LONG, bar, 
             "text",
         ),
         ("Is 4 even? Solution: even", "even", "choice"),
+        ("What is 2 + 2? The solution is 4.", "4", "math"),
+        ("What is 2 + 2? The answer is 4 metres.", "4", "math"),
+        ("Which is even?\nThe answer is B\nA. 3\nB. 4", "B", "choice"),
+        ("Which is even? A. 4 B. 3 THE CORRECT CHOICE IS (A)", "A", "choice"),
     ],
 )
 def test_an_answer_that_the_question_says(question, answer, kind):
@@ -36,6 +40,11 @@ def test_an_answer_that_the_question_says(question, answer, kind):
         ("Give the answer as a fraction in lowest terms.", "1/2", "math"),
         ("Write f so that f(2) is 4.", "def f(x): return 2 * x", "code"),
         ("Which is even?\nA. 3\nB. 4", "B", "choice"),
+        ("The answer is a positive integer. Which of these is it?\nA. 3\nB. 4", "A", "choice"),
+        ("The answer is a positive integer. Which of these is it?\nA. 3\nB. 4", "B", "choice"),
+        ("A result is A positive integer. Which is it?\nA. 3\nB. 4", "A", "choice"),
+        ("The solution is 4 times as dense as water. How dense is it, in kg/l?", "4", "math"),
+        ("A saline solution is 20 percent salt. How much salt, in g, is in 100 g of it?", "20", "math"),
     ],
 )
 def test_an_answer_that_it_does_not_say(question, answer, kind):

@@ -10,6 +10,7 @@ import pytest
 from pipeline.commands import dataset
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config.loading import load
+from pipeline.dataset import matching
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.tasks import make_curriculum
@@ -182,23 +183,82 @@ def test_at_its_last_episode_it_exports_what_was_accepted_and_says_so(root):
     assert run(root, Pools(lambda n: n), most=400)["accepted"] == 10  # and goes on from there
 
 
-@pytest.mark.parametrize("how", [asyncio.CancelledError, lambda: Failure("a pool is gone", "infra_error")])
-def test_however_it_is_stopped_what_was_accepted_is_exported(root, monkeypatch, how):
+@pytest.fixture
+def unwritten(root):
+    """A run that has its steps and no data set; the files of the one that they make."""
     run(root, Pools(lambda n: n), target=9)
-    before = {p.name: p.read_bytes() for p in (root / "dataset").rglob("*") if p.is_file()}
+    whole = _files(root)
     shutil.rmtree(root / "dataset")
+    return whole
+
+
+def _files(root):
+    return {p.name: p.read_bytes() for p in (root / "dataset").rglob("*") if p.is_file()}
+
+
+def _ends_in(error, root, monkeypatch):
+    async def fill(*_):
+        raise error
+
+    monkeypatch.setattr(synthesize, "_fill", fill)
+    with pytest.raises(type(error)) as end:
+        run(root, Pools(), target=9)
+    assert end.value is error
+
+
+def test_what_was_accepted_before_a_failure_is_exported(root, unwritten, monkeypatch, capsys):
+    _ends_in(Failure("a pool is gone", "infra_error"), root, monkeypatch)
+    assert _files(root) == unwritten
+    assert {"README.md", "train-00000-of-00001.parquet", "provenance.parquet"} <= unwritten.keys()
+    assert "the 9 problems accepted so far are in" in capsys.readouterr().err
+
+
+def test_an_interrupt_writes_nothing_and_the_steps_have_it(root, unwritten, monkeypatch):
+    """The process is ended a few seconds after it: a data set that it began to write could be left in halves."""
+    _ends_in(asyncio.CancelledError(), root, monkeypatch)
+    assert not (root / "dataset").exists()
     assert [(p.question, p.answer) for p in dataset.problems_of(root)] == [
         (p["question"], p["answer"]) for p in by_hand(lambda n: n, 9)
-    ]  # of a run that was killed
+    ]
 
-    async def stopped(*_):
-        raise how()
 
-    monkeypatch.setattr(synthesize, "_fill", stopped)
-    with pytest.raises((asyncio.CancelledError, Failure)):
-        run(root, Pools(), target=9)
-    assert {p.name: p.read_bytes() for p in (root / "dataset").rglob("*") if p.is_file()} == before
-    assert {"README.md", "train-00000-of-00001.parquet", "provenance.parquet"} <= before.keys()
+@pytest.mark.parametrize(
+    ("owner", "name"), [(RunDir, "check_lock"), (synthesize.folder, "publish")], ids=["the lock is lost", "a full disk"]
+)
+def test_an_export_that_may_not_be_or_fails_hides_no_cause(root, unwritten, monkeypatch, capsys, owner, name):
+    def fail(*_, **__):
+        raise Failure("the second")
+
+    monkeypatch.setattr(owner, name, fail)
+    _ends_in(Failure("the first"), root, monkeypatch)
+    assert not (root / "dataset").exists()
+    assert "the problems accepted so far are in the steps alone: the second" in capsys.readouterr().err
+
+
+def test_a_data_set_that_is_older_than_the_steps_is_not_taken_for_theirs(root, unwritten, capsys):
+    """Left by a failure before the run went on, and was killed."""
+    (root / "dataset").mkdir()
+    (root / "dataset" / "problems.jsonl").write_text('{"question": "An old one, is it?", "answer": "1"}\n')
+    (root / "dataset" / "README.md").write_text("An old card")
+    assert len(dataset.problems_of(root)) == dataset.check(str(root), (), (), ())["rows"] == 9
+    assert "9 problems" in dataset.card_of(str(root))
+    shutil.rmtree(root / "dataset")
+    assert dataset.check(str(root), (), (), ())["rows"] == dataset.stats(str(root))["rows"] == 9
+    assert "9 problems" in dataset.card_of(str(root))
+
+
+def test_data_sets_of_one_name_are_all_avoided(tmp_path):
+    for place, question in (("a", "How many sheep are in the field?"), ("b", "How many boats are on the lake?")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "t.jsonl").write_text(json.dumps({"question": question, "answer": "3"}) + "\n")
+    foreign = synthesize._foreign((str(tmp_path / "a" / "t.jsonl"), str(tmp_path / "b" / "t.jsonl")))
+    asked = ["How many sheep are in the field?", "How many stars are there?", "How many boats are on the lake?"]
+    assert foreign(asked) == {0: "in t.jsonl: exact", 2: "in t.jsonl: exact"}
+
+
+def test_without_another_data_set_nothing_is_sketched(monkeypatch):
+    monkeypatch.setattr(matching, "sketch", None)
+    assert synthesize._foreign(())(["How many sheep are in the field?"]) == {}
 
 
 def test_a_budget_that_is_spent_loses_nothing_that_was_accepted(root):

@@ -20,7 +20,7 @@ from pipeline.records import Failure
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.store import accounts, manifest, metrics, verify
 from pipeline.store.digests import MANIFEST
-from pipeline.store.identity import default_root
+from pipeline.store.identity import config_text, default_root
 from pipeline.store.manifest import Damage, seal_folder
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -103,6 +103,33 @@ def test_what_is_derived_is_made_again_to_the_byte(capsys, root, unit):
     assert code == 0 and f"{unit}: made again" in err
     if unit != "tensorboard":  # has the time in its name
         assert {n: (root / n).read_bytes() for n in names} == before
+
+
+def _with_another_license(root):
+    """The card says it; a run may go on with another one."""
+    old = made.config()
+    new = old.model_copy(update={"acquire": old.acquire.model_copy(update={"license": "cc-by-4.0"})})
+    (root / "config.yaml").write_text(config_text(new))
+    flip(root / "dataset" / "README.md", 99)
+
+
+def test_a_data_set_with_another_card_is_made_again_and_its_result_says_so(capsys, root):
+    before = (root / "dataset" / "problems.jsonl").read_bytes()
+    _with_another_license(root)
+    assert found(root)
+    code, _, err = propose(capsys, "verify", str(root), "--repair")
+    assert code == 0 and "dataset: made again" in err and found(root) == []
+    assert "cc-by-4.0" in (root / "dataset" / "README.md").read_text()
+    assert (root / "dataset" / "problems.jsonl").read_bytes() == before
+
+
+def test_a_result_is_not_made_to_name_what_nobody_knows_to_be_the_same(capsys, root):
+    _with_another_license(root)
+    (root / "dataset" / "manifest.json").unlink()
+    result = (root / "stages" / "synthesize.json").read_bytes()
+    code, _, err = propose(capsys, "verify", str(root), "--repair")
+    assert code == 2 and "dataset: cannot be made again: the steps make other files" in err
+    assert (root / "stages" / "synthesize.json").read_bytes() == result
 
 
 def test_it_makes_nothing_of_steps_that_are_damaged(capsys, root):
