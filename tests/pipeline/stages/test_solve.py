@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -282,6 +283,54 @@ def test_a_dev_problem_that_infrastructure_fails_is_no_wrong_answer(tmp_path, mo
     assert (found, facts["unanswered"]) == (1.0, 1.0)
     with pytest.raises(Lost, match="gone"):
         dev_score(tmp_path, Sitting({str(n): [Lost("gone")] * 3 for n in range(4)}), monkeypatch)
+
+
+def test_dev_is_scored_at_each_checkpoint_and_what_was_scored_is_read_back(tmp_path, monkeypatch):
+    """Two steps, and after a restart two more."""
+    scored = []
+
+    class Sync:
+        def __init__(self, *_):
+            self.reached = self.follow = self._at_once
+
+        async def _at_once(self, _):
+            pass
+
+    async def done(*_):
+        pass
+
+    async def dev_score(context, student, executor, dev, watchdog, step):
+        assert dev == TWELVE[10:]
+        scored.append(step)
+        return step / 10
+
+    monkeypatch.setattr(solve, "WeightSync", Sync)
+    monkeypatch.setattr(solve, "_dev_score", dev_score)
+    student = Student({})
+
+    async def pool(of):
+        return of
+
+    cluster = SimpleNamespace(
+        buffer=lambda: student,
+        student=lambda: pool(student),
+        sandbox=lambda: pool(SimpleNamespace(run_batch=Remote(never))),
+    )
+    loader = SimpleNamespace(release=Remote(done), finish=Remote(done))
+    progress = SimpleNamespace(stage=lambda *_: nullcontext(SimpleNamespace(advance=lambda *_, **__: None)))
+    found = []
+    for steps in (2, 4):
+        config = load(None, [f"solve.steps={steps}", "solve.problems=2", "solve.group_size=2",
+                             "solve.checkpoint_every=2", "solve.dev=2"])  # fmt: skip
+        run = RunDir(tmp_path) if found else RunDir.open(tmp_path, config)
+        with Metrics(run) as metrics:
+            context, scores = Context(config, run, cluster, metrics, progress), {}
+            work = solve._produce(context, loader, TWELVE[:10], TWELVE[10:], scores)
+            asyncio.run(asyncio.wait_for(work, 20))
+        found.append(scores)
+    assert scored == [0, 2, 2, 4]
+    assert found == [{"0": 0.0, "2": 0.2}, {"0": 0.0, "2": 0.2, "4": 0.4}]
+    assert len(RunDir(tmp_path).steps("solve")) == 4
 
 
 def test_where_all_answers_are_cut_off_and_masked_the_setting_is_named(tmp_path, monkeypatch):
