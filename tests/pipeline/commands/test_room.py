@@ -118,8 +118,9 @@ def test_a_model_that_the_trainer_cannot_carry_is_refused_before_the_run(model, 
 
 
 def test_a_window_is_held_against_statement_and_answer(model):
+    window = {"layer_types": ["sliding_attention"], "sliding_window": 100}
     settings = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(settings | {"use_sliding_window": True, "sliding_window": 100}))
+    (model / "config.json").write_text(json.dumps(settings | window))
     short = [f"solve.base.path={model}", "solve.sampling.max_tokens=64"]
     assert list(room.untrainable(load(None, [*short, "solve.base.engine.max_model_len=100"]), ["solve"])) == []
     (check,) = room.untrainable(load(None, [*short, "solve.base.engine.max_model_len=128"]), ["solve"])
