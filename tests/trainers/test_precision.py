@@ -178,7 +178,8 @@ def test_the_norm_is_that_of_the_gradients_of_all_ranks(
 ) -> None:
     """DeepSpeed reduces within its step: a reduction that makes gradients three times as large, as a rank might."""
     base = save_tiny_qwen3(tmp_path / "base")
-    batch, norms = batch_of(on_policy(base, some_rollouts(3))), []
+    batch = batch_of(on_policy(base, some_rollouts(3)))
+    norms: list[float] = []
     for factor in (1.0, 3.0):
         learner = Learner(spec_of(base, lr=1e-2), alone)
 
