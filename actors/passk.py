@@ -4,9 +4,10 @@ With p the chance that one sample is right, Pass@k is 1 - (1 - p)^k. The estimat
 Wilson's 95 % interval of p carried through that (monotone) formula, widened over every way in which samples that could
 not be judged may turn out. The rate is c / n, with Wilson's interval, widened likewise.
 
-A probe may end early (`easy`): where the first samples show that the problem is easy. Hard problems, and those that
-nobody has solved yet, get all samples, because there each one decides. What this costs: the rate of an easy problem is
-a little too high, by 0.03 at the most with 8 of 16 samples (tests/actors/test_passk.py sums it over all outcomes).
+A probe may end early: where the first samples show that the problem is easy (`easy`), and right oftener than a guess.
+Hard problems, and those that nobody has solved yet, get all samples, because there each one decides. What this costs:
+the rate of an easy problem is a little too high, by 0.03 at the most with 8 of 16 samples (tests/actors/test_passk.py
+sums it over all outcomes).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The prober: how often a solver that sees the statement alone gets a problem right, rho(q).
 
 Consumes accepted problems; produces a Probe each, from n samples under one fixed decoding: all at once, or `first` of
-them and the rest only where these do not show that the problem is easy. It waits for the solver engine of the asked
-rung and for the sandbox that compares formulas, each time within `timeout_s`.
+them and the rest only where these do not show that the problem is solved, and easy. It waits for the solver engine of
+the asked rung and for the sandbox that compares formulas, each time within `timeout_s`.
 
 A sample without an answer (no box; for code, no code block) is wrong: the solver did not answer. A sample whose answer
 cannot be compared is unknown: it is counted apart, and widens the interval instead of moving the estimate.
@@ -31,14 +31,17 @@ class Prober:
         self._executor = Executor(sandbox.run_batch.remote)
         self._counts = {"problems": 0, "samples": 0, "spared": 0, "correct": 0, "unknown": 0}
 
-    async def probe(self, problem: Problem, prober: str, seed: int) -> Probe:
-        """Raises Failure: an unknown rung, an engine without an answer, or fewer than k samples that can be judged."""
+    async def probe(self, problem: Problem, prober: str, seed: int, enough: int = 1) -> Probe:
+        """`enough`: right ones of the first samples that are more than a guess explains; fewer end no probe early.
+
+        Raises Failure: an unknown rung, an engine without an answer, or fewer than k samples that can be judged."""
         c = self._config
         if prober not in self._solvers:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
-        first = min(c.n, max(c.first or c.n, c.k))
-        outcomes, tokens = await self._sampled(problem, prober, first, seed)
-        if first < c.n and not easy(first, outcomes.count("equal"), c.easy):
+        outcomes, tokens = await self._sampled(problem, prober, c.at_first, seed)
+        right, judged = outcomes.count("equal"), len(outcomes) - outcomes.count("unknown")
+        decided = judged >= c.k and right >= enough and easy(len(outcomes), right, c.easy)
+        if len(outcomes) < c.n and not decided:
             more, cost = await self._sampled(problem, prober, c.n - len(outcomes), turn_seed(seed, c.n, len(outcomes)))
             outcomes, tokens = outcomes + more, tokens + cost
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))

@@ -256,11 +256,14 @@ Reading = Literal["rate", "pass_at_k"]
 
 
 class Attempts(Record):
-    """The judged samples of a prober that solved a problem no oftener than chance."""
+    """The samples of a prober that solved a problem no oftener than chance."""
 
     prober: str
     correct: int
     judged: int
+    unknown: int = 0
+    tokens: int = 0
+    """Sampled for them; 0 where nobody counted."""
 
 
 class Probe(Record):

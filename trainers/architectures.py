@@ -22,20 +22,22 @@ def obstacle(config: Mapping[str, Any], tokens: int) -> str | None:
     if quantized := config.get("quantization_config"):
         method = quantized.get("quant_method", "of unknown kind") if isinstance(quantized, Mapping) else quantized
         return f"quantized weights ({method}); expected bfloat16, float16 or float32"
-    names = config.get("architectures") or []
-    if names and not any(str(name).endswith("ForCausalLM") for name in names):
+    names = _listed(config, "architectures")
+    if names and not any(name.endswith("ForCausalLM") for name in names):
         return f"architecture {names[0]}; expected a text model, …ForCausalLM"
-    kinds = set(config.get("layer_types") or ())
+    kinds = set(_listed(config, "layer_types"))
     if recurrent := sorted(kinds - _ATTENTION) or sorted(k for k in config if k.startswith(_RECURRENT)):
         return f"layers that are no attention ({recurrent[0]}) carry one trajectory of a row into the next"
     if config.get("model_type") == "gpt_oss":
         return "attention with sinks; expected plain causal attention"
-    if caps := [f"{name} {config[name]:g}" for name in _CAPS if config.get(name) is not None]:
+    if caps := [f"{name} {_shown(config[name])}" for name in _CAPS if config.get(name) is not None]:
         return f"capped scores ({caps[0]}); expected plain causal attention and logits"
-    if scales := [f"{name} {config[name]:g}" for name in _SCALES if config.get(name) not in (None, 1)]:
+    if scales := [f"{name} {_shown(config[name])}" for name in _SCALES if config.get(name) not in (None, 1)]:
         return f"scaled logits ({scales[0]}); expected the output layer's own"
     window = config.get("sliding_window")
     slides = "sliding_attention" in kinds if kinds else config.get("use_sliding_window", True)
+    if window is not None and not isinstance(window, int):
+        return f"sliding_window {window!r}; expected a number of tokens, or null"
     if window and slides and tokens > window:
         return f"attention over {window} tokens, trajectories of up to {tokens}; expected full attention"
     return None
@@ -43,4 +45,17 @@ def obstacle(config: Mapping[str, Any], tokens: int) -> str | None:
 
 def experts(config: Mapping[str, Any]) -> int:
     """Experts a layer; 0 of a dense model."""
-    return int(config.get("num_experts") or config.get("num_local_experts") or config.get("n_routed_experts") or 0)
+    named = (config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    return next((n for n in named if isinstance(n, int) and n), 0)
+
+
+def _listed(config: Mapping[str, Any], name: str) -> list[str]:
+    """A list of the config, as words; what is no list there is the one entry of one."""
+    value = config.get(name)
+    if not value:
+        return []
+    return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else repr(value)

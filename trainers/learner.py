@@ -48,6 +48,9 @@ class Learner:
             config=ds_config.build(spec, parameters),
             dist_init_required=False,
         )
+        self._plain_norm = 0.0
+        if self._plain:
+            self.engine.clip_fp32_gradients = self._clip
 
     def update(self, batch: StepBatch, step: int, lr: float) -> dict[str, float]:
         """Train on the step: `passes` times `mini_batches` updates; returns metrics that are equal on all ranks, means
@@ -119,12 +122,19 @@ class Learner:
 
     def _stepped(self) -> float:
         """Let the optimizer step; returns the norm of the gradient before it was clipped."""
-        norm = 0.0
-        if plain := self.spec.zero_stage == 0 and self.spec.dtype == "float32":  # DeepSpeed clips it, and keeps no norm
-            gradients = [p.grad for p in self.engine.module.parameters() if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(gradients))
         self.engine.step()
-        return norm if plain else float(self.engine.get_global_grad_norm())
+        return self._plain_norm if self._plain else float(self.engine.get_global_grad_norm())
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the optimizer is torch's own, not one that DeepSpeed wraps."""
+        return self.spec.zero_stage == 0 and self.spec.dtype == "float32"
+
+    def _clip(self) -> None:
+        """In place of DeepSpeed's, which keeps no norm. It calls this in its step, once gradients are those of all
+        ranks."""
+        parameters = self.engine.module.parameters()
+        self._plain_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.spec.grad_clip))
 
     def _weights(self, tokens: StepTokens, logp_K: Tensor, ref_K: Tensor, totals: Totals) -> Tensor:
         return self.objective.weights(tokens, logp_K, ref_K, totals, self.ranks.total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.config import OBJECTIVES, ObjectiveConfig
 
@@ -31,7 +31,7 @@ class TrainSpec(BaseModel):
     """Passes over the rollouts of a step."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
-    grad_clip: float = 1.0
+    grad_clip: float = Field(default=1.0, gt=0)
     zero_stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1
     use_gpu: bool = False

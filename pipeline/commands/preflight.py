@@ -8,6 +8,7 @@ needs nothing any more, so that a finished run is never refused for a model that
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -141,14 +142,20 @@ def _place(root: Path) -> Iterator[Check]:
 
 def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     """Room for the checkpoints of the stages that train, and for what they write beside them."""
-    sizes = [_bytes(config, trained) for _, _, trained in room.trained(config, todo)]
-    copies = config.trainer.keep_checkpoints + 1
-    need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * copies for size in sizes)
+    trained = [(stage, _bytes(config, model)) for stage, _, model in room.trained(config, todo)]
+    need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * _copies(config, stage) for stage, size in trained)
     there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
     free = shutil.disk_usage(there).free
     if free < need:
         found = f"{free / _GB:.1f} GB free in {there}, this run needs about {need / _GB:.0f} GB"
         yield Check("disk", "fail", found, "free some, or take another --run-dir", {"kind": "infra_error"})
+
+
+def _copies(config: Config, stage: str) -> int:
+    """Checkpoints of a stage that lie on the disk at once: with `solve.dev` all, until the best one is known."""
+    if stage == "solve" and config.solve.dev:
+        return math.ceil(config.solve.steps / config.solve.checkpoint_every)
+    return config.trainer.keep_checkpoints + 1
 
 
 def _bytes(config: Config, model: ModelConfig) -> int:

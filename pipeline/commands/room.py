@@ -62,7 +62,9 @@ def untrainable(config: Config, stages: Collection[str]) -> Iterator[Check]:
             yield Check("model", "fail", found, f"expected {field}.path alone")
             continue
         settings = _settings(config, model)
-        longest = config.solve.sampling.max_tokens if field == "solve.base" else config.episode.limits.max_tokens
+        longest = config.episode.limits.max_tokens
+        if field == "solve.base":  # statement and answer
+            longest = model.engine.max_model_len or config.solve.sampling.max_tokens
         if (why := obstacle(settings, longest)) is not None:
             yield Check("model", "fail", f"{field}.path {model.path}: cannot be trained: {why}", f"change {field}.path")
         transport = model.engine.weight_transport

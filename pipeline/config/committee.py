@@ -217,9 +217,19 @@ class ProberConfig(Section):
     settled: Fraction = 0.05
     """The average has settled when a window moves it by less (open in the paper)."""
     timeout_s: Seconds = 1800
-    """For the samples of one problem."""
+    """For the samples of one problem that are asked for at once; with `first` that may be twice."""
     pool: PoolConfig = PoolConfig(max_ongoing=128)
     """The replicas that ask the probers and judge their answers; each prober has a pool of its own in `ladder`."""
+
+    @property
+    def at_first(self) -> int:
+        """Samples that a probe asks for before it can end."""
+        return min(self.n, max(self.first or self.n, self.k))
+
+    @property
+    def longest_s(self) -> float:
+        """For a whole probe, which asks once, or twice."""
+        return self.timeout_s * (2 if self.at_first < self.n else 1)
 
     def contradictions(self) -> Iterator[str]:
         if self.pool.num_gpus:

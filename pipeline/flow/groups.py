@@ -2,12 +2,12 @@
 
 Invariant: which problems a step asks follows from its first position in the data and from what the groups before were
 worth, in the order of the problems: the same answers give the same step. Every completion that was issued is in exactly
-one `Group`, or failed in the ledger; `end_of` gives each its one end.
+one `Group`, or failed in the ledger; `rewarded` gives each its one end.
 
 A group *teaches* if some of its answers are right and some wrong: in any other, every advantage is zero. With `refill`
 (dynamic sampling, as in DAPO) such groups are left out, and further problems are asked until there are as many that
-teach as the step wants, or the allowance is spent. If none teaches, the step is trained on what there is, which moves
-nothing but keeps its number.
+teach as the step wants, or the allowance is spent. If none teaches, the step is trained on what there is, which
+has no gradient of its own (with `kl`: but the KL's) and keeps the step its number.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Stream:
         asks_judge = config.judge.endpoint is not None or any(map(asks_endpoint, config.committee.judges().values()))
         self.judging_s = None if asks_judge else config.committee.timeout_s
         asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
-        self.probing_s = None if asks_prober else config.prober.timeout_s
+        self.probing_s = None if asks_prober else config.prober.longest_s
         # Before the pool has grown to its full size, what there is room for is played in this many rounds.
         rounds = -(-config.proposer.pool.max_replicas // config.proposer.pool.min_replicas)
         asks_policy = asks_endpoint(played_by) or config.proposer.endpoint is not None
@@ -204,16 +204,26 @@ class StepStream:
         c, pool, seed = self._config, self._stream.prober, episode.task.seed
         assert pool is not None
         baseline = chance.baseline(problem, self._stream.domain.twins(problem.question))
+        enough = chance.enough(c.prober.at_first, baseline, c.reward)
         ladder = [model.path for model in c.prober.ladder]
         rungs = ladder[ladder.index(prober) :] if prober in ladder else [prober]
         weaker: tuple[Attempts, ...] = ()
         for rung in rungs:
-            probing = partial(pool.probe.remote, problem, rung, seed)
+            probing = partial(pool.probe.remote, problem, rung, seed, enough)
             found: Probe = await self._retried(episode, "prober", probing, self._stream.probing_s)
             probe = chance.measured(found, baseline, c.reward).model_copy(update={"weaker": weaker})
             if probe.solved:
                 break
-            weaker += (Attempts(prober=probe.prober, correct=probe.correct, judged=probe.n - probe.unknown),)
+            judged = probe.n - probe.unknown
+            weaker += (
+                Attempts(
+                    prober=probe.prober,
+                    correct=probe.correct,
+                    judged=judged,
+                    unknown=probe.unknown,
+                    tokens=probe.tokens,
+                ),
+            )
         return probe
 
     async def _retried(

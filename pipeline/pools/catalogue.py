@@ -37,7 +37,7 @@ def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: Solve
 def prober(c: Config, sandbox: DeploymentHandle, solvers: dict[str, SolverPool]) -> PoolSpec:
     """`solvers`: the probers of the ladder, by model path."""
     arguments = {"config": c.prober, "solvers": solvers, "sandbox": sandbox}
-    return PoolSpec("prober", c.prober.pool, Prober, arguments, longest_call_s=c.prober.timeout_s)
+    return PoolSpec("prober", c.prober.pool, Prober, arguments, longest_call_s=c.prober.longest_s)
 
 
 def teacher(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any) -> PoolSpec:

@@ -60,8 +60,15 @@ def measured(probe: Probe, chance: float, reward: RewardConfig) -> Probe:
     """The probe as the reward reads it, held against this chance; against none where `significance` is 1, as the paper
     does."""
     chance = 0.0 if reward.significance == 1 else chance
-    above = probe.correct > 0 and _tail(probe.n - probe.unknown, probe.correct, chance) <= reward.significance
+    above = probe.correct >= enough(probe.n - probe.unknown, chance, reward)
     return probe.model_copy(update={"chance": chance, "above_chance": above, "reading": reward.rho})
+
+
+def enough(n: int, chance: float, reward: RewardConfig) -> int:
+    """Right samples of n from which on the problem is solved; n + 1 where all of them are not enough. Of fewer than n
+    samples that many are enough, too."""
+    chance = 0.0 if reward.significance == 1 else chance
+    return next((c for c in range(1, n + 1) if _tail(n, c, chance) <= reward.significance), n + 1)
 
 
 def _tail(n: int, least: int, p: float) -> float:

@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from actors.answers.values import Judgement
 from actors.calls import within
 from actors.execution import Executor
 from actors.solver import Completion
@@ -159,23 +160,57 @@ async def _dev_score(
     context: Context, student: Any, executor: Executor, dev: list[Problem], watchdog: Watchdog, step: int
 ) -> float:
     """The share of right answers to the dev problems by the weights of this step, which the student serves. Every step
-    answers with the same seed."""
-    solve = context.config.solve
+    asks a problem with the same seed. One that is not answered ends nothing. Raises Failure: infrastructure failed all.
+    """
+    solve, n = context.config.solve, context.config.solve.dev_samples
     watchdog.beat(f"the dev score of step {step}")
-    questions, kinds = [p.question for p in dev], [p.answer_kind for p in dev]
-    seed = context.seed("solve", "dev", "answers")
-    response = student.answers_many.remote(questions, solve.dev_samples, solve.sampling, seed, kinds)
-    texts: list[list[str]] = await within(response, "student", context.config.watchdog_s)
-    outcomes = await judge(
-        [p for p in dev for _ in range(solve.dev_samples)], [t for own in texts for t in own], executor
-    )
-    n = solve.dev_samples
+
+    async def ask(number: int) -> list[str] | Failure:
+        """Answers to this problem, or why there are none."""
+        problem, seed = dev[number], context.seed("solve", "dev", "answers", number)
+        attempts = Attempts(context.config.episode.attempts)
+        async for _ in attempts:
+            response = student.answers.remote(problem.question, n, solve.sampling, seed, problem.answer_kind)
+            try:
+                texts: list[str] = await within(response, "student", solve.timeout_s)
+            except Failure as e:
+                why = e
+                attempts.note(e)
+                if e.kind != "infra_error":
+                    break
+            else:
+                watchdog.beat(f"the dev score of step {step}")
+                return texts
+        return why
+
+    asked = await map_bounded(ask, range(len(dev)), _AT_ONCE)
+    lost = [why for why in asked if isinstance(why, Failure) and why.kind == "infra_error"]
+    if len(lost) == len(dev):
+        raise lost[0]
+    answered = [(problem, texts) for problem, texts in zip(dev, asked, strict=True) if not isinstance(texts, Failure)]
+    posed, texts_of_all = [p for p, texts in answered for _ in texts], [t for _, texts in answered for t in texts]
+    judged = iter(await judge(posed, texts_of_all, executor))
+    outcomes: list[list[Judgement]] = [
+        [_unanswered(texts)] * n if isinstance(texts, Failure) else list(islice(judged, n)) for texts in asked
+    ]
     rows: list[dict[str, Any]] = [{} for _ in dev]
-    found = score(rows, [outcomes[i : i + n] for i in range(0, len(outcomes), n)])
+    found = score(rows, outcomes)
     context.metrics.log(
-        "solve-dev", step, {"mean": found["mean"], "low": found["interval"][0], "high": found["interval"][1]}
+        "solve-dev",
+        step,
+        {
+            "mean": found["mean"],
+            "low": found["interval"][0],
+            "high": found["interval"][1],
+            "unanswered": float(len(dev) - len(answered)),
+        },
     )
     return float(found["mean"])
+
+
+def _unanswered(why: Failure) -> Judgement:
+    """What no answer at all is worth: wrong, but not judged where infrastructure failed."""
+    return "unknown" if why.kind == "infra_error" else "different"
 
 
 class Sampler:
@@ -257,6 +292,12 @@ async def _step(
     outcomes = [outcome for group in groups for outcome in group.judged]
     rows, ends = rewarded(groups, solve.refill, masks)
     if not rows:
+        if masks and rewarded(groups, solve.refill, masks=False)[0]:
+            raise Failure(
+                f"solve: of every group of step {step} fewer than 2 answers end within solve.sampling.max_tokens "
+                f"({solve.sampling.max_tokens}), and solve.overlong (mask) leaves out the others; expected more "
+                "tokens, or overlong: wrong"
+            )
         whys = [group.failure for group in groups if group.failure is not None]
         kind = Lost if any(isinstance(why, Lost) for why in whys) else Failure
         raise kind("; ".join([f"solve: no answer of step {step} could be judged", *map(str, whys[:1])]), "infra_error")

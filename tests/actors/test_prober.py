@@ -105,3 +105,23 @@ def test_any_other_problem_gets_all_samples_the_unsolved_above_all(answers):
 def test_what_cannot_be_judged_shows_nothing_to_be_easy():
     found = probe(Boxes(*["51"] * 6, *["51 sqrt(1)"] * 2), config=EARLY)
     assert (found.n, found.correct, found.unknown) == (16, 12, 4)
+
+
+def test_a_probe_ends_early_only_with_as_many_judged_samples_as_the_estimate_needs():
+    """15 of 16 right and one that cannot be judged: 16 more, not a failure for want of a 16th."""
+    wide = changed(MINI.prober, n=32, first=16, k=16, easy=0.6)
+    found = probe(Boxes(*["51"] * 15, "51 sqrt(1)"), config=wide)
+    assert (found.n, found.correct, found.unknown) == (32, 30, 2)
+
+
+@pytest.mark.parametrize("enough, n", [(1, 8), (8, 8), (9, 16)])
+def test_a_probe_ends_early_only_where_the_first_samples_are_more_than_a_guess_explains(enough, n):
+    solvers = {"small": solver_pool(Boxes("51"))}
+    prober = Prober(EARLY, solvers, handle(Sandbox(), "run_batch"))
+    assert asyncio.run(prober.probe(PROBLEM, "small", 7, enough)).n == n
+
+
+def test_a_whole_probe_may_take_as_long_as_the_calls_it_makes():
+    assert (EARLY.at_first, EARLY.longest_s) == (8, 2 * EARLY.timeout_s)
+    for first in (None, 16, 99):
+        assert changed(EARLY, first=first).longest_s == EARLY.timeout_s

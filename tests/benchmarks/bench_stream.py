@@ -84,7 +84,7 @@ class Instant:
     async def _judge(self, _: Problem, episode: Episode, __: Sequence[str]) -> Verdict:
         return verdict(episode)
 
-    async def _probe(self, problem: Problem, _: str, __: int) -> Probe:
+    async def _probe(self, problem: Problem, *_: Any) -> Probe:
         return probe(SimpleNamespace(submitted=problem))
 
 

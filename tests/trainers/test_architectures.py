@@ -38,6 +38,10 @@ DENSE = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_slid
         ({"logit_scale": 0.0625}, "logit_scale 0.0625"),
         ({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 512}, "over 512 tokens"),
         ({"use_sliding_window": True, "sliding_window": 512}, "over 512 tokens"),
+        ({"layer_types": 5}, "no attention (5)"),
+        ({"architectures": 7}, "architecture 7"),
+        ({"sliding_window": "4096"}, "sliding_window '4096'; expected a number"),
+        ({"attn_logit_softcapping": "50"}, "attn_logit_softcapping '50'"),
         ({"layer_types": ["sliding_attention"], "sliding_window": 1000}, None),  # no trajectory is longer
     ],
 )
@@ -46,9 +50,20 @@ def test_what_is_carried_and_what_is_not(more, said):
     assert why is None if said is None else said in why and "\n" not in why
 
 
-@given(st.dictionaries(st.text(max_size=12), st.none() | st.booleans() | st.integers() | st.text(max_size=4)))
+READ = [
+    "architectures", "attn_logit_softcapping", "final_logit_softcapping", "layer_types", "logit_scale",
+    "logits_scaling", "mamba_d_state", "model_type", "n_routed_experts", "num_experts", "num_local_experts",
+    "quantization_config", "sliding_window", "use_sliding_window",
+]  # fmt: skip
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4)
+VALUES = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(st.text(max_size=4), SCALARS, max_size=2)
+
+
+@given(st.dictionaries(st.sampled_from(READ) | st.text(max_size=12), VALUES, max_size=6))
 def test_any_config_is_judged(config):
-    obstacle(config, 10)
+    why = obstacle(config, 10)
+    assert why is None or isinstance(why, str)
+    assert isinstance(experts(config), int)
 
 
 def test_a_model_that_is_not_carried_is_refused_before_it_is_loaded(tmp_path: Path) -> None:

@@ -152,7 +152,17 @@ def test_zero_3_on_two_workers_takes_the_step_of_zero_0_on_one(
     Launcher().train(spec_of(base, tmp_path, "single"), loader, weights)
     one, two = (ray.get(f.history.remote())[1] for f in (loader, sharded_feed))
     for step in (1, 2):
-        for key in ("loss", "nll", "tokens", "trajectories", "weight_rms", "ref_kl", "degenerate_groups", "entropy"):
+        for key in (
+            "loss",
+            "nll",
+            "tokens",
+            "trajectories",
+            "weight_rms",
+            "ref_kl",
+            "degenerate_groups",
+            "entropy",
+            "grad_norm",
+        ):
             assert one[step][key] == pytest.approx(two[step][key], rel=1e-3, abs=1e-5), (step, key)
     before = dict(load_file(base / "model.safetensors"))
     for version in (1, 2):

@@ -171,3 +171,23 @@ def test_one_update_a_step_leaves_the_gate_open(alone: Ranks, tmp_path: Path) ->
     metrics = learner.update(batch_of(on_policy(base, some_rollouts(3))), 1, 1e-2)
     assert metrics["gate"] == pytest.approx(1, abs=1e-6)
     assert (metrics["gate_below_1"], metrics["updates"]) == (0, 1)
+
+
+def test_the_norm_is_that_of_the_gradients_of_all_ranks(
+    alone: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed reduces within its step: a reduction that makes gradients three times as large, as a rank might."""
+    base = save_tiny_qwen3(tmp_path / "base")
+    batch = batch_of(on_policy(base, some_rollouts(3)))
+    norms: list[float] = []
+    for factor in (1.0, 3.0):
+        learner = Learner(spec_of(base, lr=1e-2), alone)
+
+        def reduced(*_: Any, engine: Any = learner.engine, factor: float = factor, **__: Any) -> None:
+            for p in engine.module.parameters():
+                if engine.is_gradient_accumulation_boundary() and p.grad is not None:
+                    p.grad.mul_(factor)
+
+        monkeypatch.setattr(learner.engine, "allreduce_gradients", reduced)
+        norms.append(learner.update(batch, 1, 1e-2)["grad_norm"])
+    assert norms[1] == pytest.approx(3 * norms[0], rel=1e-4)

@@ -117,6 +117,23 @@ def test_a_model_that_the_trainer_cannot_carry_is_refused_before_the_run(model, 
     assert line.startswith(f"solve.base.path {model}: cannot be trained: quantized weights (fp8); expected bfloat16")
 
 
+def test_a_window_is_held_against_statement_and_answer(model):
+    window = {"layer_types": ["sliding_attention"], "sliding_window": 100}
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | window))
+    short = [f"solve.base.path={model}", "solve.sampling.max_tokens=64"]
+    assert list(room.untrainable(load(None, [*short, "solve.base.engine.max_model_len=100"]), ["solve"])) == []
+    (check,) = room.untrainable(load(None, [*short, "solve.base.engine.max_model_len=128"]), ["solve"])
+    assert "attention over 100 tokens, trajectories of up to 128" in check.found
+
+
+def test_all_checkpoints_among_which_dev_chooses_have_their_room():
+    settings = ["solve.steps=9", "solve.checkpoint_every=2", "trainer.keep_checkpoints=2"]
+    plain, chosen = load(None, settings), load(None, [*settings, "solve.dev=3"])
+    assert [preflight._copies(plain, stage) for stage in ("sft", "mgpo", "solve")] == [3, 3, 3]
+    assert [preflight._copies(chosen, stage) for stage in ("sft", "mgpo", "solve")] == [3, 3, 5]
+
+
 def test_experts_go_by_the_object_store(model):
     settings = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(settings | {"num_experts": 8}))

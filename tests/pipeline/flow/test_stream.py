@@ -13,6 +13,7 @@ from pipeline.config import Config, EndpointConfig, ModelConfig
 from pipeline.config.loading import load
 from pipeline.flow.stream import Stream
 from pipeline.records import Episode, Failure, Lost, Outcome, Vote
+from pipeline.scoring import chance
 from pipeline.scoring.judged import Judged
 from pipeline.store.ledger import Journal, Ledger, journal_path
 from pipeline.store.rundir import RunDir
@@ -60,7 +61,7 @@ class World:
             return verdict(episode, "undecided").model_copy(update={"votes": (vote,)})
         return verdict(episode, step)
 
-    async def _probe(self, problem, prober, seed):
+    async def _probe(self, problem, prober, seed, enough=1):
         self._next("prober")
         return probe(episode(), 0.25)
 
@@ -87,7 +88,7 @@ def test_a_task_is_played_judged_and_probed_once():
     assert (j.accepted, j.failed, j.probe.pass_at_k, j.key) == (True, False, 0.25, ("g-00", 1))
     assert world.episode.calls == [(task(), 1)]
     assert world.judge.calls == [(j.episode.submitted, j.episode, j.episode.active)]
-    assert world.probe.calls == [(j.episode.submitted, "mini:solver", task().seed)]
+    assert world.probe.calls == [(j.episode.submitted, "mini:solver", task().seed, 1)]
     assert (world.stream.retries, world.waiting) == (0, {("g-00", 1)})
 
 
@@ -98,17 +99,28 @@ def test_what_a_prober_does_not_solve_above_chance_is_asked_of_the_next():
     for correct, asked, solved in (((0, 1), 2, True), ((3,), 1, True), ((0, 0, 0), 3, False)):
         world, left = World(config=config), list(correct)
 
-        async def probed(problem, prober, seed, left=left):
-            return estimate(problem.id, (c := left.pop(0)), 8 - c, 0, 4, prober)
+        async def probed(problem, prober, seed, enough, left=left):
+            found = estimate(problem.id, (c := left.pop(0)), 8 - c, 2, 4, prober)
+            return found.model_copy(update={"tokens": 100})
 
         world.probe = Remote(probed)
         world.whole.prober = world
         j = asyncio.run(asyncio.wait_for(world.stream.judged(task(), "small"), 20))
         assert [call[1] for call in world.probe.calls] == ["small", "middle", "large"][:asked]
         assert (j.probe.prober, j.probe.solved, j.solved) == (["small", "middle", "large"][asked - 1], solved, solved)
-        assert [(w.prober, w.correct, w.judged) for w in j.probe.weaker] == [
-            (name, 0, 8) for name in ("small", "middle", "large")[: asked - 1]
+        assert [(w.prober, w.correct, w.judged, w.unknown, w.tokens) for w in j.probe.weaker] == [
+            (name, 0, 8, 2, 100) for name in ("small", "middle", "large")[: asked - 1]
         ]
+
+
+def test_a_prober_is_told_how_many_right_samples_are_more_than_a_guess(monkeypatch):
+    """By hand, at a chance of 3/4: 0.75 ** 8 = 0.10 and 0.75 ** 11 = 0.04."""
+    monkeypatch.setattr(chance, "baseline", lambda *_: 0.75)
+    for first, enough in ((8, 9), (11, 11)):
+        prober = changed(MINI.prober, n=32, first=first, k=4)
+        world = World(config=Config(domain="mini").model_copy(update={"prober": prober}))
+        judged(world)
+        assert [call[3] for call in world.probe.calls] == [enough]
 
 
 def test_a_rejected_problem_is_not_probed():

@@ -83,6 +83,15 @@ def test_guessers_seldom_pass_for_solvers(guess, n):
     assert passed / 4000 <= 0.06
 
 
+@given(st.integers(1, 16), st.integers(0, 16), st.integers(0, 8), st.floats(0, 1), st.floats(0.001, 1))
+def test_as_many_right_samples_as_are_enough_are_still_enough_when_some_cannot_be_judged(n, right, out, guess, level):
+    reward, judged = RewardConfig(significance=level), max(n - out, 1)
+    right = min(right, judged)
+    if right >= chance.enough(n, guess, reward):
+        found = estimate("p", right, judged - right, n - judged, 1, "m")
+        assert chance.measured(found, guess, reward).solved
+
+
 @given(st.integers(0, 8), st.floats(0, 1), st.floats(0.001, 1), st.sampled_from(["rate", "pass_at_k"]))
 def test_solved_and_difficulty_by_their_definitions(correct, guess, significance, reading):
     reward = RewardConfig(significance=significance, rho=reading)

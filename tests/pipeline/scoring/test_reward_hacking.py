@@ -124,7 +124,7 @@ class Pools:
     async def _judge_many(self, cases):
         return [verdict(SimpleNamespace(submitted=p), "rejected") for p, _, _ in cases]
 
-    async def _probe(self, problem, prober, seed):
+    async def _probe(self, problem, prober, seed, enough=1):
         return probe(SimpleNamespace(submitted=problem), pass_at_k=0.25)
 
     async def _none(self, keys):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from actors.passk import estimate, wilson
 from pipeline.config import RewardConfig
-from pipeline.records import Failure, Outcome
+from pipeline.records import Attempts, Failure, Outcome
 from pipeline.scoring import chance
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.summary import ends, pruned, staleness, summarize
@@ -84,6 +84,14 @@ def test_staleness_is_counted_by_the_oldest_token():
         for i, v in enumerate(versions)
     ]
     assert staleness(judged, step=5) == {"staleness/0": 2.0, "staleness/1": 1.0, "staleness/2": 1.0}
+
+
+def test_what_weaker_probers_sampled_is_counted_too():
+    e = episode(task())
+    weaker = (Attempts(prober="small", correct=0, judged=7, unknown=1, tokens=90),)
+    found = estimate("p", 4, 4, 0, 4, "large").model_copy(update={"tokens": 50, "weaker": weaker})
+    facts = summarize([Judged(e, verdict(e), chance.measured(found, 0.0, RewardConfig()))])
+    assert (facts["probe_samples"], facts["probe_tokens"]) == (16, 140)
 
 
 def test_what_the_reward_pays_for_leaves_out_what_nobody_solves_and_probes_that_ended_early_are_counted():

@@ -49,7 +49,7 @@ class Failing(Pools):
         self._may_fail("committee", played.id)
         return verdict(played, "rejected" if worth(played.id) == "rejected" else "accepted")
 
-    async def _probe(self, problem, prober, seed):
+    async def _probe(self, problem, prober, seed, enough=1):
         name = problem.question.split()[1].rstrip("?")
         self._may_fail("prober", name)
         rate = {"hard": 2, "easy": 7}[worth(name)]

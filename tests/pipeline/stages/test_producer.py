@@ -68,7 +68,7 @@ class Pools:
     async def _judge_many(self, cases):
         return [verdict(SimpleNamespace(submitted=problem), "rejected") for problem, _, _ in cases]
 
-    async def _probe(self, problem, prober, seed):
+    async def _probe(self, problem, prober, seed, enough=1):
         return probe(SimpleNamespace(submitted=problem))
 
 

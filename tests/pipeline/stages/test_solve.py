@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,7 +209,9 @@ def test_the_extra_cost_is_bounded_and_without_refill_every_group_is_trained_on(
     run = step(tmp_path, student, monkeypatch, TWELVE, settings=[f"solve.refill={refill}"])
     assert len(student.sample.calls) == most
     _, ends = accounts(run, 1)
-    assert set.union(*ends.values()) == {"trained"}  # none teaches: the step keeps its number, and moves nothing
+    assert set.union(*ends.values()) == {
+        "trained"
+    }  # none teaches: the step keeps its number, without a gradient of its own
 
 
 def test_a_band_takes_the_problems_that_the_prober_found_so_hard(tmp_path):
@@ -235,6 +239,111 @@ def test_dev_problems_are_apart_and_the_best_checkpoint_by_them_is_the_solver(tm
     assert solve._best({}, last) == last
     assert solve._best({"0": 0.9, "4": 0.5, "8": 0.6, "10": 0.4}, last) == last.with_name("step-000008")
     assert solve._best({"0": 0.1, "4": 0.6, "8": 0.6, "10": 0.4}, last) == last.with_name("step-000008")
+
+
+class Sitting:
+    """A student that answers `n` times what it knows, and fails where `fails` says how often."""
+
+    def __init__(self, fails=None):
+        self.answers, self.fails = Remote(self._answers), fails or {}
+
+    async def _answers(self, question, n, sampling, seed, kind):
+        number = question.split()[2]
+        if self.fails.get(number):
+            raise self.fails[number].pop(0)
+        return [rf"\boxed{{{number}}}"] * n
+
+
+def dev_score(root, student, monkeypatch, dev=PROBLEMS):
+    """(score, what is logged, how often the watchdog was told)"""
+    monkeypatch.setattr(retry, "PAUSE_S", 0.0)
+    config = load(None, ["solve.dev_samples=2", "episode.attempts=3"])
+    told, logged = [], []
+    context = Context(config, None, None, SimpleNamespace(log=lambda *facts: logged.append(facts)), None)
+    watchdog = SimpleNamespace(beat=told.append)
+    found = asyncio.run(solve._dev_score(context, student, Executor(never), dev, watchdog, 3))
+    return found, logged, len(told)
+
+
+def test_a_dev_problem_that_is_not_answered_ends_nothing(tmp_path, monkeypatch):
+    student = Sitting({"1": [Failure("prompt of 999 tokens", "data_error")], "2": [Lost("gone")] * 2})
+    found, ((name, step, facts),), told = dev_score(tmp_path, student, monkeypatch)
+    assert (found, name, step, facts["mean"], facts["unanswered"]) == (3 / 4, "solve-dev", 3, 3 / 4, 1.0)
+    seeds = {}
+    for question, n, _, seed, _ in student.answers.calls:
+        assert n == 2
+        seeds.setdefault(question, []).append(seed)
+    assert [len(seeds[p.question]) for p in PROBLEMS] == [1, 1, 3, 1]
+    assert len({seed for own in seeds.values() for seed in own}) == 4  # the same one when it is asked again
+    assert told == 1 + 3
+
+
+def test_a_dev_problem_that_infrastructure_fails_is_no_wrong_answer(tmp_path, monkeypatch):
+    found, ((_, _, facts),), _ = dev_score(tmp_path, Sitting({"2": [Lost("gone")] * 3}), monkeypatch)
+    assert (found, facts["unanswered"]) == (1.0, 1.0)
+    with pytest.raises(Lost, match="gone"):
+        dev_score(tmp_path, Sitting({str(n): [Lost("gone")] * 3 for n in range(4)}), monkeypatch)
+
+
+def test_dev_is_scored_at_each_checkpoint_and_what_was_scored_is_read_back(tmp_path, monkeypatch):
+    """Two steps, and after a restart two more."""
+    scored = []
+
+    class Sync:
+        def __init__(self, *_):
+            self.reached = self.follow = self._at_once
+
+        async def _at_once(self, _):
+            pass
+
+    async def done(*_):
+        pass
+
+    async def dev_score(context, student, executor, dev, watchdog, step):
+        assert dev == TWELVE[10:]
+        scored.append(step)
+        return step / 10
+
+    monkeypatch.setattr(solve, "WeightSync", Sync)
+    monkeypatch.setattr(solve, "_dev_score", dev_score)
+    student = Student({})
+
+    async def pool(of):
+        return of
+
+    cluster = SimpleNamespace(
+        buffer=lambda: student,
+        student=lambda: pool(student),
+        sandbox=lambda: pool(SimpleNamespace(run_batch=Remote(never))),
+    )
+    loader = SimpleNamespace(release=Remote(done), finish=Remote(done))
+    progress = SimpleNamespace(stage=lambda *_: nullcontext(SimpleNamespace(advance=lambda *_, **__: None)))
+    found = []
+    for steps in (2, 4):
+        config = load(None, [f"solve.steps={steps}", "solve.problems=2", "solve.group_size=2",
+                             "solve.checkpoint_every=2", "solve.dev=2"])  # fmt: skip
+        run = RunDir(tmp_path) if found else RunDir.open(tmp_path, config)
+        with Metrics(run) as metrics:
+            context, scores = Context(config, run, cluster, metrics, progress), {}
+            work = solve._produce(context, loader, TWELVE[:10], TWELVE[10:], scores)
+            asyncio.run(asyncio.wait_for(work, 20))
+        found.append(scores)
+    assert scored == [0, 2, 2, 4]
+    assert found == [{"0": 0.0, "2": 0.2}, {"0": 0.0, "2": 0.2, "4": 0.4}]
+    assert len(RunDir(tmp_path).steps("solve")) == 4
+
+
+def test_where_all_answers_are_cut_off_and_masked_the_setting_is_named(tmp_path, monkeypatch):
+    class Long(Student):
+        async def _sample(self, *asked):
+            return [replace(c, truncated=True) for c in await super()._sample(*asked)]
+
+    why = r"fewer than 2 answers end within solve\.sampling\.max_tokens \(\d+\), and solve\.overlong \(mask\)"
+    with pytest.raises(Failure, match=why) as raised:
+        step(tmp_path / "mask", Long({}), monkeypatch, settings=["solve.overlong=mask"])
+    assert raised.value.kind == "data_error"
+    run = step(tmp_path / "wrong", Long({}), monkeypatch, settings=["solve.overlong=wrong"])
+    assert len(read_records(run.steps("solve")[0] / "rollouts.parquet", Rollout)) == 8
 
 
 @pytest.mark.parametrize(
