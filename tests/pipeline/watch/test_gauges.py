@@ -182,7 +182,9 @@ def test_each_name_is_of_one_kind_and_ray_takes_it():
 
 def test_without_ray_nothing_happens(run):
     assert not ray.is_initialized() and METERS.job is None
-    Gauges("run").show("mgpo", {"reward": 1.0})
+    figures = Gauges("run")
+    figures.show("mgpo", {"reward": 1.0})
+    figures.close()  # or it would be exported once there is a Ray
 
 
 def test_what_is_under_way_is_shown_again_and_again_and_last_when_it_ends(monkeypatch):
