@@ -75,9 +75,10 @@ def is_there(asked: Asked, offer: Offer) -> bool:
     if any(_same(asked.each, given_up) for given_up in offer.infeasible):
         raise Failure(f"{asked}, which the autoscaler calls infeasible: {_lacking(asked, offer)} ({offer})")
     if offer.types is not None:
-        # A type's bound counts its nodes that are there, so these are not added to what it could offer.
-        could = sum(_fits(kind.resources, asked.each) * kind.most for kind in offer.types)
-        if max(here, could) < asked.count:
+        # Of what type a node is that is there, nobody tells: at most, all that could come is beside it.
+        fits = [(_fits(kind.resources, asked.each), kind.most) for kind in offer.types]
+        could = sum(each * most for each, most in fits if each and most)
+        if here + could < asked.count:
             raise Failure(f"{asked}, which this cluster can never offer: {_lacking(asked, offer)} ({offer})")
     return False
 

@@ -65,6 +65,7 @@ def test_one_of_two_nodes_is_not_enough():
     [
         (ENGINES, (), "GPU 4 on one node, where the most is 0"),  # a private Ray on a machine without one
         (Asked("pool judge", 1, {"GPU": 16.0}), gpu_nodes(4), "GPU 16 on one node, where the most is 8"),
+        (Asked("pool judge", 1, {"GPU": 16.0}), gpu_nodes(math.inf), "GPU 16 on one node, where the most is 8"),
         (Asked("pool judge", 1, {"spot": 0.01}), gpu_nodes(4), "spot 0.01 on one node, where the most is 0"),
         (Asked("pool judge", 1, {"CPU": 64.0, "GPU": 1.0}), gpu_nodes(4), "CPU 64 on one node, where the most is 32"),
         (ENGINES, gpu_nodes(0), "GPU 4 on one node, where the most is 0"),
@@ -82,6 +83,13 @@ def test_what_no_node_could_ever_offer_fails_at_once_and_names_the_resource(aske
         scene.wait(asked)
     assert scene.now == 0 and names in str(failed.value) and asked.who in str(failed.value)
     assert failed.value.kind == "data_error"  # no retry mends it
+
+
+def test_nodes_of_no_type_that_could_come_count_beside_those_that_could():
+    """A head with GPUs of its own, of which there may be no other."""
+    asked = Asked("pool judge", 2, {"GPU": 8.0})
+    types = [NodeType("head", GPUS, 0), NodeType("gpus", GPUS, 1)]
+    assert 100 <= Scene((0, GPUS), (100, GPUS), types=types).wait(asked) < 110
 
 
 def test_what_the_autoscaler_gives_up_fails_once_it_says_so():

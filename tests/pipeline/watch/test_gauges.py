@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import sqlite3
 import threading
 import time
 import urllib.request
@@ -204,6 +205,27 @@ def test_what_is_under_way_is_shown_again_and_again_and_last_when_it_ends(monkey
 
     asyncio.run(asyncio.wait_for(scene(), 20))
     assert seen[:3] == [("mgpo-now", 3)] * 3 and seen[-1] == ("mgpo-now", 0)
+
+
+@pytest.mark.parametrize("error", [OSError("no such disk"), sqlite3.OperationalError("disk I/O error")])
+def test_figures_that_cannot_be_had_are_asked_for_again_and_do_not_change_how_a_stage_ends(monkeypatch, error):
+    monkeypatch.setattr(gauges, "_EVERY_S", 0.01)
+    seen, asked, shown = [], [], SimpleNamespace(show=lambda label, values: seen.append(values))
+
+    def figures():
+        asked.append(1)
+        if len(asked) in (1, 2):
+            raise error
+        return {"depth": 1.0}
+
+    async def scene():
+        async with showing(shown, "mgpo-now", figures):
+            while not seen:
+                await asyncio.sleep(0.005)
+            asked.clear()  # so that the last look fails too
+            return "result"
+
+    assert asyncio.run(asyncio.wait_for(scene(), 20)) == "result"
 
 
 # ---------------------------------------------------------------- on Ray's own endpoint
