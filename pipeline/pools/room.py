@@ -1,11 +1,12 @@
 """Whether a cluster has room for what a run asks for, could get it, or never will.
 
-A cluster that is scaling up is no error: while nodes may still come, no time-out of a pool or trainer runs, for at most
-`ray.nodes_timeout_s`. What no node could ever offer fails at once, and the line names the resource.
+A cluster that is scaling up is no error: while nodes may still come, no time-out of a pool runs, for at most
+`ray.nodes_timeout_s`; a trainer's is longer by that much, where its nodes are not there when it is started. What no
+node could ever offer fails at once, and the line names the resource.
 
-What could come is what the autoscaler says: its node types, where it has told Ray's head of them (KubeRay does), and
-the requests that it calls infeasible. To a private Ray nothing is ever added. Of a cluster that says neither, nobody
-knows: somebody may start a node by hand.
+What could come is what the autoscaler says: its node types, where it has told Ray's head of them (KubeRay's does in
+later Rays than the pinned one), and the requests that it calls infeasible. To a private Ray nothing is ever added. Of a
+cluster that says neither, nobody knows: somebody may start a node by hand.
 
 Invariant: only counts nodes as if they were empty. Whether others take the place is Ray's business.
 """

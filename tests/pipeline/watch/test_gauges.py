@@ -157,6 +157,24 @@ def test_nothing_is_recorded_once_disconnected_and_all_again_with_the_next_ray(a
     assert agent.seen() == {("step_turns", "mgpo", ""): 3.0, ("train_loss", "sft", ""): 2.0}
 
 
+def test_a_gauge_that_ray_refuses_is_not_kept_and_said_and_the_others_go_on(agent, caplog):
+    class Refused:
+        def set(self, value, tags):
+            raise ValueError("no such tag")
+
+    mine = gauges.METERS
+    with pytest.raises(ValueError, match="no such tag"):
+        mine.set(Refused(), 1.0, {})
+    mine.disconnect()
+    mine.set(Refused(), 2.0, {})  # before Ray can refuse it
+    Gauges("somerun").show("mgpo", {"reward": 0.5})
+    mine.connect("job-1")
+    agent.later()
+    assert agent.seen() == {("step_reward", "mgpo", ""): 0.5}
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "Refused: Ray refuses 2: ValueError: no such tag"
+
+
 def test_a_counter_counts_what_this_process_did_and_never_goes_back(agent):
     figures = Gauges("somerun")
     figures.show("mgpo-ledger", {"issued": 320, "trained": 300, "live": 4})  # what earlier processes did
