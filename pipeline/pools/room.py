@@ -14,6 +14,7 @@ Invariant: only counts nodes as if they were empty. Whether others take the plac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import ray
 from ray.core.generated import autoscaler_pb2
+from ray.exceptions import RpcError
 
 from pipeline.records import Failure
 
@@ -95,7 +97,11 @@ async def wait(
     """Until there is room. Raises Failure, at once where there never will be, else after `patience_s`."""
     look = look or offer
     began, told = clock(), -math.inf
-    while not is_there(asked, now := look()):
+    while True:
+        now: Offer | str = "Ray's head does not answer"
+        with contextlib.suppress(RpcError):  # it may be starting again
+            if is_there(asked, now := look()):
+                return
         waited = clock() - began
         if waited > patience_s:
             raise Failure(f"{asked}: no room after {patience_s:g} s (ray.nodes_timeout_s); {now}", "infra_error")

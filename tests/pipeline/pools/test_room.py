@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import RpcError
 
 from pipeline.pools.room import Asked, NodeType, Offer, is_there, wait
 from pipeline.records import Failure
@@ -48,6 +49,22 @@ def test_nodes_that_join_after_400_seconds_are_waited_for_and_what_is_waited_for
     assert len(scene.said) == 7  # once a minute
     assert "pool proposer asks for 2 x {CPU 0.1, GPU 4}: waits for nodes; nodes there: {CPU 8}" in scene.said[0]
     assert ("gpus {CPU 32, GPU 8}" in scene.said[0]) == (types is not None)
+
+
+def test_a_head_that_starts_again_is_looked_at_again_within_the_patience():
+    scene = Scene((0, GPUS))
+    seen = scene.look
+
+    def look():
+        if scene.now < 30:
+            raise RpcError("GCS is away")
+        return seen()
+
+    scene.look = look
+    assert 30 <= scene.wait(ENGINES) < 40 and "Ray's head does not answer" in scene.said[0]
+    scene.now = 0.0
+    with pytest.raises(Failure, match=r"no room after 10 s .*Ray's head does not answer"):
+        scene.wait(ENGINES, 10)
 
 
 def test_room_that_is_there_is_not_waited_for():
