@@ -194,11 +194,8 @@ def lower_limit(name: int, ceiling: int) -> None:
     resource.setrlimit(name, (ceiling, ceiling))
 
 
-_attributes_begin, _attributes_stack, _attributes_use = (
-    _libc.pthread_attr_init,
-    _libc.pthread_attr_setstacksize,
-    getattr(_libc, "pthread_setattr_default_np", None),
-)  # fmt: skip - the last is glibc's: elsewhere this is imported too, and tells that nothing can run there
+_attributes_begin, _attributes_stack = _libc.pthread_attr_init, _libc.pthread_attr_setstacksize
+_attributes_use = getattr(_libc, "pthread_setattr_default_np", None)  # glibc's; without it this is imported only
 _thread_attributes = ctypes.create_string_buffer(256)  # what glibc takes of it: 56 bytes, or 64
 
 
