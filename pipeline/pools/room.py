@@ -14,7 +14,6 @@ Invariant: only counts nodes as if they were empty. Whether others take the plac
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -86,6 +85,15 @@ def is_there(asked: Asked, offer: Offer) -> bool:
     return False
 
 
+def seen(asked: Asked, look: Callable[[], Offer] | None = None) -> tuple[bool, Offer | str]:
+    """Whether it has room now, and what was seen of the cluster. Raises Failure where it never will."""
+    try:
+        now = (look or offer)()
+    except RpcError:  # it may be starting again
+        return False, "Ray's head does not answer"
+    return is_there(asked, now), now
+
+
 async def wait(
     asked: Asked,
     patience_s: float,
@@ -95,13 +103,11 @@ async def wait(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Until there is room. Raises Failure, at once where there never will be, else after `patience_s`."""
-    look = look or offer
     began, told = clock(), -math.inf
     while True:
-        now: Offer | str = "Ray's head does not answer"
-        with contextlib.suppress(RpcError):  # it may be starting again
-            if is_there(asked, now := look()):
-                return
+        there, now = seen(asked, look)
+        if there:
+            return
         waited = clock() - began
         if waited > patience_s:
             raise Failure(f"{asked}: no room after {patience_s:g} s (ray.nodes_timeout_s); {now}", "infra_error")
