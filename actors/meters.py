@@ -14,6 +14,7 @@ meets Ray's shutdown kills the process.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -23,6 +24,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.records import Verdict, Vote
+
+logger = logging.getLogger(__name__)
 
 EVERY_S = 1.0
 """The shortest export interval that Ray knows."""
@@ -97,8 +100,8 @@ class Meters:
     def set(self, meter: Any, value: float, tags: Mapping[str, str]) -> None:
         """Keep a gauge at this value. `meter`: one of ours, or a Gauge of Ray's own."""
         with self._guard:
-            self._kept[meter, tuple(tags.items())] = value
             self._record(meter, value, tags)
+            self._kept[meter, tuple(tags.items())] = value
 
     def end(self, meter: Any, tags: Mapping[str, str]) -> None:
         with self._guard:
@@ -134,15 +137,23 @@ class Meters:
         return self._made[meter]
 
     def again(self) -> None:
-        """Set all that is kept, as it is."""
+        """Set all that is kept, as it is. What Ray refuses is not kept, and said."""
         with self._guard:
-            for (meter, tags), value in self._kept.items():
-                self._record(meter, value, dict(tags))
+            for (meter, tags), value in list(self._kept.items()):
+                try:
+                    self._record(meter, value, dict(tags))
+                except Exception as e:  # of Ray's, where nobody waits for it: the other gauges go on
+                    del self._kept[meter, tags]
+                    logger.warning("%s: Ray refuses %g: %s: %s", _name_of(meter), value, type(e).__name__, e)
 
     def _last(self) -> None:
         while True:
             time.sleep(EVERY_S)
             self.again()
+
+
+def _name_of(meter: Any) -> str:
+    return meter.name if isinstance(meter, Meter) else type(meter).__name__
 
 
 METERS = Meters()

@@ -10,7 +10,8 @@ a slot raises, which none should, is the `infra` of one run too: its batch and i
 
 Sessions are sticky by content, not by address: a call brings the cells that make up the session's state, so any replica
 can serve it; one that holds the session live runs the new cell alone, another replays first. Losing a replica, or
-evicting an idle session, costs a replay and nothing else.
+evicting an idle session, costs a replay and nothing else. Idle sessions are kept while there are no more than
+`sessions` in all, and while they hold no more memory than runs in all slots may.
 """
 
 from __future__ import annotations
@@ -207,8 +208,9 @@ class SandboxPool:
             with self._guard:
                 live.used, live.busy = time.monotonic(), False
                 replaced = self._sessions.get(session_id) is not live
-            if replaced:
-                live.session.close()
+                unwanted = self._too_heavy() + ([live.session] if replaced else [])
+            for old in unwanted:
+                old.close()
 
     def _take(self, session_id: str, cells: tuple[str, ...]) -> tuple[_Live, list[Session]]:
         """The session with just these cells, live or to be rebuilt by its first run; and those to be closed."""
@@ -231,6 +233,17 @@ class SandboxPool:
                 if n < spare or self._sessions[name].used < now - self._idle_s:
                     unwanted.append(self._sessions.pop(name).session)
         return live, unwanted
+
+    def _too_heavy(self) -> list[Session]:
+        """Take out idle sessions, the least recently used first, until the memory of the others is within its bound."""
+        held = {name: one.session.own_kb for name, one in self._sessions.items() if not one.busy}
+        over = sum(held.values()) - len(self._slots) * (self.limits.memory_mb << 10)
+        heavy = []
+        for name, kb in held.items():
+            if over > 0 < kb:
+                heavy.append(self._sessions.pop(name).session)
+                over -= kb
+        return heavy
 
     # ---------------------------------------------------------------- health
 

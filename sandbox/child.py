@@ -84,6 +84,8 @@ def await_order(
             done += _AT_ONCE
     if not data:
         os._exit(0)
+    if made.failure is not None:  # what was lacking then may be there now; if not, that is what is told
+        made = _make_ahead(walls)
     order = json.loads(data)
     del data  # these frames stay below the program's
     become_run(walls, made, order, fds[:-1], fds[-1], lifeline)

@@ -123,6 +123,10 @@ class Run:
             zygote.orders.settimeout(GRACE_S)
             socket.send_fds(zygote.orders, [order], given)
         except OSError as e:
+            if self._scratch is not None:  # which no run will have
+                with contextlib.suppress(OSError):  # it goes with the folder
+                    scratch.remove(self._scratch)
+                self._scratch = None
             raise InfraError(f"the fork server is gone: {e}") from None
         finally:
             for fd in given[:-1]:

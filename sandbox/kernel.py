@@ -12,6 +12,7 @@ import resource
 import struct
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .api import SandboxUnavailable
 
@@ -194,9 +195,8 @@ def lower_limit(name: int, ceiling: int) -> None:
     resource.setrlimit(name, (ceiling, ceiling))
 
 
-_attributes_begin, _attributes_stack, _attributes_use = (
-    _libc.pthread_attr_init, _libc.pthread_attr_setstacksize, _libc.pthread_setattr_default_np
-)  # fmt: skip
+_attributes_begin, _attributes_stack = _libc.pthread_attr_init, _libc.pthread_attr_setstacksize
+_attributes_use: Any = getattr(_libc, "pthread_setattr_default_np", None)  # glibc's; without it this is imported only
 _thread_attributes = ctypes.create_string_buffer(256)  # what glibc takes of it: 56 bytes, or 64
 
 

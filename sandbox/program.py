@@ -21,6 +21,7 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from . import kernel
@@ -42,7 +43,13 @@ _stack = _STACKS[1]
 _BUFFERED = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
 _streams: list[Any] = []
 """Those that a program finds, whatever it puts in their place."""
-_start = _thread.start_new_thread
+_STARTS = (
+    (_thread, "start_new_thread"),
+    (_thread, "start_joinable_thread"),
+    (threading, "_start_new_thread"),
+    (threading, "_start_joinable_thread"),
+)
+"""How threads are started: until Python 3.12, and since 3.13 the joinable ones too."""
 
 
 def run_script(job_fd: int, report_fd: int) -> NoReturn:
@@ -91,7 +98,9 @@ def prepare() -> None:
     atexit._clear()
     if "logging" in sys.modules:
         atexit.register(sys.modules["logging"].shutdown)
-    _thread.start_new_thread = threading._start_new_thread = _start_new_thread  # type: ignore[attr-defined]
+    for module, name in _STARTS:
+        if hasattr(module, name):
+            setattr(module, name, _telling(getattr(module, name)))
     sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
 
 
@@ -103,16 +112,20 @@ def size_stacks(share: int) -> None:
     kernel.size_stacks(_stack)
 
 
-def _start_new_thread(*args: Any, **named: Any) -> int:
+def _telling(start: Callable[..., Any]) -> Callable[..., Any]:
     """Tells, where a thread could not be started, whether memory is what failed: the system says the same of both."""
-    try:
-        return _start(*args, **named)
-    except RuntimeError:
+
+    def start_thread(*args: Any, **named: Any) -> Any:
         try:
-            mmap.mmap(-1, max(_stack, _thread.stack_size())).close()
-        except OSError:
-            raise RuntimeError(f"{_NO_THREAD}: no memory for its stack") from None
-        raise
+            return start(*args, **named)
+        except RuntimeError:
+            try:
+                mmap.mmap(-1, _thread.stack_size() or _stack).close()
+            except OSError:
+                raise RuntimeError(f"{_NO_THREAD}: no memory for its stack") from None
+            raise
+
+    return start_thread
 
 
 def generators() -> list[Any]:

@@ -45,7 +45,11 @@ def make(folder: str) -> tuple[str, int]:
     """A run's own, under a name that no other run can guess: what it cannot name it cannot ask about. And open."""
     path = os.path.join(folder, _name())
     os.mkdir(path, 0o700)
-    return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        os.rmdir(path)
+        raise
 
 
 def usage(path: str, still: bool) -> tuple[int, int, bool]:

@@ -71,6 +71,12 @@ class Session:
         return tuple(self._cells)
 
     @property
+    def own_kb(self) -> int:
+        """The memory that it holds beyond what its process began with, between cells."""
+        run = self._run
+        return 0 if run is None else max(run.resident_kb() - run.peak_before_kb, 0)
+
+    @property
     def over(self) -> str:
         """Why it takes no further cell; empty while it does."""
         if not self._over and len(self._cells) >= MAX_CELLS:

@@ -6,6 +6,7 @@ on. Whether the outcome is enough is decided by the supervisor. Runs in a single
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -241,14 +242,17 @@ def _try_to_end(uid: int) -> int:
     (there, becoming), (ending, end) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(end)
-        become(uid)
-        os.write(becoming, b"b")
-        os.read(ending, 1)
-        os._exit(0)
+        try:
+            os.close(end)
+            become(uid)
+            os.write(becoming, b"b")
+            os.read(ending, 1)
+        finally:
+            os._exit(0)  # whatever failed: no copy of us goes on
     os.close(becoming)
     try:
-        os.read(there, 1)
+        if os.read(there, 1) != b"b":
+            return errno.EPERM
         os.kill(child, 0)
         return 0
     except OSError as e:
@@ -300,6 +304,8 @@ def _try(action: Callable[[], None]) -> int:
             os._exit(0)
         except OSError as e:
             os._exit(e.errno or 1)
+        finally:
+            os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 

@@ -190,9 +190,10 @@ class Zygote:
 
     def _spawn(self, order: dict[str, Any], fds: list[int]) -> _Child | None:
         facts = socket.socket(fileno=fds[-1])
-        home = None if self.walls.jail else os.dup(fds[-2])
-        uid = self._take_uid()
+        home = uid = None
         try:
+            home = None if self.walls.jail else os.dup(fds[-2])
+            uid = self._take_uid()
             order.update(base=self.base, uid=uid)
             if home is not None and uid is not None:
                 os.fchown(home, uid, uid)

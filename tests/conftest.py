@@ -44,6 +44,8 @@ def no_ray_left() -> Iterator[None]:
     """A file that breaks off in the middle leaves no Ray to the next one."""
     yield
     if (ray := sys.modules.get("ray")) and ray.is_initialized():
+        if meters := sys.modules.get("actors.meters"):
+            meters.METERS.disconnect()  # a gauge that is set while Ray ends would end this process
         ray.shutdown()
 
 

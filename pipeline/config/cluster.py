@@ -56,8 +56,8 @@ class RayConfig(Section):
     """Of a private Ray, which refuses less than 75; None takes Ray's default, 30 % of the memory. What does not fit is
     spilled to the disk."""
     nodes_timeout_s: Seconds = 3600
-    """How long nodes of a cluster that scales up may take to come; the time-out of a pool or trainer runs from then on.
-    What no node could ever offer fails at once."""
+    """How long nodes of a cluster that scales up may take to come; the time-out of a pool runs from then on, that of a
+    trainer is so much longer. What no node could ever offer fails at once."""
     dashboard: bool | None = None
     """Start the Ray dashboard of a private Ray, for 145 MiB and 3.5 s of CPU; None starts it on 8 CPUs or more."""
 

@@ -161,9 +161,10 @@ class Cluster:
 
     def nodes_may_take_s(self, asked: Asked) -> float:
         """How long to wait for nodes: not at all where they are there. Raises Failure where none can come."""
-        if room.is_there(asked, offer := room.offer()):
+        there, seen = room.seen(asked)
+        if there:
             return 0.0
-        self._say("cluster", f"{asked}: waits for nodes; {offer}")
+        self._say("cluster", f"{asked}: waits for nodes; {seen}")
         return self.config.ray.nodes_timeout_s
 
     async def _has_room(self, asked: Asked) -> None:

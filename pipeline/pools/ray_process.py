@@ -73,7 +73,8 @@ class RayProcess:
                     address="local",
                     num_cpus=cpus,
                     object_store_memory=None if store_mb is None else store_mb << 20,
-                    include_dashboard=cpus >= _ROOMY_CPUS if wanted is None else wanted,
+                    # None: one that does not start is done without.
+                    include_dashboard=wanted if wanted is not None else (None if cpus >= _ROOMY_CPUS else False),
                     runtime_env={"env_vars": ENVIRONMENT},
                     **quiet,
                 )

@@ -1,11 +1,12 @@
 """Whether a cluster has room for what a run asks for, could get it, or never will.
 
-A cluster that is scaling up is no error: while nodes may still come, no time-out of a pool or trainer runs, for at most
-`ray.nodes_timeout_s`. What no node could ever offer fails at once, and the line names the resource.
+A cluster that is scaling up is no error: while nodes may still come, no time-out of a pool runs, for at most
+`ray.nodes_timeout_s`; a trainer's is longer by that much, where its nodes are not there when it is started. What no
+node could ever offer fails at once, and the line names the resource.
 
-What could come is what the autoscaler says: its node types, where it has told Ray's head of them (KubeRay does), and
-the requests that it calls infeasible. To a private Ray nothing is ever added. Of a cluster that says neither, nobody
-knows: somebody may start a node by hand.
+What could come is what the autoscaler says: its node types, where it has told Ray's head of them (KubeRay's does in
+later Rays than the pinned one), and the requests that it calls infeasible. To a private Ray nothing is ever added. Of a
+cluster that says neither, nobody knows: somebody may start a node by hand.
 
 Invariant: only counts nodes as if they were empty. Whether others take the place is Ray's business.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import ray
 from ray.core.generated import autoscaler_pb2
+from ray.exceptions import RpcError
 
 from pipeline.records import Failure
 
@@ -75,11 +77,21 @@ def is_there(asked: Asked, offer: Offer) -> bool:
     if any(_same(asked.each, given_up) for given_up in offer.infeasible):
         raise Failure(f"{asked}, which the autoscaler calls infeasible: {_lacking(asked, offer)} ({offer})")
     if offer.types is not None:
-        # A type's bound counts its nodes that are there, so these are not added to what it could offer.
-        could = sum(_fits(kind.resources, asked.each) * kind.most for kind in offer.types)
-        if max(here, could) < asked.count:
+        # Of what type a node is that is there, nobody tells: at most, all that could come is beside it.
+        fits = [(_fits(kind.resources, asked.each), kind.most) for kind in offer.types]
+        could = sum(each * most for each, most in fits if each and most)
+        if here + could < asked.count:
             raise Failure(f"{asked}, which this cluster can never offer: {_lacking(asked, offer)} ({offer})")
     return False
+
+
+def seen(asked: Asked, look: Callable[[], Offer] | None = None) -> tuple[bool, Offer | str]:
+    """Whether it has room now, and what was seen of the cluster. Raises Failure where it never will."""
+    try:
+        now = (look or offer)()
+    except RpcError:  # it may be starting again
+        return False, "Ray's head does not answer"
+    return is_there(asked, now), now
 
 
 async def wait(
@@ -91,9 +103,11 @@ async def wait(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Until there is room. Raises Failure, at once where there never will be, else after `patience_s`."""
-    look = look or offer
     began, told = clock(), -math.inf
-    while not is_there(asked, now := look()):
+    while True:
+        there, now = seen(asked, look)
+        if there:
+            return
         waited = clock() - began
         if waited > patience_s:
             raise Failure(f"{asked}: no room after {patience_s:g} s (ray.nodes_timeout_s); {now}", "infra_error")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -97,8 +98,13 @@ class Serving:
 
         await self._call(run)
         self._looked = 0.0
-        await self._has_room(Asked(f"pool {spec.name}", spec.pool.min_replicas, of_pool(spec.pool)))
-        await self._until_running(spec.name, spec.pool.start_timeout_s)
+        asked = Asked(f"pool {spec.name}", spec.pool.min_replicas, of_pool(spec.pool))
+        room = asyncio.ensure_future(self._has_room(asked))
+        try:
+            await self._until_running(spec.name, spec.pool.start_timeout_s, room)
+        finally:
+            room.cancel()
+            await asyncio.gather(room, return_exceptions=True)
         return serve.get_deployment_handle(spec.name, app_name=self._app(spec.name))
 
     async def _call(self, function: Callable[..., T], *args: Any) -> T:
@@ -119,8 +125,9 @@ class Serving:
                 self._looked = time.monotonic()
         return self._seen[app]
 
-    async def _until_running(self, name: str, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+    async def _until_running(self, name: str, timeout_s: float, room: asyncio.Future[None]) -> None:
+        """`timeout_s` from when there is `room`; that a replica fails is told meanwhile too."""
+        deadline = math.inf
         while True:
             app = await self._status(self._app(name))
             if app.status == "RUNNING":
@@ -129,6 +136,9 @@ class Serving:
                 messages = [app.message, *(d.message for d in app.deployments.values())]
                 cause = _cause(next((m for m in reversed(messages) if m), "no message"))
                 raise Failure(f"pool {name}: did not start: {cause} (logs: {self._logs()})", "infra_error")
+            if deadline == math.inf and room.done():
+                room.result()
+                deadline = time.monotonic() + timeout_s
             if time.monotonic() > deadline:
                 waiting = next((d.message for d in app.deployments.values() if d.message), app.status)
                 raise Failure(f"pool {name}: not running after {timeout_s:g} s: {_cause(waiting)}", "infra_error")

@@ -10,6 +10,8 @@ process of the run left it. Without Ray nothing happens.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,11 +67,16 @@ class Gauges:
 
 @asynccontextmanager
 async def showing(metrics: Any, label: str, figures: Callable[[], Mapping[str, float]]) -> AsyncIterator[None]:
-    """Show what `figures` says as `label`, every `_EVERY_S` while the block runs. It waits for nobody."""
+    """Show what `figures` says as `label`, every `_EVERY_S` while the block runs. It waits for nobody, and where a
+    disk or a database does not answer, what was shown before stays."""
+
+    def show() -> None:
+        with contextlib.suppress(OSError, sqlite3.Error):
+            metrics.show(label, figures())
 
     async def again() -> None:
         while True:
-            metrics.show(label, figures())
+            show()
             await asyncio.sleep(_EVERY_S)
 
     task = asyncio.create_task(again())
@@ -77,4 +84,4 @@ async def showing(metrics: Any, label: str, figures: Callable[[], Mapping[str, f
         yield
     finally:
         task.cancel()
-        metrics.show(label, figures())
+        show()

@@ -4,14 +4,17 @@ Which ones is the config's; where they send is what their own variables say (WAN
 MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, and their keys), so both work offline as their users know it. A run that is
 resumed goes on as the same run there.
 
-Invariants: a tracker never holds a run up, because one thread sends what stages log; and never fails it, because what a
-tracker did not take is counted and told, and `metrics.jsonl` has it.
+Invariants: a tracker never holds a stage up, because one thread opens it and sends what stages log; and never fails a
+run, because what a tracker did not take is counted and told, and `metrics.jsonl` has it. Only that its client is
+installed is asked first. At the process's own end W&B's client may still wait for its server, as its settings say.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import importlib.util
 import os
 import queue
 import re
@@ -32,14 +35,15 @@ Row = tuple[str, int, Mapping[str, float]]
 
 class Tracker(Protocol):
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None: ...
-    def close(self) -> None: ...
+    def close(self, whole: bool) -> None:
+        """`whole`: the run came to its end."""
 
 
 class Wandb:
     """Offline (WANDB_MODE=offline) it writes below `folder`, for `wandb sync`."""
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]):
-        wandb = _client("wandb")
+        wandb = importlib.import_module("wandb")
         settings = wandb.Settings(console="off", silent=True)  # stdout and stderr stay as they are
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
@@ -51,8 +55,8 @@ class Wandb:
         self._run.define_metric(f"{stage}/*", step_metric=f"{stage}/step")
         self._run.log({f"{stage}/step": step, **{f"{stage}/{name}": value for name, value in values.items()}})
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, whole: bool) -> None:
+        self._run.finish(exit_code=0 if whole else 1)
 
 
 class MLflow:
@@ -61,7 +65,7 @@ class MLflow:
     _TAG = "propose.run"
 
     def __init__(self, name: str, folder: Path, config: Mapping[str, Any]):
-        mlflow = _client("mlflow")
+        mlflow = importlib.import_module("mlflow")
         uri = None
         if not mlflow.is_tracking_uri_set():
             uri = (folder / "mlruns").absolute().as_uri()
@@ -82,21 +86,23 @@ class MLflow:
         named = {re.sub(r"[^\w./ -]+|(?<=/)/", "_", f"{stage}/{name}"): value for name, value in values.items()}
         self._client.log_batch(self._id, [self._metric(name, value, now, step) for name, value in named.items()])
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, whole: bool) -> None:
+        self._client.set_terminated(self._id, "FINISHED" if whole else "FAILED")
 
 
 TRACKERS: dict[str, Callable[[str, Path, Mapping[str, Any]], Tracker]] = {"wandb": Wandb, "mlflow": MLflow}
+"""By the name of the client's module."""
 
 
 class Sending:
-    """One tracker, and the thread that sends to it."""
+    """One tracker, and the thread that opens it and sends to it."""
 
-    def __init__(self, kind: str, tracker: Tracker):
-        self._kind, self._tracker = kind, tracker
+    def __init__(self, kind: str, opening: Callable[[], Tracker]):
+        self._kind, self._opening = kind, opening
         self._rows: queue.SimpleQueue[Row | None] = queue.SimpleQueue()
         self._logged = self._taken = 0
         self._cause = ""
+        self._whole = False
         self._thread = threading.Thread(target=self._send, name=kind, daemon=True)
         self._thread.start()
 
@@ -104,8 +110,9 @@ class Sending:
         self._logged += 1
         self._rows.put((stage, step, values))
 
-    def close(self) -> str:
-        """What was not taken, in words; "" where all was."""
+    def close(self, whole: bool) -> str:
+        """What was not taken, in words; "" where all was. `whole`: the run came to its end."""
+        self._whole = whole
         self._rows.put(None)
         self._thread.join(_CLOSE_S)
         if self._thread.is_alive():
@@ -115,14 +122,19 @@ class Sending:
         return f"{self._kind}: took {self._taken} of {self._logged} rows: {self._cause}; metrics.jsonl has them all"
 
     def _send(self) -> None:
+        try:
+            tracker = self._opening()
+        except Exception as e:  # of a client that is not ours
+            self._cause = _cause(e)
+            return
         while (row := self._rows.get()) is not None:
             try:
-                self._tracker.log(*row)
+                tracker.log(*row)
                 self._taken += 1
             except Exception as e:  # of a client that is not ours
                 self._cause = _cause(e)
         try:
-            self._tracker.close()
+            tracker.close(self._whole)
         except Exception as e:
             self._cause = _cause(e)
 
@@ -131,34 +143,21 @@ class Sending:
 def tracking(
     kinds: Sequence[str], name: str, folder: Path, config: Mapping[str, Any], say: Callable[[str, str], None]
 ) -> Iterator[list[Sending]]:
-    """The trackers of a run while the block runs. Raises Failure where one cannot be opened."""
-    opened: list[Sending] = []
+    """The trackers of a run while the block runs. Raises Failure where the client of one is not installed."""
+    for kind in kinds:
+        if importlib.util.find_spec(kind) is None:
+            raise Failure(
+                f"trackers: {kind} is not installed; expected it, as `pip install 'agentic-proposing[{kind}]'` does"
+            )
+    opened = [Sending(kind, functools.partial(TRACKERS[kind], name, folder, config)) for kind in kinds]
+    whole = False
     try:
-        for kind in kinds:
-            opened.append(Sending(kind, _open(kind, name, folder, config)))
         yield opened
+        whole = True
     finally:
-        for line in filter(None, [sending.close() for sending in opened]):
+        for line in filter(None, [sending.close(whole) for sending in opened]):
             say("trackers", line)
-
-
-def _open(kind: str, name: str, folder: Path, config: Mapping[str, Any]) -> Tracker:
-    try:
-        return TRACKERS[kind](name, folder, config)
-    except Failure:
-        raise
-    except Exception as e:  # of a client that is not ours
-        raise Failure(f"trackers: {kind}: {_cause(e)}") from None
 
 
 def _cause(e: Exception) -> str:
     return f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
-
-
-def _client(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise Failure(
-            f"trackers: {module} is not installed; expected it, as `pip install 'agentic-proposing[{module}]'` does"
-        ) from None

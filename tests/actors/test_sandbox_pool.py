@@ -128,6 +128,27 @@ def test_a_session_whose_time_is_up_between_two_looks_goes_on_in_another(monkeyp
         pool.close()
 
 
+def test_idle_sessions_hold_no_more_memory_than_runs_may_and_the_oldest_go_first() -> None:
+    pool = SandboxPool(slots=1, limits=LIMITS)
+
+    async def story() -> None:
+        cells = {}
+        for name, megabytes in (("small", 1), ("a", 80), ("b", 80)):
+            result, cells[name] = await pool.session_run(name, f"x = bytearray(b'x') * ({megabytes} << 20)")
+            assert result.ok
+        assert list(pool._sessions) == ["b"]
+        assert 80 << 10 <= sum(one.session.own_kb for one in pool._sessions.values()) <= 128 << 10
+        await pool.session_run("small", "pass", cells["small"])
+        assert list(pool._sessions) == ["b", "small"]
+        result, _ = await pool.session_run("a", "n = len(x)", cells["a"], value="n")
+        assert result.value == 80 << 20 and list(pool._sessions) == ["small", "a"]
+
+    try:
+        asyncio.run(story())
+    finally:
+        pool.close()
+
+
 def test_closing_a_session_does_not_wait_for_the_runs_before_it() -> None:
     pool = SandboxPool(slots=1, limits=LIMITS, queue=8)
 

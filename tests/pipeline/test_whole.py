@@ -23,6 +23,7 @@ from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_keyed, read_records
 from pipeline.store.verify import verify
+from pipeline.watch.figures import meter_of
 
 SMALL = {
     "sft.trajectories": 140,
@@ -44,6 +45,9 @@ SMALL = {
     "evaluate.samples": 2,
     "ray.num_cpus": 2,
 }
+
+_FACTS = {"time", "stage", "step", "crc"}
+"""Of a row of metrics.jsonl, which are no figures."""
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 
@@ -124,6 +128,14 @@ def test_the_ledger_adds_up_and_nothing_is_counted_twice(finished: tuple[Path, d
     assert [str(finding) for finding in verify(RunDir(root))] == []
     steps = [row["step"] for row in read_metrics(RunDir(root))["mgpo-train"]]
     assert steps[-1] == SMALL["mgpo.steps"]
+
+
+def test_the_figures_of_steps_that_alerts_name_are_logged(finished: tuple[Path, dict[str, object], str]) -> None:
+    rows = read_metrics(RunDir(finished[0]))
+    figures = {meter_of(stage, name)[1] for stage, some in rows.items() for row in some for name in row.keys() - _FACTS}
+    alerts = (Path(__file__).parents[2] / "deploy" / "monitoring" / "alerts.yml").read_text()
+    named = set(re.findall(r"ray_propose_(?:step|train|ledger)_\w+", alerts))
+    assert named and named <= {name for figure in figures for name in figure.scraped}
 
 
 def test_what_each_weight_update_cost_is_in_the_metrics(finished: tuple[Path, dict[str, object], str]) -> None:

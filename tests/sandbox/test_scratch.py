@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -92,6 +96,23 @@ def test_a_run_cannot_guess_the_name_of_another_scratch(home: Path) -> None:
         os.close(fd)
         made.append(os.path.basename(path))
     assert len(set(made)) == 50 and all(len(name) == 32 and int(name, 16) >= 0 for name in made)
+
+
+def test_a_run_that_cannot_be_ordered_leaves_no_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders, gone = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gone.close()
+    zygote: Any = SimpleNamespace(layer=lambda name: False, folder=str(home), orders=orders)
+    with orders, pytest.raises(server.InfraError, match="the fork server is gone"):
+        host.Run(Limits()).order(zygote, b"{}")
+    assert os.listdir(home) == []
+
+    def refused(*_: Any) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="too many"):
+        patched.setattr(os, "open", refused)
+        scratch.make(str(home))
+    assert os.listdir(home) == []
 
 
 BOUND = 64

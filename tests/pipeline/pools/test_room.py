@@ -8,6 +8,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.exceptions import RpcError
 
 from pipeline.pools.room import Asked, NodeType, Offer, is_there, wait
 from pipeline.records import Failure
@@ -50,6 +51,22 @@ def test_nodes_that_join_after_400_seconds_are_waited_for_and_what_is_waited_for
     assert ("gpus {CPU 32, GPU 8}" in scene.said[0]) == (types is not None)
 
 
+def test_a_head_that_starts_again_is_looked_at_again_within_the_patience():
+    scene = Scene((0, GPUS))
+    seen = scene.look
+
+    def look():
+        if scene.now < 30:
+            raise RpcError("GCS is away")
+        return seen()
+
+    scene.look = look
+    assert 30 <= scene.wait(ENGINES) < 40 and "Ray's head does not answer" in scene.said[0]
+    scene.now = 0.0
+    with pytest.raises(Failure, match=r"no room after 10 s .*Ray's head does not answer"):
+        scene.wait(ENGINES, 10)
+
+
 def test_room_that_is_there_is_not_waited_for():
     scene = Scene((0, GPUS), types=())
     assert scene.wait(ENGINES) == 0 and scene.said == []
@@ -65,6 +82,7 @@ def test_one_of_two_nodes_is_not_enough():
     [
         (ENGINES, (), "GPU 4 on one node, where the most is 0"),  # a private Ray on a machine without one
         (Asked("pool judge", 1, {"GPU": 16.0}), gpu_nodes(4), "GPU 16 on one node, where the most is 8"),
+        (Asked("pool judge", 1, {"GPU": 16.0}), gpu_nodes(math.inf), "GPU 16 on one node, where the most is 8"),
         (Asked("pool judge", 1, {"spot": 0.01}), gpu_nodes(4), "spot 0.01 on one node, where the most is 0"),
         (Asked("pool judge", 1, {"CPU": 64.0, "GPU": 1.0}), gpu_nodes(4), "CPU 64 on one node, where the most is 32"),
         (ENGINES, gpu_nodes(0), "GPU 4 on one node, where the most is 0"),
@@ -82,6 +100,13 @@ def test_what_no_node_could_ever_offer_fails_at_once_and_names_the_resource(aske
         scene.wait(asked)
     assert scene.now == 0 and names in str(failed.value) and asked.who in str(failed.value)
     assert failed.value.kind == "data_error"  # no retry mends it
+
+
+def test_nodes_of_no_type_that_could_come_count_beside_those_that_could():
+    """A head with GPUs of its own, of which there may be no other."""
+    asked = Asked("pool judge", 2, {"GPU": 8.0})
+    types = [NodeType("head", GPUS, 0), NodeType("gpus", GPUS, 1)]
+    assert 100 <= Scene((0, GPUS), (100, GPUS), types=types).wait(asked) < 110
 
 
 def test_what_the_autoscaler_gives_up_fails_once_it_says_so():

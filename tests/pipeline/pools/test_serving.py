@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from types import SimpleNamespace
 
@@ -41,13 +42,18 @@ def serve(monkeypatch):
     return fake
 
 
-def start(*names):
-    async def main():
-        async def has_room(asked):
-            assert asked.count == 1 and asked.each["CPU"] > 0
+async def at_once(asked):
+    assert asked.count == 1 and asked.each["CPU"] > 0
 
+
+async def never(asked):
+    await asyncio.Event().wait()
+
+
+def start(*names, has_room=at_once, start_timeout_s=900):
+    async def main():
         pools = Serving("run-1", lambda: "/logs", has_room)
-        specs = [PoolSpec(name, PoolConfig(), object, {}) for name in names]
+        specs = [PoolSpec(name, PoolConfig(start_timeout_s=start_timeout_s), object, {}) for name in names]
         found = await asyncio.gather(*(pools.pool(spec) for spec in specs), return_exceptions=True)
         await pools.idle()
         return found
@@ -67,6 +73,23 @@ def test_a_pool_that_fails_says_why_and_the_others_start(serve):
     assert (
         isinstance(b, Failure) and b.kind == "infra_error" and "pool b: did not start: no GPU (logs: /logs)" in str(b)
     )
+
+
+def test_what_becomes_of_a_pool_is_told_while_it_waits_for_nodes_too(serve):
+    """Its own time-out does not run meanwhile."""
+    serve.bad = ("run-1-b",)
+    a, b = start("a", "b", has_room=never, start_timeout_s=serving._POLL_S)
+    assert a == "run-1-a" and "pool b: did not start: no GPU" in str(b)
+
+
+def test_that_no_nodes_can_come_and_that_a_pool_is_late_where_they_are_there_is_told(serve):
+    async def none(asked):
+        raise Failure("never")
+
+    serve.began = math.inf  # never running
+    assert [str(one) for one in start("a", has_room=none)] == ["never"]
+    (late,) = start("a", start_timeout_s=2 * serving._POLL_S)
+    assert "pool a: not running after 0.06 s" in str(late)
 
 
 @pytest.mark.parametrize(("gpus", "judges"), [(0, []), (1, ["prober", "committee", "judge", "solver-0"])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import sqlite3
 import threading
 import time
 import urllib.request
@@ -156,6 +157,24 @@ def test_nothing_is_recorded_once_disconnected_and_all_again_with_the_next_ray(a
     assert agent.seen() == {("step_turns", "mgpo", ""): 3.0, ("train_loss", "sft", ""): 2.0}
 
 
+def test_a_gauge_that_ray_refuses_is_not_kept_and_said_and_the_others_go_on(agent, caplog):
+    class Refused:
+        def set(self, value, tags):
+            raise ValueError("no such tag")
+
+    mine = gauges.METERS
+    with pytest.raises(ValueError, match="no such tag"):
+        mine.set(Refused(), 1.0, {})
+    mine.disconnect()
+    mine.set(Refused(), 2.0, {})  # before Ray can refuse it
+    Gauges("somerun").show("mgpo", {"reward": 0.5})
+    mine.connect("job-1")
+    agent.later()
+    assert agent.seen() == {("step_reward", "mgpo", ""): 0.5}
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said == "Refused: Ray refuses 2: ValueError: no such tag"
+
+
 def test_a_counter_counts_what_this_process_did_and_never_goes_back(agent):
     figures = Gauges("somerun")
     figures.show("mgpo-ledger", {"issued": 320, "trained": 300, "live": 4})  # what earlier processes did
@@ -206,6 +225,27 @@ def test_what_is_under_way_is_shown_again_and_again_and_last_when_it_ends(monkey
 
     asyncio.run(asyncio.wait_for(scene(), 20))
     assert seen[:3] == [("mgpo-now", 3)] * 3 and seen[-1] == ("mgpo-now", 0)
+
+
+@pytest.mark.parametrize("error", [OSError("no such disk"), sqlite3.OperationalError("disk I/O error")])
+def test_figures_that_cannot_be_had_are_asked_for_again_and_do_not_change_how_a_stage_ends(monkeypatch, error):
+    monkeypatch.setattr(gauges, "_EVERY_S", 0.01)
+    seen, asked, shown = [], [], SimpleNamespace(show=lambda label, values: seen.append(values))
+
+    def figures():
+        asked.append(1)
+        if len(asked) in (1, 2):
+            raise error
+        return {"depth": 1.0}
+
+    async def scene():
+        async with showing(shown, "mgpo-now", figures):
+            while not seen:
+                await asyncio.sleep(0.005)
+            asked.clear()  # so that the last look fails too
+            return "result"
+
+    assert asyncio.run(asyncio.wait_for(scene(), 20)) == "result"
 
 
 # ---------------------------------------------------------------- on Ray's own endpoint

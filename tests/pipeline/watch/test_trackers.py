@@ -26,20 +26,24 @@ class Fake:
     """Remembers, or does what it is told."""
 
     def __init__(self, log=lambda *row: None):
-        self.rows, self.closed, self.do = [], False, log
+        self.rows, self.whole, self.do = [], None, log
 
     def log(self, *row):
         self.do(*row)
         self.rows.append(row)
 
-    def close(self):
-        self.closed = True
+    def close(self, whole):
+        self.whole = whole
 
 
-def track(monkeypatch, fake: Fake) -> list[tuple[str, str]]:
-    monkeypatch.setitem(trackers.TRACKERS, "fake", lambda *_: fake)
+KIND = "json"
+"""A client that is installed everywhere."""
+
+
+def track(monkeypatch, fake: Fake, opening=lambda: None) -> list[tuple[str, str]]:
+    monkeypatch.setitem(trackers.TRACKERS, KIND, lambda *_: opening() or fake)
     said: list[tuple[str, str]] = []
-    with tracking(["fake"], "run-1", None, {}, lambda *line: said.append(line)) as opened:
+    with tracking([KIND], "run-1", None, {}, lambda *line: said.append(line)) as opened:
         for row in ROWS:
             opened[0].log(*row)
     return said
@@ -48,7 +52,33 @@ def track(monkeypatch, fake: Fake) -> list[tuple[str, str]]:
 def test_a_tracker_gets_all_rows_in_order_and_is_closed(monkeypatch):
     fake = Fake()
     assert track(monkeypatch, fake) == []
-    assert fake.rows == ROWS and fake.closed
+    assert fake.rows == ROWS and fake.whole
+
+
+def test_a_tracker_hears_that_a_run_did_not_come_to_its_end(monkeypatch):
+    fake = Fake()
+    monkeypatch.setitem(trackers.TRACKERS, KIND, lambda *_: fake)
+    with pytest.raises(Failure), tracking([KIND], "run-1", None, {}, print):
+        raise Failure("the disk is full")
+    assert fake.whole is False
+
+
+def test_a_tracker_that_cannot_be_opened_fails_no_run(monkeypatch):
+    def refuse():
+        raise ConnectionError("no such server")
+
+    ((_, line),) = track(monkeypatch, Fake(), refuse)
+    assert f"{KIND}: took 0 of 3 rows: ConnectionError: no such server" in line
+
+
+def test_a_tracker_that_opens_late_holds_nobody_up_and_gets_all_rows(monkeypatch):
+    logged, fake = threading.Event(), Fake()
+    monkeypatch.setitem(trackers.TRACKERS, KIND, lambda *_: logged.wait(30) and fake)
+    with tracking([KIND], "run-1", None, {}, print) as opened:
+        for row in ROWS:
+            opened[0].log(*row)
+        logged.set()
+    assert fake.rows == ROWS and fake.whole
 
 
 def test_what_a_tracker_does_not_take_is_counted_told_and_costs_nothing_else(monkeypatch):
@@ -59,7 +89,7 @@ def test_what_a_tracker_does_not_take_is_counted_told_and_costs_nothing_else(mon
     fake = Fake(refuse)
     ((who, line),) = track(monkeypatch, fake)
     assert who == "trackers" and "took 2 of 3 rows: OSError: the server is away" in line
-    assert fake.rows == [ROWS[0], ROWS[2]] and fake.closed
+    assert fake.rows == [ROWS[0], ROWS[2]] and fake.whole
 
 
 def test_a_tracker_that_hangs_holds_nobody_up(monkeypatch):
@@ -72,8 +102,8 @@ def test_a_tracker_that_hangs_holds_nobody_up(monkeypatch):
 
 def test_what_is_logged_goes_to_the_trackers_without_what_is_no_number(tmp_path, monkeypatch):
     fake, run = Fake(), RunDir.open(tmp_path / "r", Config(domain="mini"))
-    monkeypatch.setitem(trackers.TRACKERS, "fake", lambda *_: fake)
-    with Metrics(run) as metrics, tracking(["fake"], "r", tmp_path, {}, print) as metrics.trackers:
+    monkeypatch.setitem(trackers.TRACKERS, KIND, lambda *_: fake)
+    with Metrics(run) as metrics, tracking([KIND], "r", tmp_path, {}, print) as metrics.trackers:
         metrics.log("mgpo", 3, {"reward": 0.5, "pass_at_k": float("nan")})
     run.close()
     assert fake.rows == [("mgpo", 3, {"reward": 0.5})]
@@ -86,10 +116,7 @@ def test_trackers_do_not_make_another_run_and_unknown_ones_are_refused():
 
 
 def test_a_client_that_is_not_installed_is_named_before_anything_runs(tmp_path, monkeypatch):
-    def no(module):
-        raise ImportError(module)
-
-    monkeypatch.setattr(trackers.importlib, "import_module", no)
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda module: None)
     with pytest.raises(
         Failure, match=r"wandb is not installed; expected it, as `pip install 'agentic-proposing\[wandb\]'"
     ):
@@ -103,6 +130,7 @@ def test_a_client_that_is_not_installed_is_named_before_anything_runs(tmp_path, 
 def test_mlflow_has_the_figures_by_stage_and_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(trackers, "_CLOSE_S", 60.0)
     said: list[tuple[str, str]] = []
     for rows in (ROWS[:2], ROWS[2:]):
         with tracking(["mlflow"], "run-1", tmp_path, {"seed": 7}, lambda *line: said.append(line)) as opened:
