@@ -70,7 +70,7 @@ def written(root):
         ("mgpo.steps=many", ["mgpo.steps", "'many'", "whole number"]),
         ("mgpo.steps=0", ["mgpo.steps", "got 0", "at least 1"]),
         ("acquire.on_bad_record=ask", ["acquire.on_bad_record", "'ask'", "'stop', 'skip'"]),
-        ("prober.k=99", ["prober", "k (99)", "n (8)"]),
+        ("prober.k=99", ["prober", "k (99)", "n (16)"]),
         ("trainer.workers", ["trainer.workers", "dotted.field=value"]),
         ("seed=[1", ["seed", "not a YAML value"]),
         ("name=2024-13-45", ["name", "'2024-13-45' is not a YAML value"]),

@@ -66,11 +66,11 @@ def test_a_teachers_text_has_no_engine_to_differ_from() -> None:
 def test_stage_statistics_are_those_of_their_stage() -> None:
     rollouts, config = some_rollouts(4), MGPOConfig()
     found, *_ = figures(rollouts, config)
-    outer, inner = plain_advantages(rollouts)
+    outer, inner = plain_advantages(rollouts, config)
     for index, stage in enumerate(COGNITIVE_STAGES):
         here = [(i, t) for i, r in enumerate(rollouts) for t, s in enumerate(r.action_stage) if s == index]
         process = [rollouts[i].process_rewards[t] for i, t in here]
-        fused = [outer[i] + config.omega * inner[i, t] for i, t in here]
+        fused = [outer[i, t] + config.omega * inner[i, t] for i, t in here]
         assert found[f"process_reward/{stage}"] == pytest.approx(statistics.fmean(process), rel=1e-4)
         assert found[f"advantage/{stage}"] == pytest.approx(statistics.fmean(fused), rel=1e-4, abs=1e-6)
         assert found[f"advantage/{stage}_rms"] == pytest.approx(root_mean_square(fused), rel=1e-4)

@@ -264,7 +264,7 @@ def test_a_setting_changes_the_stage_that_reads_it_first(field, again):
 
 
 def test_every_section_says_which_stage_reads_it_or_only_places_work():
-    placing = {"name", "mirror", "replies", "ray", "watchdog_s", "on_stall", "max_stage_restarts"}
+    placing = {"name", "mirror", "replies", "ray", "watchdog_s", "on_stall", "max_stage_restarts", "trackers"}
     read = {name for stage in RUN_STAGES.values() for name in stage.settings}
     assert set(Config.model_fields) - placing <= read
     assert onwards("solve") == ["solve", "evaluate"]
@@ -343,7 +343,8 @@ def test_the_summary_says_in_words_whether_it_got_better(tmp_path, finished):
 )  # fmt: skip
 def test_a_change_within_chance_is_none(before, after, said):
     intervals = [[m - half, m + half] for m, half in (before, after)]
-    assert said in summary._gain(after[0] - before[0], *intervals)
+    gain = after[0] - before[0]
+    assert said in summary._gain(gain, summary._apart(gain, *intervals))
 
 
 def test_a_short_run_says_what_the_full_one_adds(tmp_path, finished):

@@ -32,7 +32,7 @@ def message(*overrides):
         ("mgpo.lr=.nan", ["mgpo.lr", "finite", "nan"]),
         ("mgpo.lr=.inf", ["mgpo.lr", "finite", "inf"]),
         ("sandbox.minimum=none", ["sandbox.minimum", "'strong+'", "'none'"]),
-        ("prober.k=8", ["prober", "k (8)", "n (8)"]),
+        ("prober.k=16", ["prober", "k (16)", "n (16)"]),
         ("mgpo.objective.tau_pos=2", ["mgpo.objective:", "tau_neg (1.05)", "tau_pos (2.0)"]),
         ("mgpo.objective.name=ppo", ["mgpo.objective.name", "'mgpo'", "'grpo'", "'ppo'"]),
         ("mgpo.objective.clip_low=1", ["mgpo.objective.clip_low: unknown field", "tau_pos"]),

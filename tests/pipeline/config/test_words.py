@@ -44,7 +44,7 @@ def test_all_errors_are_listed_each_with_field_value_and_what_is_accepted():
     assert "trainer.betas: expected a list of 2" in text
     assert "evaluate: expected a section with some of benchmark" in text
     assert "acquire.on_bad_record: expected one of 'stop', 'skip' (got 'skp'); did you mean skip?" in text
-    assert "prober: k (99) must be below n (8)" in text, "a contradiction that the other errors hide"
+    assert "prober: k (99) must be below n (16)" in text, "a contradiction that the other errors hide"
     assert "proposer.engine.weight_transport nccl" in text, "one of the whole"
     assert "committee: required (9)" in text and "committee: quorum (9)" in text, "two of one section"
 
