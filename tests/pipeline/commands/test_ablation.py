@@ -195,9 +195,7 @@ def test_an_arm_is_worth_what_its_episodes_say(tmp_path):
     found = measured(tmp_path / "r", pools)
     assert (found["verified_rate"], found["difficulty"]) == (pytest.approx(8 / 12), 0.75)
     assert found["hard_yield_per_1k"] == pytest.approx(1000 * 8 * 0.75 / (12 * 10))
-    assert found["solved_yield_per_1k"] == pytest.approx(
-        1000 * 8 * 0.5 / (12 * 10)
-    )  # the rate pays
+    assert found["solved_yield_per_1k"] == pytest.approx(1000 * 8 * 0.5 / (12 * 10))  # the rate pays
     assert found["unsolved_rate"] == 0
     assert found["diversity"] == 0  # "Problem 1?", "Problem 2?"
     assert set(METRICS) - {"solver"} <= set(found)

@@ -145,6 +145,7 @@ def test_mlflow_has_the_figures_by_stage_and_a_resumed_run_is_the_same_run(tmp_p
     assert run.data.metrics["sft/loss"] == 3.0 and len(run.data.metrics) == 3
 
 
+@pytest.mark.slow  # starts W&B's own service
 def test_wandb_writes_offline_what_wandb_sync_sends(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
