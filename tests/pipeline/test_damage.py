@@ -58,19 +58,20 @@ def propose(*args):
     return end.value.code, out.getvalue(), err.getvalue()
 
 
-def kinds(root):
-    return sorted({kind(name): name for name in reversed(files(root))}.values())
+def damaged(whole, root, damage):
+    """For each kind of file its name, while `root` is a copy of the run in which that file is damaged."""
+    for name in sorted({kind(name): name for name in reversed(files(whole))}.values()):
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(whole, root)
+        if damage(root / name, root) is not False:
+            yield name
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_the_matrix(whole, tmp_path, nothing_starts, damage):
     root = tmp_path / "run"
     missed, faults, left = [], [], []
-    for name in kinds(whole):
-        shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(whole, root)
-        if damage(root / name, root) is False:
-            continue
+    for name in damaged(whole, root, damage):
         for command in ("verify", "ledger", "report", "run"):
             code, _, err = propose(command, "--run-dir", str(root))
             if code not in (0, 2) or (code == 2 and not err.strip() and command != "verify"):
@@ -118,25 +119,21 @@ def parts(command):
 def test_a_run_that_goes_on_builds_on_nothing_that_is_damaged(begun, tmp_path, nothing_starts, damage):
     root = tmp_path / "run"
     missed, built_on, left = [], [], []
-    for name in kinds(begun):
-        shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(begun, root)
-        if damage(root / name, root) is False:
-            continue
+    for name in damaged(begun, root, damage):
         found = verify.verify(RunDir(root))
         if not found:
             missed.append(name)
         _, _, err = propose("run", "--run-dir", str(root))
-        if needed(root, found) and "Ray would start here" in err:
+        if needed(found) and "Ray would start here" in err:
             built_on.append(name)
         if wrong := gone_on(root):
             left.append((name, wrong))
     assert (missed, built_on, left) == ([], [], [])
 
 
-def needed(root, found):
+def needed(found):
     """What the next stage needs of what is damaged."""
-    return [str(f) for f in found if "synthesize" in verify.dependents(RunDir(root), f)]
+    return [str(f) for f in found if "synthesize" in verify.dependents(f)]
 
 
 def gone_on(root):
@@ -144,7 +141,7 @@ def gone_on(root):
     for _ in range(8):
         code, _, err = propose("run", "--run-dir", str(root))
         if "Ray would start here" in err:
-            return needed(root, verify.verify(RunDir(root)))
+            return needed(verify.verify(RunDir(root)))
         commands = re.findall("`([^`]*)`", err)
         if code != 2 or not commands:
             break

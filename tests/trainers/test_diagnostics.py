@@ -12,7 +12,7 @@ import torch
 
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import COGNITIVE_STAGES, Rollout
-from tests.trainers.test_objectives import log_probabilities, plain_advantages
+from tests.trainers.oracles import log_probabilities, plain_advantages
 from tests.trainers.worlds import alone, batch_of, make_rollout, some_rollouts, totals_of
 from trainers import diagnostics
 from trainers.objectives import make

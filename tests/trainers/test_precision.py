@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Rollout
-from tests.trainers.test_objectives import brute_force_mgpo, textbook_grpo
+from tests.trainers.oracles import brute_force_mgpo, textbook_grpo
 from tests.trainers.test_policy import one_by_one
 from tests.trainers.test_updates import owners, spec_of
 from tests.trainers.worlds import batch_of, save_tiny_qwen3, some_rollouts
@@ -89,7 +89,7 @@ def plain(base: Path) -> Any:
 
 def plain_updates(base: Path, spec: TrainSpec, parts: list[list[Rollout]], lr: float) -> tuple[Any, list[float]]:
     """The same updates written down plainly: transformers' own forward pass, one trajectory after another, weights by
-    the loops of test_objectives, autograd, clipping, AdamW. Returns the model and the norms of its gradients."""
+    the loops of `oracles`, autograd, clipping, AdamW. Returns the model and the norms of its gradients."""
     lm, reference = plain(base), plain(base)
     optimizer = torch.optim.AdamW(lm.parameters(), lr=lr, betas=spec.betas, weight_decay=spec.weight_decay)
     norms = []

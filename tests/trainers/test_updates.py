@@ -15,7 +15,7 @@ from transformers import get_scheduler
 
 from pipeline.config import MGPOConfig
 from pipeline.records import Rollout
-from tests.trainers.test_objectives import log_probabilities, weights_of
+from tests.trainers.oracles import log_probabilities, weights_of
 from tests.trainers.worlds import batch_of, ragged
 from trainers.batches import StepBatch
 from trainers.schedule import learning_rate

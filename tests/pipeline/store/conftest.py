@@ -1,10 +1,12 @@
-"""For tests of what is kept: a machine that is in a hurry, and disks that can be filled."""
+"""For tests of what is kept: a machine that is in a hurry, disks that can be filled, and a run that is whole."""
 
+import shutil
 import subprocess
 
 import pytest
 
 from pipeline.store import mirror, remote
+from tests.pipeline import made
 
 
 @pytest.fixture
@@ -29,3 +31,17 @@ def disk(tmp_path):
     yield of
     if folder.is_mount():
         subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run."""
+    root = tmp_path_factory.mktemp("whole") / "run"
+    made.make(root).close()
+    return root
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    """A copy of it, to damage."""
+    return shutil.copytree(whole, tmp_path / "run")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
 from pipeline.config import Config
 from pipeline.config.loading import load
 from pipeline.records import Failure
@@ -17,6 +16,7 @@ from pipeline.store.rundir import RunDir
 from tests.pipeline.store.mirrored import a_run, die, files, mirror_of, restored, steps_of_a_stage, using
 from tests.pipeline.store.test_ledger import checkpoint, directory
 from tests.pipeline.storms import Storm
+from tests.pipeline.test_cli import propose
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -174,13 +174,6 @@ def test_a_manifest_that_was_cut_leaves_the_one_before(tmp_path):
 
 
 # ---------------------------------------------------------------- commands
-
-
-def propose(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err
 
 
 def test_the_accounts_of_a_mirror(tmp_path, capsys):
