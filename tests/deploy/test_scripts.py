@@ -225,6 +225,7 @@ def test_a_failed_change_of_pyproject_leaves_the_environment_usable(ready):
     assert witness.exists()
 
 
+@pytest.mark.slow
 def test_another_device_makes_the_environment_anew_and_is_then_kept(ready, indexes):
     both = {"PIP_EXTRA_INDEX_URL": (indexes / "torch").as_uri()}  # where `torch==2.13.0` would be the CPU build
     activated = {"PATH": f"{ready.root}/.venv/bin:{ready.env['PATH']}"}
@@ -245,6 +246,7 @@ def test_without_being_told_the_device_is_what_nvidia_smi_says(checkout, tmp_pat
     refused(checkout.run("run.sh", PROPOSE_DEVICE="", PATH=path), "the cpu environment needs")
 
 
+@pytest.mark.slow
 def test_two_set_ups_at_once_one_works_the_other_waits(checkout):
     both = [checkout.start("run.sh", str(i)) for i in range(2)]
     results = [p.communicate(timeout=120) for p in both]
@@ -253,6 +255,7 @@ def test_two_set_ups_at_once_one_works_the_other_waits(checkout):
     assert sum(err.count("making .venv") for _, err in results) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_set_up_is_made_anew(ready):
     half_unpacked = ready.root / ".venv/half-unpacked"
     half_unpacked.touch()

@@ -19,7 +19,7 @@ from tests.pipeline.domains.sums import SKILLS, Sums, SumsConfig
 ROOT = Path(__file__).parents[3]
 STAGES = ("acquire", "sft", "mgpo", "synthesize", "solve", "evaluate")
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
