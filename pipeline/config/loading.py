@@ -7,7 +7,7 @@ names the file or field, the value and what would be accepted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -175,11 +175,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _child(node: Any, part: str, default: Any, override: str) -> Any:
+    at: Any = part
     if isinstance(node, list):
-        child = node[_index(node, part, override)]
-    else:
+        at = _index(node, part, override)
+    elif part not in node:
         # A section's fields are filled in later; of a list, all entries but one would be lost.
-        child = node.setdefault(part, deepcopy(default) if isinstance(default, list) else {})
+        node[part] = deepcopy(default) if isinstance(default, list) else {}
+    child = node[at] = copy(node[at])  # what YAML calls an alias is one object in several places
     if not isinstance(child, dict | list):
         raise Failure(f"--set {override!r}: {part} is a value ({child!r}), not a section")
     return child

@@ -135,6 +135,15 @@ def test_an_override_inside_a_default_list_keeps_its_other_entries():
     assert after[:2] == before[:2] and after[2] == before[2].model_copy(update={"samples": 9})
 
 
+def test_an_override_of_what_an_alias_repeats_changes_it_there_alone(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "domain: mini\nproposer: {engine: &e {max_model_len: 1024}}\nsolve: {base: {path: m, engine: *e}}\n"
+    )
+    config = load(path, ["solve.base.engine.max_model_len=512"])
+    assert (config.proposer.engine.max_model_len, config.solve.base.engine.max_model_len) == (1024, 512)
+
+
 def test_overrides_win_over_the_file_and_the_last_one_wins(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("domain: mini\ntrainer: {workers: 2, threads: 3}\nseed: 5\n")
