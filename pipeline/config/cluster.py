@@ -14,8 +14,9 @@ from pipeline.config.types import Positive, Seconds
 class PoolConfig(Section):
     """Size and resources of one Ray Serve deployment."""
 
-    min_replicas: Positive = 1
-    """Replicas that are always there."""
+    min_replicas: int = Field(default=1, ge=0)
+    """Replicas that are always there. 0, for models that are not trained: the first call starts one, and gives back its
+    GPUs `downscale_delay_s` after the last; the deadline of a call runs meanwhile."""
     max_replicas: Positive = 1
     """Replicas under full load."""
     num_cpus: float = Field(default=0.1, ge=0)
@@ -36,6 +37,11 @@ class PoolConfig(Section):
     """How long there is too little work before replicas are taken away."""
     start_timeout_s: Seconds = 900
     """How long a pool may take to have all its first replicas; a model of 30B parameters loads for minutes."""
+
+    @property
+    def at_first(self) -> int:
+        """Replicas that there are once there is work."""
+        return max(1, self.min_replicas)
 
     def contradictions(self) -> Iterator[str]:
         if self.max_replicas < self.min_replicas:

@@ -25,6 +25,8 @@ class TrainerConfig(Section):
     """Train on GPUs."""
     num_cpus: float = Field(default=1, gt=0)
     """Logical CPUs a worker reserves."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default={})
+    """Custom Ray resources a worker reserves, to keep the trainer on a node type (for example {"trainer": 1})."""
     threads: Positive = 2
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

@@ -47,7 +47,7 @@ from typing import Any, TypeVar
 
 from actors.calls import within
 from pipeline import domains
-from pipeline.config import Config, asks_endpoint
+from pipeline.config import Config, PoolConfig, asks_endpoint
 from pipeline.domains.base import Domain
 from pipeline.records import Attempts, Episode, Failure, Outcome, Probe, Problem, Task, Verdict
 from pipeline.scoring import audit, canaries, chance
@@ -57,6 +57,13 @@ from pipeline.watch.retry import Attempts as Retries
 
 T = TypeVar("T")
 _POOLS = ("proposer", "committee", "prober")
+
+
+def playing_s(pool: PoolConfig, wall_s: float) -> float:
+    """How long an episode may take, from when it is sent: before a pool has grown to its full size, what there will be
+    room for is played in rounds, and a pool that was empty has to start."""
+    rounds = -(-pool.max_replicas // pool.at_first)
+    return rounds * wall_s + 60 + (0 if pool.min_replicas else pool.start_timeout_s)
 
 
 class Stream:
@@ -90,10 +97,8 @@ class Stream:
         self.judging_s = None if asks_judge else config.committee.timeout_s
         asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
         self.probing_s = None if asks_prober else config.prober.longest_s
-        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
-        rounds = -(-config.proposer.pool.max_replicas // config.proposer.pool.min_replicas)
         asks_policy = asks_endpoint(played_by) or config.proposer.endpoint is not None
-        self.playing_s = None if asks_policy else rounds * config.episode.limits.wall_s + 60
+        self.playing_s = None if asks_policy else playing_s(config.proposer.pool, config.episode.limits.wall_s)
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
