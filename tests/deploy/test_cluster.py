@@ -14,6 +14,7 @@ import shlex
 import subprocess
 import sys
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import yaml
 from ray._private.ray_constants import DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import cli as ray_cli
 
 from deploy.kubernetes import rayjob
 from pipeline.commands.groups.base import MEANS, RETRY
@@ -175,10 +177,14 @@ def of_ray_up(file: Path) -> list[NodeType]:
     ]
 
 
+@cache
+def _prepared(file: Path) -> dict[str, Any]:
+    return prepare_config(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
 def prepared(file: Path) -> dict[str, Any]:
-    config = prepare_config(yaml.safe_load(file.read_text(encoding="utf-8")))
-    config["cluster_synced_files"] = []  # which `ray up` fills in, from the user's machine
-    return config
+    """As `ray up` reads it, over Ray's defaults for that cloud; files that it fills in from the user's machine: none."""
+    return deepcopy(_prepared(file)) | {"cluster_synced_files": []}
 
 
 OFFERS = {"kubernetes": of_kubernetes, **{file.name: (lambda f=file: of_ray_up(f)) for file in RAY_UP}}
@@ -316,10 +322,11 @@ def test_all_nodes_see_the_run_the_models_and_the_replies_at_the_same_place():
     assert all(path.startswith("/shared/") for path in paths)
 
 
-def test_keys_are_on_the_head_alone():
-    """The run hands them to the pools that ask."""
-    assert [name for name, pod in PODS.items() if "envFrom" in pod["spec"]["containers"][0]] == ["head"]
-    assert "secret" not in json.dumps({n: p for n, p in PODS.items() if n != "head"}).lower()
+def test_keys_are_where_endpoints_are_asked_and_nowhere_else():
+    """The driver tries each endpoint before the first stage; teacher, committee and prober ask them later."""
+    asking = {"head", *CONFIG.teacher.pool.resources, *CONFIG.committee.pool.resources, *CONFIG.prober.pool.resources}
+    assert {name for name, pod in PODS.items() if "envFrom" in pod["spec"]["containers"][0]} == asking
+    assert "secret" not in json.dumps([pod for name, pod in PODS.items() if name not in asking]).lower()
 
 
 def spot(pod: dict[str, Any]) -> str:
@@ -514,3 +521,54 @@ def test_the_image_of_a_node_has_what_those_who_start_it_use():
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert not {"deploy", "pipeline", "actors", "trainers", "sandbox", "pyproject.toml"} & set(ignored)
     assert 'ENTRYPOINT ["./deploy/run.sh"]' in stage("alone") and "FROM cluster AS alone" in DOCKERFILE
+
+
+# ---------------------------------------------------------------- the runbook
+
+
+PAGE = (DEPLOY / "README.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^    ((?:kubectl|ray|docker|export) .*)$", PAGE, re.M)
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("ray ")])
+def test_every_command_of_rays_in_the_runbook_is_one(line):
+    group: Any = ray_cli
+    name, *words = shlex.split(line)
+    while hasattr(group, "commands"):
+        name, words = words[0], words[1:]
+        group = group.commands[name]
+    params = group.make_context(name, list(words)).params
+    if "cluster_config_file" in params:
+        assert (ROOT / params["cluster_config_file"]).is_file()
+    if "--" in words:
+        assert words[words.index("--") + 1 :] == shlex.split(JOB["spec"]["entrypoint"])
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "kubectl " in line])
+def test_every_object_that_the_runbook_names_is_one_of_the_manifests(line):
+    cluster, one_run = CLUSTER["metadata"]["name"], JOB["metadata"]["name"]
+    said = re.search(r"kubectl [^|)]*", line).group(0)
+    assert all((ROOT / file).is_file() for file in re.findall(r"-f (\S+)", said))
+    if "-f " not in said:
+        assert said.split()[1:3] == ["-n", CLUSTER["metadata"]["namespace"]]
+    known = {
+        r"service/(\S+)": f"{cluster}-head-svc",
+        r"get secret (\S+)": cluster,
+        r"job-name=(\S+)": one_run,
+        r"delete rayjob (\S+)": one_run,
+        r"delete raycluster (\S+)": cluster,
+        r"secret generic (\S+)": PODS["head"]["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"],
+        r"--container (\S+)": PODS["head"]["spec"]["containers"][0]["name"],
+    }
+    for pattern, name in known.items():
+        assert all(found == name for found in re.findall(pattern, said))
+    if " -- propose " in said:
+        name, params = parsed(shlex.split(said)[shlex.split(said).index("--") + 2 :])
+        assert name == "status" and params["name"] in JOB["spec"]["entrypoint"]
+
+
+def test_the_runbook_makes_the_images_that_the_dockerfile_does():
+    assert [line for line in LINES if line.startswith("docker build")] == [
+        line for line in re.findall(r"^#   (docker build .*)$", DOCKERFILE, re.M) if "--target" in line
+    ]
+    assert len([line for line in LINES if line.startswith("ray ")]) >= 6
