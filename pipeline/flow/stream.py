@@ -43,7 +43,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from actors.calls import within
 from pipeline import domains
@@ -142,11 +142,24 @@ class Stream:
         self._steps.remove(step)
 
 
-class StepStream:
-    """The attempts of one step."""
+class Account(Protocol):
+    """Where attempts are kept: the ledger of a step, or of a single task that is not trained on."""
 
-    def __init__(self, stream: Stream, ledger: Ledger):
-        self._stream, self._config = stream, stream.config
+    @property
+    def live(self) -> int: ...
+    def issue(self, name: str) -> int: ...
+    def judged(self, key: Key, tokens: int) -> None: ...
+    def fail(self, key: Key, reason: str) -> None: ...
+    def quarantine(self, key: Key, record: Mapping[str, Any]) -> None: ...
+
+
+class StepStream:
+    """The attempts of one step. `tell`: what a pool has answered, as soon as it has."""
+
+    def __init__(
+        self, stream: Stream, ledger: Account, tell: Callable[[Episode | Verdict | Probe], None] = lambda _: None
+    ):
+        self._stream, self._config, self._tell = stream, stream.config, tell
         self.ledger = ledger
         self.retries = 0
         self.quarantined = 0
@@ -156,6 +169,7 @@ class StepStream:
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
         episode = await self._played(task)
+        self._tell(episode)
         try:
             judged = await self._verified(episode, prober)
         except Failure as e:
@@ -197,11 +211,14 @@ class StepStream:
             return Judged(episode, None, None)
         judging = partial(stream.committee.judge.remote, problem, episode, episode.active)
         verdict: Verdict = await self._retried(episode, "committee", judging, stream.judging_s, lacks_votes)
+        self._tell(verdict)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         exported = Judged(episode, verdict, None).problem
         assert exported is not None
-        return Judged(episode, verdict, await self._probed(episode, exported, prober))
+        probe = await self._probed(episode, exported, prober)
+        self._tell(probe)
+        return Judged(episode, verdict, probe)
 
     async def _probed(self, episode: Episode, problem: Problem, prober: str | None) -> Probe:
         """The probe of the prober that is asked for; where that one does no better than chance, of the first stronger

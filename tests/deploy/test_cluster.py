@@ -183,7 +183,7 @@ def _prepared(file: Path) -> dict[str, Any]:
 
 
 def prepared(file: Path) -> dict[str, Any]:
-    """As `ray up` reads it, over Ray's defaults for that cloud; files that it fills in from the user's machine: none."""
+    """As `ray up` reads it, over the defaults of Ray for that cloud; it fills in the files of the user itself."""
     return deepcopy(_prepared(file)) | {"cluster_synced_files": []}
 
 
