@@ -8,13 +8,14 @@
 set -uo pipefail
 
 stopped=
-trap 'stopped=1' TERM INT  # `ray job stop` tells every process of the job; ours waits for propose to end
+trap 'stopped=1' TERM INT  # `ray job stop` tells every process of the job; this one waits for what it has begun
 for ((try = 1; ; try++)); do
   propose "$@"
   code=$?
   if [ $code != 75 ] || [ -n "$stopped" ] || ((try >= ${PROPOSE_TRIES:-5})); then exit $code; fi
   echo "job: exit code 75 in try $try of ${PROPOSE_TRIES:-5}; the next one in ${PROPOSE_PAUSE_S:-60} s" >&2
-  sleep "${PROPOSE_PAUSE_S:-60}" &
-  wait $!
-  if [ -n "$stopped" ]; then exit 130; fi
+  for ((waited = 0; waited < ${PROPOSE_PAUSE_S:-60}; waited++)); do
+    sleep 1
+    if [ -n "$stopped" ]; then exit 130; fi
+  done
 done
