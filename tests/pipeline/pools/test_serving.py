@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from types import SimpleNamespace
 
@@ -136,3 +137,39 @@ def test_what_judges_leaves_its_gpus_to_the_solver_and_stays_where_it_has_none(g
     cluster.stop = stop
     asyncio.run(cluster.stop_writing())
     assert stopped == ["proposer", *judges]
+
+
+class Counted:
+    """A replica that asks nothing of a machine."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_an_empty_pool_holds_nothing_until_it_is_asked_and_again_when_it_is_not():
+    """Real Serve: zero replicas, one for the first call, zero after the delay."""
+    pool = PoolConfig(min_replicas=0, max_replicas=2, downscale_delay_s=2, upscale_delay_s=0)
+    cluster = Cluster(load(None, ["ray.num_cpus=2", "ray.object_store_mb=100"]), None)
+
+    def replicas():
+        (app,) = serving.serve.status().applications.values()
+        return sum(app.deployments["counted"].replica_states.get(s, 0) for s in ("RUNNING", "STARTING", "STOPPING"))
+
+    async def main():
+        handle = await cluster._pool(PoolSpec("counted", pool, Counted, {}, longest_call_s=1))
+        assert replicas() == 0
+        assert await asyncio.wait_for(handle.pid.remote(), 120) != os.getpid()
+        assert replicas() == 1
+        for _ in range(120):
+            if replicas() == 0:
+                break
+            await asyncio.sleep(1)
+        assert replicas() == 0
+        assert await asyncio.wait_for(handle.pid.remote(), 120) != os.getpid()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), 280))
+    finally:
+        cluster.close()
