@@ -69,12 +69,12 @@ async def _serving(
 ) -> None:
     model = writer_of(run, config)
     skills = {skill.id: skill for skill in SkillLibrary.load(skills_of(run, config))}
-    playing = cluster.writer(model) if model else cluster.proposer(Path(_checkpoint(run)))
     ladder = probing.Ladder()
     if trained := run.steps("mgpo"):
         ladder = probing.Ladder.model_validate(state_of(trained[-1])["ladder"])
     prober = probing.prober(ladder, config.prober)
 
+    playing = cluster.writer(model) if model else cluster.proposer(Path(_checkpoint(run)))
     proposer, committee, pool = await asyncio.gather(playing, cluster.committee(), cluster.prober())
     played = config if model is None else config.model_copy(update={"proposer": model})
     stream = Stream(played, proposer, committee, pool, cluster.buffer())

@@ -9,8 +9,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.passk import estimate
+from pipeline.commands.service import process
 from pipeline.commands.service.app import REFUSALS, make_app
 from pipeline.commands.service.door import Closed, Door, Full
 from pipeline.commands.service.writing import write
@@ -27,6 +30,7 @@ from pipeline.flow.stream import Stream
 from pipeline.records import Failure, Halt, Outcome
 from pipeline.watch import retry
 from tests.mini import MINI
+from tests.pipeline import made
 from tests.pipeline.judged import SKILLS, Remote, episode, task, verdict
 
 KEY = {"Authorization": "Bearer sesame"}
@@ -316,6 +320,116 @@ def test_a_buffer_that_is_gone_takes_no_answer_away():
 
     pools.clear = Remote(gone)
     assert told(pools)[-1]["status"] == "accepted"
+
+
+# ---------------------------------------------------------------- the process
+
+
+PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from pipeline.commands.service import process
+from tests.pipeline.commands.test_serve import Pools
+
+class Cluster(Pools):
+    def __init__(self, config, root, say):
+        super().__init__()
+        assert not root.exists(), root
+        self.hangs.clear()  # until the file `go` is there
+
+    async def proposer(self, model_dir):
+        asyncio.ensure_future(self._going())
+        return self
+
+    async def _going(self):
+        while not Path("go").exists():
+            await asyncio.sleep(0.02)
+        self.hangs.set()
+
+    async def committee(self):
+        return self
+
+    prober = committee
+
+    def buffer(self):
+        return self
+
+    async def guarded(self, work):
+        return await work
+
+    async def idle(self): ...
+    def close(self, shutdown):
+        print(f"closed {shutdown}")
+
+process.Cluster = Cluster
+process.state_of = lambda step: {"ladder": {}}  # the made run has steps of another kind
+try:
+    process.serve(Path(sys.argv[1]), "sesame", "127.0.0.1", 0, 1, print)  # whose output `closing` sends to stderr
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("served") / "run"
+    made.make(root).close()
+    return root
+
+
+@pytest.fixture
+def service(tmp_path, a_run):
+    """A service over pools that wait until they are told; its process and its address."""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROCESS, str(a_run)], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
+    ) as running:
+        line = next(line for line in running.stderr if "http://" in line)
+        yield running, next(word for word in line.split() if word.startswith("http://"))
+        running.kill()
+
+
+def begun(url, count):
+    """Requests that are under way, each in its own thread."""
+    pool = ThreadPoolExecutor(count)
+    skills = [s["id"] for s in httpx.get(f"{url}/v1/skills", headers=KEY).json()][:2]
+    asked = [
+        pool.submit(httpx.post, f"{url}/v1/problems", json={"skills": skills}, headers=KEY, timeout=60)
+        for _ in range(count)
+    ]
+    while httpx.get(f"{url}/healthz").json()["inside"] < count:
+        pass
+    return asked
+
+
+def test_a_signal_lets_those_inside_come_to_their_end(service, tmp_path, a_run):
+    running, url = service
+    before = sorted(a_run.rglob("*"))
+    asked = begun(url, 2)
+    running.terminate()
+    assert running.stderr.readline() == "stops; 2 requests come to their end\n"
+    (tmp_path / "go").touch()
+    assert [answer.result().json()["status"] for answer in asked] == ["accepted", "accepted"]
+    assert running.wait(30) == 0 and running.stderr.read() == "closed True\n"
+    assert sorted(a_run.rglob("*")) == before  # nothing is written to the run
+
+
+def test_a_second_signal_ends_it_at_once(service):
+    running, url = service
+    (asked,) = begun(url, 1)
+    running.terminate()
+    assert running.stderr.readline() == "stops; 1 requests come to their end\n"
+    running.terminate()
+    assert running.wait(30) == 130
+    with pytest.raises(httpx.HTTPError):
+        asked.result().raise_for_status()
+
+
+def test_an_address_that_is_taken_is_refused_before_anything_is_started(a_run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Failure, match=f"--port {port}: .*in use.*; expected an address that is free"):
+            process.serve(a_run, "sesame", "127.0.0.1", port, 1, print)
 
 
 # ---------------------------------------------------------------- for real
