@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
+
+_OWN = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "another name", "object_store_memory": "another name"}
+"""Names that are Ray's own, and what to say instead."""
+
+
+def _custom(resources: dict[str, float]) -> dict[str, float]:
+    for name, amount in resources.items():
+        if name in _OWN:
+            raise ValueError(f"{name} is no custom resource; expected {_OWN[name]}")
+        if amount > 1 and amount != int(amount):
+            raise ValueError(f"{name} {amount:g}: Ray counts above 1 in whole numbers; expected one")
+    return resources
+
+
+CustomResources = Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_custom)]
+"""Name -> amount, of what nodes say that they have."""
 
 
 class PoolConfig(Section):
@@ -23,7 +40,7 @@ class PoolConfig(Section):
     """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs a replica reserves; a share below 1 lets replicas share one."""
-    resources: dict[str, float] = Field(default={})
+    resources: CustomResources = Field(default={})
     """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
     max_ongoing: Positive = 64
     """Calls a replica works on at once."""
