@@ -16,15 +16,12 @@ _OWN = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "another name", "object_
 
 
 def _custom(resources: dict[str, float]) -> dict[str, float]:
-    for name, amount in resources.items():
-        if name in _OWN:
-            raise ValueError(f"{name} is no custom resource; expected {_OWN[name]}")
-        if amount > 1 and amount != int(amount):
-            raise ValueError(f"{name} {amount:g}: Ray counts above 1 in whole numbers; expected one")
+    for name in _OWN.keys() & resources.keys():
+        raise ValueError(f"{name} is no custom resource; expected {_OWN[name]}")
     return resources
 
 
-CustomResources = Annotated[dict[str, Annotated[float, Field(gt=0)]], AfterValidator(_custom)]
+CustomResources = Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_custom)]
 """Name -> amount, of what nodes say that they have."""
 
 
