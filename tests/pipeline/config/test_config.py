@@ -133,8 +133,8 @@ def test_a_pool_may_be_empty_where_who_asks_waits_until_it_has_started(given, re
 @pytest.mark.parametrize("field", ["proposer.pool.resources", "trainer.resources"])
 def test_custom_resources_have_names_that_ray_has_not_taken(field):
     load(None, [f"{field}={{spot: 0.01, big: 2}}"])
-    for given, said in (("GPU: 1", "num_gpus"), ("CPU: 1", "num_cpus"), ("memory: 1", "another"), ("spot: -1", "-1")):
-        assert said in message(f"{field}={{{given}}}")
+    for wrong, said in (("GPU: 1", "num_gpus"), ("CPU: 1", "num_cpus"), ("memory: 1", "another"), ("spot: -1", "-1")):
+        assert said in message(f"{field}={{{wrong}}}")
 
 
 def test_where_a_trainer_works_makes_no_other_run():
