@@ -18,10 +18,13 @@ _OWN = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "another name", "object_
 def _custom(resources: dict[str, float]) -> dict[str, float]:
     for name in _OWN.keys() & resources.keys():
         raise ValueError(f"{name} is no custom resource; expected {_OWN[name]}")
+    for name, amount in resources.items():
+        if amount < 0:
+            raise ValueError(f"{name} {amount:g}; expected 0 or more")
     return resources
 
 
-CustomResources = Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_custom)]
+CustomResources = Annotated[dict[str, float], AfterValidator(_custom)]
 """Name -> amount, of what nodes say that they have."""
 
 
