@@ -41,7 +41,6 @@ class Launcher:
         process is gone, and the same call may go better.
         """
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-        resources = {"CPU": spec.cpus_per_worker} | ({"GPU": spec.gpus_per_worker} if spec.use_gpu else {})
         trainer = TorchTrainer(
             _worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
             train_loop_config={
@@ -55,7 +54,7 @@ class Launcher:
                 backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
             ),
             scaling_config=ScalingConfig(
-                num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=resources
+                num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=spec.each
             ),
             run_config=RunConfig(  # type: ignore[arg-type]  # the trainer is annotated with the v1 class
                 name=spec.name,
@@ -101,9 +100,10 @@ def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:
         rank, failure = min(error.worker_failures.items())
         return f"worker {rank}: {_last_line(failure)}"
     if _no_room(error):
-        gpus = " and a GPU" if spec.use_gpu else ""
+        more = "".join(f" and {name} {amount:g}" for name, amount in spec.resources.items())
+        more = (" and a GPU" if spec.use_gpu else "") + more
         return (
-            f"the cluster had no room for {spec.workers} workers of {spec.cpus_per_worker:g} CPUs{gpus} "
+            f"the cluster had no room for {spec.workers} workers of {spec.cpus_per_worker:g} CPUs{more} "
             f"within {spec.start_timeout_s:g} s"
         )
     return _last_line(error.controller_failure if isinstance(error, ControllerError) else error)

@@ -38,6 +38,8 @@ class TrainSpec(BaseModel):
     gpus_per_worker: float = 1.0
     """Where it uses them. Less than one leaves the rest of the same GPU to a replica."""
     cpus_per_worker: float = 1.0
+    resources: dict[str, float] = {}
+    """Custom resources that each worker reserves beside."""
     threads: int = 1
     """OpenMP threads of each worker."""
     micro_batch_tokens: int = 4096
@@ -64,6 +66,15 @@ class TrainSpec(BaseModel):
     start_timeout_s: float = 300.0
     """How long the workers' resources may take to come."""
     seed: int = 0
+
+    @property
+    def each(self) -> dict[str, float]:
+        """What a worker reserves."""
+        return {
+            "CPU": self.cpus_per_worker,
+            **({"GPU": self.gpus_per_worker} if self.use_gpu else {}),
+            **self.resources,
+        }
 
     @field_validator("base_model", "storage")
     @classmethod

@@ -94,14 +94,20 @@ class Reserved:
     model: ModelConfig | None
     """None: the trainer."""
     least: float
-    """GPUs at its first replicas."""
+    """GPUs at its first replicas; of a pool that may be empty, at one."""
     most: float
     """GPUs under full load."""
 
 
 def _pool(field: str, model: ModelConfig) -> Reserved:
     pool = model.pool
-    return Reserved(field, model, pool.num_gpus * pool.min_replicas, pool.num_gpus * pool.max_replicas)
+    return Reserved(field, model, pool.num_gpus * pool.at_first, pool.num_gpus * pool.max_replicas)
+
+
+def _least(parts: Sequence[Reserved]) -> float:
+    """GPUs without which a stage cannot be done: pools that may be empty take turns."""
+    turns = [one.least for one in parts if one.model is not None and one.model.pool.min_replicas == 0]
+    return sum(one.least for one in parts) - sum(turns) + max(turns, default=0.0)
 
 
 def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]:
@@ -146,7 +152,7 @@ def gpus(config: Config, stages: Sequence[str], there: int) -> Iterator[Check]:
     stage = max(most, key=lambda stage: most[stage])
     named = ", ".join(f"{one.field} {one.most:g}" for one in up[stage] if one.most)
     found = f"{stage} takes {most[stage]:g} GPUs: {named}"
-    least = {stage: sum(one.least for one in parts) for stage, parts in up.items()}
+    least = {stage: _least(parts) for stage, parts in up.items()}
     detail = {"most": most, "least": least, "there": there}
     if config.ray.joined is not None:
         yield Check("reserved", "ok", f"{found}; of the cluster at {config.ray.joined}", detail=detail)
@@ -196,7 +202,7 @@ def _on_host(config: Config, model: ModelConfig) -> float:
     """Bytes that the first replicas of a pool on CPUs take: weights and KV cache."""
     if model.pool.num_gpus:
         return 0.0
-    return ((weights(config, model) or 0) + model.engine.kv_cache_gb * 2**30) * model.pool.min_replicas
+    return ((weights(config, model) or 0) + model.engine.kv_cache_gb * 2**30) * model.pool.at_first
 
 
 def _trainers(config: Config, stages: Sequence[str]) -> dict[str, float]:

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
+
+_OWN = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "another name", "object_store_memory": "another name"}
+"""Names that are Ray's own, and what to say instead."""
+
+
+def _custom(resources: dict[str, float]) -> dict[str, float]:
+    for name in _OWN.keys() & resources.keys():
+        raise ValueError(f"{name} is no custom resource; expected {_OWN[name]}")
+    for name, amount in resources.items():
+        if amount < 0:
+            raise ValueError(f"{name} {amount:g}; expected 0 or more")
+    return resources
+
+
+CustomResources = Annotated[dict[str, float], AfterValidator(_custom)]
+"""Name -> amount, of what nodes say that they have."""
 
 
 class PoolConfig(Section):
     """Size and resources of one Ray Serve deployment."""
 
-    min_replicas: Positive = 1
-    """Replicas that are always there."""
+    min_replicas: int = Field(default=1, ge=0)
+    """Replicas that are always there. 0, for models that are not trained: the first call starts one, and gives back its
+    GPUs `downscale_delay_s` after the last; the deadline of a call runs meanwhile."""
     max_replicas: Positive = 1
     """Replicas under full load."""
     num_cpus: float = Field(default=0.1, ge=0)
     """Logical CPUs a replica reserves. Small on a laptop, where all pools share two cores and take turns."""
     num_gpus: float = Field(default=0, ge=0)
     """GPUs a replica reserves; a share below 1 lets replicas share one."""
-    resources: dict[str, float] = Field(default={})
+    resources: CustomResources = Field(default={})
     """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
     max_ongoing: Positive = 64
     """Calls a replica works on at once."""
@@ -36,6 +54,11 @@ class PoolConfig(Section):
     """How long there is too little work before replicas are taken away."""
     start_timeout_s: Seconds = 900
     """How long a pool may take to have all its first replicas; a model of 30B parameters loads for minutes."""
+
+    @property
+    def at_first(self) -> int:
+        """Replicas that there are once there is work."""
+        return max(1, self.min_replicas)
 
     def contradictions(self) -> Iterator[str]:
         if self.max_replicas < self.min_replicas:

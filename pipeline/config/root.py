@@ -130,6 +130,42 @@ class Config(Section):
             )
         for field, model in (("proposer", self.proposer), ("solve.base", self.solve.base)):
             yield from self._push(field, model)
+        yield from self._empty()
+
+    def _empty(self) -> Iterator[str]:
+        """Pools that may have no replica, where nobody waits until one has started."""
+        trained = {"proposer": self.proposer.pool, "solve.base": self.solve.base.pool}
+        on_cpus = {"teacher": self.teacher.pool, "sandbox": self.sandbox.pool}
+        on_cpus |= {"committee": self.committee.pool, "prober": self.prober.pool}
+        for pools, why in ((trained, "weights in training need a replica"), (on_cpus, "it holds no GPU")):
+            for field, pool in pools.items():
+                if pool.min_replicas == 0:
+                    yield f"{field}.pool.min_replicas (0): expected 1 or more, for {why}"
+        for field, model, deadlines in self._asked():
+            if model.pool.min_replicas > 0 or model.endpoint is not None:
+                continue
+            for name, seconds in deadlines.items():
+                if seconds <= model.pool.start_timeout_s:
+                    yield (
+                        f"{name} ({seconds:g}): a call starts the first replica of {field}.pool, whose min_replicas is "
+                        f"0; expected more than its start_timeout_s ({model.pool.start_timeout_s:g})"
+                    )
+
+    def _asked(self) -> Iterator[tuple[str, ModelConfig, dict[str, float]]]:
+        """Models that are asked and not trained: field, model, and by name the deadlines of who asks."""
+        votes = {
+            f"committee.{where}.timeout_s": verifier.timeout_s
+            for where, verifier in self.committee.judges().items()
+            if getattr(verifier, "base_url", "") is None
+        }
+        for number, model in enumerate(self.prober.ladder):
+            judges = self.committee.judge is None and number == len(self.prober.ladder) - 1
+            asked = {"prober.timeout_s": self.prober.timeout_s} | (votes if judges else {})
+            yield f"prober.ladder.{number}", model, asked
+        if self.committee.judge is not None:
+            yield "committee.judge", self.committee.judge, votes
+        if self.evaluate.model is not None:
+            yield "evaluate.model", self.evaluate.model, {"watchdog_s": self.watchdog_s}
 
     def _push(self, field: str, model: ModelConfig) -> Iterator[str]:
         """Where weights cannot be moved as the model's engine says."""

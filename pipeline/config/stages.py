@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.benchmarks import presets
+from pipeline.config.cluster import CustomResources
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.objectives import OBJECTIVES, GRPOConfig, MGPOConfig, ObjectiveConfig
 from pipeline.config.section import Section
@@ -25,6 +26,8 @@ class TrainerConfig(Section):
     """Train on GPUs."""
     num_cpus: float = Field(default=1, gt=0)
     """Logical CPUs a worker reserves."""
+    resources: CustomResources = Field(default={})
+    """Custom Ray resources a worker reserves, to keep the trainer on a node type (for example {"trainer": 1})."""
     threads: Positive = 2
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

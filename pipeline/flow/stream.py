@@ -43,11 +43,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from actors.calls import within
 from pipeline import domains
-from pipeline.config import Config, asks_endpoint
+from pipeline.config import Config, PoolConfig, asks_endpoint
 from pipeline.domains.base import Domain
 from pipeline.records import Attempts, Episode, Failure, Outcome, Probe, Problem, Task, Verdict
 from pipeline.scoring import audit, canaries, chance
@@ -57,6 +57,13 @@ from pipeline.watch.retry import Attempts as Retries
 
 T = TypeVar("T")
 _POOLS = ("proposer", "committee", "prober")
+
+
+def playing_s(pool: PoolConfig, wall_s: float) -> float:
+    """How long an episode may take, from when it is sent: before a pool has grown to its full size, what there will be
+    room for is played in rounds, and a pool that was empty has to start."""
+    rounds = -(-pool.max_replicas // pool.at_first)
+    return rounds * wall_s + 60 + (0 if pool.min_replicas else pool.start_timeout_s)
 
 
 class Stream:
@@ -90,10 +97,8 @@ class Stream:
         self.judging_s = None if asks_judge else config.committee.timeout_s
         asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
         self.probing_s = None if asks_prober else config.prober.longest_s
-        # Before the pool has grown to its full size, what there is room for is played in this many rounds.
-        rounds = -(-config.proposer.pool.max_replicas // config.proposer.pool.min_replicas)
         asks_policy = asks_endpoint(played_by) or config.proposer.endpoint is not None
-        self.playing_s = None if asks_policy else rounds * config.episode.limits.wall_s + 60
+        self.playing_s = None if asks_policy else playing_s(config.proposer.pool, config.episode.limits.wall_s)
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
@@ -137,11 +142,24 @@ class Stream:
         self._steps.remove(step)
 
 
-class StepStream:
-    """The attempts of one step."""
+class Account(Protocol):
+    """Where attempts are kept: the ledger of a step, or of a single task that is not trained on."""
 
-    def __init__(self, stream: Stream, ledger: Ledger):
-        self._stream, self._config = stream, stream.config
+    @property
+    def live(self) -> int: ...
+    def issue(self, name: str) -> int: ...
+    def judged(self, key: Key, tokens: int) -> None: ...
+    def fail(self, key: Key, reason: str) -> None: ...
+    def quarantine(self, key: Key, record: Mapping[str, Any]) -> None: ...
+
+
+class StepStream:
+    """The attempts of one step. `tell`: what a pool has answered, as soon as it has."""
+
+    def __init__(
+        self, stream: Stream, ledger: Account, tell: Callable[[Episode | Verdict | Probe], None] = lambda _: None
+    ):
+        self._stream, self._config, self._tell = stream, stream.config, tell
         self.ledger = ledger
         self.retries = 0
         self.quarantined = 0
@@ -151,6 +169,7 @@ class StepStream:
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
         episode = await self._played(task)
+        self._tell(episode)
         try:
             judged = await self._verified(episode, prober)
         except Failure as e:
@@ -192,11 +211,14 @@ class StepStream:
             return Judged(episode, None, None)
         judging = partial(stream.committee.judge.remote, problem, episode, episode.active)
         verdict: Verdict = await self._retried(episode, "committee", judging, stream.judging_s, lacks_votes)
+        self._tell(verdict)
         if stream.prober is None or not verdict.accepted:
             return Judged(episode, verdict, None)
         exported = Judged(episode, verdict, None).problem
         assert exported is not None
-        return Judged(episode, verdict, await self._probed(episode, exported, prober))
+        probe = await self._probed(episode, exported, prober)
+        self._tell(probe)
+        return Judged(episode, verdict, probe)
 
     async def _probed(self, episode: Episode, problem: Problem, prober: str | None) -> Probe:
         """The probe of the prober that is asked for; where that one does no better than chance, of the first stronger

@@ -67,7 +67,8 @@ async def check(config: Config, root: Path, models: Mapping[str, ModelConfig]) -
 def shared(config: Config, root: Path, mark: str, models: Mapping[str, ModelConfig]) -> list[Shared]:
     """What other nodes use: trainers write into the run directory, replicas load the checkpoints there, and both load
     the models that a run begins with."""
-    trainer = {"CPU": config.trainer.num_cpus} | ({"GPU": 1.0} if config.trainer.use_gpu else {})
+    t = config.trainer
+    trainer = {"CPU": t.num_cpus, **({"GPU": 1.0} if t.use_gpu else {}), **t.resources}
     trained = {"proposer.path": config.proposer, "solve.base.path": config.solve.base}
     of_run = [trainer, *(of_pool(model.pool) for model in trained.values() if model.endpoint is None)]
     found = [Shared("run directory", str(root), needs, mark) for needs in of_run]

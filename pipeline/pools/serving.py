@@ -98,10 +98,12 @@ class Serving:
 
         await self._call(run)
         self._looked = 0.0
-        asked = Asked(f"pool {spec.name}", spec.pool.min_replicas, of_pool(spec.pool))
+        asked = Asked(f"pool {spec.name}", spec.pool.at_first, of_pool(spec.pool))
         room = asyncio.ensure_future(self._has_room(asked))
         try:
             await self._until_running(spec.name, spec.pool.start_timeout_s, room)
+            if spec.pool.min_replicas == 0 and room.done():
+                room.result()  # it runs, empty: that no node could ever have a replica is told now
         finally:
             room.cancel()
             await asyncio.gather(room, return_exceptions=True)

@@ -44,8 +44,8 @@ from pipeline.watch.watchdog import watching
 
 
 async def run(context: Context) -> dict[str, Any]:
-    writer = _writer(context)
-    skills = _skills(context)
+    writer = writer_of(context.run, context.config)
+    skills = skills_of(context.run, context.config)
     try:
         await _fill(context, writer, skills)
     except (_Enough, Halt) as e:
@@ -72,32 +72,30 @@ class _Enough(Exception):
     """As many episodes as may be played."""
 
 
-def _writer(context: Context) -> ModelConfig | None:
+def writer_of(run: RunDir, config: Config) -> ModelConfig | None:
     """Who writes, if it is not MGPO's policy. Raises Failure where there is neither."""
-    config = context.config
     if config.synthesize.proposer is not None:
         return config.synthesize.proposer
     if config.proposer.endpoint is not None:
         return config.proposer
-    if context.run.result("mgpo") is None:
+    if run.result("mgpo") is None:
         raise Failure(
-            f"run directory {context.run.root}: no trained proposer; run `propose mgpo` first, or name one in "
+            f"run directory {run.root}: no trained proposer; run `propose mgpo` first, or name one in "
             "synthesize.proposer: {path: a checkpoint} or {endpoint: {base_url: …, model: …}}"
         )
     return None
 
 
-def _skills(context: Context) -> Path:
+def skills_of(run: RunDir, config: Config) -> Path:
     """The skill library that is offered. Raises Failure where there is none."""
-    given = context.config.synthesize.skills
+    given = config.synthesize.skills
     if given is not None:
-        return context.domain.resolve(given)
-    if not context.run.path("skills").is_dir():
+        return domains.of(config.domain).resolve(given)
+    if not run.path("skills").is_dir():
         raise Failure(
-            f"run directory {context.run.root}: no skill library; run `propose acquire` first, or name one in "
-            "synthesize.skills"
+            f"run directory {run.root}: no skill library; run `propose acquire` first, or name one in synthesize.skills"
         )
-    return context.run.path("skills")
+    return run.path("skills")
 
 
 async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> None:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(p for p in ROOT.rglob("*.md") if ".venv" not in p.parts and "runs" not in p.relative_to(ROOT).parts)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 A_RUN = "runs/mini-1a2b3c4d"
-HEAVY = ("doctor", "chaos", "replay", "audit-verifiers", "ablate", "build", "redo")
+HEAVY = ("doctor", "chaos", "replay", "audit-verifiers", "ablate", "build", "redo", "serve")
 """Parsed, and not run: they start engines, ask endpoints, or work for minutes."""
 STANDS_FOR = {
     "FILE": "my.yaml", "SECTION": "mgpo", "RUN": A_RUN, "…": "", "runs/…": A_RUN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Annotated
 
 import typer
@@ -34,6 +35,32 @@ def _doctor(
     found = doctor.inspect(*target.of(name, config, sets, run_dir), chosen)
     print(json.dumps(found) if as_json else doctor.render(found))
     return OK if found["ready"] else INPUT
+
+
+@command(
+    "serve",
+    CLUSTER,
+    "answer requests for problems by HTTP, with the trained proposer of a run.\n\nCallers show the key that "
+    "$PROPOSE_API_KEY holds, as a bearer token. POST /v1/problems takes ids of skills; /docs shows the rest. "
+    "The first SIGTERM or Ctrl-C lets requests under way come to their end",
+)
+def _serve(
+    name: o.Run = None,
+    run_dir: o.RunOnly = None,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="where to listen")] = "127.0.0.1",
+    port: Annotated[int, o.count("--port", least=0, help="0: one that is free (8080)")] = 8080,
+    waiting: Annotated[
+        int, o.count("--waiting", least=0, help="requests that may wait beside those that the proposer takes (64)")
+    ] = 64,
+    quiet: o.Quiet = False,
+) -> int:
+    from pipeline.commands.service.process import serve
+
+    key = os.environ.get("PROPOSE_API_KEY", "")
+    if not key.strip():
+        raise Failure("PROPOSE_API_KEY: not set; expected the key that callers show as a bearer token")
+    serve(target.existing(name, run_dir), key, host, port, waiting, lambda line: say(f"serve · {line}"))
+    return OK
 
 
 @command("chaos", CLUSTER, "kill processes of a small MGPO run and measure what it costs", lambda: CHAOS_KEYS)

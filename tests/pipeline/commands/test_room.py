@@ -57,6 +57,14 @@ def test_gpus_that_are_missing_are_told(there, status):
     )
 
 
+@pytest.mark.parametrize(("there", "status"), [(5, "fail"), (6, "warn"), (8, "ok")])
+def test_pools_that_may_be_empty_take_turns_on_the_gpus_but_one_must_fit(there, status):
+    rungs = [f"{{path: p{n}, pool: {{num_gpus: {gpus}, min_replicas: 0}}}}" for n, gpus in enumerate((1, 1, 2))]
+    config = load(CONFIGS / "qwen3-4b-8gpu.yaml", [f"prober.ladder=[{', '.join(rungs)}]"])
+    (check,) = room.gpus(config, ["mgpo"], there)
+    assert check.status == status and (check.detail["least"]["mgpo"], check.detail["most"]["mgpo"]) == (6, 8)
+
+
 def test_a_pool_that_cannot_grow_is_a_warning_and_a_cluster_has_its_own_gpus():
     config = load(None, ["proposer.pool.num_gpus=1", "proposer.pool.max_replicas=4"])
     assert [c.status for c in room.gpus(config, ALL, 1)] == ["warn"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.config import Config, MGPOConfig
 from pipeline.config.loading import dump, load, validate
 from pipeline.records import Failure
+from pipeline.store.identity import changed
 
 
 def message(*overrides):
@@ -95,6 +96,50 @@ def test_an_engine_is_given_the_gpus_that_it_is_split_over():
     load(None, [split[0], f"{split[1]}2"])
     load(None, [split[0], f"{split[1]}0"])
     assert "solve.base: engine.tensor_parallel_size (2)" in message(split[0], f"{split[1]}1")
+
+
+ONE = "prober.ladder=[{path: m, pool: {min_replicas: 0}}]"
+JUDGE = "committee.judge={path: j, pool: {min_replicas: 0}}"
+WAITED = ("prober.timeout_s=901", "committee.verifiers.2.timeout_s=901")
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [
+        ((ONE, *WAITED), None),
+        ((ONE, *WAITED, "prober.timeout_s=900"), ["prober.timeout_s (900)", "prober.ladder.0.pool", "than its start"]),
+        ((ONE, *WAITED, "committee.verifiers.2.timeout_s=900"), ["committee.verifiers.2.timeout_s (900)"]),
+        ((ONE, "committee.judge={path: j}", "prober.timeout_s=901"), None),
+        ((JUDGE,), ["committee.verifiers.2.timeout_s", "committee.judge"]),
+        ((JUDGE, WAITED[1]), None),
+        (("committee.judge={path: j, pool: {min_replicas: 0, start_timeout_s: 9}}",), None),
+        (("prober.ladder=[{endpoint: {base_url: 'http://x/v1', model: m}, pool: {min_replicas: 0}}]",), None),
+        (("evaluate.model={path: m, pool: {min_replicas: 0}}", "watchdog_s=901"), None),
+        (("evaluate.model={path: m, pool: {min_replicas: 0}}", "watchdog_s=900"), ["watchdog_s (900)"]),
+        (("synthesize.proposer={path: m, pool: {min_replicas: 0}}",), None),
+        (("sandbox.pool.min_replicas=0",), ["sandbox.pool.min_replicas (0): expected 1 or more"]),
+        (("proposer.pool.min_replicas=0",), ["proposer.pool.min_replicas (0)", "in training"]),
+        (("solve.base.pool.min_replicas=0",), ["solve.base.pool.min_replicas (0)", "in training"]),
+        (("committee.pool.min_replicas=-1",), ["committee.pool.min_replicas", "-1"]),
+    ],
+)
+def test_a_pool_may_be_empty_where_who_asks_waits_until_it_has_started(given, refused):
+    if refused is None:
+        load(None, given)
+    else:
+        assert all(part in message(*given) for part in refused)
+
+
+@pytest.mark.parametrize("field", ["proposer.pool.resources", "trainer.resources"])
+def test_custom_resources_have_names_that_ray_has_not_taken(field):
+    load(None, [f"{field}={{spot: 0.01, big: 2}}"])
+    for wrong, said in (("GPU: 1", "num_gpus"), ("CPU: 1", "num_cpus"), ("memory: 1", "another"), ("spot: -1", "-1")):
+        assert said in message(f"{field}={{{wrong}}}")
+
+
+def test_where_a_trainer_works_makes_no_other_run():
+    placed = load(None, ["trainer.resources={trainer: 1}"])
+    assert placed.trainer.resources == {"trainer": 1} and changed(load(), placed) == []
 
 
 def test_several_errors_are_listed():

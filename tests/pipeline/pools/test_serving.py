@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.config import PoolConfig
 from pipeline.config.loading import load
+from pipeline.flow.stream import playing_s
 from pipeline.pools import serving
 from pipeline.pools.cluster import Cluster
 from pipeline.pools.serving import PoolSpec, Serving
@@ -50,10 +54,10 @@ async def never(asked):
     await asyncio.Event().wait()
 
 
-def start(*names, has_room=at_once, start_timeout_s=900):
+def start(*names, has_room=at_once, **pool):
     async def main():
         pools = Serving("run-1", lambda: "/logs", has_room)
-        specs = [PoolSpec(name, PoolConfig(start_timeout_s=start_timeout_s), object, {}) for name in names]
+        specs = [PoolSpec(name, PoolConfig(**pool), object, {}) for name in names]
         found = await asyncio.gather(*(pools.pool(spec) for spec in specs), return_exceptions=True)
         await pools.idle()
         return found
@@ -92,6 +96,37 @@ def test_that_no_nodes_can_come_and_that_a_pool_is_late_where_they_are_there_is_
     assert "pool a: not running after 0.06 s" in str(late)
 
 
+def test_an_empty_pool_asks_for_one_replica_and_waits_for_none_unless_none_can_ever_come(serve):
+    async def none(asked):
+        raise Failure("never")
+
+    serve.began = -math.inf  # Serve calls an application without replicas running
+    assert start("a", min_replicas=0) == ["run-1-a"]  # `at_once` looks at the count
+    assert start("b", min_replicas=0, has_room=never) == ["run-1-b"]
+    assert [str(one) for one in start("c", min_replicas=0, has_room=none)] == ["never"]
+
+
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_a_pool_is_scaled_by_serve_where_it_has_two_sizes(least, more):
+    pool = PoolConfig(min_replicas=least, max_replicas=max(1, least + more), upscale_delay_s=3, target_ongoing=2)
+    options = serving.deployment_options(PoolSpec("p", pool, object, {}), "run-1")
+    if pool.max_replicas == least:
+        assert options["num_replicas"] == least and "autoscaling_config" not in options
+    else:
+        scale = options["autoscaling_config"]
+        assert "num_replicas" not in options
+        assert (scale.min_replicas, scale.max_replicas) == (least, pool.max_replicas)
+        assert (scale.upscale_delay_s, scale.target_ongoing_requests) == (3, 2)
+
+
+@given(st.integers(0, 5), st.integers(1, 9))
+def test_episodes_have_time_for_every_round_and_an_empty_pool_for_its_start(least, most):
+    pool = PoolConfig(min_replicas=min(least, most), max_replicas=most, start_timeout_s=7)
+    begins_with = min(max(least, 1), most)
+    rounds = math.ceil(most / begins_with)
+    assert playing_s(pool, 100.0) == rounds * 100 + 60 + (7 if least == 0 else 0)
+
+
 @pytest.mark.parametrize(("gpus", "judges"), [(0, []), (1, ["prober", "committee", "judge", "solver-0"])])
 def test_what_judges_leaves_its_gpus_to_the_solver_and_stays_where_it_has_none(gpus, judges):
     cluster, stopped = Cluster(load(None, [f"prober.ladder=[{{path: m, pool: {{num_gpus: {gpus}}}}}]"]), None), []
@@ -102,3 +137,39 @@ def test_what_judges_leaves_its_gpus_to_the_solver_and_stays_where_it_has_none(g
     cluster.stop = stop
     asyncio.run(cluster.stop_writing())
     assert stopped == ["proposer", *judges]
+
+
+class Counted:
+    """A replica that asks nothing of a machine."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_an_empty_pool_holds_nothing_until_it_is_asked_and_again_when_it_is_not():
+    """Real Serve: zero replicas, one for the first call, zero after the delay."""
+    pool = PoolConfig(min_replicas=0, max_replicas=2, downscale_delay_s=2, upscale_delay_s=0)
+    cluster = Cluster(load(None, ["ray.num_cpus=2", "ray.object_store_mb=100"]), None)
+
+    def replicas():
+        (app,) = serving.serve.status().applications.values()
+        return sum(app.deployments["counted"].replica_states.get(s, 0) for s in ("RUNNING", "STARTING", "STOPPING"))
+
+    async def main():
+        handle = await cluster._pool(PoolSpec("counted", pool, Counted, {}, longest_call_s=1))
+        assert replicas() == 0
+        assert await asyncio.wait_for(handle.pid.remote(), 120) != os.getpid()
+        assert replicas() == 1
+        for _ in range(120):
+            if replicas() == 0:
+                break
+            await asyncio.sleep(1)
+        assert replicas() == 0
+        assert await asyncio.wait_for(handle.pid.remote(), 120) != os.getpid()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), 280))
+    finally:
+        cluster.close()
