@@ -1,8 +1,8 @@
 """The optimizer updates of a step from one rank's share of it, in lock-step with the other ranks.
 
-Under ZeRO-3 every forward and backward pass is a collective, so all ranks run the same number of them: a rank with
-fewer micro-batches (or none) adds fillers, whose loss is zero. Only sums are exchanged besides: token counts, the
-batch-scoped mean, metrics.
+Under ZeRO-3 every module that is entered is a collective, so all ranks run the same passes over the same number of
+micro-batches: a rank with fewer (or none) adds fillers, which have no loss token, and go through everything that the
+others go through. Only sums are exchanged besides: token counts, the batch-scoped mean, metrics.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Learner:
         tokens = batch.tokens.to(ranks.device)
         ref_N = torch.zeros_like(tokens.engine_K)
         if self.reference is not None:
-            self._scan(self.reference, [m for m in micro_batches if m.real], ref_N)
+            self._scan(self.reference, micro_batches, ref_N)
         logp_N, entropy_N, weight_N = (torch.zeros_like(ref_N) for _ in range(3))
         if self.objective.whole_step:
             self.engine.eval()
@@ -101,14 +101,11 @@ class Learner:
         self.engine.train()
         for micro in micro_batches:
             logp_K, entropy_K = self.engine(micro)
-            if micro.real:
-                at_K = micro.token_K
-                logp_N[at_K], entropy_N[at_K] = logp_K.detach(), entropy_K
-                if not self.objective.whole_step:
-                    weight_N[at_K] = self._weights(tokens.select(at_K), logp_N[at_K], ref_N[at_K], totals)
-                loss = -(weight_N[at_K] * logp_K).sum()
-            else:
-                loss = 0 * logp_K.sum()
+            at_K = micro.token_K
+            logp_N[at_K], entropy_N[at_K] = logp_K.detach(), entropy_K
+            if not self.objective.whole_step:
+                weight_N[at_K] = self._weights(tokens.select(at_K), logp_N[at_K], ref_N[at_K], totals)
+            loss = -(weight_N[at_K] * logp_K).sum()
             # DeepSpeed averages gradients over ranks; the weights are normalised over all of them already.
             self.engine.backward(loss * ranks.world)
         norm = self._stepped()
@@ -143,9 +140,7 @@ class Learner:
     def _scan(self, model: Any, micro_batches: Sequence[MicroBatch], into_N: Tensor) -> None:
         """Log-probabilities of all loss tokens, without gradients."""
         for micro in micro_batches:
-            logp_K, _ = model(micro)
-            if micro.real:
-                into_N[micro.token_K] = logp_K
+            into_N[micro.token_K], _ = model(micro)
 
 
 def _sum_of(found: Sequence[tuple[Means, dict[str, float]]], name: str, part: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Invariant: the result for a trajectory does not depend on what else is in the row. Attention runs once per trajectory
 with the causal kernel, so neither a mask nor a score across trajectories is ever computed; the vocabulary projection
-runs on the positions that predict a loss token, in chunks, so that no more than `CHUNK` logits exist at once.
+(`head`) runs on the positions that predict a loss token.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoModelForCausalLM
 
 from pipeline.records import Failure
 from trainers.architectures import obstacle
 from trainers.batches import MicroBatch
-
-CHUNK = 1 << 26
-"""Logits alive at once (256 MiB in float32)."""
+from trainers.head import Head
 
 
 def packed_attention(
@@ -73,6 +70,12 @@ class Policy(nn.Module):
 
     def __init__(self, lm: Any):
         super().__init__()
+        layer = lm.get_output_embeddings()
+        if type(layer) is not nn.Linear:
+            raise Failure(
+                f"{type(lm).__name__}: output layer {type(layer).__name__}; expected Linear, the only one trained"
+            )
+        lm.set_output_embeddings(Head(layer))
         self.lm = lm
 
     @classmethod
@@ -96,18 +99,5 @@ class Policy(nn.Module):
             use_cache=False,
             boundaries=batch.boundaries,
         ).last_hidden_state[0, batch.predict_K]
-        rows = max(1, CHUNK // self.lm.config.vocab_size)
-        if len(hidden) <= rows:
-            return self._score(hidden, batch.target_K)
-        parts = [
-            checkpoint(self._score, h, t, use_reentrant=False)
-            for h, t in zip(hidden.split(rows), batch.target_K.split(rows), strict=True)
-        ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-    def _score(self, hidden_KD: Tensor, target_K: Tensor) -> tuple[Tensor, Tensor]:
-        logits_KV = self.lm.get_output_embeddings()(hidden_KD).float()
-        log_KV = logits_KV.log_softmax(-1)
-        with torch.no_grad():
-            entropy_K = -(log_KV.exp() * log_KV).sum(-1)
-        return log_KV.gather(-1, target_K[:, None])[:, 0], entropy_K
+        logp_K, entropy_K = self.lm.get_output_embeddings()(hidden, batch.target_K)
+        return logp_K, entropy_K

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.config import OBJECTIVES, ObjectiveConfig
 
+CHUNK = 1 << 26
+"""Logits alive at once (256 MiB in float32)."""
+
 
 class TrainSpec(BaseModel):
     """One run of the train loop. The same spec and storage again resumes it."""
