@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers.integrations import HfDeepSpeedConfig
 
 from pipeline.records import Failure
 from trainers.architectures import obstacle
@@ -65,6 +66,15 @@ def packed_attention(
 AttentionInterface.register("packed_rows", packed_attention)
 
 
+def check(path: Path) -> None:
+    """Raises Failure, one line, for a directory without a model, or with one that cannot be trained."""
+    if not (path / "config.json").is_file():
+        raise Failure(f"model {path}: no config.json; expected a Hugging Face model directory")
+    found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if (why := obstacle(found, tokens=0)) is not None:
+        raise Failure(f"model {path}: cannot be trained: {why}")
+
+
 class Policy(nn.Module):
     """A causal language model whose forward pass gives (log-probability, entropy) of each loss token."""
 
@@ -79,18 +89,25 @@ class Policy(nn.Module):
         self.lm = lm
 
     @classmethod
-    def load(cls, path: Path, dtype: torch.dtype) -> Policy:
-        """Raises Failure with one line where the directory holds no usable model."""
-        if not (path / "config.json").is_file():
-            raise Failure(f"model {path}: no config.json; expected a Hugging Face model directory")
+    def load(cls, path: Path, dtype: torch.dtype, shared_out: dict[str, Any] | None = None) -> Policy:
+        """Raises Failure with one line where the directory holds no usable model. `shared_out`: a DeepSpeed
+        configuration of ZeRO-3, by which each rank has its part of each tensor and never the whole model; then all
+        ranks call it."""
+        check(path)
+        # transformers asks for it while it lives.
+        shared = None if shared_out is None else HfDeepSpeedConfig(shared_out)
         try:
-            found = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            if (why := obstacle(found, tokens=0)) is not None:
-                raise Failure(f"model {path}: cannot be trained: {why}")
             lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
         except (OSError, ValueError) as e:
             raise Failure(f"model {path}: {str(e).splitlines()[0]}; expected a Hugging Face model directory") from e
+        finally:
+            del shared
         return cls(lm)
+
+    @property
+    def size(self) -> int:
+        """Parameters, of all ranks together."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.parameters())
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         hidden = self.lm.base_model(

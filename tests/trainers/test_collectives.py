@@ -78,6 +78,7 @@ def train(ranks: Any, base: Path, cases: list[Case], steps: list[list[Rollout]],
             grad_clip=1e9, micro_batch_tokens=110, betas=(0.0, 0.95), **dict(case.changes),
         )  # fmt: skip
         learner = Learner(spec, ranks)
+        found[f"{case.name}, of each tensor here"] = [of_it_here(p) for p in learner.engine.module.parameters()]
         metrics = []
         for number, rollouts in enumerate(steps, 1):
             metrics.append(learner.update(batch_of(share(rollouts, ranks.rank, ranks.world)), number, lr))
@@ -93,6 +94,13 @@ def gradients(learner: Any) -> dict[str, torch.Tensor]:
     if learner.spec.zero_stage == 0:
         return {name: learner.engine.optimizer.state[p]["exp_avg"].clone() for name, p in named}
     return {name: safe_get_full_optimizer_state(p, "exp_avg").clone() for name, p in named}
+
+
+def of_it_here(parameter: Any) -> float:
+    """Share of a tensor's elements that this rank holds between passes."""
+    if not hasattr(parameter, "ds_tensor") or parameter.numel():
+        return 1.0
+    return float(parameter.ds_tensor.numel() / parameter.ds_numel)
 
 
 def parameters(learner: Any) -> dict[str, torch.Tensor]:
@@ -161,6 +169,26 @@ def test_ranks_have_the_gradients_of_one_process_whatever_is_trained_and_shared(
     cases = [Case(objective, stage) for objective in OBJECTIVES for stage in (0, 1, 2, 3)]
     rollouts = rollouts_of(1, groups=2 if world == 3 else 3)
     check_gradients(in_ranks(world, train, tmp_path, base, cases, [rollouts], 0.0), base, cases, rollouts)
+
+
+@pytest.mark.slow
+def test_what_saves_memory_changes_no_gradient(base: Path, tmp_path: Path) -> None:
+    again = ("activation_checkpointing", True)
+    cases = [
+        Case("mgpo", 0, (again,)),
+        Case("mgpo", 2, (again, ("reference", "sharded"))),
+        Case("mgpo", 3, (again, ("reference", "sharded"))),
+        Case("grpo", 3, (("reference", "offloaded"),)),
+        Case("sft", 1, (("offload", "optimizer"),)),
+        Case("mgpo", 2, (("offload", "optimizer"),)),
+        Case("grpo", 3, (("offload", "optimizer"),)),
+        Case("mgpo", 3, (again, ("offload", "parameters"))),
+    ]
+    rollouts = rollouts_of(2, groups=3)
+    found = in_ranks(2, train, tmp_path, base, cases, [rollouts], 0.0)
+    check_gradients(found, base, cases, rollouts)
+    for of in found:  # small tensors, which DeepSpeed keeps whole, aside
+        assert 0.5 in of["mgpo zero 3 activation_checkpointing=True reference=sharded, of each tensor here"]
 
 
 @pytest.mark.slow
