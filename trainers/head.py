@@ -46,7 +46,8 @@ class _Score(torch.autograd.Function):
         return logp_K, entropy_K
 
     @staticmethod
-    def backward(ctx: Any, slope_K: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope_K: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """What is float32 of several turns, autograd makes of the weights' own type."""
         hidden_KD, weight_VD, bias_V, target_K = ctx.saved_tensors
         d_hidden: list[Tensor] = []
         d_weight_VD: Tensor | None = None
@@ -60,7 +61,7 @@ class _Score(torch.autograd.Function):
             d_weight_VD = _sum(d_weight_VD, d_logits_RV.t() @ hidden_RD)
             if bias_V is not None:
                 d_bias_V = _sum(d_bias_V, d_logits_RV.sum(0))
-        return torch.cat(d_hidden), d_weight_VD, d_bias_V, None  # type: ignore[return-value]
+        return torch.cat(d_hidden), d_weight_VD, d_bias_V, None
 
 
 def _turns(words: int, *of_K: Tensor) -> list[tuple[Tensor, ...]]:
