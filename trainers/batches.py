@@ -35,8 +35,6 @@ class MicroBatch:
     """Id of the loss token."""
     token_K: Tensor
     """Index of the loss token among the N of the step."""
-    real: bool = True
-    """False for the filler with which a rank keeps step with ranks that have more micro-batches."""
 
     def to(self, device: torch.device) -> MicroBatch:
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
@@ -44,9 +42,9 @@ class MicroBatch:
 
     @classmethod
     def filler(cls) -> MicroBatch:
-        zeros = torch.zeros(1, 2, dtype=torch.int64)
-        one = torch.zeros(1, dtype=torch.int64)
-        return cls(zeros, torch.arange(2)[None], (0, 2), one, one, one, real=False)
+        """Without loss tokens: by it a rank keeps step with ranks that have more micro-batches."""
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls(torch.zeros(1, 2, dtype=torch.int64), torch.arange(2)[None], (0, 2), none, none, none)
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,27 @@ def build(spec: TrainSpec, parameters: int) -> dict[str, Any]:
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,
-        },
+        }
+        | _offloaded(spec),
         # The client's torch optimizer: DeepSpeed's own CPU Adam would compile an extension on the user's machine.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 1_000_000_000,
     }
+
+
+def frozen(spec: TrainSpec, parameters: int) -> dict[str, Any]:
+    """Settings for a model that all ranks share and none trains."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "bf16": {"enabled": spec.dtype == "bfloat16"},
+        "zero_optimization": {"stage": 3, "stage3_prefetch_bucket_size": min(BUCKET, parameters)},
+        "steps_per_print": 1_000_000_000,
+    }
+
+
+def _offloaded(spec: TrainSpec) -> dict[str, Any]:
+    if spec.offload is None:
+        return {}
+    host = {"device": "cpu", "pin_memory": spec.use_gpu}
+    return {"offload_optimizer": host} | ({"offload_param": host} if spec.offload == "parameters" else {})

@@ -1,8 +1,8 @@
 """The optimizer updates of a step from one rank's share of it, in lock-step with the other ranks.
 
-Under ZeRO-3 every forward and backward pass is a collective, so all ranks run the same number of them: a rank with
-fewer micro-batches (or none) adds fillers, whose loss is zero. Only sums are exchanged besides: token counts, the
-batch-scoped mean, metrics.
+Under ZeRO-3 every module that is entered is a collective, so all ranks run the same passes over the same number of
+micro-batches: a rank with fewer (or none) adds fillers, which have no loss token, and go through everything that the
+others go through. Only sums are exchanged besides: token counts, the batch-scoped mean, metrics.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from trainers import diagnostics, ds_config
 from trainers.batches import MicroBatch, StepBatch
 from trainers.objectives import make
 from trainers.objectives.base import Means, StepTokens, Totals
-from trainers.policy import Policy
+from trainers.policy import Policy, check
 from trainers.ranks import Agreed, Ranks
-from trainers.spec import TrainSpec
+from trainers.reference import Reference
+from trainers.spec import LARGE, TrainSpec
 
 
 class Learner:
@@ -30,27 +31,32 @@ class Learner:
         self.spec = spec
         self.ranks = ranks
         self.objective = make(spec.objective)
-        dtype = getattr(torch, spec.dtype)
-        policy = ranks.agree(lambda: Policy.load(spec.base_model, dtype))
-        if spec.activation_checkpointing:
-            policy.lm.gradient_checkpointing_enable()
-        self.reference: Policy | None = None
-        if self.objective.needs_reference:
-            self.reference = Policy.load(spec.base_model, dtype).to(ranks.device).eval().requires_grad_(False)
-        optimizer = torch.optim.AdamW(policy.parameters(), lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
-        parameters = sum(p.numel() for p in policy.parameters())
         # Else DeepSpeed compiles its shared-memory collectives at start-up: half a minute, and fatal without a C++
         # compiler. Gloo does their work.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        policy = self._policy()
+        again = spec.activation_checkpointing
+        if policy.size > LARGE if again is None else again:
+            policy.lm.gradient_checkpointing_enable()
+        self.reference = Reference(spec, ranks) if self.objective.needs_reference else None
+        optimizer = torch.optim.AdamW(policy.parameters(), lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
         self.engine, *_ = deepspeed.initialize(
             model=policy,
             optimizer=optimizer,
-            config=ds_config.build(spec, parameters),
+            config=ds_config.build(spec, policy.size),
             dist_init_required=False,
         )
         self._plain_norm = 0.0
         if self._plain:
             self.engine.clip_fp32_gradients = self._clip
+
+    def _policy(self) -> Policy:
+        """Shared out as it is loaded, where it is to be shared out."""
+        spec, dtype = self.spec, getattr(torch, self.spec.dtype)
+        if spec.zero_stage < 3:
+            return self.ranks.agree(lambda: Policy.load(spec.base_model, dtype))
+        self.ranks.agree(lambda: check(spec.base_model))  # before the first rank waits for the others in its loading
+        return Policy.load(spec.base_model, dtype, ds_config.build(spec, ds_config.BUCKET))
 
     def update(self, batch: StepBatch, step: int, lr: float) -> dict[str, float]:
         """Train on the step: `passes` times `mini_batches` updates; returns metrics that are equal on all ranks, means
@@ -92,7 +98,8 @@ class Learner:
         tokens = batch.tokens.to(ranks.device)
         ref_N = torch.zeros_like(tokens.engine_K)
         if self.reference is not None:
-            self._scan(self.reference, [m for m in micro_batches if m.real], ref_N)
+            with self.reference.at_hand() as reference:
+                self._scan(reference, micro_batches, ref_N)
         logp_N, entropy_N, weight_N = (torch.zeros_like(ref_N) for _ in range(3))
         if self.objective.whole_step:
             self.engine.eval()
@@ -101,14 +108,11 @@ class Learner:
         self.engine.train()
         for micro in micro_batches:
             logp_K, entropy_K = self.engine(micro)
-            if micro.real:
-                at_K = micro.token_K
-                logp_N[at_K], entropy_N[at_K] = logp_K.detach(), entropy_K
-                if not self.objective.whole_step:
-                    weight_N[at_K] = self._weights(tokens.select(at_K), logp_N[at_K], ref_N[at_K], totals)
-                loss = -(weight_N[at_K] * logp_K).sum()
-            else:
-                loss = 0 * logp_K.sum()
+            at_K = micro.token_K
+            logp_N[at_K], entropy_N[at_K] = logp_K.detach(), entropy_K
+            if not self.objective.whole_step:
+                weight_N[at_K] = self._weights(tokens.select(at_K), logp_N[at_K], ref_N[at_K], totals)
+            loss = -(weight_N[at_K] * logp_K).sum()
             # DeepSpeed averages gradients over ranks; the weights are normalised over all of them already.
             self.engine.backward(loss * ranks.world)
         norm = self._stepped()
@@ -143,9 +147,7 @@ class Learner:
     def _scan(self, model: Any, micro_batches: Sequence[MicroBatch], into_N: Tensor) -> None:
         """Log-probabilities of all loss tokens, without gradients."""
         for micro in micro_batches:
-            logp_K, _ = model(micro)
-            if micro.real:
-                into_N[micro.token_K] = logp_K
+            into_N[micro.token_K], _ = model(micro)
 
 
 def _sum_of(found: Sequence[tuple[Means, dict[str, float]]], name: str, part: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Invariant: the result for a trajectory does not depend on what else is in the row. Attention runs once per trajectory
 with the causal kernel, so neither a mask nor a score across trajectories is ever computed; the vocabulary projection
-runs on the positions that predict a loss token, in chunks, so that no more than `CHUNK` logits exist at once.
+(`head`) runs on the positions that predict a loss token.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers.integrations import HfDeepSpeedConfig
 
 from pipeline.records import Failure
 from trainers.architectures import obstacle
 from trainers.batches import MicroBatch
-
-CHUNK = 1 << 26
-"""Logits alive at once (256 MiB in float32)."""
+from trainers.head import Head
 
 
 def packed_attention(
@@ -68,26 +66,48 @@ def packed_attention(
 AttentionInterface.register("packed_rows", packed_attention)
 
 
+def check(path: Path) -> None:
+    """Raises Failure, one line, for a directory without a model, or with one that cannot be trained."""
+    if not (path / "config.json").is_file():
+        raise Failure(f"model {path}: no config.json; expected a Hugging Face model directory")
+    found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    if (why := obstacle(found, tokens=0)) is not None:
+        raise Failure(f"model {path}: cannot be trained: {why}")
+
+
 class Policy(nn.Module):
     """A causal language model whose forward pass gives (log-probability, entropy) of each loss token."""
 
     def __init__(self, lm: Any):
         super().__init__()
+        layer = lm.get_output_embeddings()
+        if type(layer) is not nn.Linear:
+            raise Failure(
+                f"{type(lm).__name__}: output layer {type(layer).__name__}; expected Linear, the only one trained"
+            )
+        lm.set_output_embeddings(Head(layer))
         self.lm = lm
 
     @classmethod
-    def load(cls, path: Path, dtype: torch.dtype) -> Policy:
-        """Raises Failure with one line where the directory holds no usable model."""
-        if not (path / "config.json").is_file():
-            raise Failure(f"model {path}: no config.json; expected a Hugging Face model directory")
+    def load(cls, path: Path, dtype: torch.dtype, shared_out: dict[str, Any] | None = None) -> Policy:
+        """Raises Failure with one line where the directory holds no usable model. `shared_out`: a DeepSpeed
+        configuration of ZeRO-3, by which each rank has its part of each tensor and never the whole model; then all
+        ranks call it."""
+        check(path)
+        # transformers asks for it while it lives.
+        shared = None if shared_out is None else HfDeepSpeedConfig(shared_out)
         try:
-            found = json.loads((path / "config.json").read_text(encoding="utf-8"))
-            if (why := obstacle(found, tokens=0)) is not None:
-                raise Failure(f"model {path}: cannot be trained: {why}")
             lm = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="packed_rows")
         except (OSError, ValueError) as e:
             raise Failure(f"model {path}: {str(e).splitlines()[0]}; expected a Hugging Face model directory") from e
+        finally:
+            del shared
         return cls(lm)
+
+    @property
+    def size(self) -> int:
+        """Parameters, of all ranks together."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.parameters())
 
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         hidden = self.lm.base_model(
@@ -96,18 +116,5 @@ class Policy(nn.Module):
             use_cache=False,
             boundaries=batch.boundaries,
         ).last_hidden_state[0, batch.predict_K]
-        rows = max(1, CHUNK // self.lm.config.vocab_size)
-        if len(hidden) <= rows:
-            return self._score(hidden, batch.target_K)
-        parts = [
-            checkpoint(self._score, h, t, use_reentrant=False)
-            for h, t in zip(hidden.split(rows), batch.target_K.split(rows), strict=True)
-        ]
-        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
-
-    def _score(self, hidden_KD: Tensor, target_K: Tensor) -> tuple[Tensor, Tensor]:
-        logits_KV = self.lm.get_output_embeddings()(hidden_KD).float()
-        log_KV = logits_KV.log_softmax(-1)
-        with torch.no_grad():
-            entropy_K = -(log_KV.exp() * log_KV).sum(-1)
-        return log_KV.gather(-1, target_K[:, None])[:, 0], entropy_K
+        logp_K, entropy_K = self.lm.get_output_embeddings()(hidden, batch.target_K)
+        return logp_K, entropy_K

@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.config import OBJECTIVES, ObjectiveConfig
 
+CHUNK = 1 << 26
+"""Logits alive at once (256 MiB in float32)."""
+LARGE = 1_000_000_000
+"""Parameters above which activations are computed again, unless the config says otherwise."""
+
 
 class TrainSpec(BaseModel):
     """One run of the train loop. The same spec and storage again resumes it."""
@@ -43,8 +48,12 @@ class TrainSpec(BaseModel):
     threads: int = 1
     """OpenMP threads of each worker."""
     micro_batch_tokens: int = 4096
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: for long contexts on a GPU."""
+    activation_checkpointing: bool | None = None
+    """Recompute activations in the backward pass; None: of a model above `LARGE`."""
+    offload: Literal["optimizer", "parameters"] | None = None
+    """What DeepSpeed keeps in the machine's memory."""
+    reference: Literal["whole", "sharded", "offloaded"] = "whole"
+    """Where pi_ref lies; see `trainers.reference`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     storage: Path
     """Folder of the runs; on several machines it must be shared."""

@@ -25,7 +25,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from pipeline.commands import preflight, project, room
+from pipeline.commands import memory, preflight, project, room
 from pipeline.commands.doctor_config import Check, Status, named, prompt
 from pipeline.config import Config, loading
 from pipeline.store.run_stages import RUN_STAGES
@@ -63,9 +63,19 @@ def inspect(
         *(prompt(config) if {"sft", "mgpo", "synthesize"} & set(todo) else ()),
         *room.untrainable(config, todo),
         *room.gpus(config, todo, len(listed)),
-        *room.memory(config, todo, *((None, None) if address else (room.smallest(listed), _available()))),
+        *memory.checks(config, todo, *_memory_here(address, listed)),
     ]
     return {"ready": all(c.status != "fail" for c in checks), "checks": [asdict(c) for c in checks]}
+
+
+def memory_here(config: Config) -> tuple[int | None, int | None]:
+    """Bytes of the smallest GPU, and of this machine's memory that are free; None where there is none, or where a
+    cluster has others."""
+    return _memory_here(config.ray.joined, [] if isinstance(gpus := _gpus(), str) else gpus)
+
+
+def _memory_here(address: str | None, gpus: list[dict[str, str]]) -> tuple[int | None, int | None]:
+    return (None, None) if address else (room.smallest(gpus), _available())
 
 
 def render(report: dict[str, Any]) -> str:

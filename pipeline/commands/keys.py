@@ -205,6 +205,17 @@ PLAN_KEYS = {
     "refused": "what would keep it from starting",
 }
 """Of `--dry-run`."""
+MEMORY_KEYS = {
+    "stages": "stage -> its processes: {process, count, where (GPU or memory), gb (what -> GB of one; of a rank "
+    "parameters, gradients, optimizer, reference, activations, layer, logits, buffers, update; of an engine "
+    "weights, kv_cache), peak_gb, host_gb (of a rank on a GPU, what is offloaded), tokens (row: of the longest; "
+    "kv_cache: that fit)}",
+    "memory_gb": "stage -> GB of the machine's memory that its processes take together",
+    "gpu_gb": "of the smallest GPU here; null: none, or a cluster's",
+    "free_gb": "of this machine's memory; null: a cluster's",
+    "unknown": "fields of models whose sizes are not known here, which are left out",
+    "refused": "what there is no room for; empty, else exit code 2",
+}
 REDO_KEYS = {
     "run_dir": "the run directory",
     "stages": "those set aside",

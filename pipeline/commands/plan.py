@@ -10,15 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands import preflight, room, target
+from pipeline.commands import memory, preflight, target
 from pipeline.commands.tables import columns, duration
 from pipeline.config import Config
 from pipeline.records import Failure
 from pipeline.store import survey
 from pipeline.store.rundir import RunDir
-
-_TRAINER_BYTES = 8
-"""Bytes of a model in training for each byte of its bfloat16 weights: those, float32 ones, two moments, a gradient."""
 
 
 def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
         refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages) if c.status == "fail"]
     except Failure as e:
         refused.append(str(e))
-    return {"run_dir": str(root), "stages": rows, "memory_gb": dict(_memory(config)), "refused": refused}
+    return {"run_dir": str(root), "stages": rows, "memory_gb": dict(_memory(config, stages)), "refused": refused}
 
 
 def _measured(config: Config, root: Path) -> Iterator[tuple[str, tuple[float, Path]]]:
@@ -83,19 +80,13 @@ def _left(r: survey.Reached, config: Config, known: tuple[float, Path] | None) -
     return known[0] * _size(config, r.stage), str(known[1])
 
 
-def _memory(config: Config) -> Iterator[tuple[str, float]]:
-    """Pool or trainer -> GB: weights and KV cache of its replicas, or the trainer's states. What Ray, Python and
-    activations need comes on top."""
-    models = [("proposer", config.proposer), ("solve.base", config.solve.base)]
-    models += [(f"prober.ladder.{i}", m) for i, m in enumerate(config.prober.ladder)]
-    models += [("committee.judge", config.committee.judge)] if config.committee.judge else []
-    for name, model in models:
-        engine, weights = model.engine, room.weights(config, model)
-        if weights is not None and model.pool.num_gpus == 0:
-            yield name, round((weights / 1e9 + engine.kv_cache_gb) * model.pool.max_replicas, 3)
-    for name, model in (("trainer of the proposer", config.proposer), ("trainer of the solver", config.solve.base)):
-        if (weights := room.weights(config, model)) is not None:
-            yield name, round(weights * _TRAINER_BYTES / 1e9, 3)
+def _memory(config: Config, stages: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Pool or trainer -> GB of the machine's memory in the stage where it takes most, as `memory` plans it. What Ray
+    and Python need comes on top."""
+    found = [process for parts in memory.processes(config, stages, None).values() for process in parts]
+    for process in sorted(found, key=lambda process: process.together):
+        if process.where == "memory":
+            yield process.name, round(process.together * process.count / 1e9, 3)
 
 
 def render(found: dict[str, Any], shown: Callable[[Path], str]) -> str:
@@ -114,7 +105,7 @@ def render(found: dict[str, Any], shown: Callable[[Path], str]) -> str:
     if sources := sorted({r["by"] for r in todo if r["by"]}):
         lines.append(f"times as in {', '.join(s if s == 'this run' else shown(Path(s)) for s in sources)}")
     if found["memory_gb"]:
-        lines.append("memory, without Ray and activations (not all at a time):")
+        lines.append("memory, without Ray (not all at a time):")
         lines += [f"  {name}: {gb:g} GB" for name, gb in found["memory_gb"].items()]
     lines += [f"would be refused: {line}" for line in found["refused"]]
     return "\n".join(lines)

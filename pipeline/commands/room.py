@@ -1,5 +1,5 @@
-"""Whether there is room for what a config reserves: GPUs in each stage, memory for what is served and trained; and
-whether the trainer can carry the models that it is to train.
+"""Whether there are GPUs for what a config reserves in each stage, and whether the trainer can carry the models that it
+is to train. (`memory` says what processes hold.)
 
 Invariant: only looks, and computes. A stage's pools are those that `pools.cluster` has while it runs, those of earlier
 stages included that stay; a model whose size nothing here says is left out, never guessed.
@@ -20,7 +20,6 @@ from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
 from trainers.architectures import experts, obstacle
 
-_GB = 1e9
 _JUDGED = ("mgpo", "synthesize")
 """Stages that judge and probe what is written, beside `sft` where it plays."""
 
@@ -61,11 +60,8 @@ def untrainable(config: Config, stages: Collection[str]) -> Iterator[Check]:
             found = f"{field}.endpoint: a model behind an endpoint cannot be trained"
             yield Check("model", "fail", found, f"expected {field}.path alone")
             continue
-        settings = _settings(config, model)
-        longest = config.episode.limits.max_tokens
-        if field == "solve.base":  # statement and answer
-            longest = model.engine.max_model_len or config.solve.sampling.max_tokens
-        if (why := obstacle(settings, longest)) is not None:
+        settings = settings_of(config, model)
+        if (why := obstacle(settings, longest(config, field, model))) is not None:
             yield Check("model", "fail", f"{field}.path {model.path}: cannot be trained: {why}", f"change {field}.path")
         transport = model.engine.weight_transport
         if experts(settings) and transport != "object_store":
@@ -73,7 +69,14 @@ def untrainable(config: Config, stages: Collection[str]) -> Iterator[Check]:
             yield Check("model", "fail", found, "expected object_store, which alone knows experts by their names")
 
 
-def _settings(config: Config, model: ModelConfig) -> dict[str, Any]:
+def longest(config: Config, field: str, model: ModelConfig) -> int:
+    """Tokens of the longest trajectory: an episode, or a statement with its answer."""
+    if field == "solve.base":
+        return model.engine.max_model_len or config.solve.sampling.max_tokens
+    return config.episode.limits.max_tokens
+
+
+def settings_of(config: Config, model: ModelConfig) -> dict[str, Any]:
     """A model's `config.json`; {} where there is none yet, which the checks of models tell."""
     try:
         folder = domains.of(config.domain).model(model.path, download=False)
@@ -164,84 +167,6 @@ def gpus(config: Config, stages: Sequence[str], there: int) -> Iterator[Check]:
         yield Check("reserved", "warn", found, todo, detail)
     else:
         yield Check("reserved", "ok", f"{found}, of {there}", detail=detail)
-
-
-# ---------------------------------------------------------------- memory
-
-
-def memory(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_bytes: int | None) -> Iterator[Check]:
-    """Weights and the trainer's states against the smallest GPU and this machine's memory (None: not known, as those of
-    a cluster). Activations, and the KV cache on a GPU, come on top."""
-    on_host: dict[str, float] = {}
-    for stage, parts in reserved(config, stages).items():
-        on_host[stage] = sum(_on_host(config, one.model) for one in parts if one.model)
-    for field, need in _trainers(config, stages).items():
-        workers, where = config.trainer.workers, "GPU" if config.trainer.use_gpu else "process"
-        found = f"training {field} takes {need / _GB:.1f} GB on each of {workers} {where}s, before activations"
-        if not config.trainer.use_gpu:
-            for stage in (stage for stage, of, _ in trained(config, stages) if of == field):
-                on_host[stage] += need * workers
-        if config.trainer.use_gpu and gpu_bytes is not None and need > gpu_bytes:
-            here = f"a GPU here has {gpu_bytes / _GB:.0f} GB"
-            todo = f"{here}: more trainer.workers, trainer.zero_stage 3, or a smaller model"
-            yield Check("memory", "fail", found, todo)
-        else:
-            yield Check("memory", "ok", found)
-    if gpu_bytes is not None:
-        yield from _engines(config, stages, gpu_bytes)
-    largest = max(on_host, key=lambda stage: on_host[stage], default=None)
-    if largest is not None and host_bytes is not None and on_host[largest] > host_bytes:
-        found = (
-            f"{largest} takes {on_host[largest] / _GB:.1f} GB of this machine's memory: weights, KV cache, the trainer"
-        )
-        todo = f"{host_bytes / _GB:.1f} GB are free: a smaller model, engine.kv_cache_gb, or fewer replicas"
-        yield Check("memory", "fail", found, todo)
-
-
-def _on_host(config: Config, model: ModelConfig) -> float:
-    """Bytes that the first replicas of a pool on CPUs take: weights and KV cache."""
-    if model.pool.num_gpus:
-        return 0.0
-    return ((weights(config, model) or 0) + model.engine.kv_cache_gb * 2**30) * model.pool.at_first
-
-
-def _trainers(config: Config, stages: Sequence[str]) -> dict[str, float]:
-    """Field -> bytes that a worker takes to train that model, of those whose size is known."""
-    found: dict[str, float] = {}
-    for stage, field, model in trained(config, stages):
-        size = weights(config, model) if model.endpoint is None else None
-        if size is not None:
-            objective = {"mgpo": config.mgpo.objective, "solve": config.solve.objective}.get(stage)
-            frozen = objective is not None and bool(getattr(objective, "beta", 0) or getattr(objective, "kl", 0))
-            found[field] = max(
-                found.get(field, 0.0), a_worker(size, config.trainer.zero_stage, config.trainer.workers, frozen)
-            )
-    return found
-
-
-def a_worker(weights: int, zero_stage: int, workers: int, reference: bool) -> float:
-    """Bytes of a training process, for bfloat16 weights of so many: those, float32 ones, two moments, gradients, and
-    the frozen reference, which each process has whole. Also with zero_stage 3 each has all weights once, as it begins.
-    """
-    gradients = 2 if zero_stage >= 2 else 1  # float32 from stage 2 on
-    whole = {0: 1 + gradients + 6, 1: 1 + gradients, 2: 1, 3: 0}[zero_stage]
-    shared = {0: 0, 1: 6, 2: gradients + 6, 3: 1 + gradients + 6}[zero_stage]
-    steady = weights * (whole + shared / workers)
-    return max(steady, weights) + (weights if reference else 0)
-
-
-def _engines(config: Config, stages: Sequence[str], gpu_bytes: int) -> Iterator[Check]:
-    """Models whose weights alone are more than the GPUs of a replica have for them."""
-    served = {one.field: one.model for parts in reserved(config, stages).values() for one in parts}
-    for field, model in served.items():
-        size = weights(config, model) if model is not None and model.pool.num_gpus else None
-        if model is None or size is None:
-            continue
-        tp, share = model.engine.tensor_parallel_size, model.engine.gpu_memory_utilization
-        if size / tp > share * gpu_bytes:
-            found = f"{field}: {size / tp / _GB:.1f} GB of weights on each GPU, for which it has {share:.0%}"
-            todo = f"a GPU here has {gpu_bytes / _GB:.0f} GB: a larger {field}.engine.tensor_parallel_size"
-            yield Check("memory", "fail", found, todo)
 
 
 def smallest(found: Sequence[Mapping[str, str]]) -> int | None:

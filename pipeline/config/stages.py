@@ -32,8 +32,15 @@ class TrainerConfig(Section):
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the model. Master weights are float32 either way; the sum over micro-batches is with zero_stage 2 or 3."""
-    activation_checkpointing: bool = True
-    """Compute activations again in the backward pass instead of keeping them: less memory for a third more time."""
+    activation_checkpointing: bool | None = None
+    """Compute activations again in the backward pass instead of keeping them: less memory for a third more time. null:
+    of models above a billion parameters."""
+    offload: Literal["optimizer", "parameters"] | None = None
+    """What DeepSpeed keeps in the machine's memory, not the GPU's: the optimizer's states (zero_stage 1 to 3), or the
+    parameters as well (zero_stage 3). Less GPU memory for slower steps."""
+    reference: Literal["whole", "sharded", "offloaded"] = "whole"
+    """Where the frozen reference of MGPO and GRPO lies: on each GPU, shared out by all, or in the machine's memory
+    between uses."""
     micro_batch_tokens: Positive = 20480
     """Tokens that one forward pass takes."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -52,6 +59,15 @@ class TrainerConfig(Section):
     """How long the workers' resources may take to come."""
     step_timeout_s: Seconds = 3600
     """No step for this long ends the run with the stage's name."""
+
+    def contradictions(self) -> Iterator[str]:
+        least = {None: 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.zero_stage < least:
+            yield f"zero_stage ({self.zero_stage}): offload {self.offload} is DeepSpeed's from {least} on"
+        if not self.use_gpu and self.offload is not None:
+            yield f"offload ({self.offload}): without use_gpu all lies in the machine's memory; expected null"
+        if not self.use_gpu and self.reference == "offloaded":
+            yield "reference (offloaded): without use_gpu all lies in the machine's memory; expected whole or sharded"
 
 
 class Scheduled(Section):

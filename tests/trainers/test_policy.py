@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.config import MGPOConfig
 from pipeline.records import Failure, Rollout
 from tests.trainers.worlds import alone, batch_of, save_tiny_qwen3, some_rollouts, tiny_qwen3, totals_of
-from trainers import policy as policy_module
-from trainers.batches import StepBatch
+from trainers import head
+from trainers.batches import MicroBatch, StepBatch
 from trainers.objectives import make
 from trainers.policy import Policy
 
@@ -60,13 +62,58 @@ def test_chunks_of_the_vocabulary_projection_change_nothing(model_dir: Path, mon
     batch = batch_of(some_rollouts(2))
     whole, cut = Policy.load(model_dir, torch.float32), Policy.load(model_dir, torch.float32)
     a = packed(whole, batch, 10_000)
-    monkeypatch.setattr(policy_module, "CHUNK", 3 * 40)  # three tokens at a time
+    monkeypatch.setattr(head, "CHUNK", 3 * 40)  # three tokens at a time
     b = packed(cut, batch, 10_000)
     torch.testing.assert_close(a, b)
     a[0].sum().backward()
     b[0].sum().backward()
     for mine, theirs in zip(whole.parameters(), cut.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_no_tensor_is_larger_than_a_chunk_of_logits(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = batch_of(some_rollouts(2))
+    policy = Policy.load(model_dir, torch.float32)
+    (micro,) = batch.micro_batches(10_000)
+    chunk = 30 * 40
+    assert len(batch.loss_N) > 100
+    monkeypatch.setattr(head, "CHUNK", chunk)
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            made = func(*args, **(kwargs or {}))
+            for tensor in made if isinstance(made, tuple) else (made,):
+                if isinstance(tensor, torch.Tensor) and tensor.shape[-1:] == (40,) and tensor.shape != (32, 40):
+                    largest = max(largest, tensor.numel())
+            return made
+
+    with Watch():
+        policy(micro)[0].sum().backward()
+    assert largest == chunk
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_every_row_enters_the_same_modules_in_the_same_order(
+    model_dir: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Forwards and backwards, many loss tokens or few or none: under ZeRO-3 each entry is a collective of all ranks."""
+    policy = Policy.load(model_dir, torch.float32).train()
+    if again:
+        policy.lm.gradient_checkpointing_enable()
+    monkeypatch.setattr(head, "CHUNK", 7 * 40)
+    entered: list[str] = []
+    for name, module in policy.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: entered.append(name))
+        module.register_full_backward_pre_hook(lambda *_, name=name: entered.append(f"{name} back"))
+    seen = []
+    for micro in (*batch_of(some_rollouts(2)).micro_batches(60), MicroBatch.filler()):
+        entered.clear()
+        policy(micro)[0].sum().backward()
+        seen.append([*entered])
+    assert len({tuple(row) for row in seen}) == 1 and seen[0].count("lm.lm_head") == 1
+    assert seen[0].count("lm.model.layers.1") == (2 if again else 1)
 
 
 def test_tool_tokens_are_context_never_targets(model_dir: Path) -> None:

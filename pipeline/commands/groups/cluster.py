@@ -10,10 +10,17 @@ import typer
 
 from pipeline.commands import options as o
 from pipeline.commands import target
-from pipeline.commands.groups.base import CLUSTER, INPUT, OK, command, say
-from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS
+from pipeline.commands.groups.base import CLUSTER, INPUT, OK, app, command, say
+from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS, MEMORY_KEYS
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
+
+plans = typer.Typer(help="Say what a config takes, before anything is started.", no_args_is_help=True)
+app.add_typer(plans, name="plan", rich_help_panel=CLUSTER)
+
+Stages = Annotated[
+    str | None, typer.Option(metavar="STAGE,...", help="for these alone; default: all that the config can run")
+]
 
 
 @command("doctor", CLUSTER, "say what this machine can do, and what to fix", lambda: DOCTOR_KEYS)
@@ -22,19 +29,43 @@ def _doctor(
     config: o.ConfigFile = None,
     sets: o.Set = None,
     run_dir: o.RunDir = None,
-    stages: Annotated[
-        str | None, typer.Option(metavar="STAGE,...", help="for these alone; default: all that the config can run")
-    ] = None,
+    stages: Stages = None,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import doctor
 
+    found = doctor.inspect(*target.of(name, config, sets, run_dir), _chosen(stages))
+    print(json.dumps(found) if as_json else doctor.render(found))
+    return OK if found["ready"] else INPUT
+
+
+def _chosen(stages: str | None) -> list[str] | None:
     chosen = stages.split(",") if stages else None
     if unknown := [stage for stage in chosen or () if stage not in RUN_STAGES]:
         raise Failure(f"--stages: unknown stage {unknown[0]!r}; expected some of {', '.join(RUN_STAGES)}")
-    found = doctor.inspect(*target.of(name, config, sets, run_dir), chosen)
-    print(json.dumps(found) if as_json else doctor.render(found))
-    return OK if found["ready"] else INPUT
+    return chosen
+
+
+@command("memory", None, "say what each process of each stage holds in memory", lambda: MEMORY_KEYS, of=plans)
+def _plan_memory(
+    name: o.Target = None,
+    config: o.ConfigFile = None,
+    sets: o.Set = None,
+    run_dir: o.RunDir = None,
+    stages: Stages = None,
+    gpu_gb: Annotated[
+        float | None, typer.Option(metavar="GB", help="of a GPU; default: the smallest here", show_default=False)
+    ] = None,
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import doctor, memory, room
+
+    settings, _ = target.of(name, config, sets, run_dir)
+    gpu_bytes, host_bytes = doctor.memory_here(settings)
+    gpu_bytes = gpu_bytes if gpu_gb is None else int(gpu_gb * 1e9)
+    found = memory.plan(settings, _chosen(stages) or room.possible(settings), gpu_bytes, host_bytes)
+    print(json.dumps(found) if as_json else memory.render(found))
+    return INPUT if found["refused"] else OK
 
 
 @command(

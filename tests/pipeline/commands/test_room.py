@@ -1,4 +1,4 @@
-"""Whether there is room: GPUs in each stage, memory, and models that the trainer cannot carry."""
+"""Whether there is room: GPUs in each stage, and models that the trainer cannot carry."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline import domains
 from pipeline.commands import doctor, preflight, room
@@ -70,35 +68,6 @@ def test_a_pool_that_cannot_grow_is_a_warning_and_a_cluster_has_its_own_gpus():
     assert [c.status for c in room.gpus(config, ALL, 1)] == ["warn"]
     assert [c.status for c in room.gpus(load(None, ["proposer.pool.num_gpus=1", "ray.address=auto"]), ALL, 0)] == ["ok"]
     assert list(room.gpus(load(), ALL, 0)) == []
-
-
-def test_memory_of_a_trainer_at_full_size():
-    """By hand, for 8 GB of weights: 2 bytes of weight, 4 of gradient, 4 of master weight, 8 of moments a parameter."""
-    gb, parameters = 1e9, 4e9
-    assert room.a_worker(int(8 * gb), 3, 2, True) == pytest.approx(parameters * 18 / 2 + 8 * gb)
-    assert room.a_worker(int(8 * gb), 0, 1, False) == pytest.approx(parameters * 16)
-    assert room.a_worker(int(61 * gb), 3, 16, False) == 61 * gb  # as it begins
-
-
-@given(st.integers(1, 64), st.booleans())
-def test_sharing_more_never_takes_more(workers, reference):
-    needs = [room.a_worker(1000, stage, workers, reference) for stage in (1, 2, 3)]
-    assert workers == 1 or needs == sorted(needs, reverse=True)
-    assert room.a_worker(1000, 3, workers + 1, reference) <= needs[-1]
-
-
-def test_memory_is_told_against_what_is_there():
-    config = load(None, ["trainer.use_gpu=true"])
-    ok = list(room.memory(config, ALL, 80 << 30, 80 << 30))
-    assert {c.status for c in ok} == {"ok"} and any("training solve.base takes" in c.found for c in ok)
-    little = [c for c in room.memory(config, ALL, 1 << 20, 80 << 30) if c.status == "fail"]
-    assert "a GPU here has 0 GB" in little[0].todo
-    (host,) = [c for c in room.memory(load(), ALL, None, 1 << 30) if c.status == "fail"]
-    assert "of this machine's memory" in host.found and "1.1 GB are free" in host.todo
-    assert not [c for c in room.memory(load(), ALL, None, None) if c.status == "fail"]  # a cluster's
-    served = load(None, ["proposer.pool.num_gpus=1"])
-    (engine,) = [c for c in room.memory(served, ALL, 1 << 20, 80 << 30) if "weights on each GPU" in c.found]
-    assert engine.found.startswith("proposer: ") and "proposer.engine.tensor_parallel_size" in engine.todo
 
 
 @pytest.fixture
