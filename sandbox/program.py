@@ -154,8 +154,8 @@ def _fresh_main() -> dict[str, Any]:
 
 
 def _run(namespace: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    source = job["code"]
-    linecache.cache[_NAME] = (len(source), None, source.splitlines(keepends=True), _NAME)
+    source = job["code"].removeprefix("\ufeff")
+    linecache.cache[_NAME] = (len(source), None, io.StringIO(source, newline=None).readlines(), _NAME)
     try:
         exec(compile(source, _NAME, "exec", dont_inherit=True), namespace)
     except SystemExit as e:
