@@ -153,7 +153,7 @@ def test_a_script_is_judged_by_text_or_not_begun(slot: Slot, stdout: object) -> 
         ("sum = 3\nprint(__builtins__.sum([1, 2]))", "3\n"),
         ("import os\nprint(os.path.basename(__file__))", "main.py\n"),
         ("\ufeffprint(1)", "1\n"),
-        ("x = '\u2028'\nimport traceback\ntry: 1 / 0\nexcept ArithmeticError: print('try' in traceback.format_exc())", "True\n"),
+        ("x = '\u2028'\nimport traceback\ntry: 1 / 0\nexcept: print('try' in traceback.format_exc())", "True\n"),
         ("import inspect\nclass A:\n    x = 1\nprint(inspect.getsource(A))", "class A:\n    x = 1\n\n"),
         ("import shutil\nopen('a', 'w').write('x'); shutil.copy('a', 'b'); print(open('b').read())", "x\n"),
         ("import os, shutil\nos.mkdir('d'); open('d/a', 'w'); shutil.copytree('d', 'e'); print(os.listdir('e'))",
