@@ -53,6 +53,8 @@ class Session:
 
     def __init__(self, slot: Starts, limits: Limits, cells: Sequence[Cell | str], lifetime_s: float):
         check_cell("", before=cells)
+        if not isinstance(limits, Limits):
+            raise ValueError(f"session.limits: {type(limits).__name__}; expected Limits")
         if not isinstance(lifetime_s, int | float) or not 0 < lifetime_s <= _LONGEST_S:  # NaN is neither
             raise ValueError(
                 f"session.lifetime_s: {lifetime_s!r}; expected more than 0 and up to {_LONGEST_S:g} seconds"

@@ -478,6 +478,8 @@ def test_what_python_writes_when_it_ends_is_written(slot: Slot, code: str) -> No
 def test_a_session_of_no_sensible_length_is_refused_in_the_hands_of_its_caller(slot: Slot, lifetime_s: object) -> None:
     with pytest.raises(ValueError, match="lifetime_s"):
         slot.session(lifetime_s=lifetime_s)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"session\.limits"):
+        slot.session(limits=lifetime_s or "none")  # type: ignore[arg-type]
 
 
 def test_how_a_program_fails_is_its_own_doing_and_what_it_printed_is_kept(slot: Slot) -> None:
