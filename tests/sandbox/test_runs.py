@@ -337,8 +337,8 @@ def test_cells_that_are_slow_only_when_replayed_hold_nobody_up(
 
 def test_cells_that_took_their_time_have_it_again(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
     for cells in ([Cell(NAP, 0.2)] * 4, [NAP] * 4, [NAP, Cell(NAP, 0.3), NAP]):
-        assert replayed(slot, monkeypatch, cells, wall_s=1.0) == (len(cells), f"{len(cells)}\n")
-    assert replayed(slot, monkeypatch, [Cell("n = 1", 0.0)] * 40, wall_s=0.5) == (40, "1\n")
+        assert replayed(slot, monkeypatch, cells, wall_s=3.0) == (len(cells), f"{len(cells)}\n")
+    assert replayed(slot, monkeypatch, [Cell("n = 1", 0.0)] * 40, wall_s=3.0) == (40, "1\n")
 
 
 def test_no_replay_takes_more_than_some_limits_whatever_its_cells_took(
