@@ -28,7 +28,7 @@ from queue import Empty, LifoQueue
 from typing import Any
 
 from actors import meters
-from sandbox import Case, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
+from sandbox import Case, Cell, Limits, Request, Result, SandboxUnavailable, Session, Slot, Verdict, judge
 from sandbox.builds import Builds
 from sandbox.session import check_cell
 
@@ -165,8 +165,8 @@ class SandboxPool:
     # ---------------------------------------------------------------- sessions
 
     async def session_run(
-        self, session_id: str, code: str, cells: Sequence[str] = (), value: str | None = None
-    ) -> tuple[Result, tuple[str, ...]]:
+        self, session_id: str, code: str, cells: Sequence[Cell | str] = (), value: str | None = None
+    ) -> tuple[Result, tuple[Cell | str, ...]]:
         """Run a cell after `cells`, those that the call before returned (none at first); returns the cells that now
         make up the state. A cell that was stopped is not among them: the session is as before it. The name is the
         caller's own choice, and no other session's. Raises ValueError for what is no cell."""
@@ -195,8 +195,8 @@ class SandboxPool:
             self._workers.submit(live.session.close)
 
     def _in_session(
-        self, session_id: str, cells: tuple[str, ...], code: str, value: str | None
-    ) -> tuple[Result, tuple[str, ...]]:
+        self, session_id: str, cells: tuple[Cell | str, ...], code: str, value: str | None
+    ) -> tuple[Result, tuple[Cell | str, ...]]:
         live, unwanted = self._take(session_id, cells)
         try:
             for old in unwanted:
@@ -212,7 +212,7 @@ class SandboxPool:
             for old in unwanted:
                 old.close()
 
-    def _take(self, session_id: str, cells: tuple[str, ...]) -> tuple[_Live, list[Session]]:
+    def _take(self, session_id: str, cells: tuple[Cell | str, ...]) -> tuple[_Live, list[Session]]:
         """The session with just these cells, live or to be rebuilt by its first run; and those to be closed."""
         now = time.monotonic()
         with self._guard:

@@ -15,7 +15,7 @@ from typing import Any
 from actors.calls import within
 from actors.scripts import names
 from pipeline.records import Failure, Skill, ToolResult
-from sandbox import Result
+from sandbox import Cell, Result
 
 _DEADLINE_S = 330.0
 _CLOSE_S = 10.0
@@ -29,7 +29,7 @@ class SandboxTools:
     def __init__(self, pool: Any):
         self._pool = pool
         self._session = uuid.uuid4().hex
-        self._cells: tuple[str, ...] = ()
+        self._cells: tuple[Cell | str, ...] = ()
         self._defined: set[str] = set()
 
     async def set_skills(self, skills: Sequence[Skill]) -> None:
@@ -55,7 +55,7 @@ class SandboxTools:
         status = _STATUS.get(result.status, "limit")
         return ToolResult(tool="exec", status=status, content=content, wall_s=result.wall_s)  # type: ignore[arg-type]
 
-    async def _run(self, code: str) -> tuple[Result, tuple[str, ...]]:
+    async def _run(self, code: str) -> tuple[Result, tuple[Cell | str, ...]]:
         """A failure of the call itself (a replica died under it) is an infra result like the sandbox's own."""
         try:
             return await within(self._pool.session_run.remote(self._session, code, self._cells), "sandbox", _DEADLINE_S)

@@ -22,7 +22,7 @@ ones a value has no more than MAX_INT_DIGITS digits in all.
 
 import sys
 
-from .api import LEVELS, Case, Layer, Limits, Platform, Request, Result, SandboxUnavailable, Status, Verdict
+from .api import LEVELS, Case, Cell, Layer, Limits, Platform, Request, Result, SandboxUnavailable, Status, Verdict
 from .claims import same, same_text
 from .session import Session
 from .slot import Slot
@@ -36,6 +36,7 @@ __all__ = [
     "LEVELS",
     "MAX_INT_DIGITS",
     "Case",
+    "Cell",
     "Layer",
     "Limits",
     "Platform",

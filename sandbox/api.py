@@ -89,7 +89,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.language != "python":
-            if self.language not in LANGUAGES:
+            if not isinstance(self.language, str) or self.language not in LANGUAGES:
                 raise ValueError(f"request.language: {self.language!r}; expected python or {', '.join(LANGUAGES)}")
             if self.value is not None or self.entry is not None or self.args:
                 raise ValueError(f"request.language: {self.language} has no value, entry or args; expected python")
@@ -103,11 +103,40 @@ class Request:
             raise ValueError("request: value and entry are both set; expected at most one")
         if self.limits is not None and not isinstance(self.limits, Limits):
             raise ValueError(f"request.limits: {type(self.limits).__name__}; expected Limits")
+        if not isinstance(self.args, list | tuple):
+            raise ValueError(f"request.args: {type(self.args).__name__}; expected a list of plain JSON values")
         object.__setattr__(self, "args", tuple(self.args))
         try:
-            json.dumps(self.args, allow_nan=False)
+            json.dumps(self.args, allow_nan=False, ensure_ascii=False).encode()
+            _check_keys(self.args)
         except (TypeError, ValueError, RecursionError) as e:
             raise ValueError(f"request.args: {e}; expected plain JSON values") from None
+
+
+def _check_keys(value: Any) -> None:
+    """JSON would make text of them, and of two that become the same it would lose one."""
+    if isinstance(value, dict):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise ValueError(f"the key {odd[0]!r:.40} is no text")
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Code that a session has run, and how long that took: what running it again is measured by."""
+
+    code: str
+    wall_s: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.code, str):
+            raise ValueError(f"cell.code: {type(self.code).__name__}; expected a string")
+        number = isinstance(self.wall_s, int | float) and not isinstance(self.wall_s, bool)
+        if not number or not 0 <= self.wall_s < math.inf:
+            raise ValueError(f"cell.wall_s: {self.wall_s!r}; expected a number of seconds, 0 or more")
 
 
 @dataclass(frozen=True)

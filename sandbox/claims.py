@@ -119,7 +119,7 @@ def same_text(text: str, expected: str, tolerance: float = 0.0) -> bool:
     found, wanted = _lines(text), _lines(expected)
     if not tolerance or len(found) != len(wanted):
         return found == wanted
-    pairs = [(line.split(" "), other.split(" ")) for line, other in zip(found, wanted, strict=True)]
+    pairs = [(_WORDS.split(line), _WORDS.split(other)) for line, other in zip(found, wanted, strict=True)]
     return all(
         len(words) == len(others) and all(_same_word(w, o, tolerance) for w, o in zip(words, others, strict=True))
         for words, others in ([[w for w in side if w] for side in pair] for pair in pairs)
@@ -139,3 +139,4 @@ def _lines(text: str) -> list[str]:
 
 
 _BLANK = " \t\r"
+_WORDS = re.compile(f"[{_BLANK}]")

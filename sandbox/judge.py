@@ -19,8 +19,9 @@ def call_verdict(result: Result, case: Case, tolerance: float) -> Verdict:
 
 
 def script_request(code: str, case: Case, limits: Limits | None, language: str = "python") -> Request:
-    if case.stdout is None:
-        raise ValueError("case.stdout: missing; a script is judged by what it prints")
+    if not isinstance(case.stdout, str):
+        said = "missing" if case.stdout is None else type(case.stdout).__name__
+        raise ValueError(f"case.stdout: {said}; expected a string: a script is judged by what it prints")
     return Request(code, stdin=case.stdin, limits=limits, language=language)
 
 

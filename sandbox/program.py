@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import builtins
 import contextlib
 import errno
 import gc
@@ -17,10 +18,12 @@ import linecache
 import mmap
 import os
 import random
+import shutil
 import sys
 import threading
 import traceback
 import types
+import unicodedata
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -101,6 +104,7 @@ def prepare() -> None:
     for module, name in _STARTS:
         if hasattr(module, name):
             setattr(module, name, _telling(getattr(module, name)))
+    shutil.copymode = shutil.copystat = lambda *_, **__: None  # modes and times of files cannot be changed
     sys.set_int_max_str_digits(0)  # what a program may print is bounded by its time
 
 
@@ -144,14 +148,14 @@ def reseed(generators: list[Any]) -> None:
 def _fresh_main() -> dict[str, Any]:
     gc.enable()
     main = types.ModuleType("__main__")
-    main.__dict__["__builtins__"] = __builtins__
+    main.__dict__.update(__builtins__=builtins, __file__=_NAME)
     sys.modules["__main__"] = main
     return main.__dict__
 
 
 def _run(namespace: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
-    source = job["code"]
-    linecache.cache[_NAME] = (len(source), None, source.splitlines(keepends=True), _NAME)
+    source = job["code"].removeprefix("\ufeff")
+    linecache.cache[_NAME] = (len(source), None, io.StringIO(source, newline=None).readlines(), _NAME)
     try:
         exec(compile(source, _NAME, "exec", dont_inherit=True), namespace)
     except SystemExit as e:
@@ -164,7 +168,7 @@ def _run(namespace: dict[str, Any], job: dict[str, Any]) -> dict[str, Any]:
             return _failure(of_the_code)
     except BaseException as e:
         return _failure(e)
-    name = job.get("entry") or job.get("value") or ""
+    name = unicodedata.normalize("NFKC", job.get("entry") or job.get("value") or "")  # as Python spells names
     try:
         if name and name not in namespace:
             return {"reason": f"NameError: name {name!r} is not defined"}

@@ -54,7 +54,7 @@ _MADVISE = (*range(5), 8, 10, 11, *range(14, 20))
 """What allocators ask for. Not: to merge equal pages, to throw out or to fetch those that other runs share."""
 _MAP_HUGETLB, _MAP_ANONYMOUS = 0x40000, 0x20
 _CLOSE_RANGE_CLOEXEC = 4
-_FUTEX_WAIT, _FUTEX_WAIT_BITSET, _FUTEX_PRIVATE, _FUTEX_COMMANDS = 0, 9, 0x80, 14
+_FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_WAIT_BITSET, _FUTEX_PRIVATE, _FUTEX_COMMANDS = 0, 1, 9, 0x80, 14
 _PRCTL = (15, 16)  # a thread's name
 
 
@@ -74,10 +74,10 @@ _SELF = 0x7FFFFFF1
 """Stands for the run's process number, which is known only to the run."""
 
 
-def checks(starter: int | None = None, mapping: bool = True) -> dict[str, tuple[Check, ...]]:
+def checks(starter: int | None = None, mapping: bool = True, waking: bool = False) -> dict[str, tuple[Check, ...]]:
     """The calls whose arguments decide; a run may signal itself and nobody else, and ask about itself alone: what it
     could learn of other processes, or of pages that it shares with them, would be a word between runs. Without
-    `mapping`, files cannot be mapped."""
+    `mapping`, files cannot be mapped; with `waking`, no page can be had that other processes map too."""
     opening = tuple(mode | truncate for mode in (0, 1, 2) for truncate in (0, _O_TRUNC) if mode or not truncate)
     # With a handle on /proc/self/exe, which need not be readable, a program could start itself again.
     flags = _O_ACCMODE | _O_TRUNC | (0 if starter is None else _O_PATH)
@@ -96,7 +96,9 @@ def checks(starter: int | None = None, mapping: bool = True) -> dict[str, tuple[
     )
     if starter is not None:
         private = (_FUTEX_PRIVATE | command for command in range(_FUTEX_COMMANDS))
-        futexes = (Check(1, (*shared_waits, *private), 0xFF, refusal=EINVAL),)
+        # Where C++ waits for an atomic, a latch or a barrier, it wakes so.
+        wakes = (_FUTEX_WAKE,) if waking else ()
+        futexes = (Check(1, (*shared_waits, *wakes, *private), 0xFF, refusal=EINVAL),)
     return {
         "futex": futexes,
         "madvise": (Check(2, _MADVISE, refusal=EINVAL),),
@@ -133,7 +135,9 @@ def checks(starter: int | None = None, mapping: bool = True) -> dict[str, tuple[
     }
 
 
-def program(machine: str | None = None, starter: int | None = None, mapping: bool = True) -> bytes:
+def program(
+    machine: str | None = None, starter: int | None = None, mapping: bool = True, waking: bool = False
+) -> bytes:
     """The BPF program, for `install`. With `starter`, the program behind that descriptor may be executed, and none by
     its path. A binary search over the call numbers: the kernel walks it once for each call there is when it is
     installed, which is with every run."""
@@ -154,7 +158,7 @@ def program(machine: str | None = None, starter: int | None = None, mapping: boo
     verdicts["fallocate"] = [
         _op(0x06, EOPNOTSUPP)
     ]  # room in no time, before anyone has looked; libraries write instead
-    conditional = checks(starter, mapping)
+    conditional = checks(starter, mapping, waking)
     if starter is not None:
         conditional["execveat"] = (Check(0, (starter,)), Check(4, (kernel.EXECUTING,)))
     for name, conditions in conditional.items():

@@ -6,8 +6,12 @@ walled-in process, frozen between cells. If that process is lost, a new one repl
 their limits; so the list of those cells, which is all that a caller elsewhere has to keep, *is* the session. Cells that
 do otherwise when they are run again are the program's own doing, and the outcome is an `error`.
 
-A session lives `lifetime_s` at most, and holds at most `MAX_CELLS` cells; `over` says when that is reached. The end of
-its lifetime is no fault of the program: a new session with the same cells goes on.
+A replay is bounded by what the cells took when they were live, which is kept with them: else a program that is slow
+only when it is replayed would have each call of its session take as long as all cells together may. Nor does any replay
+take more than `_REPLAY` wall limits, whatever the cells took.
+
+A session takes cells for `lifetime_s`, and holds at most `MAX_CELLS` of them; `over` says when that is reached. The end
+of its lifetime is no fault of the program: a new session with the same cells goes on.
 """
 
 from __future__ import annotations
@@ -18,18 +22,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from .api import LevelName, Limits, Request, Result
+from .api import Cell, LevelName, Limits, Request, Result
 from .host import MAX_CELLS, Run
 from .server import InfraError
 
 _LONGEST_S = 7 * 86400.0
+_REPLAY = 8
 
 
-def check_cell(code: str, value: str | None = None, before: Sequence[str] = ()) -> None:
+def check_cell(code: str, value: str | None = None, before: Sequence[Cell | str] = ()) -> None:
     """Raises ValueError for what is no cell, or cannot come after these, as `Request` does."""
     Request(code, value=value)
-    if not isinstance(before, list | tuple) or not all(isinstance(cell, str) for cell in before):
-        raise ValueError(f"session.cells: {before!r:.80}; expected a list of strings")
+    if not isinstance(before, list | tuple) or not all(isinstance(cell, Cell | str) for cell in before):
+        raise ValueError(f"session.cells: {before!r:.80}; expected a list of cells, as a session returns them, or code")
 
 
 class Starts(Protocol):
@@ -46,14 +51,17 @@ class Starts(Protocol):
 class Session:
     """Made by `Slot.session`. One caller at a time; a second waits."""
 
-    def __init__(self, slot: Starts, limits: Limits, cells: Sequence[str], lifetime_s: float):
+    def __init__(self, slot: Starts, limits: Limits, cells: Sequence[Cell | str], lifetime_s: float):
         check_cell("", before=cells)
-        if not 0 < lifetime_s <= _LONGEST_S:  # NaN is neither
+        if not isinstance(limits, Limits):
+            raise ValueError(f"session.limits: {type(limits).__name__}; expected Limits")
+        if not isinstance(lifetime_s, int | float) or not 0 < lifetime_s <= _LONGEST_S:  # NaN is neither
             raise ValueError(
                 f"session.lifetime_s: {lifetime_s!r}; expected more than 0 and up to {_LONGEST_S:g} seconds"
             )
         self._slot, self._limits = slot, limits
         self._cells = list(cells)
+        """Plain code is a cell that has not run yet."""
         self._ends = time.monotonic() + lifetime_s
         self._run: Run | None = None
         self._guard = threading.Lock()
@@ -66,7 +74,7 @@ class Session:
         self.close()
 
     @property
-    def cells(self) -> tuple[str, ...]:
+    def cells(self) -> tuple[Cell | str, ...]:
         """The cells that make up the state: what to pass to `Slot.session` to have the same session elsewhere."""
         return tuple(self._cells)
 
@@ -106,7 +114,7 @@ class Session:
                 self._drop()
                 return Result("infra", str(e), level=level)
             if self._run is not None:
-                self._cells.append(code)
+                self._cells.append(Cell(code, result.wall_s))
             return result
 
     def close(self) -> None:
@@ -132,21 +140,29 @@ class Session:
     def _rebuild(self) -> Result | None:
         """A new process with the state of `cells`; or why there is none, if they do not run as they did. Raises
         InfraError."""
-        run = self._run = Run(self._limits, session_s=self._ends - time.monotonic())
-        self._slot.begin(run, b"")
+        wall_s, most_s = self._limits.wall_s, _REPLAY * self._limits.wall_s
+        took = [cell.wall_s for cell in self._cells if isinstance(cell, Cell)]
+        if sum(took) > most_s:
+            why = f"its cells took {sum(took):.1f} s, and what takes more than {most_s:g} s is not run again"
+            return Result("error", f"the session cannot be rebuilt: {why}", level=self._slot.level)
         # They are not judged again, and the machine may be slower now.
-        wall_s, cpu_s = min(2 * self._limits.wall_s, 3600), min(2 * self._limits.cpu_s, 3600)
-        run.limits = replace(self._limits, wall_s=wall_s, cpu_s=cpu_s)
-        for code in self._cells:
+        left_s = min(2 * (sum(took) + (len(self._cells) - len(took) + 1) * wall_s), most_s)
+        run = self._run = Run(self._limits, session_s=max(self._ends - time.monotonic(), 0.0) + left_s)
+        self._slot.begin(run, b"")
+        for n, cell in enumerate(self._cells):
+            code, ran = (cell, False) if isinstance(cell, str) else (cell.code, True)
+            run.limits = replace(
+                self._limits, wall_s=min(2 * wall_s, max(left_s, 0.01), 3600), cpu_s=min(2 * self._limits.cpu_s, 3600)
+            )
             again = self._cell({"code": code, "value": None})
             if self._run is None:
                 if again.status == "infra":
                     raise InfraError(again.reason)
-                why = f"a cell that had ended now gives {again.status}: {again.reason}"
-                return replace(again, status="error", reason=f"the session cannot be rebuilt: {why}")
-            if time.monotonic() > self._ends:
-                self._drop()
-                return replace(again, status="error", reason="the session cannot be rebuilt within its lifetime")
+                why = f"{'a cell that had ended' if ran else 'one of its cells'} now gives {again.status}"
+                return replace(again, status="error", reason=f"the session cannot be rebuilt: {why}: {again.reason}")
+            left_s -= again.wall_s
+            if not ran:
+                self._cells[n] = Cell(code, again.wall_s)
         run.limits = self._limits
         return None
 
@@ -160,7 +176,7 @@ class Session:
         if run.exit is None and run.verdict is None:
             run.freeze()
         if run.exit is None and run.verdict is None:
-            cpu_s = run.cpu_s() - run.cpu_before
+            cpu_s = max(run.cpu_s() - run.cpu_before, 0.0)  # a thread may have ended it meanwhile
             return self._slot.conclude(run, wants_value, {"exit": 0, "cpu_s": cpu_s, "peak_kb": run.resident_kb()})
         self._run = None
         try:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import builds, judge, selftest
-from .api import LEVELS, Case, Layer, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
+from .api import LEVELS, Case, Cell, Layer, LevelName, Limits, Request, Result, SandboxUnavailable, Verdict
 from .builds import Builds
 from .conclude import conclude
 from .host import Run
@@ -155,8 +155,10 @@ class Slot:
         results = [self.run(judge.script_request(code, case, limits, language), known) for case in cases]
         return [judge.script_verdict(result, case) for result, case in zip(results, cases, strict=True)]
 
-    def session(self, limits: Limits | None = None, cells: Sequence[str] = (), lifetime_s: float = 600.0) -> Session:
-        """A stateful session; `cells` rebuild the state of an earlier one."""
+    def session(
+        self, limits: Limits | None = None, cells: Sequence[Cell | str] = (), lifetime_s: float = 600.0
+    ) -> Session:
+        """A stateful session; `cells` rebuild the state of an earlier one, or are code to run before its first cell."""
         return Session(self, limits or self.limits, cells, lifetime_s)
 
     def begin(self, run: Run, job: bytes) -> None:

@@ -352,7 +352,9 @@ def _filter(walls: Walls) -> None:
     walls.note("rlimits", True, "memory, CPU, file size, descriptors, threads")
     if walls.note("seccomp", refusal == 0, os.strerror(refusal) if refusal else f"{len(code) // 8} instructions"):
         walls.filter, walls.starting_filter = code, seccomp.program(starter=PROGRAM_FD)
-        walls.binary_filter = seccomp.program(starter=PROGRAM_FD, mapping=walls.jail)
+        # A binary has no page in common with other processes: with Landlock it opens no file of theirs.
+        alone = bool(walls.rulesets) or not walls.jail
+        walls.binary_filter = seccomp.program(starter=PROGRAM_FD, mapping=walls.jail, waking=alone)
 
 
 def _landlock(walls: Walls, roots: Roots) -> None:

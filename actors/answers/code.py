@@ -76,11 +76,12 @@ def read_checks(checks: Sequence[str]) -> list[_Check]:
 def _read(number: int, text: str) -> _Check:
     try:
         fields = json.loads(text)
+        json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # what JSON cannot say, no program can return
         called = "entry" in fields
         tolerance = fields.pop("tolerance", _TOLERANCE if called else _SCRIPT_TOLERANCE)
         if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1:
             raise Failure(f"check {number}: tolerance {tolerance!r}; expected a number from 0 to below 1")
-        if set(fields) == {"entry", "args", "expected"} and str(fields["entry"]).isidentifier():
+        if set(fields) == {"entry", "args", "expected"} and _can_be_called(fields["entry"], fields["args"]):
             return _Check(fields["entry"], Case(args=tuple(fields["args"]), expected=fields["expected"]), tolerance)
         if set(fields) == {"stdin", "stdout"} and all(isinstance(v, str) for v in fields.values()):
             return _Check(None, Case(stdin=fields["stdin"], stdout=fields["stdout"]), tolerance)
@@ -90,6 +91,10 @@ def _read(number: int, text: str) -> _Check:
         f"check {number}: {text[:80]!r}; expected a JSON object with entry, args, expected, or with stdin, stdout, and "
         "tolerance if the decimals have one"
     )
+
+
+def _can_be_called(entry: object, args: object) -> bool:
+    return isinstance(entry, str) and entry.isidentifier() and isinstance(args, list)
 
 
 def called(checks: Sequence[str]) -> frozenset[str]:

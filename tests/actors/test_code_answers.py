@@ -66,7 +66,22 @@ def test_a_sandbox_that_fails_leaves_it_unknown():
 
 @pytest.mark.parametrize(
     "check",
-    ["", "[]", "5", '{"entry": "f"}', '{"entry": "f g", "args": [], "expected": 1}', '{"stdin": 1, "stdout": ""}'],
+    [
+        "",
+        "[]",
+        "5",
+        '{"entry": "f"}',
+        '{"entry": "f g", "args": [], "expected": 1}',
+        '{"stdin": 1, "stdout": ""}',
+        '{"entry": "f", "args": [], "expected": NaN}',
+        '{"entry": "f", "args": [[-Infinity]], "expected": 1}',
+        '{"entry": "f", "args": [1e999], "expected": 1}',
+        '{"entry": "f", "args": ["\\ud800"], "expected": 1}',
+        '{"entry": true, "args": [], "expected": 1}',
+        '{"entry": "f", "args": "ab", "expected": 1}',
+        '{"entry": "f", "args": {"a": 1}, "expected": 1}',
+        '{"stdin": "", "stdout": "\\udfff"}',
+    ],
 )
 def test_a_check_that_is_none_is_named(check):
     with pytest.raises(Failure, match=r"check 2: .*expected a JSON object"):

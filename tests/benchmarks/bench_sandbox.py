@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sandbox import Request, Slot, languages
+from sandbox import Cell, Request, Slot, languages
 from sandbox.builds import Builds
 
 WORKLOADS = {
@@ -241,7 +241,7 @@ async def soak(runs: int, slots: int) -> dict[str, Any]:
 
     async def session(name: str, codes: list[str]) -> list[tuple[str, str]]:
         said: list[tuple[str, str]] = []
-        cells: tuple[str, ...] = ()
+        cells: tuple[Cell | str, ...] = ()
         for code in codes:
             result, cells = await pool.session_run(name, code, cells)
             statuses[f"cell {result.status}"] += 1

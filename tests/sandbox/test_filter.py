@@ -37,9 +37,11 @@ def verdict(
     arch: int | None = None,
     starter: int | None = None,
     mapping: bool = True,
+    waking: bool = False,
 ) -> object:
     """What the program says of one call: the BPF machine, as seccomp(2) describes it."""
-    code = seccomp.program(machine, starter, mapping).replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
+    code = seccomp.program(machine, starter, mapping, waking)
+    code = code.replace(struct.pack("I", seccomp._SELF), struct.pack("I", PID))
     number = call if isinstance(call, int) else kernel.number(call, machine)
     padded = [value & (1 << 64) - 1 for value in (*args, *[0] * (6 - len(args)))]
     data = struct.pack("IIQ6Q", number, arch or kernel.AUDIT_ARCH[machine], 0, *padded)
@@ -195,6 +197,11 @@ def test_a_compiled_program_waits_for_its_threads_and_wakes_no_others(machine: s
     """What glibc asks for when a thread is joined is no private futex."""
     for op, expected in ((0, ALLOW), (9 | 256, ALLOW), (1, EINVAL), (10, EINVAL), (128 | 1, ALLOW), (128 | 9, ALLOW)):
         assert verdict(machine, "futex", 0, op, starter=4) == expected
+        # Nor what libstdc++ asks for of atomics, latches and barriers: it wakes so where no page is shared.
+        woken = ALLOW if op == 1 else expected
+        assert verdict(machine, "futex", 0, op, starter=4, waking=True) == woken
+        for other in (3, 4, 5, 6, 7, 8, 10, 11, 12, 13):
+            assert verdict(machine, "futex", 0, other, starter=4, waking=True) == EINVAL
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -68,6 +68,40 @@ def test_input_output_and_facts(slot: Slot) -> None:
     assert 0 < result.wall_s < 2 and 0 < result.cpu_s < 0.4
 
 
+_WAITING = """
+#include <atomic>
+#include <barrier>
+#include <chrono>
+#include <cstdio>
+#include <latch>
+#include <semaphore>
+#include <thread>
+#include <vector>
+int main() {
+    std::atomic<int> start{0};
+    std::latch done(4);
+    std::barrier meeting(4);
+    std::counting_semaphore<4> turns(0);
+    std::vector<std::jthread> all;
+    for (int n = 0; n < 4; n++)
+        all.emplace_back([&] { start.wait(0); meeting.arrive_and_wait(); done.count_down(); turns.release(); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    start = 1;
+    start.notify_all();
+    done.wait();
+    for (int n = 0; n < 4; n++) turns.acquire();
+    std::puts("all met");
+}
+"""
+
+
+@needs_cpp
+def test_threads_wait_for_each_other_in_every_way_there_is(slot: Slot) -> None:
+    """What libstdc++ waits and wakes with is no private futex."""
+    limits = replace(QUICK, wall_s=10.0)
+    assert [cpp(slot, _WAITING, limits=limits).stdout for _ in range(3)] == ["all met\n"] * 3
+
+
 @needs_cpp
 def test_verdicts_by_what_it_prints(slot: Slot) -> None:
     cases = [Case(stdin="1 2", stdout="3"), Case(stdin="4 5", stdout="9 \n\n"), Case(stdin="1 1", stdout="3")]

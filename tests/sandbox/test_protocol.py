@@ -95,6 +95,13 @@ def test_no_word_of_a_program_is_compared_for_minutes() -> None:
         assert not claims.same_text(word, "0.5", tolerance=1e-6)
 
 
+def test_any_blanks_between_words_are_the_same_with_a_tolerance() -> None:
+    for text in ("1.0\t2.0", "1.0 \t 2.0", "1.0\r2.0"):
+        assert claims.same_text(text, "1.0 2.0", tolerance=1e-9) and not claims.same_text(text, "1.0 2.0")
+    assert not claims.same_text("1.0\x0b2.0", "1.0 2.0", tolerance=1e-9)
+    assert not claims.same_text("1.02.0", "1.0 2.0", tolerance=1e-9)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"), [("1.50", "1.5"), ("1e3", "1000.0"), (".5", "0.5"), ("5.", "5.0"), ("+2", "2.0")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Case, Limits, Request, SandboxUnavailable, Slot, platforms, probe
+from sandbox import Case, Cell, Limits, Request, SandboxUnavailable, Slot, platforms, probe
 from sandbox.api import Layer
+from sandbox.host import Run
 from sandbox.session import MAX_CELLS
 
 from .conftest import QUICK
@@ -122,12 +124,50 @@ def test_a_function_is_called_with_its_arguments(slot: Slot) -> None:
         {"code": "", "value": "a", "entry": "b"},
         {"code": "", "entry": "f", "args": (object(),)},
         {"code": "", "entry": "f", "args": (float("nan"),)},
+        {"code": "", "entry": "f", "args": ({1: 2},)},
+        {"code": "", "entry": "f", "args": ([{"a": [{None: 2, "None": 3}]}],)},
+        {"code": "", "entry": "f", "args": ("\ud800",)},
+        {"code": "", "entry": "f", "args": ({"\udfff": 1},)},
+        {"code": "", "entry": "f", "args": "abc"},
+        {"code": "", "entry": "f", "args": {"a": 1}},
+        {"code": "", "entry": "f", "args": None},
+        {"code": "", "language": []},
+        {"code": "", "language": None},
         {"code": "", "limits": {"wall_s": 1}},
     ],
 )
 def test_a_malformed_request_fails_when_made(wrong: dict) -> None:
     with pytest.raises(ValueError, match="request"):
         Request(**wrong)
+
+
+@pytest.mark.parametrize("stdout", [None, 1, b"1", ["1"]])
+def test_a_script_is_judged_by_text_or_not_begun(slot: Slot, stdout: object) -> None:
+    with pytest.raises(ValueError, match=r"case\.stdout"):
+        slot.judge_stdio("print(1)", [Case(stdout="1"), Case(stdout=stdout)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("sum = 3\nprint(__builtins__.sum([1, 2]))", "3\n"),
+        ("import os\nprint(os.path.basename(__file__))", "main.py\n"),
+        ("\ufeffprint(1)", "1\n"),
+        ("x = '\u2028'\nimport traceback\ntry: 1 / 0\nexcept: print('try' in traceback.format_exc())", "True\n"),
+        ("import inspect\nclass A:\n    x = 1\nprint(inspect.getsource(A))", "class A:\n    x = 1\n\n"),
+        ("import shutil\nopen('a', 'w').write('x'); shutil.copy('a', 'b'); print(open('b').read())", "x\n"),
+        ("import os, shutil\nos.mkdir('d'); open('d/a', 'w'); shutil.copytree('d', 'e'); print(os.listdir('e'))",
+         "['a']\n"),
+    ],
+)  # fmt: skip
+def test_scripts_find_what_they_find_elsewhere(slot: Slot, code: str, said: str) -> None:
+    result = slot.run(Request(code))
+    assert (result.stdout, result.reason) == (said, "")
+
+
+def test_names_are_spelled_as_python_spells_them(slot: Slot) -> None:
+    assert slot.run(Request("def \ufb01(): return 1", entry="\ufb01")).value == 1
+    assert slot.run(Request("\u2115 = 5", value="\u2115")).value == 5
 
 
 @pytest.mark.parametrize(
@@ -217,7 +257,7 @@ def test_a_stopped_cell_leaves_the_state_from_before_it(slot: Slot, end: str) ->
     with slot.session() as session:
         session.run("x = [1]")
         assert session.run(f"x.append(2)\n{end}").status in ("timeout", "cpu_limit", "crash", "error", "ok")
-        assert session.cells == ("x = [1]",)
+        assert [cell.code for cell in session.cells] == ["x = [1]"]
         assert session.run("pass", value="x").value == [1]
 
 
@@ -263,6 +303,59 @@ def test_a_malformed_cell_fails_in_the_callers_hands(slot: Slot, code: object, v
         session.run(code, value)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"session\.cells"):
         slot.session(cells="x = 1")
+    for wall_s in (-1, math.nan, math.inf, "1", True, None):
+        with pytest.raises(ValueError, match=r"cell\.wall_s"):
+            Cell("x = 1", wall_s)  # type: ignore[arg-type]
+
+
+def replayed(slot: Slot, monkeypatch: pytest.MonkeyPatch, cells: list[Cell | str], **limits: float) -> tuple[int, str]:
+    """How many of the cells were begun again, and the outcome of one that prints `n` after them."""
+    sent = []
+    send_cell = Run.send_cell
+    monkeypatch.setattr(Run, "send_cell", lambda run, job: (sent.append(job), send_cell(run, job)))
+    with slot.session(Limits(memory_mb=128, **limits), cells) as session:  # type: ignore[arg-type]
+        result = session.run("print(n)")
+        if not result.ok:
+            return len(sent), f"{result.status}: {result.reason}"
+        assert all(isinstance(cell, Cell) for cell in session.cells)
+        assert [cell for cell in session.cells if cell in cells] == [cell for cell in cells if isinstance(cell, Cell)]
+        return len(sent) - 1, result.stdout
+
+
+NAP = "import time; n = globals().get('n', 0) + 1; time.sleep(0.2)"
+
+
+@pytest.mark.parametrize("known", [0.0, 0.001, 0.01])
+def test_cells_that_are_slow_only_when_replayed_hold_nobody_up(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch, known: float
+) -> None:
+    """Each is within twice its own limit. Together they may take twice what they took, and two limits."""
+    begun, said = replayed(slot, monkeypatch, [Cell(NAP, known)] * 40, wall_s=0.2)
+    assert begun <= 7
+    assert said.startswith("error: the session cannot be rebuilt: a cell that had ended now gives timeout")
+
+
+def test_cells_that_took_their_time_have_it_again(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cells in ([Cell(NAP, 0.2)] * 4, [NAP] * 4, [NAP, Cell(NAP, 0.3), NAP]):
+        assert replayed(slot, monkeypatch, cells, wall_s=3.0) == (len(cells), f"{len(cells)}\n")
+    assert replayed(slot, monkeypatch, [Cell("n = 1", 0.0)] * 40, wall_s=3.0) == (40, "1\n")
+
+
+def test_no_replay_takes_more_than_some_limits_whatever_its_cells_took(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, said = replayed(slot, monkeypatch, [Cell(NAP, 0.2)] * 9, wall_s=0.2)
+    assert begun == 0 and said == (
+        "error: the session cannot be rebuilt: its cells took 1.8 s, and what takes more than 1.6 s is not run again"
+    )
+    begun, said = replayed(slot, monkeypatch, [NAP] * 40, wall_s=0.2)
+    assert begun <= 8 and "one of its cells now gives timeout" in said
+
+
+def test_a_replay_that_outlasts_its_session_is_no_fault_of_the_program(slot: Slot) -> None:
+    cells = ["n = 1", "import time; time.sleep(0.4)", "n += 1"]
+    with slot.session(cells=cells, lifetime_s=0.3) as session:
+        assert session.run("print(n)").stdout == "2\n" and session.over
 
 
 # ---------------------------------------------------------------- levels
@@ -381,10 +474,12 @@ def test_what_python_writes_when_it_ends_is_written(slot: Slot, code: str) -> No
     assert (result.status, result.stdout) == ("ok", "42\n") == (("error", "ok")[alone.returncode == 0], alone.stdout)
 
 
-@pytest.mark.parametrize("lifetime_s", [0, -1.0, float("nan"), float("inf"), 1e9])
-def test_a_session_of_no_sensible_length_is_refused_in_the_hands_of_its_caller(slot: Slot, lifetime_s: float) -> None:
+@pytest.mark.parametrize("lifetime_s", [0, -1.0, float("nan"), float("inf"), 1e9, None, "600"])
+def test_a_session_of_no_sensible_length_is_refused_in_the_hands_of_its_caller(slot: Slot, lifetime_s: object) -> None:
     with pytest.raises(ValueError, match="lifetime_s"):
-        slot.session(lifetime_s=lifetime_s)
+        slot.session(lifetime_s=lifetime_s)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"session\.limits"):
+        slot.session(limits=lifetime_s or "none")  # type: ignore[arg-type]
 
 
 def test_how_a_program_fails_is_its_own_doing_and_what_it_printed_is_kept(slot: Slot) -> None:
