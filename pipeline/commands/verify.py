@@ -30,6 +30,7 @@ from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
 from pipeline.store.run_stages import RUN_STAGES, onwards
 from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, refuse_pipes, step_folders
+from pipeline.store.snapshot import MIRRORED
 from pipeline.store.verify import Finding
 
 ASIDE = ".set-aside"
@@ -105,7 +106,7 @@ def _mirror(uri: str) -> dict[str, Any]:
         found += [
             (str(f), verify.dependents(f), "it is damaged where the run is, too")
             for f in verify.verify(RunDir(Path(folder)))
-            if f.path not in bad
+            if f.path not in (*bad, MIRRORED)  # that is the directory's own
         ]
     told = _told(uri, found)
     return told | {"files": len(last.files), "bytes": sum(entry[0] for entry in last.files.values())}

@@ -65,9 +65,11 @@ def _pages(run: RunDir) -> Iterator[Found]:
         yield ("report.html", wrong, "report.html")
     done = all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES)
     if not os.path.lexists(page):
-        if not done and not os.path.lexists(run.path(_SUMMARY)):
+        summed = os.path.lexists(run.path(_SUMMARY))
+        if done or summed:
+            yield ("report.html", "is missing", "report.html")
+        if not summed:
             return
-        yield ("report.html", "is missing", "report.html")
     if wrong := _unsealed(run, _SUMMARY):
         yield (_SUMMARY, wrong, "report.html")
         return

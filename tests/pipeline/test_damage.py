@@ -20,6 +20,7 @@ from pipeline.records import Failure
 from pipeline.store import verify
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
+from pipeline.store.snapshot import CHECKPOINTS, registered
 from tests.pipeline import made
 from tests.pipeline.damage import DAMAGES, delete, empty, files, flip, flipped, garbage, half, kind, last_bit
 
@@ -159,11 +160,11 @@ def test_a_run_that_goes_on_builds_on_nothing_that_is_damaged(begun, copy, nothi
     run = copy(begun[stage])
     missed, built_on, left = [], [], []
     for name in run.damaged(damage, *touched_in(stage)):
-        if not verify.verify(RunDir(run.root)) and not of_a_crash(stage, name, damage):
-            missed.append(name)
         before = verify.verify(RunDir(run.root))
+        if not before and not of_a_crash(stage, name, damage) and not of_no_reader(run, name):
+            missed.append(name)
         _, _, err = propose("run", "--run-dir", str(run.root))
-        if needed(before, err):
+        if needed([f for f in verify.verify(RunDir(run.root)) if f in before], err):
             built_on.append(name)
         if wrong := gone_on(run.root, begun[stage]):
             left.append((name, wrong))
@@ -182,6 +183,13 @@ def of_a_crash(stage, name, damage):
     """Attempts that are out are lost with the end of their journal, as when a machine dies."""
     out = f"ledger/{stage}/{made.STEPS.get(stage, 0) + 1:06d}.jsonl"
     return name == out and damage.__name__ in ("delete", "empty", "half")
+
+
+def of_no_reader(run, name):
+    """Ray Train overwrites its list while a stage is going on, and nobody reads more of it than the names."""
+    if not name.endswith(CHECKPOINTS):
+        return False
+    return registered((run.root / name).read_bytes()) == registered((run.of / name).read_bytes())
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
