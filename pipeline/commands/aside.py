@@ -3,7 +3,7 @@
     .redone/N      by `redo`: all of a stage and of those after it
     .set-aside/N   by `verify`: what it replaced, and units with what was built on them
 
-Invariant: nothing is deleted, and no line of the metrics goes that the result of a stage which stays vouches for. What
+Invariant: nothing is deleted, and no line of the metrics goes that a result or a step which stays vouches for. What
 tells of the run as a whole (the pages, the metrics) tells of nothing that was taken.
 """
 
@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.records import Failure
-from pipeline.store import chained, metrics
+from pipeline.store import chained, events, metrics, told
 from pipeline.store.files import replace, writing
-from pipeline.store.manifest import Damage
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
@@ -67,9 +66,9 @@ def move(run: RunDir, aside: Path, names: Iterable[str | Path]) -> list[str]:
 
 def take(run: RunDir, aside: Path, names: Iterable[str | Path], stages: Sequence[str], gone: Gone) -> list[str]:
     """Move what these stages are to make again, and with it the pages and the lines that tell of it."""
-    lines, ours = run.path(metrics.FILE), aside / f".{metrics.FILE}"
+    lines, ours, names = run.path(metrics.FILE), aside / f".{metrics.FILE}", list(names)
     with writing(lines):
-        kept = before(run, metrics.FILE, stages, gone) if lines.is_file() else None
+        kept = before(run, metrics.FILE, names, gone) if lines.is_file() else None
     cut = kept is not None and len(kept) < lines.stat().st_size
     if kept is not None and cut:  # what takes room comes first: moving takes none
         with writing(aside):
@@ -80,6 +79,11 @@ def take(run: RunDir, aside: Path, names: Iterable[str | Path], stages: Sequence
             except (OSError, Failure):
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
+    try:
+        events.undone(run, stages)
+    except Failure:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     moved = move(run, aside, [*names, *PAGES])
     if cut:
         ours.replace(lines)
@@ -95,17 +99,12 @@ def stage_of(facts: Mapping[str, Any]) -> str:
     return str(facts.get("stage")).partition("-")[0]
 
 
-def before(run: RunDir, name: str, stages: Sequence[str], gone: Gone) -> bytes:
-    """The lines of metrics or events up to the first that is `gone`, and at least those that the results of other
-    stages than these vouch for."""
-    content, end = run.path(name).read_bytes(), 0
-    for stage in RUN_STAGES:
-        try:
-            done = run.finished(stage) if stage not in stages else None
-        except Damage:  # vouches for nothing, and is made again itself
-            continue
-        if done is not None and name in done["files"]:
-            end = max(end, done["files"][name][0])
+def before(run: RunDir, name: str, taken: Iterable[str | Path], gone: Gone) -> bytes:
+    """The lines of metrics or events up to the first that is `gone`, and at least those that results and steps vouch
+    for which are not `taken`."""
+    content = run.path(name).read_bytes()
+    kept = (entries for _, entries in told.vouchers(run, set(map(str, taken))))
+    end = max((entries[name][0] for entries in kept if name in entries), default=0)
     for line, text in zip(chained.lines(content[end:]), content[end:].split(b"\n"), strict=False):
         if line.facts is not None and gone(line.facts):
             break

@@ -115,9 +115,11 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
             temporary.mkdir(parents=True)
             size = sum(_share(run.root, temporary, aside.left_by(run.root, name)) for name in shared)
             others = [name for name in RUN_STAGES if name not in shared]
+            taken = [path for name in others for path in aside.left_by(run.root, name)]
             for name in (metrics.FILE, events.FILE):
                 if run.path(name).is_file():
-                    replace(temporary / name, aside.before(run, name, others, aside.of_stages(others)))
+                    replace(temporary / name, aside.before(run, name, taken, aside.of_stages(others)))
+            events.undone(RunDir(temporary), others)
             for name in shared:  # a result says of which run it is
                 done = manifest.read(temporary / "stages" / f"{name}.json")
                 replace(temporary / "stages" / f"{name}.json", seal(done | {"run": identity_of(config)}))

@@ -30,6 +30,7 @@ from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
 from pipeline.store.run_stages import RUN_STAGES, onwards
 from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, refuse_pipes, step_folders
+from pipeline.store.snapshot import MIRRORED
 from pipeline.store.verify import Finding
 
 ASIDE = ".set-aside"
@@ -88,7 +89,7 @@ def _told(place: Path | str, findings: list[tuple[str, list[str], str]]) -> dict
 
 def _mirror(uri: str) -> dict[str, Any]:
     from pipeline.store.mirror import download, manifests
-    from pipeline.store.mirror_check import damaged
+    from pipeline.store.mirror_check import damaged, damaged_manifest
     from pipeline.store.remote import RemoteStore
 
     remote = RemoteStore(uri)
@@ -98,12 +99,14 @@ def _mirror(uri: str) -> dict[str, Any]:
     bad = damaged(remote, last)
     mend = "`propose verify --repair` of the run directory sends it again"
     found: list[tuple[str, list[str], str]] = [(f"{path}: object {what}", [], mend) for path, what in bad.items()]
+    if name := damaged_manifest(remote, last):
+        found.append((f"{name}: is lost, or not what was written", [], mend))
     with tempfile.TemporaryDirectory(prefix="propose-") as folder:
         download(remote, last, Path(folder), lambda path: path not in bad)
         found += [
             (str(f), verify.dependents(f), "it is damaged where the run is, too")
             for f in verify.verify(RunDir(Path(folder)))
-            if f.path not in bad
+            if f.path not in (*bad, MIRRORED)  # that is the directory's own
         ]
     told = _told(uri, found)
     return told | {"files": len(last.files), "bytes": sum(entry[0] for entry in last.files.values())}
@@ -141,7 +144,10 @@ def _repair(run: RunDir, config: Config) -> Iterator[str]:
         run.write_text("config.yaml", config_text(config))
         yield "config.yaml: written again"
     config = loading.load(run.path("config.yaml"))
-    extra = [f.path for f in verify.verify(run) if f.what == verify.NOT_LISTED and not Path(f.path).is_absolute()]
+    found = verify.verify(run)
+    extra = [f.path for f in found if f.what == verify.NOT_LISTED and not Path(f.path).is_absolute()]
+    if any(f.unit == "skills" for f in found) and not os.path.lexists(run.path("stages", "acquire.json")):
+        extra.append("skills")  # the stage is not done, and makes them anew
     for name in _away(run, extra):
         yield f"{name}: set aside"
     if config.mirror is not None:
@@ -202,7 +208,8 @@ def _dataset(run: RunDir, config: Config) -> None:
         done = run.finished("synthesize")
     except Damage:
         return  # a finding of its own, and the stage writes both anew
-    assert done is not None, "a product is looked at where its stage has a result"
+    if done is None:  # it ended early
+        return
     entry = manifest.digest_once(run.path("dataset", MANIFEST))
     if tuple(done["files"].get(file, ())) == entry:
         return
@@ -234,7 +241,7 @@ def _tensorboard(run: RunDir, config: Config) -> None:
 
 def _from_mirror(run: RunDir, uri: str) -> Iterator[str]:
     from pipeline.store.mirror import manifests
-    from pipeline.store.mirror_check import mend_objects
+    from pipeline.store.mirror_check import mend_manifest, mend_objects
     from pipeline.store.remote import RemoteStore
 
     remote = RemoteStore(uri)
@@ -265,6 +272,7 @@ def _from_mirror(run: RunDir, uri: str) -> Iterator[str]:
             Path(folder, "file").replace(target)
         yield f"{path}: restored from the mirror"
     yield from mend_objects(remote, last, run.root)
+    yield from mend_manifest(remote, last)
 
 
 # ---------------------------------------------------------------- setting aside

@@ -5,9 +5,10 @@
     unsolved.jsonl                      valid problems that no prober solves above chance
     provenance.jsonl, .parquet          a row each, in the same order, keyed by `id` (a digest of the question)
     README.md                           the card, which tells `datasets.load_dataset` what to read
-    manifest.json                       written last
+    manifest.json                       of all of them
 
-Invariant: a training file holds the columns of `COLUMNS` and nothing else. The same rows make the same bytes.
+Invariant: a data set is there whole or not at all. A training file holds the columns of `COLUMNS` and nothing else. The
+same rows make the same bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from pipeline.dataset import card
 from pipeline.records import Failure, Problem
 from pipeline.scoring import problems
 from pipeline.scoring.benchmark_rows import BadRow, read_row
-from pipeline.store.files import replace
+from pipeline.store.digests import files_below
+from pipeline.store.files import replace, whole_folder
 from pipeline.store.manifest import seal_folder
 
 COLUMNS = ("question", "answer", "answer_kind", "checks")
@@ -67,18 +70,15 @@ def publish(
     folder: Path, rows: Sequence[Problem], unsolved: Sequence[Problem], origins: Sequence[Origin],
     about: card.About, **facts: Any,
 ) -> None:  # fmt: skip
-    """Write all files of a data set, the manifest last; `facts` go into it."""
-    replace(folder / "problems.jsonl", problems.text(rows))
-    replace(folder / "unsolved.jsonl", problems.text(unsolved))
-    replace(folder / "provenance.jsonl", "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in origins))
-    replace(folder / "provenance.parquet", _parquet(_origins(origins)))
-    shards = write_shards(folder, table(rows))
-    replace(folder / "README.md", card.text(about, shards, "provenance.parquet" if origins else None))
-    names = ("problems.jsonl", "unsolved.jsonl", "provenance.jsonl", "provenance.parquet", "README.md", *shards)
-    seal_folder(folder, "dataset", names, problems=len(rows), **facts)
-    for stale in folder.glob("data/train-*.parquet"):  # of a data set of another size
-        if f"data/{stale.name}" not in shards:
-            stale.unlink()
+    """Write a data set, whole or not at all, in the place of the one that is there; `facts` go into its manifest."""
+    with whole_folder(folder, stays=lambda name: not fnmatch(name, "data/train-*.parquet")) as new:
+        replace(new / "problems.jsonl", problems.text(rows))
+        replace(new / "unsolved.jsonl", problems.text(unsolved))
+        replace(new / "provenance.jsonl", "".join(json.dumps(o, ensure_ascii=False) + "\n" for o in origins))
+        replace(new / "provenance.parquet", _parquet(_origins(origins)))
+        shards = write_shards(new, table(rows))
+        replace(new / "README.md", card.text(about, shards, "provenance.parquet" if origins else None))
+        seal_folder(new, "dataset", files_below(new), problems=len(rows), **facts)
 
 
 def _origins(origins: Sequence[Origin]) -> pa.Table:

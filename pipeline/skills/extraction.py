@@ -7,7 +7,6 @@ Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<
 from __future__ import annotations
 
 import ast
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from actors.prompts import fill
 from pipeline.records import Failure, Skill
 from pipeline.skills.replies import FORM, SECTIONS, read
 from pipeline.store.digests import MANIFEST, files_below
-from pipeline.store.files import replace, writing
+from pipeline.store.files import replace, whole_folder
 from pipeline.store.manifest import seal_folder, verified_folder
 
 QA_PROMPT = """You take apart worked examples. Below is a question with its answer. Work backwards: which atomic \
@@ -112,23 +111,20 @@ class SkillLibrary:
         return self._skills[id]
 
     def save(self, folder: Path) -> None:
-        """Write every skill, each of its files whole or not at all; skills of an earlier save that are no longer here
-        are removed."""
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.iterdir():
-                if (old / "SKILL.md").exists() and old.name not in self._skills:
-                    shutil.rmtree(old)
+        """Write every skill, all of them or none; skills of an earlier save that are no longer here go, and what else
+        is there stays."""
+
+        def stays(name: str) -> bool:
+            return name != MANIFEST and not (folder / name.partition("/")[0] / "SKILL.md").exists()
+
+        with whole_folder(folder, stays) as new:
             for skill in self:
-                skill_folder = folder / skill.id
                 if skill.script is not None:
-                    replace(skill_folder / "script.py", skill.script)
-                else:
-                    (skill_folder / "script.py").unlink(missing_ok=True)
+                    replace(new / skill.id / "script.py", skill.script)
                 text = render(skill, with_script=False)
                 source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
-                replace(skill_folder / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
-        seal_folder(folder, "skills", [f for f in files_below(folder) if f.partition("/")[0] in self._skills])
+                replace(new / skill.id / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
+            seal_folder(new, "skills", files_below(new))
 
     @classmethod
     def load(cls, folder: Path) -> SkillLibrary:

@@ -33,6 +33,8 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         result = done["result"]
         return result
     verify.preflight(context.run, name)
+    if name in events.finished(context.run):
+        context.progress.say(name, f"stages/{name}.json is missing; it is made again from the steps on disk")
     start = time.monotonic()
     events.append(context.run, "stage_started", stage=name, steps=len(context.run.steps(name)), pid=os.getpid())
     module = importlib.import_module(f"pipeline.stages.{name}")
@@ -42,6 +44,7 @@ async def run(context: Context, name: str) -> dict[str, Any]:
         context.metrics.end(name)
     context.cluster.end_loaders()
     context.run.finish(name, result, time.monotonic() - start)
+    events.append(context.run, "stage_finished", stage=name)
     return result
 
 

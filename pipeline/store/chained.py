@@ -37,14 +37,15 @@ def line(facts: Mapping[str, Any], chain: int) -> tuple[bytes, int]:
 
 
 def lines(content: bytes) -> Iterator[Line]:
-    """The whole lines; and a last one with another byte in place of its newline, which does not follow."""
+    """The whole lines; and a last one that no crash leaves, which does not follow: with another byte in place of its
+    newline, or not as lines begin."""
     chain: int | None = 0
     *whole, tail = content.split(b"\n")
     for number, text in enumerate(whole, start=1):
         found = _read(number, text, chain)
         chain = found.chain
         yield found
-    if is_whole(tail[:-1]):
+    if is_whole(tail[:-1]) or tail[:2] != b'{"'[: len(tail)]:
         yield Line(len(whole) + 1, None, None, False)
 
 

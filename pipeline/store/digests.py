@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-_SEAL = "sha256"
+SEAL = "sha256"
 
 Entry = tuple[int, str]
 """(bytes, SHA-256) of a file."""
@@ -26,15 +26,15 @@ Entry = tuple[int, str]
 
 def seal(body: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(_text(body).encode()).hexdigest()
-    return _text({**body, _SEAL: digest})
+    return _text({**body, SEAL: digest})
 
 
 def unseal(content: bytes) -> dict[str, Any]:
     """Inverse of `seal`. Raises ValueError, with what is wrong."""
     body = json.loads(content.decode())
-    if not isinstance(body, dict) or _SEAL not in body:
+    if not isinstance(body, dict) or SEAL not in body:
         raise ValueError("has no seal")
-    found = {name: value for name, value in body.items() if name != _SEAL}
+    found = {name: value for name, value in body.items() if name != SEAL}
     if seal(found).encode() != content:
         raise ValueError("was changed after it was written")
     return found

@@ -13,7 +13,7 @@ writing the file again costs nothing. A damaged line is left out by readers, and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +24,12 @@ from pipeline.store.rundir import RunDir
 
 FILE = "events.jsonl"
 
-Event = Literal["stage_started", "stage_restarted"]
+Event = Literal["stage_started", "stage_restarted", "stage_finished", "stage_undone"]
 """stage_started: `stage` begins, or goes on from its `steps` on disk, in process `pid`.
 stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one line ·
-`pools`: kept or new."""
+`pools`: kept or new.
+stage_finished: the result of `stage` is on disk.
+stage_undone: it was taken away, to be made again."""
 
 
 def append(run: RunDir, event: Event, **facts: str | int) -> None:
@@ -43,6 +45,21 @@ def append(run: RunDir, event: Event, **facts: str | int) -> None:
 def read(run: RunDir, event: Event, since: float = 0.0) -> list[dict[str, Any]]:
     """Events of a kind after a moment (`time.time`), oldest first; damaged lines are left out."""
     return [facts for facts in _sound(run.path(FILE)) if facts["event"] == event and facts["time"] > since]
+
+
+def finished(run: RunDir) -> set[str]:
+    """The stages that have a result, by what was told of them last. Raises Failure."""
+    last: dict[str, str] = {}
+    for facts in _sound(run.path(FILE)):
+        if facts["event"] in ("stage_finished", "stage_undone"):
+            last[facts["stage"]] = facts["event"]
+    return {stage for stage, event in last.items() if event == "stage_finished"}
+
+
+def undone(run: RunDir, stages: Iterable[str]) -> None:
+    """The results of these stages are taken away."""
+    for stage in sorted(finished(run) & set(stages)):
+        append(run, "stage_undone", stage=stage)
 
 
 def damage(run: RunDir) -> list[int]:

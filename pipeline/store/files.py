@@ -1,6 +1,6 @@
-"""Files written whole: under a temporary name, synced, renamed.
+"""Files and folders written whole: under a temporary name, synced, renamed.
 
-Invariant: a file that exists under its final name is whole. What a disk refuses becomes one `Failure` line.
+Invariant: what exists under its final name is whole. What a disk refuses becomes one `Failure` line.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import errno
 import itertools
 import os
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.records import Failure
+from pipeline.store.digests import files_below
 
 _NUMBERS = itertools.count()
 """With the process id, they make temporary names that no two writers share."""
@@ -46,6 +48,34 @@ def replace(path: Path, content: str | bytes) -> Path:
         finally:
             temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def whole_folder(final: Path, stays: Callable[[str], bool] | None = None) -> Iterator[Path]:
+    """A folder to fill; it takes its final name only if the block ends without an exception. With `stays` it takes the
+    place of the one that is there, of which it keeps the files whose names `stays` takes, unless it has its own."""
+    temporary, former = (final.with_name(f".{final.name}.{end}") for end in ("tmp", "old"))
+    with writing(final):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for name in files_below(final) if stays else ():
+                if stays and stays(name) and not (temporary / name).exists():
+                    (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(final / name, temporary / name, follow_symlinks=False)
+            for folder, _, names in os.walk(temporary):
+                for path in (*(Path(folder, name) for name in names), Path(folder)):
+                    sync(path)
+            if stays and final.is_dir():
+                shutil.rmtree(former, ignore_errors=True)
+                final.rename(former)
+            temporary.replace(final)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk would be fuller
+            raise
+        sync(final.parent)  # the name too, before anything tells of it
+        shutil.rmtree(former, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:

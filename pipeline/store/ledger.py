@@ -4,8 +4,8 @@
       └─────────────────► fail (retried, lost, or the run ended)   in the journal
 
 A stage's step has a journal, `ledger/<stage>/NNNNNN.jsonl`: a line before an attempt is sent anywhere, a line when
-it has come back, a line when it failed. The ends of the others are the step's segment, `ledger.parquet`, which becomes
-visible together with its rollouts, because both are in the step's directory.
+it has come back, a line when it failed, a line when it is put into quarantine. The ends of the others are the step's
+segment, `ledger.parquet`, which becomes visible together with its rollouts, because both are in the step's directory.
 
 Invariant: an attempt number of a task is issued once, whatever crashes: what an earlier process left open is closed
 as failed before anything is issued again. Each line carries a checksum over itself and all lines before it, so only a
@@ -116,7 +116,9 @@ class Ledger:
 
     def quarantine(self, key: Key, record: Mapping[str, Any]) -> None:
         """Save what a worker died of, to be looked at: quarantine/<stage>/<id>.json."""
-        self._run.write_sealed(f"quarantine/{self._stage}/{key[0]}.json", {"attempt": key[1], **record})
+        told = {"id": key[0], "attempt": key[1], **record}
+        self._run.write_sealed(f"quarantine/{self._stage}/{key[0]}.json", told)
+        self._append("quarantine", key)
 
     def segment(self, folder: Path, ends: Mapping[Key, End]) -> dict[str, int]:
         """Write the step's segment into its directory; returns the step's account.
@@ -159,7 +161,7 @@ def _of(folder: Path) -> dict[str, str]:
         raise Damage(folder / MANIFEST, cause(e)) from None
 
 
-_OF_AN_ATTEMPT = {"issue": (), "judged": ("tokens",), "fail": ("reason",)}
+_OF_AN_ATTEMPT = {"issue": (), "judged": ("tokens",), "fail": ("reason",), "quarantine": ()}
 
 
 def _is_event(facts: Mapping[str, Any]) -> bool:

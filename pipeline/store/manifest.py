@@ -11,18 +11,21 @@ only where its size, one of its times or its inode is another.
 from __future__ import annotations
 
 import hashlib
+import json
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipeline.records import Failure
-from pipeline.store.digests import MANIFEST, Entry, digest, entries_of, seal, unseal
+from pipeline.store.digests import MANIFEST, SEAL, Entry, digest, entries_of, seal, unseal
 from pipeline.store.files import replace
 
 _Stamp = tuple[int, int, int, int]
 _KNOWN: dict[Path, tuple[_Stamp, Entry]] = {}
 """File -> its stamp when it was digested, and what it was then."""
+_SOUND: set[bytes] = set()
+"""Digests of sealed files that were found to be what was written."""
 UNITS = ("steps", "checkpoints", "dataset", "skills", "stages")
 """Folders of a run directory whose files have digests."""
 
@@ -49,7 +52,13 @@ def run_of(path: Path) -> Path:
 def read(path: Path) -> dict[str, Any]:
     """A sealed file: a manifest, the result of a stage. Raises Damage."""
     try:
-        return unseal(path.read_bytes())
+        content = path.read_bytes()
+        known = hashlib.sha256(content).digest()
+        if known in _SOUND:
+            return {name: value for name, value in json.loads(content).items() if name != SEAL}
+        body = unseal(content)
+        _SOUND.add(known)
+        return body
     except OSError as e:
         raise Damage(path, cause(e)) from None
     except ValueError as e:
@@ -143,6 +152,13 @@ def of_prefix(path: Path, size: int | None = None) -> Entry:
     with path.open("rb") as file:
         content = file.read(-1 if size is None else size)
     return len(content), hashlib.sha256(content).hexdigest()
+
+
+def of_lines(path: Path) -> Entry:
+    """(bytes, SHA-256) of the whole lines of a file that is appended to."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    return len(whole), hashlib.sha256(whole).hexdigest()
 
 
 def listed(path: Path, manifest: dict[str, Any]) -> dict[str, Entry]:

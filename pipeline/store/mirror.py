@@ -62,7 +62,7 @@ STREAMS = 8
 """Files on their way at once."""
 _LISTINGS, _AGAIN_S = 50, 0.1
 _DIGITS = 8
-_MANIFEST = "manifest-{}.json"
+MANIFEST = "manifest-{}.json"
 _HOLDER = "holder.json"
 
 
@@ -133,6 +133,8 @@ class Mirror:
             if self._last.has_made_something:
                 accept(self._content("config.yaml"))
             self._restore()
+        elif not (self._root / MIRRORED).exists():  # before config.yaml names the mirror
+            self._remember([""])
         self._sweep()
 
     def start(self) -> None:
@@ -191,12 +193,12 @@ class Mirror:
                         f"mirror {self._remote.uri}: in use by process {seen['pid']} on {seen['host']} "
                         f"({seen['root']}); wait, or name another mirror"
                     )
-        self._remote.write(_HOLDER, _seal(self._mine))
+        self._remote.write(_HOLDER, sealed(self._mine))
         self._held = True
         self._heart.start()
 
     def _holder(self) -> dict[str, Any] | None:
-        return _unseal(self._remote.read(_HOLDER))
+        return unseal(self._remote.read(_HOLDER))
 
     def _still_mine(self) -> None:
         """Raises Failure where another process has taken the mirror."""
@@ -216,9 +218,9 @@ class Mirror:
                 with self._holding:
                     self._still_mine()
                     if not self._ended.is_set():
-                        self._remote.write(_HOLDER, _seal(self._mine | {"beat": beats}))
+                        self._remote.write(_HOLDER, sealed(self._mine | {"beat": beats}))
             if self._held and self._error is None and not self._follower.is_alive():
-                self._remote.write(_HOLDER, _seal(self._mine | {"released": True}))
+                self._remote.write(_HOLDER, sealed(self._mine | {"released": True}))
         except BaseException as e:
             self._error = self._error or e
 
@@ -261,7 +263,7 @@ class Mirror:
             self._still_mine()
         manifest = Manifest(number, self._session, time.time(), self._mine["host"], str(self._root), files)
         self._remember([self._last.id, manifest.id])
-        self._remote.write(_MANIFEST.format(number % 2), _seal(asdict(manifest)))
+        self._remote.write(MANIFEST.format(number % 2), sealed(asdict(manifest)))
         old, self._before, self._last = self._before, self._last, manifest
         self._delete(_objects(old) - _objects(self._before) - _objects(self._last))
 
@@ -342,8 +344,8 @@ class Mirror:
 
 def manifests(remote: RemoteStore) -> tuple[Manifest, Manifest]:
     """The last manifest and the one before; number 0 where there is none. Raises Failure where both are damaged."""
-    contents = [remote.read(_MANIFEST.format(i)) for i in (0, 1)]
-    found = [Manifest(**(body | {"files": _entries(body)})) for c in contents if (body := _unseal(c))]
+    contents = [remote.read(MANIFEST.format(i)) for i in (0, 1)]
+    found = [Manifest(**(body | {"files": _entries(body)})) for c in contents if (body := unseal(c))]
     if not found and all(contents):
         raise Failure(f"mirror {remote.uri}: neither manifest-0.json nor manifest-1.json is one; the mirror is damaged")
     found = sorted([*found, NOTHING, NOTHING], key=lambda m: -m.number)
@@ -405,12 +407,12 @@ def _objects(manifest: Manifest) -> set[str]:
     return {entry[2] for entry in manifest.files.values()}
 
 
-def _seal(body: dict[str, Any]) -> bytes:
+def sealed(body: dict[str, Any]) -> bytes:
     text = json.dumps(body)
     return f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}\n".encode()
 
 
-def _unseal(content: bytes | None) -> dict[str, Any] | None:
+def unseal(content: bytes | None) -> dict[str, Any] | None:
     """None where there is nothing, or a file that its process died writing."""
     checksum, _, text = (content or b"").partition(b"\n")
     if hashlib.sha256(text.removesuffix(b"\n")).hexdigest().encode() != checksum:

@@ -1,4 +1,5 @@
-"""The objects of a mirror held against its manifest, and damaged ones sent again.
+"""The objects of a mirror held against its manifest, and damaged ones sent again; and the manifest before the last,
+which takes its place where that is damaged.
 
 Invariant: an object is written again under its name only with the content that the manifest says, so whoever reads it
 meanwhile reads that, or what was damaged before.
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipeline.store.manifest import of_prefix
-from pipeline.store.mirror import STREAMS, Manifest
+from pipeline.store.mirror import MANIFEST, STREAMS, Manifest, sealed, unseal
 from pipeline.store.remote import RemoteStore
 
 
@@ -28,6 +30,22 @@ def damaged(remote: RemoteStore, manifest: Manifest) -> dict[str, str]:
     with ThreadPoolExecutor(STREAMS) as pool:
         found = dict(zip(manifest.files, pool.map(one, manifest.files), strict=True))
     return {path: wrong for path, wrong in found.items() if wrong}
+
+
+def damaged_manifest(remote: RemoteStore, last: Manifest) -> str | None:
+    """The name of the manifest beside the last one, if it is not what was written, or is lost."""
+    for name in map(MANIFEST.format, (0, 1)):
+        content = remote.read(name)
+        if unseal(content) is None and (content is not None or last.number > 1):
+            return name
+    return None
+
+
+def mend_manifest(remote: RemoteStore, last: Manifest) -> Iterator[str]:
+    """Write it again, as one that names the same objects and is older than the last; a line."""
+    if name := damaged_manifest(remote, last):
+        remote.write(name, sealed(asdict(replace(last, number=last.number - 1))))
+        yield f"{name}: written again, as the last one"
 
 
 def mend_objects(remote: RemoteStore, manifest: Manifest, root: Path) -> Iterator[str]:

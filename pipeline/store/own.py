@@ -1,4 +1,4 @@
-"""Files of a run that carry their own digest: prompts, pages, what the adversary found, quarantine, TensorBoard.
+"""Files of a run that carry their own digest: pages, what the adversary found, quarantine, TensorBoard.
 
 Invariant: a file of one kind in the place of another's is a finding, too, and so is one that is gone although another
 file tells of it.
@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.store import event_files, manifest, metrics
-from pipeline.store.manifest import Damage, cause, differs
+from pipeline.records import Failure
+from pipeline.store import event_files, events, manifest, metrics
+from pipeline.store.manifest import Damage, cause
 from pipeline.store.run_stages import RUN_STAGES
-from pipeline.store.rundir import PROMPTS, RunDir
+from pipeline.store.rundir import RunDir
 from pipeline.store.snapshot import MIRRORED
 
 SEAL_OF_PAGE = "<!-- sha256 "
 Found = tuple[str, str, str]
 """Path in the run directory, what is wrong with it, and the unit that is mended as a whole."""
+PAGES = ("report.html", "tensorboard")
+"""Units that are made of what the others hold."""
 _ADVERSARY, _SUMMARY = "adversary.json", "summary.json"
 _OF = {MIRRORED: "known", _ADVERSARY: "exploit_share", _SUMMARY: "stages"}
 """Sealed file -> a field that it has, and no other of them."""
@@ -28,11 +32,12 @@ _OF = {MIRRORED: "known", _ADVERSARY: "exploit_share", _SUMMARY: "stages"}
 
 def findings(run: RunDir) -> Iterator[Found]:
     """In no order."""
-    sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").glob("*/[!.]*.json")]
+    sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").rglob("[!.]*.json")]
     for name in [*sealed, *(name for name in (MIRRORED, _ADVERSARY) if os.path.lexists(run.path(name)))]:
         if wrong := _unsealed(run, name):
             yield (name, wrong, name)
-    yield from _prompts(run)
+    if not os.path.lexists(run.path(MIRRORED)) and _names_a_mirror(run):
+        yield (MIRRORED, "is missing, and config.yaml names a mirror", MIRRORED)
     yield from _pages(run)
     yield from _board(run)
 
@@ -46,19 +51,11 @@ def _unsealed(run: RunDir, name: str) -> str | None:
     return "is another file than the one written" if name in _OF and _OF[name] not in found else None
 
 
-def _prompts(run: RunDir) -> Iterator[Found]:
-    """What stages were made with, by their results."""
-    told = []
-    for stage in RUN_STAGES:
-        with contextlib.suppress(Damage):  # found where results are
-            done = run.finished(stage)
-            told += [done["files"][PROMPTS]] if done and PROMPTS in done["files"] else []
-    if told or os.path.lexists(run.path(PROMPTS)):
-        wrong = _unsealed(run, PROMPTS)
-        for size, checksum in told:
-            wrong = wrong or differs(run.path(PROMPTS), (size, checksum))
-        if wrong:
-            yield (PROMPTS, wrong, PROMPTS)
+def _names_a_mirror(run: RunDir) -> bool:
+    try:
+        return re.search(rb"^mirror: (?!null$)", run.path("config.yaml").read_bytes(), re.MULTILINE) is not None
+    except OSError:
+        return False  # found where the config is
 
 
 def _pages(run: RunDir) -> Iterator[Found]:
@@ -66,10 +63,13 @@ def _pages(run: RunDir) -> Iterator[Found]:
     page = run.path("report.html")
     if os.path.lexists(page) and (wrong := page_damage(page)):
         yield ("report.html", wrong, "report.html")
-    if not os.path.lexists(page) and all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES):
-        yield ("report.html", "is missing", "report.html")
-    if not os.path.lexists(page) and not os.path.lexists(run.path(_SUMMARY)):
-        return
+    done = all(run.path("stages", f"{stage}.json").exists() for stage in RUN_STAGES)
+    if not os.path.lexists(page):
+        summed = os.path.lexists(run.path(_SUMMARY))
+        if done or summed:
+            yield ("report.html", "is missing", "report.html")
+        if not summed:
+            return
     if wrong := _unsealed(run, _SUMMARY):
         yield (_SUMMARY, wrong, "report.html")
         return
@@ -82,7 +82,8 @@ def _pages(run: RunDir) -> Iterator[Found]:
 
 
 def _board(run: RunDir) -> Iterator[Found]:
-    """TensorBoard's files. A run may have none, but not an empty folder of them beside its metrics."""
+    """TensorBoard's files. A run may have none; else they show the rows of its metrics, but for one that each process
+    may have died over."""
     folder = run.path("tensorboard")
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -91,11 +92,16 @@ def _board(run: RunDir) -> Iterator[Found]:
     except OSError as e:
         yield ("tensorboard", cause(e), "tensorboard")
         return
-    for name in names:
-        if wrong := event_files.damage(folder / name):
-            yield (f"tensorboard/{name}", wrong, "tensorboard")
-    if not names and run.path(metrics.FILE).exists():
-        yield ("tensorboard", f"shows nothing, and there is {metrics.FILE}", "tensorboard")
+    wrong = {name: damage for name in names if (damage := event_files.damage(folder / name))}
+    for name, damage in wrong.items():
+        yield (f"tensorboard/{name}", damage, "tensorboard")
+    if wrong:
+        return
+    with contextlib.suppress(Failure):  # found where metrics and events are
+        shown, rows = sum(event_files.count(folder / name) for name in names), sum(map(len, metrics.read(run).values()))
+        processes = {event.get("pid") for event in events.read(run, "stage_started")}
+        if shown < rows - len(processes) or (rows and not names):
+            yield ("tensorboard", f"shows {shown} of the {rows} rows of {metrics.FILE}", "tensorboard")
 
 
 def page_damage(path: Path) -> str | None:

@@ -11,8 +11,8 @@ synced and renamed. One process at a time holds a run directory. It is local, an
 (`pipeline.store.mirror`), which follows it.
 
 Digests: each step, checkpoint, data set and skill library has a manifest of its files. A step's names the manifest of
-the step before it, the commit line of its journal names it, and the result of a finished stage names them all, with
-its journals (`manifest`, `verify`).
+the step before it, and what prompts, metrics and events held then; the commit line of its journal names it, and the
+result of a finished stage names them all, with its journals (`manifest`, `verify`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import stat
 import sys
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.store import manifest
 from pipeline.store.digests import MANIFEST, Entry, files_below, seal, write_manifest
-from pipeline.store.files import replace, sweep, sync, writing
+from pipeline.store.files import replace, sweep, whole_folder, writing
 from pipeline.store.identity import config_damage, config_in, config_text, has_digest, identity_of, refuse_another
 from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
@@ -46,9 +45,9 @@ if TYPE_CHECKING:
     from pipeline.store.mirror import Mirror
 
 APPENDED = ("metrics.jsonl", "events.jsonl")
-"""Files that go on after a stage has ended: its result vouches for what they held then."""
+"""Files that go on: steps and results vouch for the lines that they held then."""
 PROMPTS = "prompts.json"
-"""Digests of what the models are told; the results of stages vouch for it, too."""
+"""Digests of what the models are told; steps and results vouch for it, too."""
 _STEP = re.compile(r"(?!000000)[0-9]{6}|[1-9][0-9]{6,}", re.ASCII)
 _CONFIG_AGAIN = "`propose verify --repair --run-dir {}`, with the --config and --set of the run, writes it again"
 _LAST_S = 5.0
@@ -184,8 +183,7 @@ class RunDir:
             refuse_another(config_in(str(path), path.read_bytes()), config, f"run directory {self.root}", "--run-dir")
         if config_damage(path) or path.read_text(encoding="utf-8") != text:  # a full disk keeps no finished run away
             self.write_text("config.yaml", text)
-        whole = (self.root, *(self.path(*name.split("/")) for name in ("stages", "dataset", "dataset/data")))
-        for folder in (*whole, *self.path("skills").glob("*/")):
+        for folder in (self.root, self.path("stages")):
             sweep(folder)
 
     def _adopt_mirrored(self, config: Config, uri: str) -> None:
@@ -232,11 +230,13 @@ class RunDir:
         self.write_sealed(PROMPTS, digests)
 
     def refuse_other_prompts(self, digests: dict[str, str]) -> None:
-        """Where prompts.json is lost, the results of stages say what it was. Raises Failure."""
+        """Where prompts.json is lost, results and steps say what it was. Raises Failure."""
         now = hashlib.sha256(seal(digests).encode()).hexdigest()
         for stage in RUN_STAGES:
-            done = self._finished(stage)
-            if done is not None and done["files"].get(PROMPTS, (0, now))[1] != now:
+            done, steps = self._finished(stage), step_folders(self.path("steps", stage))
+            told = [done["files"]] if done is not None else []
+            told += [manifest.read(step / MANIFEST).get("beside", {}) for step in steps[:1]]
+            if any(entries.get(PROMPTS, (0, now))[1] != now for entries in told):
                 raise Failure(
                     f"{self.path(PROMPTS)}: is lost, and {stage} was made with other prompts than today's; use "
                     "those, or another --run-dir"
@@ -309,7 +309,7 @@ class RunDir:
         found = [
             *self.path("ledger", stage).glob("[0-9]*.jsonl"),
             *self.path("steps", stage).glob(f"[0-9]*/{MANIFEST}"),
-            *self.path("quarantine", stage).glob("[!.]*.json"),
+            *self.path("quarantine", stage).rglob("[!.]*.json"),
         ]
         checkpoints = self.path("checkpoints", stage)
         if (checkpoints / CHECKPOINTS).is_file():
@@ -321,7 +321,8 @@ class RunDir:
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def _entry(self, name: str) -> Entry:
-        return manifest.digest_once(self.path(*name.split("/")))
+        path = self.path(*name.split("/"))
+        return manifest.of_lines(path) if name in APPENDED else manifest.digest_once(path)
 
     # ------------------------------------------------------------ steps
 
@@ -343,25 +344,14 @@ class RunDir:
         without an exception."""
         self.check_mirror()
         final = self.path("steps", stage, f"{number:06d}")
-        temporary = final.with_name(f".{final.name}.tmp")
         before = final.with_name(f"{number - 1:06d}") / MANIFEST
-        with writing(final):
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            try:
-                yield temporary
-                entries = write_manifest(
-                    temporary, f"steps/{stage}/{final.name}", files_below(temporary), run=self._identity,
-                    after=manifest.digest_once(before)[1] if number > 1 and before.is_file() else None,
-                )  # fmt: skip
-                for path in temporary.iterdir():
-                    sync(path)
-                sync(temporary)
-                temporary.replace(final)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)  # a full disk would be fuller
-                raise
-            sync(final.parent)  # the name too, before the ledger says that the step is committed
+        with whole_folder(final) as folder:
+            yield folder
+            entries = write_manifest(
+                folder, f"steps/{stage}/{final.name}", files_below(folder), run=self._identity,
+                after=manifest.digest_once(before)[1] if number > 1 and before.is_file() else None,
+                beside={name: self._entry(name) for name in (*APPENDED, PROMPTS) if self.path(name).is_file()},
+            )  # fmt: skip
         manifest.written(final, entries)
         self.check_mirror()
 

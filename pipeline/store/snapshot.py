@@ -80,15 +80,21 @@ def take(root: Path, whole: Whole) -> dict[str, Found]:
             found |= dict(_files(root, entry))
         elif entry.is_file():
             found[entry.name] = _stat(entry)
+    if _results(root) != [name for name in before if name.startswith("stages/")]:
+        raise Moving(f"{root}: a stage ended")  # events, which were read last, may tell of it
     return found
 
 
 def _ended(root: Path) -> list[str]:
     """Stages with a result, and step directories."""
-    names = [f"stages/{path.name}" for path in sorted(root.glob("stages/*.json")) if not path.name.startswith(".")]
+    names = _results(root)
     for stage in _folders(root / "steps"):
         names += [f"steps/{stage.name}/{step.name}" for step in _folders(stage)]
     return names
+
+
+def _results(root: Path) -> list[str]:
+    return [f"stages/{path.name}" for path in sorted(root.glob("stages/*.json")) if not path.name.startswith(".")]
 
 
 def _checkpoints(root: Path, stage: Path) -> dict[str, Found]:

@@ -53,7 +53,7 @@ def parse(path: Path, columns: list[str] | None = None) -> pa.Table:
             there = file.schema_arrow.names
             if missing := [name for name in columns or () if name.partition(".")[0] not in there]:
                 raise Damage(path, f"has no column {missing[0]}")
-            return file.read(columns=columns)
+            return file.read(columns=columns, use_threads=columns is None)  # a few columns cost less than threads
     except (OSError, pa.ArrowException) as e:
         raise Damage(path, f"is not readable as Parquet ({brief(e)})") from None
 

@@ -3,7 +3,7 @@
     config.yaml      its own digest                      skills/, dataset/   manifest, named by the stage's result
     stages/*.json    sealed; names what its stage left   steps/*/*           manifest, named by the next and the journal
     ledger/          the chain of its lines, `accounts`  checkpoints/*/*     a manifest of each rank
-    metrics, events  the chain of their lines            tensorboard/, report.html, quarantine/   their own
+    metrics, events  the chain of their lines, `told`    tensorboard/, report.html, quarantine/   their own
 
 Invariant: content that differs in any bit from what was written is a finding; what a crash may leave is none. A finding
 says which file, what is wrong, what depends on it, and how it is mended.
@@ -11,6 +11,7 @@ says which file, what is wrong, what depends on it, and how it is mended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -22,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.records import Failure
-from pipeline.store import accounts, events, manifest, metrics, own
+from pipeline.store import accounts, events, manifest, metrics, own, told
 from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage
-from pipeline.store.manifest import Damage, cause, differs, of_prefix
+from pipeline.store.manifest import Damage, cause, differs
 from pipeline.store.pairs import Pairs
 from pipeline.store.run_stages import PRODUCTS, RUN_STAGES
 from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, step_folders
@@ -48,8 +49,8 @@ class Finding:
 
 
 def verify(run: RunDir) -> list[Finding]:
-    """All findings of a run, in the order of its files. Raises nothing for what is damaged. Beside a run that is going
-    on, what is found once may have been on its way: what is found again is damage."""
+    """All findings of a run, in the order in which they are mended. Raises nothing for what is damaged. Beside a run
+    that is going on, what is found once may have been on its way: what is found again is damage."""
     first = _look(run)
     return [finding for finding in _look(run) if finding in first] if first else []
 
@@ -58,14 +59,34 @@ def _look(run: RunDir) -> list[Finding]:
     _digest_ahead(run)
     found = list(_config(run))
     for stage in _stages(run):
-        steps = [*_gap(run, stage), *(f for folder in _sorted(run, stage) for f in _step(run, stage, folder))]
+        steps = list(_steps(run, stage))
         found += [*_result(run, stage), *steps, *_checkpoints(run, stage, registered_in(run, stage))]
         if not steps:
             found += _accounts(run, stage)
     for product, maker in PRODUCTS.items():
-        if os.path.lexists(run.path("stages", f"{maker}.json")):
+        left = run.path(product).exists() and step_folders(run.path("steps", maker))  # it ended early, or is not done
+        if left or os.path.lexists(run.path("stages", f"{maker}.json")):
             found += _product(run, product)
-    return sorted({str(f): f for f in [*found, *_lines(run), *_own(run)]}.values(), key=lambda f: f.path)
+    found += [*_lines(run), *_own(run)]
+    once = {f.path if f.what.startswith("is missing") else str(f): f for f in reversed(found)}  # whoever tells of it
+    return sorted(once.values(), key=_place)
+
+
+_IN_A_STAGE = ("steps", "ledger", "quarantine", "checkpoints", "stages")
+
+
+def _place(finding: Finding) -> tuple[int, int, int, str]:
+    """What follows from others comes after them, so that it is mended after them."""
+    top, *rest = finding.path.split("/")
+    if top in ("config.yaml", PROMPTS):
+        return 0, 0, 0, finding.path
+    stages = list(RUN_STAGES)
+    if top in _IN_A_STAGE and rest:
+        stage = rest[0].removesuffix(".json")
+        return 1, stages.index(stage) if stage in stages else len(stages), _IN_A_STAGE.index(top), finding.path
+    if top in PRODUCTS:
+        return 1, stages.index(PRODUCTS[top]), len(_IN_A_STAGE), finding.path
+    return 2, int(finding.unit in own.PAGES), 0, finding.path
 
 
 def product_of(run: RunDir, stage: str) -> None:
@@ -118,9 +139,18 @@ def mend(run: RunDir, finding: Finding) -> str:
     """The command that mends a finding, in words for the end of a line."""
     command = f"propose verify {shlex.quote(str(run.root))}"
     kind, _, rest = finding.unit.partition("/")
+    if kind in PRODUCTS and finding.what != NOT_LISTED:
+        for source in _steps(run, PRODUCTS[kind]):
+            return mend(run, source)  # what it is made from comes first, and takes it along
     stage = rest.partition("/")[0].removesuffix(".json")
     if finding.what == NOT_LISTED:
         return f"`{command} --repair` sets it aside"
+    if kind == MIRRORED:
+        there, away = shlex.quote(str(run.root)), shlex.quote(f"{run.root}.away")
+        again = f"propose run --config {away}/config.yaml --run-dir {there}"
+        return f"`mv {there} {away} && {again}` restores the run from its mirror"
+    if kind == "skills" and not run.path("stages", f"{PRODUCTS[kind]}.json").exists():
+        return f"`{command} --repair` sets it aside, and {PRODUCTS[kind]} makes it again"
     if kind in _DERIVED:
         return f"`{command} --repair`{' with the --config and --set of the run' if kind == 'config.yaml' else ''} " + (
             "writes it again" if kind == "config.yaml" else "makes it again"
@@ -176,23 +206,10 @@ def _result(run: RunDir, stage: str) -> Iterator[Finding]:
         return
     if done is None:
         return
-    for earlier in done["after"]:
-        if not run.path("stages", f"{earlier}.json").exists():
-            yield Finding(f"stages/{earlier}.json", f"is missing, and {stage} was finished after it",
-                          f"stages/{earlier}.json")  # fmt: skip
     for file, (size, checksum) in done["files"].items():
-        if file == PROMPTS:  # once, not by each stage
+        if file in (*APPENDED, PROMPTS):  # not of this stage alone: `told`
             continue
-        path = _where(run, done, file)
-        try:
-            wrong = None
-            if file in APPENDED:
-                wrong = None if of_prefix(path, size) == (size, checksum) else "its first lines are not those written"
-            else:
-                wrong = differs(path, (size, checksum))
-        except OSError as e:
-            wrong = cause(e)
-        if wrong:
+        if wrong := differs(_where(run, done, file), (size, checksum)):
             yield Finding(file, f"{wrong} (by {name})", _unit(file))
 
 
@@ -202,6 +219,12 @@ def _where(run: RunDir, done: dict[str, Any], file: str) -> Path:
     if file.startswith("checkpoints/") and checkpoint and not run.path("checkpoints", done["stage"]).exists():
         return Path(checkpoint).parent.joinpath(*file.split("/")[2:])
     return path
+
+
+def _steps(run: RunDir, stage: str) -> Iterator[Finding]:
+    yield from _gap(run, stage)
+    for folder in _sorted(run, stage):
+        yield from _step(run, stage, folder)
 
 
 def _gap(run: RunDir, stage: str) -> Iterator[Finding]:
@@ -217,11 +240,12 @@ def _step(run: RunDir, stage: str, folder: Path) -> Iterator[Finding]:
     yield from found
     if any(f.what != NOT_LISTED for f in found):
         return
-    told, number = manifest.read(folder / MANIFEST), int(folder.name)
+    stated, number = manifest.read(folder / MANIFEST), int(folder.name)
     before = folder.with_name(f"{number - 1:06d}")
-    if number > 1 and (now := accounts.manifest_of(before)) is not None and told.get("after") != now:
-        yield Finding(f"{unit}/{MANIFEST}", f"does not follow from the {MANIFEST} of step {before.name}", unit)
-    if "verdicts.parquet" in told["files"]:
+    with contextlib.suppress(Damage):  # then it is that step which is damaged
+        if number > 1 and manifest.read(before / MANIFEST) and stated.get("after") != accounts.manifest_of(before):
+            yield Finding(f"{unit}/{MANIFEST}", f"does not follow from the {MANIFEST} of step {before.name}", unit)
+    if "verdicts.parquet" in stated["files"]:
         try:
             for wrong in Pairs.on_disk(folder).wrong():
                 yield Finding(unit, wrong, unit)
@@ -232,14 +256,14 @@ def _step(run: RunDir, stage: str, folder: Path) -> Iterator[Finding]:
 def manifested(run: RunDir, folder: Path, unit: str, name: str = MANIFEST, of: str | None = None) -> Iterator[Finding]:
     """The files of a folder against its manifest."""
     try:
-        told = manifest.read(folder / name)
-        listed = manifest.listed(folder / name, told)
+        stated = manifest.read(folder / name)
+        listed = manifest.listed(folder / name, stated)
     except Damage as e:
         yield _finding(run, e, unit)
         return
-    ours = told["of"] == (of or unit)
+    ours = stated["of"] == (of or unit)
     if not ours:
-        yield Finding(f"{unit}/{name}", f"is the manifest of {told['of']}", unit)
+        yield Finding(f"{unit}/{name}", f"is the manifest of {stated['of']}", unit)
     for file, entry in listed.items():
         if wrong := differs(folder / file, entry):
             yield Finding(f"{unit}/{file}", wrong, unit)
@@ -302,7 +326,8 @@ def _product(run: RunDir, name: str) -> Iterator[Finding]:
             yield Finding("dataset/provenance.jsonl", wrong, name)
         for unit, checksum in manifest.read(run.path(name, MANIFEST))["made_from"].items():
             path = run.path(*unit.split("/"))
-            if unit.startswith("steps/") and path.is_file() and manifest.digest_once(path)[1] != checksum:
+            other = unit.startswith("steps/") and path.is_file() and manifest.digest_once(path)[1] != checksum
+            if other and not list(_step(run, PRODUCTS[name], path.parent)):  # else it is the step that is damaged
                 yield Finding(f"dataset/{MANIFEST}", f"was made from another {unit}", name)
 
 
@@ -333,7 +358,8 @@ def _accounts(run: RunDir, stage: str) -> Iterator[Finding]:
 
 
 def _own(run: RunDir) -> Iterator[Finding]:
-    return (Finding(*found) for found in own.findings(run))
+    yield from (Finding(*found) for found in own.findings(run))
+    yield from (Finding(path, wrong, _unit(path)) for path, wrong in told.findings(run))
 
 
 def _lines(run: RunDir) -> Iterator[Finding]:
@@ -375,7 +401,7 @@ def _finding(run: RunDir, e: Damage, unit: str) -> Finding:
 
 def _unit(file: str) -> str:
     parts = file.split("/")
-    size = {"steps": 3, "checkpoints": 2, "ledger": 2, "stages": 2}.get(parts[0], 1)
+    size = {"steps": 3, "checkpoints": 2, "ledger": 2, "stages": 2, "quarantine": len(parts)}.get(parts[0], 1)
     return "/".join(parts[:size])
 
 

@@ -1,4 +1,5 @@
-"""Damage to the files of a run: what disks, people and other processes do to them."""
+"""Damage to the files of a run: what disks, people and other processes do to them. One that has nothing to damage says
+False."""
 
 import os
 import re
@@ -30,19 +31,20 @@ def delete(path, root):
 
 
 def empty(path, root):
-    path.write_bytes(b"")
+    return path.stat().st_size > 0 and path.write_bytes(b"") == 0
 
 
 def half(path, root):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    content = path.read_bytes()
+    return bool(content) and path.write_bytes(content[: len(content) // 2]) >= 0
 
 
 def flipped(path, root):
-    flip(path, path.stat().st_size * 4 + 1)
+    return path.stat().st_size > 0 and flip(path, path.stat().st_size * 4 + 1)
 
 
 def last_bit(path, root):
-    flip(path, path.stat().st_size * 8 - 7)
+    return path.stat().st_size > 0 and flip(path, path.stat().st_size * 8 - 7)
 
 
 def garbage(path, root):

@@ -18,6 +18,7 @@ from pipeline.store import events
 from pipeline.store.digests import files_below, write_manifest
 from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.snapshot import CHECKPOINTS
 from pipeline.store.tables import write_keyed, write_records
@@ -40,14 +41,27 @@ def make(root, mirror=None, upto="evaluate", done=True, seed=0):
     run.adopt_prompts(domains.of(config().domain).prompts.digests())
     with Metrics(run) as log:
         for stage, of in STAGES.items():
+            events.append(run, "stage_started", stage=stage, steps=0, pid=1)
             result = of(run, log)
             if stage != upto or done:
                 run.finish(stage, result, 1.0)
+                events.append(run, "stage_finished", stage=stage)
             if stage == upto:
+                if not done and RUN_STAGES[stage].issues_attempts:
+                    out(run, stage)
                 break
     if done and upto == "evaluate":
         report.write(run)
     return run
+
+
+def out(run, stage):
+    """Attempts of a step that is not on disk yet."""
+    ledger = Ledger(run, stage)
+    ledger.begin(STEPS[stage] + 1)
+    for i in range(SIZE):
+        ledger.issue(f"{stage}-{STEPS[stage] + 1:06d}-{i}")
+    ledger.close()
 
 
 def _acquire(run, log):
@@ -79,6 +93,8 @@ def played(run, log, stage):
         ]  # each stage asks something of its own: what was asked before is a copy
         for key in keys:
             ledger.judged(key, 10)
+        if (stage, step) == ("mgpo", 1):
+            ledger.quarantine(keys[-1], {"deaths": ["a worker died"]})
         judged = {
             k: verdict(e, "rejected" if i == 2 else "accepted") for i, (k, e) in enumerate(zip(keys, made, strict=True))
         }
@@ -133,7 +149,6 @@ def _sft(run, log):
 
 def _mgpo(run, log):
     played(run, log, "mgpo")
-    Ledger(run, "mgpo").quarantine(("mgpo-000001-9", 1), {"deaths": ["a worker died"]})
     for steps in (1, 2):
         events.append(run, "stage_restarted", stage="mgpo", steps=steps, cause="a worker died", pools="kept")
     return {"steps": 3, "episodes": 12, "checkpoint": str(run.path("checkpoints", "mgpo", "step-000003"))}
@@ -148,7 +163,9 @@ def _solve(run, log):
     ledger, trained = Ledger(run, "solve"), 0
     for step in range(1, STEPS["solve"] + 1):
         ledger.begin(step)
-        keys = [(f"solve-{step:06d}-{i}", ledger.issue(f"solve-{step:06d}-{i}")) for i in range(SIZE)]
+        keys = [(name, ledger.issue(name)) for name in (f"solve-{step:06d}-0/{i}" for i in range(SIZE))]
+        if step == 1:
+            ledger.quarantine(keys[0], {"deaths": ["a worker died"]})
         with run.new_step("solve", step) as folder:
             write_rollouts(table([rollout(n, a, tokens=20) for n, a in keys]), folder / "rollouts.parquet")
             account = ledger.segment(folder, dict.fromkeys(keys, "trained"))

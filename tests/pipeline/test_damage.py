@@ -18,10 +18,13 @@ from pipeline import stages
 from pipeline.cli import main
 from pipeline.records import Failure
 from pipeline.store import verify
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
+from pipeline.store.snapshot import CHECKPOINTS, registered
 from tests.pipeline import made
-from tests.pipeline.damage import DAMAGES, files, flip, kind
+from tests.pipeline.damage import DAMAGES, delete, empty, files, flip, flipped, garbage, half, kind, last_bit
 
+WOULD_START = "Ray would start here for "
 MADE_ONCE = ("ledger", "quarantine", "metrics.jsonl", "events.jsonl")
 """What tells of how the run went, and only a mirror has again."""
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(6 * 3600)]
@@ -36,16 +39,27 @@ def whole(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """Its synthesis has steps, and no result yet."""
-    root = tmp_path_factory.mktemp("begun") / "run"
-    made.make(root, upto="synthesize", done=False).close()
+    """Stage -> a run that was stopped in the middle of it: it has steps, attempts that are out, and no result."""
+    return {
+        stage: _made(tmp_path_factory.mktemp(f"begun-{stage}") / "run", upto=stage, done=False) for stage in RUN_STAGES
+    }
+
+
+@pytest.fixture(scope="module")
+def between(tmp_path_factory):
+    """Stage -> a run that was stopped after it: nothing of the next one is there."""
+    return {stage: _made(tmp_path_factory.mktemp(f"after-{stage}") / "run", upto=stage) for stage in RUN_STAGES}
+
+
+def _made(root, **how):
+    made.make(root, **how).close()
     return root
 
 
 @pytest.fixture
 def nothing_starts(monkeypatch, tmp_path):
-    async def with_restarts(*_):
-        raise Failure("Ray would start here")
+    async def with_restarts(context, stage, work):
+        raise Failure(f"{WOULD_START}{stage}")
 
     monkeypatch.setattr(stages, "with_restarts", with_restarts)
     monkeypatch.chdir(tmp_path)
@@ -58,30 +72,53 @@ def propose(*args):
     return end.value.code, out.getvalue(), err.getvalue()
 
 
-def damaged(whole, root, damage):
-    """For each kind of file its name, while `root` is a copy of the run in which that file is damaged."""
-    for name in sorted({kind(name): name for name in reversed(files(whole))}.values()):
-        shutil.rmtree(root, ignore_errors=True)
-        shutil.copytree(whole, root)
-        if damage(root / name, root) is not False:
-            yield name
+class Copy:
+    """Of a run, to damage. Only what was changed in it is written again, so that the rest is not digested again."""
+
+    def __init__(self, of, root):
+        self.of, self.root = of, shutil.copytree(of, root)
+        self._content = {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+        self._folders = {parent for path in self._content for parent in path.parents}
+
+    def whole(self):
+        for path in sorted(self.root.rglob("*"), reverse=True):
+            kept = path in (self._content if path.is_file() else self._folders) and os.access(path, os.R_OK)
+            if path.is_symlink() or not kept:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for path, content in self._content.items():
+            if not path.exists() or path.read_bytes() != content:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+    def damaged(self, damage, *tops):
+        """For each kind of file its name, while that file is damaged."""
+        for name in sorted({kind(name): name for name in reversed(files(self.of))}.values()):
+            if tops and not name.startswith(tops):
+                continue
+            self.whole()
+            if damage(self.root / name, self.root) is not False:
+                yield name
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return lambda run: Copy(run, tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_the_matrix(whole, tmp_path, nothing_starts, damage):
-    root = tmp_path / "run"
+def test_the_matrix(whole, copy, nothing_starts, damage):
+    run = copy(whole)
     missed, faults, left = [], [], []
-    for name in damaged(whole, root, damage):
+    for name in run.damaged(damage):
         for command in ("verify", "ledger", "report", "run"):
-            code, _, err = propose(command, "--run-dir", str(root))
+            code, _, err = propose(command, "--run-dir", str(run.root))
             if code not in (0, 2) or (code == 2 and not err.strip() and command != "verify"):
                 faults.append((name, command, err[-200:]))
             if command in ("verify", "ledger") and code != 2:
                 missed.append((name, command))
-        shutil.rmtree(root)
-        shutil.copytree(whole, root)
-        damage(root / name, root)
-        if wrong := mended(root, whole):
+        run.whole()
+        damage(run.root / name, run.root)
+        if wrong := mended(run.root, whole):
             left.append((name, wrong))
     assert (missed, faults, left) == ([], [], [])
 
@@ -110,45 +147,140 @@ def parts(command):
     for words in calls:
         if words[0] == "rm":
             shutil.rmtree(words[2]) if os.path.isdir(words[2]) else os.unlink(words[2])
+        elif words[0] == "mv":
+            os.rename(words[1], words[2])
         elif words[1] == "verify":
             propose(*words[1:])
-    return [words for words in calls if words[0] != "rm"]
+    return [words for words in calls if words[0] == "propose"]
 
 
+@pytest.mark.parametrize("stage", RUN_STAGES)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_run_that_goes_on_builds_on_nothing_that_is_damaged(begun, tmp_path, nothing_starts, damage):
-    root = tmp_path / "run"
+def test_a_run_that_goes_on_builds_on_nothing_that_is_damaged(begun, copy, nothing_starts, stage, damage):
+    run = copy(begun[stage])
     missed, built_on, left = [], [], []
-    for name in damaged(begun, root, damage):
-        found = verify.verify(RunDir(root))
-        if not found:
+    for name in run.damaged(damage, *touched_in(stage)):
+        before = verify.verify(RunDir(run.root))
+        if not before and not of_a_crash(stage, name, damage) and not of_no_reader(run, name):
             missed.append(name)
-        _, _, err = propose("run", "--run-dir", str(root))
-        if needed(found) and "Ray would start here" in err:
+        _, _, err = propose("run", "--run-dir", str(run.root))
+        if needed([f for f in verify.verify(RunDir(run.root)) if f in before], err):
             built_on.append(name)
-        if wrong := gone_on(root):
+        if wrong := gone_on(run.root, begun[stage]):
             left.append((name, wrong))
     assert (missed, built_on, left) == ([], [], [])
 
 
-def needed(found):
-    """What the next stage needs of what is damaged."""
-    return [str(f) for f in found if "synthesize" in verify.dependents(f)]
+def touched_in(stage):
+    """What can come to other ends in this stage than in a run that is whole: all but what earlier ones have made."""
+    before = list(RUN_STAGES)[: list(RUN_STAGES).index(stage)][-1:]
+    own = [f"{top}/{name}" for name in (stage, *before) for top in ("steps", "ledger", "quarantine", "checkpoints")]
+    made_by = {RUN_STAGES[name].makes for name in (stage, *before)} - {None}
+    return (*(f"{name}/" for name in own), *made_by, "stages", "metrics", "events", "prompts", "config", "tensor")
 
 
-def gone_on(root):
-    """Do what the lines of `run` say, to the letter, until it starts; returns what keeps it from that, if anything."""
+def of_a_crash(stage, name, damage):
+    """Attempts that are out are lost with the end of their journal, as when a machine dies."""
+    out = f"ledger/{stage}/{made.STEPS.get(stage, 0) + 1:06d}.jsonl"
+    return name == out and damage.__name__ in ("delete", "empty", "half")
+
+
+def of_no_reader(run, name):
+    """Ray Train overwrites its list while a stage is going on, and nobody reads more of it than the names."""
+    if not name.endswith(CHECKPOINTS):
+        return False
+    return registered((run.root / name).read_bytes()) == registered((run.of / name).read_bytes())
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_between_two_stages_the_result_of_the_last_is_missed(between, copy, nothing_starts, damage):
+    missed, left = [], []
+    for stage, of in between.items():
+        run = Copy(of, of.with_name(damage.__name__))
+        for name in run.damaged(damage, "stages"):
+            if not any(f.unit == name for f in verify.verify(RunDir(run.root))):
+                missed.append((stage, name))
+            if wrong := gone_on(run.root, of):
+                left.append((stage, name, wrong))
+    assert (missed, left) == ([], [])
+
+
+def needed(found, err):
+    """What the stage that would start needs of what is damaged."""
+    starts = err.partition(WOULD_START)[2].split()
+    return [str(f) for f in found if starts and starts[0] in verify.dependents(f)]
+
+
+def gone_on(root, whole):
+    """Do what the lines of `run` say, to the letter, until a stage starts; what that makes again is put back. Returns
+    what keeps it from going on, if anything."""
+    err = ""
     for _ in range(8):
         code, _, err = propose("run", "--run-dir", str(root))
-        if "Ray would start here" in err:
-            return needed(verify.verify(RunDir(root)))
+        found = verify.verify(RunDir(root))
+        if WOULD_START in err:
+            if wrong := needed(found, err):
+                return wrong
+            stage = err.partition(WOULD_START)[2].split()[0]
+            result = f"stages/{stage}.json"
+            if (root / result).exists() or not (whole / result).exists():
+                return ""
+            shutil.copy(whole / result, root / result)
+            continue
         commands = re.findall("`([^`]*)`", err)
         if code != 2 or not commands:
-            break
+            return err if code else ""
         if re.fullmatch(r"propose verify \S+", commands[0]):  # it says what mends
             commands = re.findall("`([^`]*)`", propose(*shlex.split(commands[0])[1:])[1])
         parts(commands[0])
     return err
+
+
+@pytest.fixture(scope="module")
+def mirrored(tmp_path_factory):
+    """A run, and the folder of its mirror."""
+    folder = tmp_path_factory.mktemp("mirrored")
+    made.make(folder / "run", mirror=f"file://{folder}/mirror").close()
+    return folder / "run", folder / "mirror"
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_run_with_a_mirror_is_mended_from_it_to_the_byte(mirrored, copy, nothing_starts, damage):
+    run, mirror = copy(mirrored[0]), ("--set", f"mirror=file://{mirrored[1]}")
+    missed, left = [], []
+    for name in run.damaged(damage):
+        if not verify.verify(RunDir(run.root)):
+            missed.append(name)
+        propose("verify", str(run.root), "--repair", *mirror)
+        there = run.root / name
+        same = there.is_file() and there.read_bytes() == (mirrored[0] / name).read_bytes()
+        if verify.verify(RunDir(run.root)) or not (same or name.startswith("tensorboard")):
+            (finding, *_) = verify.verify(RunDir(run.root))
+            parts(verify.mend(RunDir(run.root), finding).split("`")[1])
+            assert propose("run", "--run-dir", str(run.root), *mirror)[0] == 0
+            left += verify.verify(RunDir(run.root))
+            shutil.rmtree(f"{run.root}.away")
+    assert (missed, left) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "damage", [delete, empty, half, flipped, last_bit, garbage], ids=lambda damage: damage.__name__
+)
+def test_a_mirror_is_mended_from_its_run(mirrored, copy, damage):
+    mirror = copy(mirrored[1])
+    uri, missed, left = f"file://{mirror.root}", [], []
+    told = ("--set", f"mirror={uri}")
+    tops = {name.partition("/")[0] for name in files(mirrored[0]) if name[0] != "."}
+    for top in ("manifest-0.json", "manifest-1.json", *(f"files/{top}" for top in sorted(tops))):
+        mirror.whole()
+        name = next(name for name in files(mirror.root) if name.startswith(top))
+        damage(mirror.root / name, mirror.root)
+        if propose("verify", uri)[0] != 2:
+            missed.append(name)
+        propose("verify", str(mirrored[0]), "--repair", *told)
+        if (end := propose("verify", uri))[0]:
+            left.append((name, end))
+    assert (missed, left) == ([], [])
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -60,6 +60,21 @@ def test_without_programs_there_are_three_columns(tmp_path):
     assert load(publish(tmp_path / "d", PROBLEMS[:3])).column_names == ["question", "answer", "answer_kind"]
 
 
+def test_it_takes_the_place_of_another_whole_or_not_at_all_and_of_nobody_elses_files(place, monkeypatch):
+    (place / "notes.txt").write_text("mine")
+    before = {p.name: p.read_bytes() for p in place.iterdir() if p.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "text", lambda *_: 1 / 0)  # in the middle
+        with pytest.raises(ZeroDivisionError):
+            publish(place, PROBLEMS[:2])
+    assert {p.name: p.read_bytes() for p in place.iterdir() if p.is_file()} == before
+    publish(place, PROBLEMS[:2])
+    assert len(folder.rows_of(place)) == 2 and (place / "notes.txt").read_text() == "mine"
+    assert [p.name for p in place.parent.iterdir() if p.name != "cache"] == ["dataset"]
+    (finding,) = check(place)["findings"]
+    assert "notes.txt: is in no manifest" in finding["what"]
+
+
 def test_a_data_set_of_nothing_is_whole(tmp_path):
     """Of a run that was stopped before it accepted any; `datasets` itself refuses a split without rows."""
     where = publish(tmp_path / "d", [])

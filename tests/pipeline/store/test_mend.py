@@ -72,6 +72,33 @@ def test_it_makes_nothing_of_steps_that_are_damaged(capsys, root):
     assert (root / "dataset" / "problems.jsonl").read_bytes() == content
 
 
+@pytest.mark.parametrize("also", [None, "dataset/problems.jsonl"])
+@pytest.mark.parametrize("name", ["manifest.json", "probes.parquet"])
+def test_a_data_set_is_mended_with_the_step_that_it_is_made_from(capsys, root, name, also):
+    """Whichever line is followed."""
+    (root / "steps" / "synthesize" / "000001" / name).write_bytes(b"\xff\x00[]{}")
+    if also:
+        flip(root / also, 99)
+    findings = verify.verify(RunDir(root))
+    mends = {verify.mend(RunDir(root), f) for f in findings if f.unit.startswith(("steps", "dataset"))}
+    assert len(mends) == 1 and any(f.unit == "dataset" for f in findings) == bool(also)
+    follow(capsys, mends.pop())
+    assert verify.verify(RunDir(root)) == [] and not (root / "dataset").exists()
+
+
+def test_the_data_set_of_a_synthesis_that_ended_early_is_made_again(capsys, tmp_path):
+    root = tmp_path / "run"
+    made.make(root, upto="synthesize", done=False).close()
+    names = [n for n in files(root) if n.startswith("dataset/")]
+    before = {n: (root / n).read_bytes() for n in names}
+    for name in names:
+        (root / name).write_bytes(b"[]")
+        assert any(name in line for line in found(root))
+        (finding, *_) = verify.verify(RunDir(root))
+        follow(capsys, verify.mend(RunDir(root), finding))
+        assert {n: (root / n).read_bytes() for n in names} == before and found(root) == []
+
+
 def test_config_yaml_is_written_again_from_the_config_of_the_run_and_from_no_other(capsys, root):
     content = (root / "config.yaml").read_bytes()
     for damaged in (b"", content[:700], content.replace(b"seed: 0", b"seed: 1")):

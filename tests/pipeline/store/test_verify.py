@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import main
+from pipeline.commands import rework
 from pipeline.commands import verify as command
 from pipeline.config import loading
 from pipeline.flow.steps import judged_in
@@ -161,7 +162,7 @@ def test_a_step_of_another_run_in_the_place_of_ours_is_noticed(root, tmp_path):
 
 def test_a_result_that_lacks_what_it_says_it_left_is_noticed(root):
     shutil.rmtree(root / "ledger" / "sft")
-    (root / "quarantine" / "mgpo" / "mgpo-000001-9.json").unlink()
+    (root / "quarantine" / "mgpo" / "mgpo-000001-3.json").unlink()
     lines = found(root)
     assert any("ledger/sft" in line for line in lines) and any("quarantine/mgpo/mgpo-0" in line for line in lines)
 
@@ -193,3 +194,93 @@ def test_files_that_changed_places_are_no_fault_of_ours(capsys, root, command):
         (step / "aside").rename(step / f"{other}.parquet")
     code, out, err = propose(capsys, command, "--run-dir", str(root))
     assert code == 2 and "steps/mgpo/000001/" in out + err
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """Stage -> a run that was stopped in the middle of it."""
+    made_so_far = {}
+
+    def of(stage, copy):
+        if stage not in made_so_far:
+            made_so_far[stage] = tmp_path_factory.mktemp("stopped") / "run"
+            made.make(made_so_far[stage], upto=stage, done=False).close()
+        return shutil.copytree(made_so_far[stage], copy)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [
+        ("acquire", "prompts.json"),
+        ("acquire", "events.jsonl"),
+        ("acquire", "skills/manifest.json"),
+        ("mgpo", "stages/sft.json"),
+        ("mgpo", "quarantine/mgpo/mgpo-000001-3.json"),
+        ("mgpo", "metrics.jsonl"),
+        ("solve", "quarantine/solve/solve-000001-0/0.json"),
+        ("synthesize", "dataset/manifest.json"),
+        ("synthesize", "dataset/problems.jsonl"),
+        ("synthesize", "stages/mgpo.json"),
+    ],
+)
+def test_what_a_stage_that_was_stopped_has_written_is_missed(stopped, tmp_path, stage, name):
+    """Although no result vouches for it yet."""
+    root = stopped(stage, tmp_path / "run")
+    assert found(root) == []
+    (root / name).unlink()
+    assert [f.path for f in verify.verify(RunDir(root))] == [name]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
+def test_lines_that_a_step_was_written_after_are_missed(stopped, tmp_path, name):
+    """Whole ones, so that those that are left follow from each other."""
+    root = stopped("mgpo", tmp_path / "run")
+    lines = (root / name).read_bytes().splitlines(keepends=True)
+    (root / name).write_bytes(b"".join(lines[: 1 if name == "metrics.jsonl" else -3]))
+    assert [f.path for f in verify.verify(RunDir(root)) if f.path != "tensorboard"] == [name]
+
+
+def test_attempts_that_are_out_may_be_lost_with_a_machine_and_may_not_be_others(stopped, tmp_path):
+    root = stopped("mgpo", tmp_path / "run")
+    path = root / "ledger" / "mgpo" / "000004.jsonl"
+    content = path.read_bytes()
+    for left in (b"", content[: len(content) // 2], content[:-1]):
+        path.write_bytes(left)
+        assert found(root) == []
+    for other in (b"[]", content.replace(b"-2", b"-7"), content[:-1] + b" "):
+        path.write_bytes(other)
+        assert [f.unit for f in verify.verify(RunDir(root))] == ["ledger/mgpo/000004"]
+
+
+def test_a_board_that_lost_rows_is_noticed_and_one_that_a_process_died_over_is_not(root):
+    (path,) = (root / "tensorboard").iterdir()
+    ends = [0]
+    content = path.read_bytes()
+    while ends[-1] < len(content):
+        ends.append(ends[-1] + 16 + int.from_bytes(content[ends[-1] : ends[-1] + 8], "little"))
+    path.write_bytes(content[: ends[-2]])
+    assert found(root) == []
+    path.write_bytes(content[: ends[-3]])
+    assert [f.path for f in verify.verify(RunDir(root))] == ["tensorboard"]
+
+
+def test_a_result_that_is_taken_away_on_purpose_is_not_missed(root, tmp_path):
+    fork = tmp_path / "fork"
+    rework.fork(root, ["solve.lr=1e-4"], fork, False)
+    assert found(fork) == []
+    rework.redo(root, "mgpo", False)
+    assert found(root) == []
+    (root / "stages" / "sft.json").unlink()
+    assert [f.path for f in verify.verify(RunDir(root))] == ["stages/sft.json"]
+
+
+def test_what_follows_from_others_is_named_after_them(root):
+    names = ["stages/mgpo.json", "steps/mgpo/000001/state.json", "dataset/problems.jsonl", "report.html",
+             "steps/acquire/000003/reply.json", "checkpoints/mgpo/step-000003/config.json", "config.yaml",
+             "steps/synthesize/000001/state.json"]  # fmt: skip
+    for name in names:
+        flip(root / name, 99)
+    there = [f.path for f in verify.verify(RunDir(root)) if f.path in names]
+    assert there == [names[i] for i in (6, 4, 1, 5, 0, 7, 2, 3)]
