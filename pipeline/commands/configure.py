@@ -125,7 +125,7 @@ def _there(tree: Any, place: str, name: str) -> Any:
 def _setting(path: str, s: reference.Setting, value: Any) -> str:
     unit = f" ({s.unit})" if s.unit else ""
     known = f"now {json.dumps(value)} · " if value is not None and not isinstance(value, dict | list) else ""
-    lines = [f"{path}: {s.type}{unit}", f"    {known}default {s.default}, chosen by {s.source}"]
+    lines = [f"{path}: {s.type}{unit}", f"    {known}default {s.default} (source: {s.source})"]
     return "\n".join([*lines, *([f"    {s.meaning}"] if s.meaning else [])])
 
 

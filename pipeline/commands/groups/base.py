@@ -52,7 +52,7 @@ def command(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Register a function as a command; what it returns is the exit code. `keys` are those of its JSON, which its help
     lists, after the tables of `more`."""
-    cls = screens.listing(keys, more) if keys is not None else None
+    cls = screens.listing(keys, more) if keys is not None else screens.Command
     sentence = f"{help[0].upper()}{help[1:]}."
     return of.command(name, help=sentence, short_help=help.partition(".\n")[0], rich_help_panel=group, cls=cls)
 
