@@ -336,6 +336,32 @@ def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch, finished):
     assert found["bytes"] > 0
 
 
+# ---------------------------------------------------------------- results
+
+
+def test_a_result_is_told_a_line_a_value_within_78_columns(tmp_path):
+    measures = {f"mean@{k}": {"value": 0.26667, "interval": [0.16665675424391124, 0.375]} for k in (1, 2)}
+    result = {
+        "problems": 60, "score": None, "left_out": {}, "by_step": {"1": 0.5, "2": 1 / 3},
+        "before": {"mean": 0.26667, "measures": measures}, "files": ["/x/a", "b"],
+        "many": {f"name {i}": i for i in range(20)},
+    }  # fmt: skip
+    told = tables.outline(result, lambda text: text.removeprefix("/x/")).splitlines()
+    assert told[:10] == [
+        "problems  60",
+        "score     -",
+        "left_out  -",
+        "by_step   1 0.5, 2 0.3333",
+        "before",
+        "  mean      0.2667",
+        "  measures",
+        "    mean@1  value 0.2667, interval 0.1667 to 0.375",
+        "    mean@2  value 0.2667, interval 0.1667 to 0.375",
+        "files     a, b",
+    ]
+    assert told[10:13] == ["many", "  name 0   0", "  name 1   1"] and len(told) == 31
+
+
 # ---------------------------------------------------------------- summary and ledger
 
 
