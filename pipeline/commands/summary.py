@@ -100,7 +100,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
 def _figures(f: dict[str, Any]) -> list[tuple[str, float | None, list[float] | None]]:
     return [
         ("validity: accepted of judged", f["validity"], f.get("validity_interval")),
-        ("prober's answers that are right", f.get("mean_pass_rate"), f.get("mean_pass_rate_interval")),
+        ("prober's right answers", f.get("mean_pass_rate"), f.get("mean_pass_rate_interval")),
         ("prober's Pass@k", f["mean_pass_at_k"], f.get("mean_pass_at_k_interval")),
         ("solver before", f["solver_before"], f.get("solver_before_interval")),
         ("solver after", f["solver_after"], f.get("solver_after_interval")),
