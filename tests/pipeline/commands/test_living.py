@@ -125,6 +125,19 @@ def test_status_of_a_stage_that_has_counted_nothing_yet(tmp_path):
     assert "models start" not in status.render(status.status(tmp_path / "r"), str)
 
 
+def test_an_attempt_that_is_sent_out_is_a_sign_of_life(tmp_path):
+    root = tmp_path / "r"
+    runs.upto(root, "sft").close()
+    for path in root.rglob("*"):
+        os.utime(path, (1000, 1000))
+    assert survey.last_sign(root) == 1000
+    segment = root / "ledger" / "sft" / "000002.jsonl"
+    segment.parent.mkdir(parents=True, exist_ok=True)
+    segment.touch()
+    os.utime(segment, (2000, 2000))
+    assert survey.last_sign(root) == 2000
+
+
 def test_a_first_step_that_compiled_does_not_count_for_the_rate(tmp_path):
     run = runs.upto(tmp_path / "r", "acquire")
     with Metrics(run) as log:
