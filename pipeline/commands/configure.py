@@ -125,7 +125,7 @@ def _there(tree: Any, place: str, name: str) -> Any:
 def _setting(path: str, s: reference.Setting, value: Any) -> str:
     unit = f" ({s.unit})" if s.unit else ""
     known = f"now {json.dumps(value)} · " if value is not None and not isinstance(value, dict | list) else ""
-    lines = [f"{path}: {s.type}{unit}", f"    {known}default {s.default}, chosen by {s.source}"]
+    lines = [f"{path}: {s.type}{unit}", f"    {known}default {s.default} (source: {s.source})"]
     return "\n".join([*lines, *([f"    {s.meaning}"] if s.meaning else [])])
 
 
@@ -156,7 +156,8 @@ def init(file: Path, profile: str) -> dict[str, Any]:
     if file.exists():
         raise Failure(f"{file}: is there already; expected a new file")
     text = (_TEMPLATES / f"{profile}.yaml").read_text(encoding="utf-8")
-    text = text.replace(f"\nname: {profile}", f"\nname: {file.stem}", 1)
+    name = f"\nname: {profile}"
+    text = text.replace(name, f"\nname: {file.stem}".ljust(len(name)), 1)  # the comments stay in a column
     text = text.replace(f"deploy/configs/{profile}.yaml", str(file))
     try:
         schema.write_text(json.dumps(reference.schema(), indent=1) + "\n", encoding="utf-8")

@@ -211,7 +211,8 @@ def _gpu(gpus: list[dict[str, str]] | str, engine: dict[str, str], training: boo
     if not gpus:
         if not need:
             return Check("gpu", "ok", "none, and none needed", detail=detail)
-        todo = f"remove .venv and run PROPOSE_DEVICE=cpu {_SETUP}; set trainer.use_gpu=false"
+        build = [f"remove .venv and run PROPOSE_DEVICE=cpu {_SETUP}"] if "vllm" in engine else []
+        todo = "; ".join(build + (["set trainer.use_gpu=false"] if training else []))
         return Check("gpu", none, "none, which this build or config needs", todo, detail)
     found = ", ".join(f"{g['name']} {int(g['memory_mb']) / 1024:.0f} GB (driver {g['driver']})" for g in gpus)
     if "vllm" not in engine:

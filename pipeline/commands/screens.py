@@ -20,10 +20,23 @@ More = Callable[[], Mapping[str, Mapping[str, str]]]
 """Title -> names -> meaning, of further tables."""
 
 
+def _without_types(params: list[Any]) -> list[Any]:
+    """Parameters whose help has no type: what a flag takes is nothing, what an argument takes is its name."""
+    for param in params:
+        if getattr(param, "is_flag", False) or param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None
+    return params
+
+
+class Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
+
+
 def listing(keys: Keys, more: More | None = None) -> type[TyperCommand]:
     """The class of a command whose help lists the keys of its JSON, and the tables of `more`."""
 
-    class Command(TyperCommand):
+    class Listing(Command):
         def format_help(self, ctx: Any, formatter: Any) -> None:
             super().format_help(ctx, formatter)
             from rich.console import Console
@@ -38,18 +51,23 @@ def listing(keys: Keys, more: More | None = None) -> type[TyperCommand]:
                 console.print(f" {title}:")
                 console.print(Padding(table, (0, 0, 1, 2)))
 
-    return Command
+    return Listing
+
+
+class Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types(super().get_params(ctx))
 
 
 def in_order(panels: Sequence[str]) -> type[TyperGroup]:
     """The class of a group whose help shows its commands under these headings, in this order."""
 
-    class Group(TyperGroup):
+    class InOrder(Group):
         def list_commands(self, ctx: Any) -> list[str]:
             panel = {name: getattr(c, "rich_help_panel", None) for name, c in self.commands.items()}
             return sorted(self.commands, key=lambda name: panels.index(panel[name]) if panel[name] in panels else -1)
 
-    return Group
+    return InOrder
 
 
 def explain(error: TyperException) -> str:

@@ -103,10 +103,13 @@ def render(found: dict[str, Any], shown: Shown) -> str:
     rows = [("stage", "status", "how far", "time", "left")]
     for stage, r in found["stages"].items():
         far = "-" if r["status"] == "not begun" else _far(r)
-        status = "running" if stage == found["stage"] and found["state"] == "running" else r["status"]
-        left = f"about {duration(found['left_s'])}" if stage == found["stage"] and found["left_s"] else "-"
         took = duration(r["wall_s"]) if r["wall_s"] is not None else "-"
-        rows.append((stage, status, far, took, left))
+        if found["state"] != "running" or stage != found["stage"]:
+            rows.append((stage, r["status"], far, took, "-"))
+            continue
+        far = "models start" if far == "-" else far
+        took = duration(max(0.0, time.time() - found["since"])) if found["since"] else took
+        rows.append((stage, "running", far, took, f"about {duration(found['left_s'])}" if found["left_s"] else "-"))
     lines.append(columns(rows, right=(3,)))
     if found["last_sign"]:
         lines.append(f"last sign of life {ago(found['last_sign'])} ago · {megabytes(found['bytes'])} on disk")

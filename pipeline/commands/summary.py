@@ -57,7 +57,7 @@ def render(run: RunDir, config: Config, shown: Shown) -> str:
     parts = [columns(rows, right=(1,))]
     if figures:
         parts.append(columns(figures))
-    if words := _words(found):
+    if words := _left_out(run) + _words(found):
         parts.append("\n".join(map(_wrapped, words)))
     if short := _shortened(config):
         parts.append(_wrapped(short))
@@ -100,8 +100,8 @@ _TOLD: dict[str, Callable[[dict[str, Any]], str]] = {
 def _figures(f: dict[str, Any]) -> list[tuple[str, float | None, list[float] | None]]:
     return [
         ("validity: accepted of judged", f["validity"], f.get("validity_interval")),
-        ("rate of the prober on them", f.get("mean_pass_rate"), f.get("mean_pass_rate_interval")),
-        ("Pass@k of the problems", f["mean_pass_at_k"], f.get("mean_pass_at_k_interval")),
+        ("prober's right answers", f.get("mean_pass_rate"), f.get("mean_pass_rate_interval")),
+        ("prober's Pass@k", f["mean_pass_at_k"], f.get("mean_pass_at_k_interval")),
         ("solver before", f["solver_before"], f.get("solver_before_interval")),
         ("solver after", f["solver_after"], f.get("solver_after_interval")),
     ]
@@ -113,6 +113,17 @@ def _line(figure: tuple[str, float | None, list[float] | None]) -> tuple[str, st
         return None
     told = f"95 % interval {_percent(interval[0])} to {_percent(interval[1])}" if interval else ""
     return name, _percent(value), told
+
+
+def _left_out(run: RunDir) -> list[str]:
+    """Why not every problem that the committee accepted is a row."""
+    done = run.result("synthesize")
+    if done is None:
+        return []
+    result = done["result"]
+    counts = {"that no prober solves above chance": result.get("unsolved", 0), **result.get("left_out", {})}
+    told = ", ".join(f"{n} {what}" for what, n in counts.items() if n)
+    return [f"Accepted, and no row of the data set: {told}."] if told else []
 
 
 def _words(f: dict[str, Any]) -> list[str]:
@@ -130,7 +141,8 @@ def _words(f: dict[str, Any]) -> list[str]:
         )
     before, after = f.get("solver_before_interval"), f.get("solver_after_interval")
     if f["solver_gain"] is not None and before and after:
-        found.append(_gain(f["solver_gain"], f.get("solver_gain_interval") or _apart(f["solver_gain"], before, after)))
+        paired = f.get("solver_gain_interval")
+        found.append(_gain(f["solver_gain"], paired or _apart(f["solver_gain"], before, after), bool(paired)))
     return found
 
 
@@ -141,9 +153,10 @@ def _apart(gain: float, before: list[float], after: list[float]) -> list[float]:
     return [gain - half, gain + half]
 
 
-def _gain(gain: float, interval: list[float]) -> str:
+def _gain(gain: float, interval: list[float], paired: bool) -> str:
     low, high = interval
-    points = f"{gain * 100:+.1f} points (95 % interval {low * 100:+.1f} to {high * 100:+.1f})"
+    how = ", each problem compared with itself" if paired else ""
+    points = f"{gain * 100:+.1f} points (95 % interval {low * 100:+.1f} to {high * 100:+.1f}{how})"
     if low > 0:
         return f"Solver: it got better, {points}."
     if high < 0:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_WIDTH = 78
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
@@ -16,6 +19,32 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+def outline(tree: Mapping[str, Any], shown: Callable[[str], str]) -> str:
+    """Names and values of a result, a line each; what is too deep or too long for one line stands below its name, set
+    in. Texts are written as `shown` says."""
+    width = max(map(len, tree), default=0)
+    lines = []
+    for name, value in tree.items():
+        line = f"{name:<{width}}  {_inline(value, shown)}"
+        nested = isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values())
+        if isinstance(value, Mapping) and (nested or len(line) > _WIDTH):
+            lines += [name, *(f"  {below}" for below in outline(value, shown).splitlines())]
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _inline(value: Any, shown: Callable[[str], str]) -> str:
+    if value is None or value in ([], {}, ""):
+        return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_inline(v, shown)}" for k, v in value.items())
+    if isinstance(value, list | tuple):
+        pair = len(value) == 2 and all(isinstance(v, float) for v in value)
+        return (" to " if pair else ", ").join(_inline(v, shown) for v in value)
+    return f"{value:.4g}" if isinstance(value, float) else shown(str(value))
 
 
 def duration(seconds: float) -> str:

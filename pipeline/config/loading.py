@@ -78,7 +78,7 @@ def load(path: Path | None = None, overrides: list[str] | tuple[str, ...] = ()) 
         except UnicodeDecodeError:
             raise Failure(f"config {path}: not UTF-8; expected a YAML file") from None
         except NotYAML as e:
-            raise Failure(f"config {path}{e.where}: not YAML ({e})") from None
+            raise Failure(f"config {path}{e.where}: not YAML ({e}); `propose config init FILE` writes one") from None
         if loaded is not None and not isinstance(loaded, dict):
             raise Failure(f"config {path}: top level is {type(loaded).__name__}, expected a mapping of sections")
         tree = loaded or {}

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from actors.teacher import Teacher
+from pipeline.config import ScriptedTeacherConfig, TeacherConfig
 from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
@@ -60,8 +61,8 @@ async def run(context: Context) -> dict[str, Any]:
     )
     if not made.candidates:
         raise Failure(
-            f"acquire: no skill in the replies to {len(documents)} documents: {made.malformed} could not be read, "
-            f"{made.failed} did not come; give another teacher, or a richer corpus"
+            f"acquire: no skill in the replies to {len(documents)} document{'s' * (len(documents) != 1)}: "
+            f"{made.malformed} could not be read, {made.failed} did not come; {_remedy(context.config.teacher)}"
         )
     low = sum(c.score < config.min_score for c in made.candidates)
     if not len(made.kept):
@@ -92,6 +93,13 @@ async def run(context: Context) -> dict[str, Any]:
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
         "unnamed_categories": sorted({s.category for s in kept} - set(context.domain.categories)),
     }
+
+
+def _remedy(teacher: TeacherConfig) -> str:
+    """What to do about a corpus that the teacher finds no skill in."""
+    if isinstance(teacher, ScriptedTeacherConfig):
+        return "the scripted teacher knows its domain's bundled corpus alone; for another, a model: teacher.kind=openai"
+    return "give another teacher, or a richer corpus"
 
 
 async def _ask(

@@ -119,9 +119,9 @@ def size(root: Path) -> int:
 
 
 def last_sign(root: Path) -> float | None:
-    """When the run last wrote something that it always writes."""
-    times = [path.stat().st_mtime for name in (metrics.FILE, events.FILE) if (path := root / name).is_file()]
-    return max(times, default=None)
+    """When the run last wrote something that it always writes: metrics, events, and the accounts of its attempts."""
+    paths = (root / metrics.FILE, root / events.FILE, *(root / "ledger").glob("*/*.jsonl"))
+    return max((path.stat().st_mtime for path in paths if path.is_file()), default=None)
 
 
 def finished(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir, dict[str, dict[str, Any]]] | None:

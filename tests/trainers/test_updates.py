@@ -18,6 +18,7 @@ from pipeline.records import Rollout
 from tests.trainers.oracles import log_probabilities, weights_of
 from tests.trainers.worlds import batch_of, ragged
 from trainers.batches import StepBatch
+from trainers.launch import _environment
 from trainers.schedule import learning_rate
 from trainers.spec import TrainSpec
 
@@ -105,3 +106,12 @@ def owners(rollouts: list[Rollout], batch: StepBatch, part: StepBatch) -> list[R
         of[tuple(rollout.token_ids)].append(rollout)
     spans = zip(part.start_S[:-1], part.start_S[1:], strict=True)
     return [of[tuple(part.ids_T[a:b].tolist())].pop(0) for a, b in spans]
+
+
+# ---------------------------------------------------------------- threads
+
+
+def test_threads_of_a_cpu_worker_sleep_while_they_wait() -> None:
+    """Those that spin take the core that the other one needs, where others use the cores too."""
+    assert _environment(spec_of(use_gpu=False))["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in _environment(spec_of(use_gpu=True))

@@ -12,6 +12,7 @@ Exit codes, which scripts and a cluster's back-off may rely on:
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.commands import options as o
-from pipeline.commands import screens, target
+from pipeline.commands import screens, tables, target
 from pipeline.commands.keys import PLAN_KEYS
 from pipeline.config import Config
 from pipeline.store.rundir import RunDir
@@ -52,7 +53,7 @@ def command(
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Register a function as a command; what it returns is the exit code. `keys` are those of its JSON, which its help
     lists, after the tables of `more`."""
-    cls = screens.listing(keys, more) if keys is not None else None
+    cls = screens.listing(keys, more) if keys is not None else screens.Command
     sentence = f"{help[0].upper()}{help[1:]}."
     return of.command(name, help=sentence, short_help=help.partition(".\n")[0], rich_help_panel=group, cls=cls)
 
@@ -155,16 +156,4 @@ def print_result(as_json: bool, result: Mapping[str, Any]) -> None:
     if as_json:
         print(json.dumps(result))
         return
-    width = max(map(len, result))
-    for name, value in result.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
-        print(f"{name:<{width}}  {_shown(value)}")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return "(" + " ".join(f"{k}={_shown(v)}" for k, v in value.items()) + ")"
-    return "-" if value is None else str(value)
+    print(tables.outline(result, lambda text: target.shown(Path(text)) if os.path.isabs(text) else text))

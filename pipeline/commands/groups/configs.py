@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands import configure, target
+from pipeline.commands import configure, screens, target
 from pipeline.commands import options as o
 from pipeline.commands.groups.base import EVERYDAY, OK, app, command
 from pipeline.commands.keys import DIFF_KEYS, INIT_KEYS, VALID_KEYS
 from pipeline.config import DOMAINS
 
-configs = typer.Typer(help="Show, explain, check, compare or begin a config.", no_args_is_help=True)
+configs = typer.Typer(cls=screens.Group, help="Show, explain, check, compare or begin a config.", no_args_is_help=True)
 app.add_typer(configs, name="config", rich_help_panel=EVERYDAY)
 
 

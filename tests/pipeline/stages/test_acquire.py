@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from pipeline.cli import main
+from pipeline.config import OpenAITeacherConfig
 from pipeline.records import Failure
 from pipeline.skills.extraction import SkillLibrary, render
+from pipeline.stages import acquire as stage
 from tests.pipeline.domains.mini.test_skills import skill
 
 
@@ -106,6 +109,19 @@ def test_a_reply_that_nobody_can_read_is_not_said_to_score_low(capsys, monkeypat
     last = err.splitlines()[-1]
     assert "no skill in the replies to 2 documents: 1 could not be read, 1 did not come" in last
     assert "min_score" not in last
+
+
+def test_own_questions_without_a_model_are_answered_with_what_they_need(capsys, monkeypatch, tmp_path):
+    """The mini world's scripted teacher reads the bundled corpus alone."""
+    monkeypatch.chdir(tmp_path)
+    Path("my.jsonl").write_text('{"question": "Tom has 3 apples and buys 4. How many?", "answer": "7"}\n')
+    with pytest.raises(SystemExit) as ended:
+        main(["acquire", "--run-dir", "r", "--set", "acquire.corpus=[my.jsonl]"])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and "replies to 1 document: " in last
+    assert last.endswith("bundled corpus alone; for another, a model: teacher.kind=openai")
+    openai = OpenAITeacherConfig(base_url="http://x/v1", model="m")
+    assert "richer corpus" in stage._remedy(openai)
 
 
 def test_skills_that_score_low_are_said_to(capsys, monkeypatch, tmp_path):
