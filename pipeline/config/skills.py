@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.config.cluster import PoolConfig
+from pipeline.config.domains import Category
 from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Positive, Seconds
@@ -61,6 +62,17 @@ class AcquireStage(Section):
     on_bad_record: Literal["stop", "skip"] = "stop"
     """A line that is no valid record: stop with its file and line number, or skip and count it."""
     min_score: Fraction = 0.5
-    """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
+    """tau_r, the score below which a skill is rejected (open in the paper)."""
+    scoring: Literal["rubric", "teacher"] = "rubric"
+    """Who gives a candidate its score r(k): a call of its own that holds it against a rubric (well formed, reusable,
+    actionable, verifiable), or the teacher, in the reply that proposes it."""
+    categories: dict[Category, Category] = Field(default={})
+    """Proposed category -> the one that its skills go to, {algebra: maths}. Others stand beside those that the domain
+    names, but for other spellings and parts (math, maths/algebra) of these."""
+    min_category: Positive = 2
+    """Skills of a category that is only proposed; those of smaller ones go to `other`, so that they can be offered."""
+    self_test: Literal["required", "optional"] = "required"
+    """Of a script: an example in a docstring, in the form of doctest, that is run before the skill is taken. A script
+    that fails its own is refused in any case, and its skill with it."""
     max_document_chars: Positive = 8000
     """Of a text shown to the teacher at once; a Chinese, Japanese or Korean sign counts for three."""

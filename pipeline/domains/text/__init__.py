@@ -33,6 +33,7 @@ class TextDomain(Domain):
             proposer=files["proposer"],
             solver=files["solver_math"],
             roles=files,
+            rubric=files["score_skill"],
         )
 
     def plant(self, sound: Sequence[Sound], seed: int) -> list[Planted]:
