@@ -198,7 +198,7 @@ SKILLS_SHOW_KEYS = {
     "version": "of its content",
     "document": "SKILL.md and the script, as a teacher writes them",
     "marks": "{item, points, reason} of the rubric",
-    "origins": "{path, source, license, name} of each proposal that it is made of",
+    "origins": "{path, source, origin, license, name} of each proposal that it is made of",
 }
 SKILLS_ADD_KEYS = {
     "added": "names",

@@ -63,7 +63,10 @@ def shown(place: str, id: str) -> dict[str, Any]:
         "version": table.version(skill),
         "document": render(skill),
         "marks": [mark.model_dump() for candidate in of if candidate.outcome == "kept" for mark in candidate.marks],
-        "origins": [{"path": c.path, "source": c.skill.source, "license": c.license, "name": c.skill.id} for c in of],
+        "origins": [
+            {"path": c.path, "source": c.skill.source, "origin": c.origin, "license": c.license, "name": c.skill.id}
+            for c in of
+        ],
     }
 
 
@@ -71,7 +74,8 @@ def render_shown(found: dict[str, Any]) -> str:
     lines = [f"{mark['item']} {mark['points']:.2f}: {mark['reason']}" for mark in found["marks"]]
     for origin in found["origins"]:
         licence = origin["license"] or "licence unknown"
-        lines.append(f"from {origin['path']} ({origin['source']}, {licence}), as {origin['name']}")
+        where = ", ".join(filter(None, (origin["source"], origin["origin"], licence)))
+        lines.append(f"from {origin['path']} ({where}), as {origin['name']}")
     return "\n".join([found["document"].rstrip("\n"), *(["---", *lines] if lines else [])])
 
 
@@ -117,7 +121,7 @@ def add(place: str, sources: Sequence[str], replace: bool, self_test: SelfTest) 
     names = {skill.id for skill in library}
     known = [c for c in candidates.read(path) if c.of not in gone] if path.exists() else []
     known += [c for source in sources for c in candidates.read(_library_of(source)) if c.of in names]
-    library.save(path, sealed=False, candidates=candidates.written(known))
+    library.save(path, sealed=False, candidates=candidates.written(known) if known else None)
     return {"added": [s.id for s in new], "replaced": sorted(gone), "skills": len(library), "version": library.version}
 
 
@@ -135,7 +139,7 @@ def remove(place: str, ids: Sequence[str]) -> dict[str, Any]:
     if not len(kept):
         raise Failure(f"{path}: no skill would be left; delete the folder instead")
     known = [c for c in candidates.read(path) if c.of not in gone]
-    kept.save(path, sealed=False, candidates=candidates.written(known))
+    kept.save(path, sealed=False, candidates=candidates.written(known) if known else None)
     return {"removed": sorted(gone), "skills": len(kept), "version": kept.version}
 
 
@@ -155,7 +159,7 @@ def merge(out: str, places: Sequence[str]) -> dict[str, Any]:
         for from_ in dict.fromkeys(path for path, _ in owners)
         for c in candidates.read(from_)
     ]
-    library.save(path, sealed=False, candidates=candidates.written(known))
+    library.save(path, sealed=False, candidates=candidates.written(known) if known else None)
     same = {skills[first].id: sorted({skills[i].id for i in more}) for first, *more in found if more}
     renamed = sorted({skill.id for skill in library} - {skill.id for skill in skills})
     return {"read": len(skills), "skills": len(library), "same": same, "renamed": renamed, "version": library.version}

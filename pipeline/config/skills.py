@@ -54,9 +54,39 @@ class OpenAITeacherConfig(TeacherConfig, EndpointUse):
 TEACHERS: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig])
 
 
+class CorpusFields(Section):
+    """The names of columns of .jsonl and .parquet."""
+
+    question: str = "question"
+    answer: str = "answer"
+    text: str = "text"
+    """Read where a row has neither question nor answer."""
+    source: str | None = None
+    """Where the row came from, such as its URL."""
+    license: str | None = None
+    """The row's own licence."""
+
+    def names(self) -> list[str]:
+        return [name for name in (self.question, self.answer, self.text, self.source, self.license) if name is not None]
+
+
+class CorpusSource(Section):
+    """A part of the corpus that has a licence, a source or names of columns of its own."""
+
+    path: str
+    """A file, a folder, or a URI that pyarrow reaches (s3://, gs://, hdfs://)."""
+    license: str | None = None
+    """As the Hub writes it; None: that of the corpus."""
+    source: str | None = None
+    """Where it is from, which stays with each skill that is read from it."""
+    fields: CorpusFields = CorpusFields()
+
+
 class AcquireStage(Section):
-    corpus: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Files or folders: .jsonl with question and answer fields (structured Q&A), .md and .txt (free text)."""
+    corpus: Annotated[tuple[str | CorpusSource, ...], Field(min_length=1)]
+    """Files, folders, URIs, or {path: …, license: …, source: …, fields: …}. Read are .jsonl and .parquet with question
+    and answer, or text; .md, .txt, the main text of .html, the text of .pdf; all but .parquet and .pdf also with .gz or
+    .zst behind."""
     license: str | None = None
     """Licence of the corpus, as the Hub writes it (cc-by-4.0, other, …); the card tells it. None: unknown."""
     on_bad_record: Literal["stop", "skip"] = "stop"

@@ -41,6 +41,8 @@ class Candidate(Record):
     """What its teacher gave it."""
     path: str
     """Of the document that it came from."""
+    origin: str | None
+    """Where that is from, as far as it is said."""
     license: str | None
     marks: tuple[Mark, ...] = ()
     outcome: Outcome = "kept"

@@ -53,6 +53,8 @@ class Document:
     text: str
     path: str = ""
     """The file, as it can be found again."""
+    origin: str | None = None
+    """What its place, or its row, says of where it is from."""
     license: str | None = None
 
 
@@ -145,7 +147,9 @@ class SkillLibrary:
                 source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
                 replace(skill_folder / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
             replace(folder / table.TABLE, table.written(self))
-            if candidates is not None:
+            if candidates is None:
+                (folder / CANDIDATES).unlink(missing_ok=True)
+            else:
                 replace(folder / CANDIDATES, candidates)
             if not sealed:
                 (folder / MANIFEST).unlink(missing_ok=True)

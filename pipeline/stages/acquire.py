@@ -1,10 +1,10 @@
 """Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call
 of its own scores each, and those that score high, and whose scripts pass their self-test, are kept.
 
-Step n is the first try at document n, whatever came of it; steps beyond the documents are second tries at those whose
-teacher gave no answer. Each is on disk before the next wave begins, so a teacher is never asked twice for what it
-answered, and a document that brings nothing costs itself only. Where the endpoint is not there, the stage ends, and
-goes on from that wave when it is started again.
+A step is a wave of documents, whatever came of them, in their order; steps beyond the last document are second tries at
+those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is never asked twice for
+what it answered, a document that brings nothing costs itself only, and what is in memory does not grow with the corpus.
+Where the endpoint is not there, the stage ends, and goes on from that wave when it is started again.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from actors.teacher import Teacher
@@ -33,38 +34,41 @@ _WAVE = 32
 """Documents asked side by side; a wave is on disk before the next begins."""
 _TRIES = 3
 """Of a reply without text, each with a seed of its own. What else can go wrong, the client tries again itself."""
+REPLIES = "replies.jsonl"
 _NAMED = 3
 """Examples named of what was left out."""
 
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
-    sources = [context.domain.resolve(name) for name in config.corpus]
-    found = corpus.read(sources, config.on_bad_record, config.max_document_chars)
-    for reason, names in found.left_out.items():
-        more = ", …" if len(names) > _NAMED else ""
-        context.progress.say("acquire", f"{len(names)} left out, {reason}: {', '.join(names[:_NAMED])}{more}")
-    documents = found.documents
+    documents = corpus.of(config, context.domain.resolve)
+    total = sum(1 for _ in documents)
+    for reason, count in documents.left_out.items():
+        named = documents.named[reason][:_NAMED]
+        more = ", …" if count > len(named) else ""
+        context.progress.say("acquire", f"{count} left out, {reason}: {', '.join(named)}{more}")
     teacher = make_teacher(context.config.teacher, context.domain)
-    done = len(context.run.steps("acquire"))
-    with context.progress.stage("acquire", len(documents), "document", min(done, len(documents))) as progress:
-        for start in range(done, len(documents), _WAVE):
-            wave = range(start, min(start + _WAVE, len(documents)))
-            answers = await _ask(context, teacher, documents, wave)
-            _raise_if_gone(context, documents, answers)
+    done = len(_last_tries(context.run))
+    with context.progress.stage("acquire", total, "document", min(done, total)) as progress:
+        ahead = enumerate(documents)
+        for wave in iter(lambda: [one for one in islice(ahead, _WAVE) if one[0] >= done], []):
+            answers = await _ask(context, teacher, wave)
+            _raise_if_gone(context, total, answers)
             _write(context, answers)
             progress.advance(len(wave))
-    if unanswered := [n for n, saved in _saved(context.run, len(documents)).items() if "failure" in saved]:
-        _write(context, await _ask(context, teacher, documents, unanswered))
+    if unanswered := {saved["document"] for saved in _saved(context.run, total) if "failure" in saved}:
+        again = (one for one in enumerate(documents) if one[0] in unanswered)
+        for wave in iter(lambda: list(islice(again, _WAVE)), []):
+            _write(context, await _ask(context, teacher, wave))
 
     say = partial(context.progress.say, "acquire")
-    made = await asyncio.to_thread(build, context.run, context.domain, context.config, len(documents), say)
+    made = await asyncio.to_thread(build, context.run, context.domain, context.config, total, say)
     kept, counts = made.library, Counter(c.cause for c in made.candidates)
     kept.save(context.run.path("skills"), candidates=candidates.written(made.candidates))
     return {
-        "documents": len(documents),
-        "skipped_records": found.skipped,
-        "left_out": {reason: len(names) for reason, names in found.left_out.items()},
+        "documents": total,
+        "skipped_records": documents.skipped,
+        "left_out": dict(documents.left_out),
         "failed_replies": made.failed,
         "malformed_replies": made.malformed,
         "candidates": len(made.candidates) - counts["example"],
@@ -83,35 +87,34 @@ async def run(context: Context) -> dict[str, Any]:
 
 
 async def _ask(
-    context: Context, teacher: Teacher, documents: Sequence[extraction.Document], numbers: Sequence[int]
+    context: Context, teacher: Teacher, documents: Sequence[tuple[int, extraction.Document]]
 ) -> list[dict[str, Any]]:
     """Ask for some documents side by side: of each the reply, or why none came."""
 
-    async def one(number: int) -> dict[str, Any]:
-        document = documents[number]
+    async def one(numbered: tuple[int, extraction.Document]) -> dict[str, Any]:
+        number, document = numbered
         asked = {
             "document": number,
             "source": document.source,
             "path": document.path or document.source,
-            "license": document.license or context.config.acquire.license,
+            "origin": document.origin,
+            "license": document.license,
         }
         try:
             return asked | await _reply(context, teacher, number, document)
         except Failure as e:
             return asked | {"failure": str(e), "kind": e.kind}
 
-    return await map_bounded(one, numbers, _WAVE)
+    return await map_bounded(one, documents, _WAVE)
 
 
-def _raise_if_gone(
-    context: Context, documents: Sequence[extraction.Document], answers: Sequence[dict[str, Any]]
-) -> None:
+def _raise_if_gone(context: Context, total: int, answers: Sequence[dict[str, Any]]) -> None:
     """A whole wave that the endpoint did not answer says something about the endpoint, a single document may be what it
     does not take."""
     kinds = {a.get("kind") for a in answers}
     if not kinds <= {"infra_error", "data_error"}:
         return
-    never = all("failure" in saved for saved in _saved(context.run, len(documents)).values())
+    never = all("failure" in saved for saved in _saved(context.run, total))
     if never or (kinds == {"infra_error"} and len(answers) > 1):
         raise Failure(f"acquire: the teacher answered for none of {len(answers)} documents: {answers[0]['failure']}")
 
@@ -120,8 +123,8 @@ def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
     for saved in answers:
         if "failure" in saved:
             context.progress.say("acquire", f"{saved['source']}: no reply: {saved['failure']}")
-        with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
-            (folder / "reply.json").write_text(json.dumps(saved))
+    with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
+        (folder / REPLIES).write_text("".join(json.dumps(saved) + "\n" for saved in answers))
 
 
 async def _reply(context: Context, teacher: Teacher, number: int, document: extraction.Document) -> dict[str, Any]:
@@ -201,20 +204,29 @@ class Built:
     """Why no script could be run here, if none could."""
 
 
-def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Callable[[str], None]) -> Built:
-    """The library of the replies on disk. Waits for the sandbox. Raises Failure where no skill is left."""
-    settings = config.acquire
-    readings = [saved for saved in _saved(run, documents).values() if "failure" not in saved]
+def proposals(
+    run: RunDir, domain: Domain, documents: int, say: Callable[[str], None]
+) -> tuple[list[candidates.Candidate], int, int]:
+    """(candidates of the replies on disk, replies that could not be read as a whole, documents without one)."""
     proposed: list[candidates.Candidate] = []
-    malformed = 0
+    malformed, failed = 0, documents
     shown = _examples(domain)
-    for saved in readings:
+    for saved in _saved(run, documents):
+        if "failure" in saved:
+            continue
+        failed -= 1
         read = _read(saved)
         proposed += [_candidate(saved, n, skill, shown) for n, skill in enumerate(read.skills)]
         malformed += bool(read.faults)
         for fault in read.faults:
             say(f"left out: {fault}")
-    failed = documents - len(readings)
+    return proposed, malformed, failed
+
+
+def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Callable[[str], None]) -> Built:
+    """The library of the replies on disk. Waits for the sandbox. Raises Failure where no skill is left."""
+    settings = config.acquire
+    proposed, malformed, failed = proposals(run, domain, documents, say)
     if all(c.cause == "example" for c in proposed):
         raise Failure(
             f"acquire: no skill in the replies to {documents} documents: {malformed} could not be read, "
@@ -260,8 +272,9 @@ def _candidate(saved: dict[str, Any], n: int, skill: Skill, shown: set[tuple[str
     found = candidates.Candidate(
         skill=skill,
         proposed_score=skill.score,
-        path=saved.get("path", saved["source"]),
-        license=saved.get("license"),
+        path=saved["path"],
+        origin=saved["origin"],
+        license=saved["license"],
     )
     if (skill.id, skill.intent) in shown:
         return found.rejected("example", "repeats the example of the prompt")
@@ -275,13 +288,23 @@ def _candidate(saved: dict[str, Any], n: int, skill: Skill, shown: set[tuple[str
     return found.model_copy(update={"skill": scored, "marks": marks})
 
 
-def _saved(run: RunDir, documents: int) -> dict[int, dict[str, Any]]:
+def _saved(run: RunDir, documents: int) -> Iterator[dict[str, Any]]:
     """What is on disk of each document: the last of its tries."""
-    last: dict[int, dict[str, Any]] = {}
-    for step, folder in enumerate(run.steps("acquire")):
-        saved = json.loads(verified(folder / "reply.json").read_text(encoding="utf-8"))
-        last[saved.get("document", step)] = saved
-    return {n: saved for n, saved in sorted(last.items()) if n < documents}
+    last = _last_tries(run)
+    for step in sorted(set(last.values())):
+        for saved in _step(run, step):
+            if last[saved["document"]] == step and saved["document"] < documents:
+                yield saved
+
+
+def _last_tries(run: RunDir) -> dict[int, int]:
+    """Document -> the step of its last try."""
+    return {saved["document"]: step for step in range(len(run.steps("acquire"))) for saved in _step(run, step)}
+
+
+def _step(run: RunDir, step: int) -> Iterator[dict[str, Any]]:
+    with verified(run.steps("acquire")[step] / REPLIES).open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
 def _read(saved: dict[str, Any]) -> replies.Reading:

@@ -20,7 +20,7 @@ from tests.pipeline.skills.test_sameness import ALL, ONE, TWO
 
 def proposed(of: Skill, score: float = 0.9, path: str = "a.md") -> Candidate:
     scored = of.model_copy(update={"score": score})
-    return Candidate(skill=scored, proposed_score=score, path=path, license="mit")
+    return Candidate(skill=scored, proposed_score=score, path=path, origin=None, license="mit")
 
 
 def test_what_became_of_each_candidate() -> None:

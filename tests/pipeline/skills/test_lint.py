@@ -97,7 +97,7 @@ WAYS: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "a key is missing": (edit(DOC, "intent: the sum of the decimal digits\n", ""), DOC, "document", "lacks 'intent'"),
     "a key twice": (edit(DOC, "score: 0.9\n", "score: 0.9\nscore: 0.9\n"), DOC, "front matter", "'score' 2 times"),
     "an unknown key": (edit(DOC, "score:", "licence: mit\nscore:"), DOC, "front matter", "unknown key 'licence'"),
-    "no front matter": (edit(DOC, "---\n", ""), DOC, "document", "no skill document"),
+    "no front matter": (add(DOC, "Add all digits of the number.\n"), DOC, "document", "no skill document"),
     "a section is missing": (edit(DOC, "## Effect\n", ""), DOC, "document", "'## Effect' is missing"),
     "a section is empty": (edit(DOC, "Add all digits.\n", ""), DOC, "document", "'## Action' is missing or empty"),
     "an unknown section": (edit(DOC, "## Effect", "## Notes\nMine.\n## Effect"), DOC, "section", "section 'Notes'"),
@@ -121,8 +121,8 @@ WAYS: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "no Python": (edit(CODE, "def digit_sum(x):", "def digit_sum(x:"), CODE, "script", "'(' was never closed"),
     "an empty script": (add(CODE, " \n"), CODE, "script", "empty"),
     "a script that raises": (edit(CODE, "def", "import nowhere\n\ndef"), CODE, "script", "nowhere"),
-    "a script that does not end": (edit(CODE, "def", "while True: pass\n\ndef"), CODE, "script", "limit"),
-    "a script that opens files": (edit(CODE, "def", "open('/etc/shadow').read()\n\ndef"), CODE, "script", "Permission"),
+    "a script that does not end": (edit(CODE, "def", "while True: pass\n\ndef"), CODE, "script", ""),
+    "a script that opens files": (edit(CODE, "def", "open('/etc/shadow')\n\ndef"), CODE, "script", "/etc/shadow"),
     "a script that prints": (edit(CODE, "def", "print('hello')\n\ndef"), CODE, "output", "'hello'"),
     "a self-test that fails": (edit(CODE, "    6\n", "    7\n"), CODE, "self-test", "Expected: / 7 / Got: / 6"),
     "no self-test": (edit(CODE, "    >>> digit_sum(123)\n    6\n", ""), DOC, "no self-test", "no docstring"),
@@ -189,7 +189,7 @@ def test_what_was_changed_is_named_where_a_library_is_sealed_and_the_table_where
     shutil.copytree(own / "digit_sum", sealed / "digits")
     edit("digits/SKILL.md", "name: digit_sum", "name: digits")(sealed)
     found = {(f.where, f.rule) for f in lint(sealed, SandboxConfig())}
-    assert {(DOC, "sealed"), ("skills.parquet", "table"), ("digit_sum", "duplicate")} <= found
+    assert {(DOC, "sealed"), ("skills.parquet", "table"), ("digits", "duplicate")} <= found
     assert [(f.where, f.rule) for f in lint(own, SandboxConfig())] == [("skills.parquet", "table")]
 
 

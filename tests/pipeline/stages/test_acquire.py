@@ -122,7 +122,8 @@ def test_what_is_wrong_with_a_document_is_told_to_the_teacher_once(capsys, monke
     assert kept(tmp_path) == ["gcd", "lcm"]
     assert result["malformed_replies"] == 1 and "score is 'high'" in err
     assert sorted(length for _, length, _ in teacher.asked) == [1, 1, 3, 3]
-    saved = [json.loads(p.read_text()) for p in sorted((tmp_path / "r" / "steps" / "acquire").glob("*/reply.json"))]
+    (shard,) = (tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl")
+    saved = [json.loads(line) for line in shard.read_text().splitlines()]
     assert all("score is 'high'" in one["faults"][0] for one in saved)
 
 

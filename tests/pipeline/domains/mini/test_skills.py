@@ -22,7 +22,7 @@ from pipeline.skills.replies import FORM, read
 
 def select(found: list[Skill], min_score: float) -> SkillLibrary:
     """What is kept of candidates that their teacher scored."""
-    given_ = [Candidate(skill=s, proposed_score=s.score, path=s.source, license=None) for s in found]
+    given_ = [Candidate(skill=s, proposed_score=s.score, path=s.source, origin=None, license=None) for s in found]
     return SkillLibrary(settle(given_, min_score)[0])
 
 
