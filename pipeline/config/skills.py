@@ -58,7 +58,9 @@ class CorpusFields(Section):
     """The names of columns of .jsonl and .parquet."""
 
     question: str = "question"
+    """Of the question, or the task."""
     answer: str = "answer"
+    """Of its answer."""
     text: str = "text"
     """Read where a row has neither question nor answer."""
     source: str | None = None

@@ -1,5 +1,5 @@
-"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call
-of its own scores each, and those that score high, and whose scripts pass their self-test, are kept.
+"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call of its own scores each, and
+those that score high, and whose scripts pass their self-test, are kept.
 
 A step is a wave of documents, whatever came of them, in their order; steps beyond the last document are second tries at
 those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is never asked twice for
@@ -34,9 +34,10 @@ _WAVE = 32
 """Documents asked side by side; a wave is on disk before the next begins."""
 _TRIES = 3
 """Of a reply without text, each with a seed of its own. What else can go wrong, the client tries again itself."""
-REPLIES = "replies.jsonl"
 _NAMED = 3
 """Examples named of what was left out."""
+REPLIES = "replies.jsonl"
+"""The file of a step: of each document of a wave, what came back."""
 
 
 async def run(context: Context) -> dict[str, Any]:
@@ -50,8 +51,8 @@ async def run(context: Context) -> dict[str, Any]:
     teacher = make_teacher(context.config.teacher, context.domain)
     done = len(_last_tries(context.run))
     with context.progress.stage("acquire", total, "document", min(done, total)) as progress:
-        ahead = enumerate(documents)
-        for wave in iter(lambda: [one for one in islice(ahead, _WAVE) if one[0] >= done], []):
+        ahead = islice(enumerate(documents), done, None)
+        for wave in iter(lambda: list(islice(ahead, _WAVE)), []):
             answers = await _ask(context, teacher, wave)
             _raise_if_gone(context, total, answers)
             _write(context, answers)
@@ -96,7 +97,7 @@ async def _ask(
         asked = {
             "document": number,
             "source": document.source,
-            "path": document.path or document.source,
+            "path": document.path,
             "origin": document.origin,
             "license": document.license,
         }

@@ -24,7 +24,7 @@ class Teacher:
         name = messages[0]["content"].split()[-1]
         self.asked.append((name, len(messages), seed))
         said = self.replies[name].pop(0)
-        if isinstance(said, Failure):
+        if isinstance(said, Failure | KeyboardInterrupt):
             raise said
         return said
 
@@ -99,6 +99,20 @@ def test_an_endpoint_that_goes_away_between_waves_loses_no_reply(capsys, monkeyp
     result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
     assert (result["kept"], result["failed_replies"]) == (3, 0)
     assert [name for name, _, _ in teacher.asked].count("a") == 1
+
+
+def test_a_stage_that_was_stopped_goes_on_from_its_wave_whatever_lies_before(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.stages.acquire._WAVE", 2)
+    names = "abcdefg"
+    teacher = Teacher({name: [good(f"skill_{name}")] for name in names})
+    teacher.replies["e"] = [KeyboardInterrupt(), good("skill_e")]
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=130)
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    asked = [name for name, _, _ in teacher.asked]
+    assert (result["documents"], result["kept"]) == (7, 7) and set(asked) == set(names)
+    assert all(asked.count(name) == 1 for name in "abcdg")
+    shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
+    assert [len(shard.read_text().splitlines()) for shard in shards] == [2, 2, 2, 1]
 
 
 def test_a_reply_that_nobody_can_read_is_not_said_to_score_low(capsys, monkeypatch, tmp_path):
