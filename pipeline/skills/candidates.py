@@ -84,7 +84,7 @@ def settle(candidates: Sequence[Candidate], min_score: float) -> tuple[list[Skil
 
 def refuse(candidates: Iterable[Candidate], refused: Mapping[str, str]) -> list[Candidate]:
     """Those of refused skills, rejected with the reason."""
-    return [c.rejected("script", refused[c.of]) if c.of in refused else c for c in candidates]
+    return [c if c.of is None or c.of not in refused else c.rejected("script", refused[c.of]) for c in candidates]
 
 
 def weights(candidates: Iterable[Candidate]) -> dict[str, float]:

@@ -14,6 +14,8 @@ Invariant: the next task is a function of the state and the caller's random gene
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +26,8 @@ from pipeline.records import Failure, Skill
 FLOOR = 0.05
 """A fifth of the most that p (1 - p) can be: an arm that teaches nothing weighs a sixth of the best, not zero."""
 _TRIES = 1000
+_SETS = 20_000
+"""Of a category, looked at for one that may be offered."""
 
 
 class Curriculum:
@@ -41,10 +45,14 @@ class Curriculum:
         self._arms = {c: grouped[c] for c in sorted(grouped) if len(grouped[c]) >= config.min_skills}
         self.too_small = tuple(c for c in sorted(grouped) if c not in self._arms)
         """Categories with fewer skills than a task needs; they are never offered."""
+        self.held_out = tuple(c for c in self._arms if not _reachable(self._arms[c], config, excluded))
+        """Categories of which every skill set is held out; they are never offered either."""
+        self._arms = {c: arms for c, arms in self._arms.items() if c not in self.held_out}
         if not self._arms:
+            held_out = f"; of {', '.join(self.held_out)} every set of skills is held out" if self.held_out else ""
             raise Failure(
                 f"curriculum: none of {len(grouped)} categories has mgpo.curriculum.min_skills ({config.min_skills}) "
-                "skills; lower it, or acquire more skills"
+                f"skills to offer{held_out}; lower it, or acquire more skills"
             )
         self._config = config
         self._excluded = excluded
@@ -113,3 +121,14 @@ class Curriculum:
         won, lost = self._counts[skill]
         p = rng.betavariate(1 + won, 1 + lost)
         return FLOOR + p * (1 - p)
+
+
+def _reachable(
+    arms: Sequence[Skill], config: configs.CurriculumConfig, excluded: Callable[[frozenset[str]], bool]
+) -> bool:
+    """Whether some skill set can be offered. A category with more than `_SETS` of them is taken for one that can."""
+    sizes = range(config.min_skills, min(config.max_skills, len(arms)) + 1)
+    if sum(math.comb(len(arms), size) for size in sizes) > _SETS:
+        return True
+    names = [skill.id for skill in arms]
+    return not all(excluded(frozenset(ids)) for size in sizes for ids in itertools.combinations(names, size))

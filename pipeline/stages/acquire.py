@@ -1,4 +1,4 @@
-"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call of its own scores each, and
+"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call of its own scores each;
 those that score high, and whose scripts pass their self-test, are kept.
 
 A step is a wave of documents, whatever came of them, in their order; steps beyond the last document are second tries at

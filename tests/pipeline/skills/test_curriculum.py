@@ -160,9 +160,20 @@ def test_held_out_sets_are_never_offered(seed):
 
 
 def test_a_category_that_is_wholly_held_out_is_named():
-    curriculum = Curriculum(library({"maths": 3}), CONFIG, lambda ids: True)
-    with pytest.raises(Failure, match="maths"):
-        curriculum.sample(random.Random(0))
+    def of_maths(ids):
+        return any(id.startswith("maths") for id in ids)
+
+    curriculum = Curriculum(library({"maths": 3, "code": 3}), CONFIG, of_maths)
+    assert curriculum.held_out == ("maths",) and set(curriculum.probabilities()) == {"code"}
+    assert Curriculum(SKILLS, CONFIG).held_out == ()
+    with pytest.raises(Failure, match="of maths every set of skills is held out"):
+        Curriculum(library({"maths": 3}), CONFIG, of_maths)
+
+
+def test_a_category_of_one_set_that_is_not_held_out_is_offered():
+    only = frozenset({"maths_0", "maths_2"})
+    curriculum = Curriculum(library({"maths": 3}), CONFIG, lambda ids: ids != only)
+    assert curriculum.held_out == () and frozenset(s.id for s in curriculum.sample(random.Random(0))[1]) == only
 
 
 def test_small_categories_are_set_aside_and_told():
