@@ -24,7 +24,7 @@ class Teacher:
         name = messages[0]["content"].split()[-1]
         self.asked.append((name, len(messages), seed))
         said = self.replies[name].pop(0)
-        if isinstance(said, Failure | KeyboardInterrupt):
+        if isinstance(said, Failure):
             raise said
         return said
 
@@ -104,13 +104,14 @@ def test_an_endpoint_that_goes_away_between_waves_loses_no_reply(capsys, monkeyp
 def test_a_stage_that_was_stopped_goes_on_from_its_wave_whatever_lies_before(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("pipeline.stages.acquire._WAVE", 2)
     names = "abcdefg"
-    teacher = Teacher({name: [good(f"skill_{name}")] for name in names})
-    teacher.replies["e"] = [KeyboardInterrupt(), good("skill_e")]
-    acquire(capsys, monkeypatch, tmp_path, teacher, code=130)
+    words = dict(zip(names, ("sums", "roots", "lenses", "isotopes", "orbits", "matrices", "syllogisms"), strict=True))
+    replies = {name: [good(f"about_{word}", script=None)] for name, word in words.items()}
+    teacher = Teacher(replies | {name: [DOWN, *replies[name]] for name in "ef"})
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
     result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
     asked = [name for name, _, _ in teacher.asked]
     assert (result["documents"], result["kept"]) == (7, 7) and set(asked) == set(names)
-    assert all(asked.count(name) == 1 for name in "abcdg")
+    assert all(asked.count(name) == 1 + (name in "ef") for name in names)
     shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
     assert [len(shard.read_text().splitlines()) for shard in shards] == [2, 2, 2, 1]
 
@@ -171,7 +172,7 @@ class Judged:
         if not text.startswith("You hold a skill"):
             name = text.split()[-1]
             self.asked.append(f"propose {name}")
-            return good(name, score=0.1 if name == "fine" else 0.99)
+            return good(name, script=None, score=0.1 if name == "fine" else 0.99)
         name = text.rpartition("<text>")[2].split()[0]
         self.asked.append(f"score {name}")
         said = self.points[name].pop(0)
@@ -211,9 +212,9 @@ def test_what_was_scored_is_not_asked_again(capsys, monkeypatch, tmp_path):
 
 def test_skills_that_say_the_same_are_one_and_every_proposal_stays_on_record(capsys, monkeypatch, tmp_path):
     body = {"intent": "how large a part is", "method": "A part and a whole.\n\nDivide the part by the whole."}
-    one = render(skill(id="percent_change", score=0.6, category="math", **body))
-    other = render(skill(id="percentage_change", score=0.8, category="history", **body))
-    teacher = Teacher({"a": [one], "b": [other], "c": [good("gcd", score=0.2)]})
+    one = render(skill(id="percent_change", score=0.6, category="math", script=None, **body))
+    other = render(skill(id="percentage_change", score=0.8, category="history", script=None, **body))
+    teacher = Teacher({"a": [one], "b": [other], "c": [good("gcd", script=None, score=0.2)]})
     result, err = acquire(capsys, monkeypatch, tmp_path, teacher)
     assert (result["kept"], result["duplicates"], result["dropped_low_score"]) == (1, 1, 1)
     assert result["merged_categories"] == {"history": "other"} and "category history go to other" in err
