@@ -158,6 +158,7 @@ def merge(out: str, places: Sequence[str]) -> dict[str, Any]:
         c if c.of is None else c.model_copy(update={"of": now[from_, c.of]})
         for from_ in dict.fromkeys(path for path, _ in owners)
         for c in candidates.read(from_)
+        if c.of is None or (from_, c.of) in now  # somebody may have deleted the folder of its skill
     ]
     library.save(path, sealed=False, candidates=candidates.written(known) if known else None)
     same = {skills[first].id: sorted({skills[i].id for i in more}) for first, *more in found if more}

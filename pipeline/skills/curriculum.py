@@ -131,7 +131,10 @@ class Curriculum:
 
     def state(self) -> dict[str, Any]:
         """All that `update` has changed, as JSON."""
-        found = {"proficiency": dict(self._proficiency), "skills": {k: list(v) for k, v in self._counts.items()}}
+        found: dict[str, Any] = {
+            "proficiency": dict(self._proficiency),
+            "skills": {k: list(v) for k, v in self._counts.items()},
+        }
         return found | ({"pairs": {k: list(v) for k, v in self._pairs.items()}} if self._config.combinations else {})
 
     def restore(self, state: Mapping[str, Any]) -> None:

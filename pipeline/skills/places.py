@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -125,4 +126,4 @@ def _remote(uri: str, leave_out: LeaveOut) -> Iterator[File]:
         if hidden:
             leave_out("a hidden folder", f"{root}{below}")
         elif _is_read(entry.base_name, f"{root}{below}", leave_out):
-            yield File(f"{root}{below}", entry.base_name, lambda path=entry.path: system.open_input_file(path))  # type: ignore[misc]
+            yield File(f"{root}{below}", entry.base_name, partial(system.open_input_file, entry.path))
