@@ -154,8 +154,9 @@ def merge(out: str, places: Sequence[str]) -> dict[str, Any]:
     named = named_apart([skills[first] for first, *_ in found])
     library = SkillLibrary(sorted(named, key=lambda skill: skill.id))
     now = {(owners[i][0], skills[i].id): to.id for group, to in zip(found, named, strict=True) for i in group}
+    best = {(owners[first][0], skills[first].id) for first, *_ in found}
     known = [
-        c if c.of is None else c.model_copy(update={"of": now[from_, c.of]})
+        _renamed(c, now[from_, c.of], (from_, c.of) in best) if c.of is not None else c
         for from_ in dict.fromkeys(path for path, _ in owners)
         for c in candidates.read(from_)
         if c.of is None or (from_, c.of) in now  # somebody may have deleted the folder of its skill
@@ -164,6 +165,12 @@ def merge(out: str, places: Sequence[str]) -> dict[str, Any]:
     same = {skills[first].id: sorted({skills[i].id for i in more}) for first, *more in found if more}
     renamed = sorted({skill.id for skill in library} - {skill.id for skill in skills})
     return {"read": len(skills), "skills": len(library), "same": same, "renamed": renamed, "version": library.version}
+
+
+def _renamed(candidate: candidates.Candidate, of: str, best: bool) -> candidates.Candidate:
+    """In a library where its skill has this name, and is the best of those that are the same, or not."""
+    merged = candidate.outcome == "kept" and not best
+    return candidate.model_copy(update={"of": of} | ({"outcome": "merged"} if merged else {}))
 
 
 # ---------------------------------------------------------------- places

@@ -131,11 +131,9 @@ class Curriculum:
 
     def state(self) -> dict[str, Any]:
         """All that `update` has changed, as JSON."""
-        found: dict[str, Any] = {
-            "proficiency": dict(self._proficiency),
-            "skills": {k: list(v) for k, v in self._counts.items()},
-        }
-        return found | ({"pairs": {k: list(v) for k, v in self._pairs.items()}} if self._config.combinations else {})
+        counts = {"skills": self._counts} | ({"pairs": self._pairs} if self._config.combinations else {})
+        listed = {name: {k: list(v) for k, v in rates.items()} for name, rates in counts.items()}
+        return {"proficiency": dict(self._proficiency), **listed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`. Raises Failure if it belongs to another skill library."""
