@@ -40,11 +40,18 @@ _ENDINGS = {
 _STEM = 3
 """Letters that stay of a word at least."""
 _STOP = frozenset((
-    "a", "an", "the", "of", "for", "from", "to", "in", "on", "at", "by", "with", "and", "or", "as", "is", "are",
-    "be", "it", "its", "that", "this", "these", "those", "one", "two", "both", "each", "any", "then", "than", "so",
-    "when", "where", "which", "what", "how", "into", "over", "under", "up", "out", "between", "given", "not", "no",
-    "only", "must", "may", "can", "will", "has", "have", "their", "them", "they", "use", "uses", "used", "using",
+    "a", "an", "the", "of", "for", "and", "or", "as", "is", "are", "be", "it", "its", "that", "this", "these",
+    "those", "then", "than", "so", "when", "where", "which", "what", "how", "given", "must", "may", "can", "will",
+    "has", "have", "their", "them", "they", "use", "uses", "used", "using",
 ))  # fmt: skip
+_LINKS = frozenset((
+    "to", "from", "in", "into", "by", "with", "on", "at", "between", "per", "over",
+))  # fmt: skip
+"""They say which way a skill goes, and are no sign that two say the same."""
+_SMALL = frozenset((
+    "one", "two", "both", "each", "any", "not", "no", "only", "under", "up", "out",
+))  # fmt: skip
+"""No sign of that either."""
 _GENERAL = frozenset((
     "basic", "calculate", "calculating", "calculation", "compute", "computing", "computation", "determine",
     "determining", "evaluate", "evaluating", "exercise", "find", "finding", "method", "problem", "problems",
@@ -70,14 +77,14 @@ def groups(candidates: Sequence[Skill]) -> list[list[int]]:
     for place in sorted(range(len(candidates)), key=lambda i: -candidates[i].score):
         text, sketch = texts[place], empty.copy()
         sketch.update_batch([" ".join(pair).encode() for pair in sorted(text.pairs)])
-        others = {*near.query(sketch), *(other for key in text.keys for other in buckets.get(key, ()))}
+        others = {*near.query(sketch), *(other for key in (text.stated, *text.keys) for other in buckets.get(key, ()))}
         same = next((first for first in sorted(others, key=rank.__getitem__) if _same(text, texts[first])), None)
         if same is not None:
             found[same].append(place)
             continue
         found[place], rank[place] = [place], len(rank)
         near.insert(place, sketch)
-        for key in text.keys:
+        for key in (text.stated, *text.keys):
             buckets.setdefault(key, []).append(place)
     return list(found.values())
 
@@ -98,6 +105,8 @@ def alike(one: str, other: str) -> bool:
 @dataclass(frozen=True)
 class _Text:
     name: tuple[str, ...]
+    stated: str
+    """Category and intent, which no two skills share."""
     keys: frozenset[str]
     """Two names agree where they share one."""
     words: frozenset[str]
@@ -114,12 +123,13 @@ def _text(skill: Skill) -> _Text:
     telling = frozenset(word for word in words if word not in _PLAIN and not _LETTER.fullmatch(word))
     name = _name(skill.id)
     intent = tuple(_words(skill.intent))
-    keys = {_key(skill.id, name), f"{skill.category} = {' '.join(intent)}"} | _initials(name)
-    return _Text(name, frozenset(keys), telling or frozenset(words), _pairs(words), intent)
+    stated = f"{skill.category} = {' '.join(skill.intent.casefold().split())}"
+    keys = {_key(skill.id, name)} | _initials(name)
+    return _Text(name, stated, frozenset(keys), telling or frozenset(words), _pairs(words), intent)
 
 
 def _same(one: _Text, other: _Text) -> bool:
-    if one.intent == other.intent and one.keys & other.keys:
+    if one.stated == other.stated:
         return True
     if one.keys & other.keys:
         mine, theirs = (text.words - {*one.name, *other.name} or text.words for text in (one, other))
@@ -143,7 +153,7 @@ def _words(text: str) -> list[str]:
 
 
 def _name(id: str) -> tuple[str, ...]:
-    words = [word for word in _WORD.findall(id.casefold()) if word not in _STOP]
+    words = [word for word in _WORD.findall(id.casefold()) if word not in _STOP and word not in _LINKS]
     return tuple(_stem(word) for word in words if word not in _GENERAL) or tuple(map(_stem, words)) or (id,)
 
 
@@ -170,4 +180,4 @@ def _stems(word: str) -> Iterator[str]:
             yield word.removesuffix(ending) + by
 
 
-_PLAIN = frozenset(map(_stem, _GENERAL))
+_PLAIN = frozenset(map(_stem, _GENERAL | _LINKS | _SMALL))

@@ -66,6 +66,14 @@ TWO = {
         made("km_to_m", "convert kilometres to metres", "A length in km.\n\nMultiply by 1000.", "Units change."),
         made("m_to_km", "convert metres to kilometres", "A length in m.\n\nDivide by 1000.", "Units change."),
     ),
+    "to and from": (
+        made("binary_encoding", "convert to binary", "A number.\n\nConvert the number to binary digits.", "Long."),
+        made("binary_decoding", "convert from binary", "A number.\n\nConvert the number from binary digits.", "Long."),
+    ),
+    "one and two": (
+        made("one", "find one", "Two numbers.\n\nFind the largest divisor.", "Needs factors."),
+        made("two", "find two", "Two numbers.\n\nFind the largest divisor.", "Needs factors."),
+    ),
     "one word that is another": (
         made("sum_of_odd_numbers", "the sum of the first n odd numbers", "A count n.\n\nAdd up all of the first n odd "
              "numbers by the closed form that replaces a loop over them.", "A closed form replaces a loop."),
