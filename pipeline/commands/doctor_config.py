@@ -160,13 +160,14 @@ def _object(path: Path) -> dict[str, Any]:
 def _corpus(config: Config) -> Check:
     c, domain = config.acquire, domains.of(config.domain)
     try:
-        found = corpus.read([domain.resolve(name) for name in c.corpus], c.on_bad_record, c.max_document_chars)
+        found = corpus.of(c, domain.resolve)
+        documents = sum(1 for _ in found)
     except Failure as e:
         return Check("corpus", "fail", str(e), "fix acquire.corpus")
-    left = {reason: len(names) for reason, names in found.left_out.items()}
+    left = dict(found.left_out)
     told = "".join(f"; {count} left out: {reason}" for reason, count in left.items())
-    detail = {"documents": len(found.documents), "left_out": left}
-    return Check("corpus", "ok", f"{len(found.documents)} documents{told}", detail=detail)
+    detail = {"documents": documents, "left_out": left}
+    return Check("corpus", "ok", f"{documents} documents{told}", detail=detail)
 
 
 def _benchmark(config: Config) -> Check:

@@ -14,13 +14,16 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "malformed_replies": "teacher replies of which something could not be read",
         "candidates": "skills proposed by the teacher",
         "copied_examples": "skills that only repeat the prompt's example, no candidates",
-        "dropped_low_score": "below acquire.min_score",
-        "duplicates": "the same skill again",
+        "unscored": "of them, those whose score by the rubric could not be read",
+        "dropped_low_score": "those below acquire.min_score",
+        "duplicates": "those that are a kept one again",
         "kept": "skills in the library",
         "scripts": "of them with a script",
-        "scripts_left_out": "scripts that did not run, or defined nothing; their skills stay",
+        "refused": "skills whose script did not run, defined nothing, or did not pass its self-test",
+        "version": "of the library's content",
         "skills": "category -> skills kept",
         "unnamed_categories": "those of them that the domain does not name",
+        "merged_categories": "proposed category -> the one that its skills went to",
     },
     "sft": {
         "trajectories": "teacher episodes, or lines of sft.data",
@@ -176,6 +179,52 @@ COMPARE_KEYS = {
     "worse": "less often",
     "changed": "{id, a, b, question} of each of these",
     "verdict": "in words",
+}
+SKILLS_LIST_KEYS = {
+    "version": "of the library's content",
+    "skills": "{id, category, intent, score, version, script, self_test, p_skill (how often the teacher proposes "
+    "it; null where that is not known)} of each",
+}
+SKILLS_SHOW_KEYS = {
+    "id": "its name",
+    "category": "its own",
+    "intent": "what it asks of a solver",
+    "method": "structure and action",
+    "difficulty": "how it makes a problem harder",
+    "tool_hint": "how code can check it",
+    "script": "Python, or null",
+    "score": "r(k)",
+    "source": "which document it came from",
+    "version": "of its content",
+    "document": "SKILL.md and the script, as a teacher writes them",
+    "marks": "{item, points, reason} of the rubric",
+    "origins": "{path, source, origin, license, name} of each proposal that it is made of",
+}
+SKILLS_ADD_KEYS = {
+    "added": "names",
+    "replaced": "names of skills that went for them",
+    "skills": "in the library now",
+    "version": "of its content now",
+}
+SKILLS_REMOVE_KEYS = {"removed": "names", "skills": "left in the library", "version": "of its content now"}
+SKILLS_LINT_KEYS = {"findings": "{where, rule, what} of each; empty, else exit code 2"}
+SKILLS_STATS_KEYS = {
+    "version": "of the library's content",
+    "skills": "in it",
+    "categories": "category -> skills",
+    "scripts": "skills with a script",
+    "self_tests": "of them with a self-test",
+    "scores": "{lowest, median, highest}",
+    "sources": "documents that they came from",
+    "licenses": "licence -> proposals that they are made of",
+    "candidates": "what became of a proposal (kept, merged, or the cause of its rejection) -> proposals",
+}
+SKILLS_MERGE_KEYS = {
+    "read": "skills of all libraries",
+    "skills": "in the new one",
+    "same": "skill -> names of those that were it again, and less well scored",
+    "renamed": "skills that got a number, because another one has their name",
+    "version": "of the content",
 }
 DATASET_CARD_KEYS = {"card": "the text of README.md"}
 DATASET_EXPORT_KEYS = {"rows": "written", "layout": "their form", "out": "the folder", "files": "in it"}

@@ -21,8 +21,7 @@ from pipeline import domains, report
 from pipeline.commands import aside
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-from pipeline.skills.admission import admit
-from pipeline.skills.extraction import SkillLibrary
+from pipeline.skills import candidates
 from pipeline.store import manifest, metrics, verify
 from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage, config_text, identity_of
@@ -187,12 +186,11 @@ def _skills(run: RunDir, config: Config) -> None:
     done = run.finished("acquire")
     assert done is not None, "a product is looked at where its stage has a result"
     documents = done["result"]["documents"]
-    made = acquire.select(run, domains.of(config.domain), documents, config.acquire.min_score, lambda _: None)
-    admission = admit(made.kept, config.sandbox)
-    if admission.untried:
-        raise Failure(f"no script can be tried: {admission.untried}")
+    made = acquire.build(run, domains.of(config.domain), config, documents, lambda _: None)
+    if made.untried:
+        raise Failure(f"no script can be tried: {made.untried}")
     _away(run, ["skills"])
-    SkillLibrary(admission.skills).save(run.path("skills"))
+    made.library.save(run.path("skills"), candidates=candidates.written(made.candidates))
 
 
 def _dataset(run: RunDir, config: Config) -> None:

@@ -37,7 +37,15 @@ from pipeline.config.objectives import (
 from pipeline.config.rewards import ReflectionJudgeConfig, RewardConfig
 from pipeline.config.root import Config
 from pipeline.config.section import Implemented, Registry, Section
-from pipeline.config.skills import TEACHERS, AcquireStage, OpenAITeacherConfig, ScriptedTeacherConfig, TeacherConfig
+from pipeline.config.skills import (
+    TEACHERS,
+    AcquireStage,
+    CorpusFields,
+    CorpusSource,
+    OpenAITeacherConfig,
+    ScriptedTeacherConfig,
+    TeacherConfig,
+)
 from pipeline.config.stages import (
     CurriculumConfig,
     EvaluateStage,
@@ -58,6 +66,8 @@ __all__ = [
     "AskingVerifierConfig",
     "CommitteeConfig",
     "Config",
+    "CorpusFields",
+    "CorpusSource",
     "CurriculumConfig",
     "DomainConfig",
     "EndpointConfig",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import StringConstraints
 
 from pipeline.config.section import Implemented, Registry
+from pipeline.config.types import Fraction
 
 Category = Annotated[str, StringConstraints(pattern=r"^[^\W_][\w&+/.-]*$", to_lower=True)]
 """One word, as the reader of skills takes it."""
@@ -47,6 +48,9 @@ class TextDomainConfig(DomainConfig):
     (pipeline/domains/text/prompts/); a run records which it had."""
     categories: tuple[Category, ...] = ("maths", "code", "science")
     """Of skills and problems, as the teacher is told them."""
+    heldout: Fraction = 0
+    """Share of the combinations of skills that are never offered, so that problems of them can measure what was
+    learned; which ones, their names decide."""
 
 
 DOMAINS: Registry[DomainConfig] = Registry("kind", [MiniDomainConfig, TextDomainConfig])

@@ -48,8 +48,10 @@ def settings(section: type[Section]) -> list[Setting]:
         default = "required" if field.is_required() else _short(field.default)
         if inner and not meaning:
             meaning = " ".join((inner[0].__doc__ or "").split()) if inner[0].__doc__ else ""
-        type_ = f"section {' or '.join(title(s) for s in inner)}" if inner else words.accepted(*kind)
-        found.append(Setting(name, type_, _unit(name), "-" if inner else default, _source(meaning, field), meaning))
+        accepts = words.accepted(*kind)
+        if inner and "text or " not in accepts:
+            accepts, default = f"section {' or '.join(title(s) for s in inner)}", "-"
+        found.append(Setting(name, accepts, _unit(name), default, _source(meaning, field), meaning))
     return found
 
 

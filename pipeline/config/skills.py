@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.config.cluster import PoolConfig
+from pipeline.config.domains import Category
 from pipeline.config.endpoints import EndpointUse
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Positive, Seconds
@@ -53,14 +54,57 @@ class OpenAITeacherConfig(TeacherConfig, EndpointUse):
 TEACHERS: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig])
 
 
+class CorpusFields(Section):
+    """The names of columns of .jsonl and .parquet."""
+
+    question: str = "question"
+    """Of the question, or the task."""
+    answer: str = "answer"
+    """Of its answer."""
+    text: str = "text"
+    """Read where a row has neither question nor answer."""
+    source: str | None = None
+    """Where the row came from, such as its URL."""
+    license: str | None = None
+    """The row's own licence."""
+
+    def names(self) -> list[str]:
+        return [name for name in (self.question, self.answer, self.text, self.source, self.license) if name is not None]
+
+
+class CorpusSource(Section):
+    """A part of the corpus that has a licence, a source or names of columns of its own."""
+
+    path: str
+    """A file, a folder, or a URI that pyarrow reaches (s3://, gs://, hdfs://)."""
+    license: str | None = None
+    """As the Hub writes it; None: that of the corpus."""
+    source: str | None = None
+    """Where it is from, which stays with each skill that is read from it."""
+    fields: CorpusFields = CorpusFields()
+
+
 class AcquireStage(Section):
-    corpus: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Files or folders: .jsonl with question and answer fields (structured Q&A), .md and .txt (free text)."""
+    corpus: Annotated[tuple[str | CorpusSource, ...], Field(min_length=1)]
+    """Files, folders, URIs, or {path: …, license: …, source: …, fields: …}. Read are .jsonl and .parquet with question
+    and answer, or text; .md, .txt, the main text of .html, the text of .pdf; all but .parquet and .pdf also with .gz or
+    .zst behind."""
     license: str | None = None
     """Licence of the corpus, as the Hub writes it (cc-by-4.0, other, …); the card tells it. None: unknown."""
     on_bad_record: Literal["stop", "skip"] = "stop"
     """A line that is no valid record: stop with its file and line number, or skip and count it."""
     min_score: Fraction = 0.5
-    """tau_r, the teacher's score below which a skill is dropped (open in the paper)."""
+    """tau_r, the score below which a skill is rejected (open in the paper)."""
+    scoring: Literal["rubric", "teacher"] = "rubric"
+    """Who gives a candidate its score r(k): a call of its own that holds it against a rubric (well formed, reusable,
+    actionable, verifiable), or the teacher, in the reply that proposes it."""
+    categories: dict[Category, Category] = Field(default={})
+    """Proposed category -> the one that its skills go to, {algebra: maths}. Others stand beside those that the domain
+    names, but for other spellings and parts (math, maths/algebra) of these."""
+    min_category: Positive = 2
+    """Skills of a category that is only proposed; those of smaller ones go to `other`, so that they can be offered."""
+    self_test: Literal["required", "optional"] = "required"
+    """Of a script: an example in a docstring, in the form of doctest, that is run before the skill is taken. A script
+    that fails its own is refused in any case, and its skill with it."""
     max_document_chars: Positive = 8000
     """Of a text shown to the teacher at once; a Chinese, Japanese or Korean sign counts for three."""

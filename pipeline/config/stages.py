@@ -124,6 +124,9 @@ class CurriculumConfig(Section):
     """Fewest skills that a task asks to combine."""
     max_skills: Positive = 3
     """Most skills that a task asks to combine."""
+    combinations: bool = False
+    """Learn which skills go together, from what was pruned and what the committee accepted, and offer the others seldom
+    (the paper names a bandit for skills alone). For skills from real documents; in the mini world pruning is taught."""
 
     @model_validator(mode="after")
     def _ordered(self) -> CurriculumConfig:

@@ -64,8 +64,9 @@ def about(
         "domain": config.domain.model_dump()["kind"],
         "config": identity_of(config)[:16],
     }
+    places = [place if isinstance(place, str) else place.path for place in config.acquire.corpus]
     return About(
         name=config.name, rows=rows, license=config.acquire.license,
-        sources=[public(name) for name in config.acquire.corpus], counts=counts, models=models,
+        sources=[public(place) for place in places], counts=counts, models=models,
         made_by=made_by | ({"prompts": prompts} if prompts else {}),
     )  # fmt: skip

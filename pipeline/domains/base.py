@@ -18,6 +18,7 @@ from actors.tool_calls import render
 from pipeline.config import DomainConfig
 from pipeline.domains import hub
 from pipeline.records import ANSWER_KINDS, AnswerKind, Failure, Problem
+from pipeline.skills import rubric
 
 if TYPE_CHECKING:
     from actors.teacher import Teacher  # brings Ray, which looking at a domain does not need
@@ -110,6 +111,8 @@ class Prompts:
     roles: Mapping[str, str] = field(default_factory=dict)
     """Everything that the domain says in files, by file name: solver_<kind of answer>, the judges' and the verifiers'
     prompts; empty where the domain has no such files."""
+    rubric: str = rubric.PROMPT
+    """Asks for the score of a skill: has the places skill and text."""
 
     def solvers(self) -> dict[AnswerKind, str]:
         """What a solver is told for each kind of answer."""

@@ -21,6 +21,8 @@ def make_curriculum(context: Context, skills: Path | None = None) -> Curriculum:
     if curriculum.too_small:
         fewest = f"fewer skills than mgpo.curriculum.min_skills ({context.config.mgpo.curriculum.min_skills})"
         context.progress.say("curriculum", f"never offered, {fewest}: {', '.join(curriculum.too_small)}")
+    if curriculum.held_out:
+        context.progress.say("curriculum", f"never offered, all held out: {', '.join(curriculum.held_out)}")
     return curriculum
 
 

@@ -1,174 +1,177 @@
-"""The corpus: what skills are acquired from.
+"""The corpus: what skills are acquired from, read as it is needed.
 
-Structured Q&A is `.jsonl` with `question` and `answer` a line; free text is `.md` and `.txt`. Invariants: documents
-come in the order of the configured paths, folders sorted, so that document n is the same document on every run; every
-file of a path is read or stands in `left_out` under the reason why not.
+Questions with their answers go together, some a document; a text is cut into documents. Invariants: documents come in
+the order of the configured places, folders sorted, so that document n is the same document on every run and in every
+pass; every file of a place is read or counted under the reason why not; what is held at once does not grow with the
+corpus.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-import os
 import re
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
+
+from pipeline.config import AcquireStage, CorpusFields, CorpusSource
 from pipeline.records import Failure
 from pipeline.skills.extraction import Document
+from pipeline.skills.places import File, files
+from pipeline.skills.readers import SUFFIXES, Fault, Nothing, Read, Row, opened, reader_of
 from pipeline.skills.scripts import length
 
 QA_PER_DOCUMENT = 8
 """Question-answer pairs shown to the teacher together."""
-_SUFFIXES = (".jsonl", ".md", ".txt")
-_Policy = Literal["stop", "skip"]
+NAMED = 20
+"""Files and lines that are named of what was left out for one reason; all are counted."""
+Policy = Literal["stop", "skip"]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Place:
+    at: Path | str
+    """A file or a folder; a URI where it is not on this machine."""
+    license: str | None = None
+    origin: str | None = None
+    fields: CorpusFields = CorpusFields()  # noqa: RUF009 - frozen
+
+
+def of(settings: AcquireStage, resolve: Callable[[str], Path]) -> Corpus:
+    """The corpus of a config. Raises Failure for a place that is none."""
+    places = []
+    for given in settings.corpus:
+        source = CorpusSource(path=given) if isinstance(given, str) else given
+        at = source.path if "://" in source.path else resolve(source.path)
+        places.append(Place(at, source.license or settings.license, source.source, source.fields))
+    return Corpus(places, settings.on_bad_record, settings.max_document_chars)
+
+
 class Corpus:
-    documents: list[Document] = field(default_factory=list)
-    skipped: int = 0
-    """Files and records left out by the policy `skip`."""
-    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Reason -> the files, folders and lines that were not read."""
+    """Iterating reads it, from its beginning each time; the counts are of the last pass, as far as it went.
 
-    def leave_out(self, reason: str, path: Path | str) -> None:
-        self.left_out[reason].append(_printable(path))
-
-
-def read(paths: Sequence[Path], on_bad_record: _Policy, max_chars: int) -> Corpus:
-    """Read files and folders.
-
-    Raises Failure for a path that cannot be read, for a corpus without a document, and, unless told to skip, for a
+    Raises Failure for a place that cannot be read, for a corpus without a document, and, unless told to skip, for a
     record that is none, with its file and line.
     """
-    found = Corpus()
-    for path in [file for place in paths for file in _files(place, found, on_bad_record)]:
-        try:
-            if not path.is_file():
-                found.leave_out("no regular file (a link to nowhere, a socket)", path)
-                continue
-            text = _decoded(path.read_bytes())
-        except (OSError, UnicodeDecodeError) as e:
-            cause = str(e.strerror) if isinstance(e, OSError) else f"not {e.encoding.upper()} at byte {e.start}"
-            _skip(found, path, cause, on_bad_record)
-            continue
-        if not text.strip():
-            found.leave_out("empty", path)
-        elif path.suffix.lower() == ".jsonl":
-            _questions(found, path, text, on_bad_record)
-        else:
-            found.documents += [Document(_printable(path.name), "text", chunk) for chunk in _chunks(text, max_chars)]
-    if not found.documents:
-        why = "; ".join(f"{len(names)} left out: {reason}" for reason, names in found.left_out.items())
-        raise Failure(
-            f"acquire.corpus {[str(path) for path in paths]}: holds no document; expected {', '.join(_SUFFIXES)} files"
-            + (f" ({why})" if why else "")
-        )
-    return found
 
+    def __init__(self, places: Sequence[Place], on_bad_record: Policy, max_chars: int):
+        self._places, self._policy, self._max_chars = places, on_bad_record, max_chars
+        self._reset()
 
-def _decoded(content: bytes) -> str:
-    """UTF-8, or what a byte order mark says; line ends of any system."""
-    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16" if utf16 else "utf-8-sig")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    def _reset(self) -> None:
+        self.skipped = 0
+        """Files and records left out by the policy `skip`."""
+        self.left_out: Counter[str] = Counter()
+        """Reason -> how many files, folders and lines were not read."""
+        self.named: dict[str, list[str]] = defaultdict(list)
+        """Reason -> the first of these."""
 
-
-def _skip(found: Corpus, path: Path, cause: str, on_bad_record: _Policy) -> None:
-    if on_bad_record == "stop":
-        raise Failure(f"corpus file {path}: {cause}; expected a readable UTF-8 text") from None
-    found.skipped += 1
-    found.leave_out(cause.partition(" at byte")[0], path)
-
-
-def _files(path: Path, found: Corpus, on_bad_record: _Policy) -> list[Path]:
-    """The files of a configured path that are to be read, in order."""
-    if path.is_file():
-        if path.suffix.lower() not in _SUFFIXES:
+    def __iter__(self) -> Iterator[Document]:
+        self._reset()
+        none = True
+        for place in self._places:
+            for file in files(place.at, self._leave_out, self._skip):
+                for document in self._documents(file, place):
+                    none = False
+                    yield document
+        if none:
+            why = "; ".join(f"{count} left out: {reason}" for reason, count in self.left_out.items())
             raise Failure(
-                f"acquire.corpus {path}: unknown kind {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}"
+                f"acquire.corpus {[str(place.at) for place in self._places]}: holds no document; expected "
+                f"{', '.join(SUFFIXES)} files" + (f" ({why})" if why else "")
             )
-        return [path]
-    if not path.is_dir():
-        raise Failure(f"acquire.corpus {path}: no such file or folder")
-    files: list[Path] = []
-    closed: list[OSError] = []
-    for folder, folders, names in os.walk(path, onerror=closed.append):
-        for name in sorted(folders):
-            inner = Path(folder, name)
-            if _is_hidden(name):
-                found.leave_out("a hidden folder", inner)
-            elif inner.is_symlink():
-                found.leave_out("a link to a folder; name that folder itself", inner)
-        folders[:] = [name for name in folders if not _is_hidden(name)]  # of these, os.walk enters no link
-        for name in sorted(names):
-            file = Path(folder, name)
-            if name.startswith("._"):
-                found.leave_out("an AppleDouble file", file)
-            elif _is_hidden(name):
-                found.leave_out("a hidden file", file)
-            elif file.suffix.lower() not in _SUFFIXES:
-                found.leave_out(f"{file.suffix or 'a name without suffix'} is no format that is read", file)
-            else:
-                files.append(file)
-    for error in closed:
-        _skip(found, Path(error.filename), str(error.strerror), on_bad_record)
-    return sorted(files)
 
+    def _leave_out(self, reason: str, path: str) -> None:
+        self.left_out[reason] += 1
+        if len(self.named[reason]) < NAMED:
+            self.named[reason].append(path)
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+    def _skip(self, path: str, cause: str) -> None:
+        if self._policy == "stop":
+            raise Failure(
+                f"corpus file {path}: {cause}; expected a readable file (acquire.on_bad_record=skip passes over such)"
+            )
+        self.skipped += 1
+        self._leave_out(re.split(r" at byte| \(", cause)[0], path)
 
+    def _documents(self, file: File, place: Place) -> Iterator[Document]:
+        pairs: list[Row] = []
+        for row in self._rows(file, place.fields):
+            if pairs and (row.question is None or len(pairs) == QA_PER_DOCUMENT or _about(row) != _about(pairs[0])):
+                yield self._together(file, place, pairs)
+                pairs = []
+            if row.question is not None:
+                pairs.append(row)
+                continue
+            label = f"{file.name}:{row.at}" if row.at else file.name
+            for chunk in chunks(row.text, self._max_chars):
+                yield _document(label, "text", chunk, file, place, row)
+        if pairs:
+            yield self._together(file, place, pairs)
 
-def _printable(name: Path | str) -> str:
-    """A name on disk may be any bytes."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    def _together(self, file: File, place: Place, pairs: list[Row]) -> Document:
+        text = "\n\n".join(f"Q: {pair.question}\nA: {pair.answer}" for pair in pairs)
+        return _document(f"{file.name}:{pairs[0].at}-{pairs[-1].at}", "qa", text, file, place, pairs[0])
 
-
-def _questions(found: Corpus, path: Path, text: str, on_bad_record: _Policy) -> None:
-    pairs: list[tuple[int, str]] = []
-    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would also cut at U+2028 in a string
-        if not line.strip():
-            continue
+    def _rows(self, file: File, fields: CorpusFields) -> Iterator[Row]:
+        """The rows of a file; what is none is counted, or raises."""
+        reader = reader_of(file.name)
+        assert reader is not None, "other files are left out before"
+        some = False
         try:
-            row = json.loads(line)
-            pairs.append((number, f"Q: {_text(row, 'question')}\nA: {_text(row, 'answer')}"))
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
-            cause = f"no field {e}" if isinstance(e, KeyError) else f"no JSON object with text fields ({e})"
-            if on_bad_record == "stop":
-                raise Failure(
-                    f'corpus file {path}:{number}: {cause}; expected {{"question": …, "answer": …}} '
-                    "(acquire.on_bad_record=skip passes over such lines)"
-                ) from None
-            found.skipped += 1
-            found.leave_out("no record with question and answer", f"{path}:{number}")
-    for block in (pairs[i : i + QA_PER_DOCUMENT] for i in range(0, len(pairs), QA_PER_DOCUMENT)):
-        source = f"{_printable(path.name)}:{block[0][0]}-{block[-1][0]}"
-        found.documents.append(Document(source, "qa", "\n\n".join(pair for _, pair in block)))
+            with file.open() as raw:
+                for row in _guarded(reader(opened(raw, file.name), fields)):
+                    some = True
+                    if isinstance(row, Row):
+                        yield row
+                    elif isinstance(row, Nothing):
+                        self._leave_out(row.reason, file.path)
+                    elif not row.at:
+                        self._skip(file.path, row.cause)
+                    else:
+                        self._bad_row(file, row, fields)
+        except OSError as e:
+            some = True
+            self._skip(file.path, str(e.strerror or " ".join(str(e).split())[:100]))
+        if not some:
+            self._leave_out("empty", file.path)
+
+    def _bad_row(self, file: File, fault: Fault, fields: CorpusFields) -> None:
+        if self._policy == "stop":
+            raise Failure(
+                f'corpus file {file.path}:{fault.at}: {fault.cause}; expected {{"{fields.question}": …, '
+                f'"{fields.answer}": …}} or {{"{fields.text}": …}} (acquire.on_bad_record=skip passes over such lines)'
+            )
+        self.skipped += 1
+        self._leave_out("no record with question and answer, or text", f"{file.path}:{fault.at}")
 
 
-def _text(row: dict[str, object], name: str) -> str:
-    value = row[name]
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} is {type(value).__name__}")
-    if not str(value).strip():
-        raise ValueError(f"{name} is empty")
+def _guarded(rows: Read) -> Read:
+    """What decoding and decompressing raise in the middle of a file, as its fault."""
     try:
-        str(value).encode()
-    except UnicodeEncodeError:  # JSON can write it, and nothing can send it
-        raise ValueError(f"{name} holds half of a surrogate pair") from None
-    return str(value)
+        yield from rows
+    except UnicodeDecodeError as e:
+        yield Fault("", f"not {e.encoding.upper()} at byte {e.start}")
+    except pa.ArrowException as e:
+        yield Fault("", f"not readable as compressed ({' '.join(str(e).split())[:100]})")
+
+
+def _about(row: Row) -> tuple[str | None, str | None]:
+    return row.source, row.license
+
+
+def _document(label: str, kind: Literal["qa", "text"], text: str, file: File, place: Place, row: Row) -> Document:
+    return Document(label, kind, text, file.path, row.source or place.origin, row.license or place.license)
 
 
 _BOUNDARIES = ((r"\n\s*\n", "\n\n"), (r"\n", "\n"), (r"(?<=[.!?])\s+", " "), (r"(?<=[。！？；])", ""))
 """Where a text may be cut, best first: paragraphs, lines, sentences; and what stands between them."""
 
 
-def _chunks(text: str, max_chars: int) -> list[str]:
+def chunks(text: str, max_chars: int) -> list[str]:
     """Cut so that no piece is longer than `max_chars` Latin letters unless one sentence is."""
     if not text.strip():
         return []
@@ -177,7 +180,7 @@ def _chunks(text: str, max_chars: int) -> list[str]:
     for at, between in _BOUNDARIES:
         parts = [part for part in re.split(at, text) if part.strip()]
         if len(parts) > 1:
-            return _joined([piece for part in parts for piece in _chunks(part, max_chars)], between, max_chars)
+            return _joined([piece for part in parts for piece in chunks(part, max_chars)], between, max_chars)
     return [text]
 
 

@@ -9,13 +9,19 @@ drawn from that Beta posterior, and skills are drawn without replacement with we
 episodes all succeed or all fail has no advantage to learn from, which is why the value of an arm is the variance of its
 outcome; an untried skill has a wide posterior; the floor keeps every skill in play, for the sake of diverse data.
 
+Combinations, where the config asks for it, are a second bandit: each pair of skills keeps such counts of the episodes
+that were offered both, won where a verified problem uses both, lost where it failed or either was pruned. Of some sets
+that the skills' bandit draws, one is taken in proportion to the squares of its pairs' drawn rates, multiplied.
+
 Invariant: the next task is a function of the state and the caller's random generator alone. No Ray, no clock.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline import config as configs
@@ -24,6 +30,9 @@ from pipeline.records import Failure, Skill
 FLOOR = 0.05
 """A fifth of the most that p (1 - p) can be: an arm that teaches nothing weighs a sixth of the best, not zero."""
 _TRIES = 1000
+_SETS_DRAWN = 16
+_SETS = 20_000
+"""Of a category, looked at for one that may be offered."""
 
 
 class Curriculum:
@@ -41,15 +50,20 @@ class Curriculum:
         self._arms = {c: grouped[c] for c in sorted(grouped) if len(grouped[c]) >= config.min_skills}
         self.too_small = tuple(c for c in sorted(grouped) if c not in self._arms)
         """Categories with fewer skills than a task needs; they are never offered."""
+        self.held_out = tuple(c for c in self._arms if not _reachable(self._arms[c], config, excluded))
+        """Categories of which every skill set is held out; they are never offered either."""
+        self._arms = {c: arms for c, arms in self._arms.items() if c not in self.held_out}
         if not self._arms:
+            held_out = f"; of {', '.join(self.held_out)} every set of skills is held out" if self.held_out else ""
             raise Failure(
                 f"curriculum: none of {len(grouped)} categories has mgpo.curriculum.min_skills ({config.min_skills}) "
-                "skills; lower it, or acquire more skills"
+                f"skills to offer{held_out}; lower it, or acquire more skills"
             )
         self._config = config
         self._excluded = excluded
         self._proficiency = dict.fromkeys(self._arms, 0.0)
         self._counts = {s.id: (0.0, 0.0) for arms in self._arms.values() for s in arms}
+        self._pairs: dict[str, tuple[float, float]] = {}
 
     @property
     def proficiency(self) -> dict[str, float]:
@@ -69,18 +83,34 @@ class Curriculum:
         """
         p = self.probabilities()
         (category,) = rng.choices(list(p), weights=list(p.values()))
+        if self._config.combinations:
+            sets = [self._draw(category, rng) for _ in range(_SETS_DRAWN)]
+            weights = [math.prod(self._rate(self._pairs.get(pair), rng) ** 2 for pair in _pairs(s)) for s in sets]
+            (chosen,) = rng.choices(sets, weights)
+            return category, chosen
+        return category, self._draw(category, rng)
+
+    def _draw(self, category: str, rng: random.Random) -> tuple[Skill, ...]:
         arms = self._arms[category]
         for _ in range(_TRIES):
             size = rng.randint(self._config.min_skills, min(self._config.max_skills, len(arms)))
             # The largest of u^(1/w) draw without replacement in proportion to the weights w.
             chosen = sorted(arms, key=lambda s: rng.random() ** (1 / self._weight(s.id, rng)), reverse=True)[:size]
             if not self._excluded(frozenset(s.id for s in chosen)):
-                return category, tuple(chosen)
+                return tuple(chosen)
         raise Failure(f"curriculum: {_TRIES} skill sets drawn for the category {category!r} were all held out")
 
-    def update(self, category: str, skills: Mapping[str, tuple[float, float]], successes: float, total: int) -> None:
+    def update(
+        self,
+        category: str,
+        skills: Mapping[str, tuple[float, float]],
+        successes: float,
+        total: int,
+        used: Sequence[Collection[str]] = (),
+    ) -> None:
         """Take in the outcome of a group: `successes` verified problems of `total` judged episodes, and of each skill
-        (successes, failures): it has succeeded where a problem uses it, not where it was merely offered.
+        (successes, failures): it has succeeded where a problem uses it, not where it was merely offered. `used`: of
+        each of these episodes, the skills of its verified problem, none where it failed.
 
         Episodes that nobody could judge belong in neither number; a group of none changes nothing.
         """
@@ -93,10 +123,17 @@ class Curriculum:
         for skill, (succeeded, failed) in skills.items():
             won, lost = self._counts[skill]
             self._counts[skill] = (keep * won + succeeded, keep * lost + failed)
+        if self._config.combinations:
+            for one, other in itertools.combinations(sorted(skills), 2):
+                together = sum(one in ids and other in ids for ids in used)
+                won, lost = self._pairs.get(f"{one} {other}", (0.0, 0.0))
+                self._pairs[f"{one} {other}"] = (keep * won + together, keep * lost + len(used) - together)
 
     def state(self) -> dict[str, Any]:
         """All that `update` has changed, as JSON."""
-        return {"proficiency": dict(self._proficiency), "skills": {k: list(v) for k, v in self._counts.items()}}
+        counts = {"skills": self._counts} | ({"pairs": self._pairs} if self._config.combinations else {})
+        listed = {name: {k: list(v) for k, v in rates.items()} for name, rates in counts.items()}
+        return {"proficiency": dict(self._proficiency), **listed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`. Raises Failure if it belongs to another skill library."""
@@ -108,8 +145,29 @@ class Curriculum:
                 raise Failure(f"curriculum: the saved state has other {name} than the library: {differing[0]!r}")
         self._proficiency = dict(state["proficiency"])
         self._counts = {k: (won, lost) for k, (won, lost) in state["skills"].items()}
+        self._pairs = {k: (won, lost) for k, (won, lost) in state.get("pairs", {}).items()}
 
     def _weight(self, skill: str, rng: random.Random) -> float:
-        won, lost = self._counts[skill]
-        p = rng.betavariate(1 + won, 1 + lost)
+        p = self._rate(self._counts[skill], rng)
         return FLOOR + p * (1 - p)
+
+    @staticmethod
+    def _rate(counts: tuple[float, float] | None, rng: random.Random) -> float:
+        """Drawn from what is known of a success rate."""
+        won, lost = counts or (0.0, 0.0)
+        return rng.betavariate(1 + won, 1 + lost)
+
+
+def _pairs(skills: Sequence[Skill]) -> list[str]:
+    return [f"{one} {other}" for one, other in itertools.combinations(sorted(skill.id for skill in skills), 2)]
+
+
+def _reachable(
+    arms: Sequence[Skill], config: configs.CurriculumConfig, excluded: Callable[[frozenset[str]], bool]
+) -> bool:
+    """Whether some skill set can be offered. A category with more than `_SETS` of them is taken for one that can."""
+    sizes = range(config.min_skills, min(config.max_skills, len(arms)) + 1)
+    if sum(math.comb(len(arms), size) for size in sizes) > _SETS:
+        return True
+    names = [skill.id for skill in arms]
+    return not all(excluded(frozenset(ids)) for size in sizes for ids in itertools.combinations(names, size))

@@ -7,6 +7,7 @@ Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 
 from actors.prompts import fill
 from pipeline.records import Failure, Skill
+from pipeline.skills import table
 from pipeline.skills.replies import FORM, SECTIONS, read
 from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.files import replace, whole_folder
@@ -48,6 +50,11 @@ class Document:
     """Where it came from, e.g. file name and line."""
     kind: Literal["qa", "text"]
     text: str
+    path: str = ""
+    """The file, as it can be found again."""
+    origin: str | None = None
+    """What its place, or its row, says of where it is from."""
+    license: str | None = None
 
 
 def acquisition_messages(document: Document, template: str, categories: Sequence[str] = ()) -> list[dict[str, str]]:
@@ -88,9 +95,14 @@ def render(skill: Skill, with_script: bool = True) -> str:
 
 # ---------------------------------------------------------------- the library
 
+CANDIDATES = "candidates.parquet"
+FILES = (MANIFEST, table.TABLE, CANDIDATES)
+"""What may lie beside the folders of skills; `skills.candidates` says what the last one is."""
+
 
 class SkillLibrary:
-    """Skills by id, in a fixed order; saved as one directory per skill: SKILL.md, and script.py where there is one."""
+    """Skills by id, in a fixed order; saved as one directory per skill (SKILL.md, and script.py where there is one) and
+    as a table beside them, which the folders overrule."""
 
     def __init__(self, skills: Iterable[Skill] = ()):
         self._skills: dict[str, Skill] = {}
@@ -110,12 +122,21 @@ class SkillLibrary:
             raise Failure(f"skill library: no skill {id!r} among {len(self)}")
         return self._skills[id]
 
-    def save(self, folder: Path) -> None:
+    @property
+    def version(self) -> str:
+        """Of its content."""
+        return table.version_of(self)
+
+    def save(self, folder: Path, sealed: bool = True, candidates: bytes | None = None) -> None:
         """Write every skill, all of them or none; skills of an earlier save that are no longer here go, and what else
-        is there stays."""
+        is there stays. What is `sealed` is a run's, and loads only as it was written; else it is somebody's to edit.
+        `candidates` is the content of that file."""
 
         def stays(name: str) -> bool:
-            return name != MANIFEST and not (folder / name.partition("/")[0] / "SKILL.md").exists()
+            top, _, rest = name.partition("/")
+            if not (folder / top / "SKILL.md").exists():
+                return name not in FILES
+            return top in self._skills and rest not in ("SKILL.md", "script.py")
 
         with whole_folder(folder, stays) as new:
             for skill in self:
@@ -124,42 +145,57 @@ class SkillLibrary:
                 text = render(skill, with_script=False)
                 source = yaml.safe_dump({"source": skill.source}, allow_unicode=True, width=1000)
                 replace(new / skill.id / "SKILL.md", text.replace("\n---\n", f"\n{source}---\n", 1))
-            seal_folder(new, "skills", files_below(new))
+            replace(new / table.TABLE, table.written(self))
+            if candidates is not None:
+                replace(new / CANDIDATES, candidates)
+            if sealed:
+                seal_folder(new, "skills", files_below(new), version=self.version)
 
     @classmethod
-    def load(cls, folder: Path) -> SkillLibrary:
-        """Inverse of `save`. Raises Failure that names the file that is missing or broken, or not what was saved; a
-        library that somebody wrote by hand has no manifest, and is read as it is."""
-        if not folder.is_dir():
-            raise Failure(f"skill library {folder}: no such folder")
-        folders = sorted(p for p in folder.iterdir() if p.is_dir())
-        if (folder / MANIFEST).exists():
-            saved = {name.partition("/")[0] for name in verified_folder(folder)["files"]}
-            folders = [p for p in folders if p.name in saved]
-        skills = []
-        for skill_folder in folders:
-            try:
-                text = (skill_folder / "SKILL.md").read_text(encoding="utf-8")
-                script = (
-                    (skill_folder / "script.py").read_text(encoding="utf-8")
-                    if (skill_folder / "script.py").exists()
-                    else None
-                )
-            except (OSError, UnicodeDecodeError) as e:
-                raise Failure(f"skill library: {skill_folder / 'SKILL.md'}: {e}") from None
-            found = read(text, source=str(skill_folder / "SKILL.md"))
-            if found.faults:
-                raise Failure(f"skill library: {found.faults[0]}")
-            if [skill.id for skill in found.skills] != [skill_folder.name]:
-                raise Failure(
-                    f"skill library: {skill_folder / 'SKILL.md'} must hold one skill called {skill_folder.name!r}"
-                )
-            if script is not None:
-                _refuse_no_python(script, skill_folder / "script.py")
-            skills.append(found.skills[0].model_copy(update={"script": script}))
+    def load(cls, place: Path) -> SkillLibrary:
+        """Inverse of `save`, of a folder or of a table. Raises Failure that names the file that is missing or broken,
+        or not what was saved; a library that somebody wrote or edited by hand has no manifest, and is read as it is."""
+        if place.suffix == ".parquet" and place.is_file():
+            skills = table.read(place)
+        elif not place.is_dir():
+            raise Failure(f"skill library {place}: no such folder")
+        else:
+            skills = [read_folder(folder) for folder in folders_of(place)]
         if not skills:
-            raise Failure(f"skill library {folder}: holds no skill")
+            raise Failure(f"skill library {place}: holds no skill")
         return cls(skills)
+
+
+def folders_of(library: Path) -> list[Path]:
+    """One a skill; of a library with a manifest, those that it lists. Raises Damage for what is not what it says."""
+    folders = sorted(p for p in library.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not (library / MANIFEST).exists():
+        return folders
+    saved = {name.partition("/")[0] for name in verified_folder(library)["files"]}
+    return [p for p in folders if p.name in saved]
+
+
+def read_folder(folder: Path) -> Skill:
+    """The skill of a folder. Raises Failure that names the file, and what is wrong with it."""
+    document, code = folder / "SKILL.md", folder / "script.py"
+    try:
+        text = document.read_text(encoding="utf-8")
+        script = code.read_text(encoding="utf-8") if code.exists() else None
+    except (OSError, UnicodeDecodeError) as e:
+        raise Failure(f"skill library: {document}: {e}") from None
+    found = read(text, source=str(document))
+    if found.faults:
+        raise Failure(f"skill library: {found.faults[0]}")
+    if [skill.id for skill in found.skills] != [folder.name]:
+        raise Failure(f"skill library: {document} must hold one skill called {folder.name!r}")
+    (skill,) = found.skills
+    if script is not None:
+        if skill.script is not None:
+            raise Failure(f"skill library: {document}: has a script, and so has {code}; expected one of them")
+        skill = skill.model_copy(update={"script": script})
+    if skill.script is not None:
+        _refuse_no_python(skill.script, code if script is not None else document)
+    return skill
 
 
 def _refuse_no_python(script: str, path: Path) -> None:
@@ -169,16 +205,16 @@ def _refuse_no_python(script: str, path: Path) -> None:
         raise Failure(f"skill library: {path}: {e}; expected Python, or no such file") from None
 
 
-def select(candidates: Iterable[Skill], min_score: float) -> SkillLibrary:
-    """The library K_self: candidates with score >= min_score, each skill once, sorted by id.
-
-    Candidates are the same skill when they share an id, or category and intent (case and spaces ignored); the best
-    scored stays, the first among equals.
-    """
-    best: dict[str, Skill] = {}
-    good = [c for c in candidates if c.score >= min_score]
-    for skill in sorted(good, key=lambda s: -s.score):
-        same = f"{skill.category} {' '.join(skill.intent.lower().split())}"
-        if skill.id not in best and all(same != f"{b.category} {b.intent.lower()}" for b in best.values()):
-            best[skill.id] = skill
-    return SkillLibrary(best[id] for id in sorted(best))
+def named_apart(skills: Sequence[Skill]) -> list[Skill]:
+    """Different skills, in their order: of those with one name, the first keeps it, the next gets a number."""
+    taken = {skill.id for skill in skills}
+    used: set[str] = set()
+    found: list[Skill] = []
+    for skill in skills:
+        id = skill.id
+        if id in used:
+            id = next(name for n in itertools.count(2) if (name := f"{skill.id}_{n}") not in taken)
+            taken.add(id)
+        used.add(id)
+        found.append(skill.model_copy(update={"id": id}))
+    return found

@@ -39,10 +39,17 @@ How the skill makes a problem harder.
 How code can check it.
 ## Script
 ```python
-def snake_case_name(x): ...
+def snake_case_name(x):
+    \"\"\"One line, and a test.
+
+    >>> snake_case_name(2)
+    4
+    \"\"\"
+    ...
 ```
 
-The script is optional: definitions only, no calls, and an error raised wherever the skill does not fit.
+The script is optional: definitions only, no calls, and an error raised wherever the skill does not fit. The example in
+its docstring is run: a script that does not give what stands there is refused, and the skill with it.
 If the text shows no skill, reply NONE."""
 
 

@@ -1,9 +1,10 @@
-"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills; those it scores high are kept.
+"""Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call of its own scores each;
+those that score high, and whose scripts pass their self-test, are kept.
 
-Step n is the first try at document n, whatever came of it; steps beyond the documents are second tries at those whose
-teacher gave no answer. Each is on disk before the next wave begins, so a teacher is never asked twice for what it
-answered, and a document that brings nothing costs itself only. Where the endpoint is not there, the stage ends, and
-goes on from that wave when it is started again.
+A step is a wave of documents, whatever came of them, in their order; steps beyond the last document are second tries at
+those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is never asked twice for
+what it answered, a document that brings nothing costs itself only, and what is in memory does not grow with the corpus.
+Where the endpoint is not there, the stage ends, and goes on from that wave when it is started again.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from actors.teacher import Teacher
-from pipeline.config import ScriptedTeacherConfig, TeacherConfig
+from pipeline.config import Config, ScriptedTeacherConfig, TeacherConfig
 from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Skill
-from pipeline.skills import corpus, extraction, replies
+from pipeline.skills import candidates, corpus, extraction, replies, rubric
 from pipeline.skills.admission import admit
 from pipeline.store.manifest import verified
 from pipeline.store.rundir import RunDir
@@ -34,64 +36,54 @@ _TRIES = 3
 """Of a reply without text, each with a seed of its own. What else can go wrong, the client tries again itself."""
 _NAMED = 3
 """Examples named of what was left out."""
+REPLIES = "replies.jsonl"
+"""The file of a step: of each document of a wave, what came back."""
 
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
-    sources = [context.domain.resolve(name) for name in config.corpus]
-    found = corpus.read(sources, config.on_bad_record, config.max_document_chars)
-    for reason, names in found.left_out.items():
-        more = ", …" if len(names) > _NAMED else ""
-        context.progress.say("acquire", f"{len(names)} left out, {reason}: {', '.join(names[:_NAMED])}{more}")
-    documents = found.documents
+    documents = corpus.of(config, context.domain.resolve)
+    total = sum(1 for _ in documents)
+    for reason, count in documents.left_out.items():
+        named = documents.named[reason][:_NAMED]
+        more = ", …" if count > len(named) else ""
+        context.progress.say("acquire", f"{count} left out, {reason}: {', '.join(named)}{more}")
     teacher = make_teacher(context.config.teacher, context.domain)
-    done = len(context.run.steps("acquire"))
-    with context.progress.stage("acquire", len(documents), "document", min(done, len(documents))) as progress:
-        for start in range(done, len(documents), _WAVE):
-            wave = range(start, min(start + _WAVE, len(documents)))
-            answers = await _ask(context, teacher, documents, wave)
-            _raise_if_gone(context, documents, answers)
+    done = len(_last_tries(context.run))
+    with context.progress.stage("acquire", total, "document", min(done, total)) as progress:
+        ahead = islice(enumerate(documents), done, None)
+        for wave in iter(lambda: list(islice(ahead, _WAVE)), []):
+            answers = await _ask(context, teacher, wave)
+            _raise_if_gone(context, total, answers)
             _write(context, answers)
             progress.advance(len(wave))
-    if unanswered := [n for n, saved in _saved(context.run, len(documents)).items() if "failure" in saved]:
-        _write(context, await _ask(context, teacher, documents, unanswered))
+    if unanswered := {saved["document"] for saved in _saved(context.run, total) if "failure" in saved}:
+        again = (one for one in enumerate(documents) if one[0] in unanswered)
+        for wave in iter(lambda: list(islice(again, _WAVE)), []):
+            _write(context, await _ask(context, teacher, wave))
 
-    made = select(
-        context.run, context.domain, len(documents), config.min_score, partial(context.progress.say, "acquire")
-    )
-    if not made.candidates:
-        raise Failure(
-            f"acquire: no skill in the replies to {len(documents)} document{'s' * (len(documents) != 1)}: "
-            f"{made.malformed} could not be read, {made.failed} did not come; {_remedy(context.config.teacher)}"
-        )
-    low = sum(c.score < config.min_score for c in made.candidates)
-    if not len(made.kept):
-        raise Failure(
-            f"acquire: none of {len(made.candidates)} candidate skills reaches acquire.min_score ({config.min_score}); "
-            "lower it, or give a richer corpus"
-        )
-    admission = await asyncio.to_thread(admit, made.kept, context.config.sandbox)
-    for id, why in admission.refused.items():
-        context.progress.say("acquire", f"the script of {id} is left out: {why}")
-    if admission.untried:
-        context.progress.say("acquire", f"no script was tried: {admission.untried}")
-    kept = extraction.SkillLibrary(admission.skills)
-    kept.save(context.run.path("skills"))
+    say = partial(context.progress.say, "acquire")
+    made = await asyncio.to_thread(build, context.run, context.domain, context.config, total, say)
+    kept, counts = made.library, Counter(c.cause for c in made.candidates)
+    kept.save(context.run.path("skills"), candidates=candidates.written(made.candidates))
     return {
-        "documents": len(documents),
-        "skipped_records": found.skipped,
-        "left_out": {reason: len(names) for reason, names in found.left_out.items()},
+        "documents": total,
+        "skipped_records": documents.skipped,
+        "left_out": dict(documents.left_out),
         "failed_replies": made.failed,
         "malformed_replies": made.malformed,
-        "candidates": len(made.candidates),
-        "copied_examples": made.copied,
-        "dropped_low_score": low,
-        "duplicates": len(made.candidates) - low - len(kept),
+        "candidates": len(made.candidates) - counts["example"],
+        "copied_examples": counts["example"],
+        "unscored": counts["no score"],
+        "dropped_low_score": counts["low score"],
+        "duplicates": sum(c.outcome == "merged" for c in made.candidates),
         "kept": len(kept),
         "scripts": sum(skill.script is not None for skill in kept),
-        "scripts_left_out": len(admission.refused),
+        "refused": made.refused,
+        "version": kept.version,
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
         "unnamed_categories": sorted({s.category for s in kept} - set(context.domain.categories)),
+        "merged_categories": made.categories,
     }
 
 
@@ -103,30 +95,34 @@ def _remedy(teacher: TeacherConfig) -> str:
 
 
 async def _ask(
-    context: Context, teacher: Teacher, documents: Sequence[extraction.Document], numbers: Sequence[int]
+    context: Context, teacher: Teacher, documents: Sequence[tuple[int, extraction.Document]]
 ) -> list[dict[str, Any]]:
     """Ask for some documents side by side: of each the reply, or why none came."""
 
-    async def one(number: int) -> dict[str, Any]:
-        document = documents[number]
-        asked = {"document": number, "source": document.source}
+    async def one(numbered: tuple[int, extraction.Document]) -> dict[str, Any]:
+        number, document = numbered
+        asked = {
+            "document": number,
+            "source": document.source,
+            "path": document.path,
+            "origin": document.origin,
+            "license": document.license,
+        }
         try:
             return asked | await _reply(context, teacher, number, document)
         except Failure as e:
             return asked | {"failure": str(e), "kind": e.kind}
 
-    return await map_bounded(one, numbers, _WAVE)
+    return await map_bounded(one, documents, _WAVE)
 
 
-def _raise_if_gone(
-    context: Context, documents: Sequence[extraction.Document], answers: Sequence[dict[str, Any]]
-) -> None:
+def _raise_if_gone(context: Context, total: int, answers: Sequence[dict[str, Any]]) -> None:
     """A whole wave that the endpoint did not answer says something about the endpoint, a single document may be what it
     does not take."""
     kinds = {a.get("kind") for a in answers}
     if not kinds <= {"infra_error", "data_error"}:
         return
-    never = all("failure" in saved for saved in _saved(context.run, len(documents)).values())
+    never = all("failure" in saved for saved in _saved(context.run, total))
     if never or (kinds == {"infra_error"} and len(answers) > 1):
         raise Failure(f"acquire: the teacher answered for none of {len(answers)} documents: {answers[0]['failure']}")
 
@@ -135,12 +131,13 @@ def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
     for saved in answers:
         if "failure" in saved:
             context.progress.say("acquire", f"{saved['source']}: no reply: {saved['failure']}")
-        with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
-            (folder / "reply.json").write_text(json.dumps(saved))
+    with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
+        (folder / REPLIES).write_text("".join(json.dumps(saved) + "\n" for saved in answers))
 
 
 async def _reply(context: Context, teacher: Teacher, number: int, document: extraction.Document) -> dict[str, Any]:
-    """The teacher's reply and, where something of it cannot be read, its repair. Raises Failure if no reply came."""
+    """The teacher's reply, its repair where something of it cannot be read, and what the rubric's calls gave each
+    skill. Raises Failure if no reply came."""
     template = context.domain.prompts.extraction(document.kind)
     messages = extraction.acquisition_messages(document, template, context.domain.categories)
     for again in range(_TRIES):
@@ -152,61 +149,170 @@ async def _reply(context: Context, teacher: Teacher, number: int, document: extr
                 raise
         else:
             break
-    faults = replies.read(reply, document.source).faults
-    if not faults:
-        return {"reply": reply}
-    kept = {"reply": reply, "faults": list(faults)}
-    try:
-        repair = await teacher.complete(
-            extraction.repair_messages(messages, reply, faults), seed=context.seed("acquire", number, "repair")
-        )
-    except Failure as e:
-        return kept | {"unrepaired": str(e)}
-    return kept | {"repair": repair}
+    kept: dict[str, Any] = {"reply": reply}
+    if faults := replies.read(reply, document.source).faults:
+        kept["faults"] = list(faults)
+        try:
+            kept["repair"] = await teacher.complete(
+                extraction.repair_messages(messages, reply, faults), seed=context.seed("acquire", number, "repair")
+            )
+        except Failure as e:
+            kept["unrepaired"] = str(e)
+    if context.config.acquire.scoring == "rubric":
+        shown = _examples(context.domain)
+        skills = _read(kept | {"source": document.source}).skills
+        kept["scores"] = [
+            None if (skill.id, skill.intent) in shown else await _score(context, teacher, number, n, skill, document)
+            for n, skill in enumerate(skills)
+        ]
+    return kept
+
+
+async def _score(
+    context: Context, teacher: Teacher, number: int, n: int, skill: Skill, document: extraction.Document
+) -> str | None:
+    """The reply that holds a candidate against the rubric; None if none came. Raises Failure where the endpoint is not
+    there."""
+    asked = rubric.messages(context.domain.prompts.rubric, extraction.render(skill), document.text)
+
+    async def reply(messages: list[dict[str, str]], *again: str) -> str | None:
+        try:
+            return await teacher.complete(messages, seed=context.seed("acquire", number, "score", n, *again))
+        except Failure as e:
+            if e.kind == "infra_error":
+                raise
+            return None
+
+    first = await reply(asked)
+    if first is None:
+        return await reply(asked, "again")
+    if isinstance(fault := rubric.read(first), str):
+        return await reply(rubric.again(asked, first, fault), "again") or first
+    return first
+
+
+# ---------------------------------------------------------------- what is made of the replies
 
 
 @dataclass(frozen=True)
-class Selected:
+class Built:
     """What is made of the replies on disk."""
 
-    kept: extraction.SkillLibrary
-    candidates: list[Skill]
-    copied: int
-    """Skills that the teacher took from its prompt's examples."""
+    library: extraction.SkillLibrary
+    candidates: list[candidates.Candidate]
+    refused: int
+    """Skills whose scripts were."""
+    categories: dict[str, str]
+    """Proposed category -> the one that its skills went to."""
     malformed: int
     """Replies that could not be read as a whole."""
     failed: int
     """Documents without a reply."""
+    untried: str
+    """Why no script could be run here, if none could."""
 
 
-def select(run: RunDir, domain: Domain, documents: int, min_score: float, say: Callable[[str], None]) -> Selected:
-    """The skills of the replies on disk, before their scripts are tried."""
-    readings = {n: saved for n, saved in _saved(run, documents).items() if "failure" not in saved}
-    candidates: list[Skill] = []
-    malformed = copied = 0
-    shown = {
-        (skill.id, skill.intent)
-        for prompt in (domain.prompts.questions, domain.prompts.prose)
-        for skill in replies.read(prompt, "the prompt").skills
-    }
-    for saved in readings.values():
+def proposals(
+    run: RunDir, domain: Domain, documents: int, say: Callable[[str], None]
+) -> tuple[list[candidates.Candidate], int, int]:
+    """(candidates of the replies on disk, replies that could not be read as a whole, documents without one)."""
+    proposed: list[candidates.Candidate] = []
+    malformed, failed = 0, documents
+    shown = _examples(domain)
+    for saved in _saved(run, documents):
+        if "failure" in saved:
+            continue
+        failed -= 1
         read = _read(saved)
-        candidates += [skill for skill in read.skills if (skill.id, skill.intent) not in shown]
-        copied += sum((skill.id, skill.intent) in shown for skill in read.skills)
+        proposed += [_candidate(saved, n, skill, shown) for n, skill in enumerate(read.skills)]
         malformed += bool(read.faults)
         for fault in read.faults:
             say(f"left out: {fault}")
-    kept = extraction.select(candidates, min_score)
-    return Selected(kept, candidates, copied, malformed, documents - len(readings))
+    return proposed, malformed, failed
 
 
-def _saved(run: RunDir, documents: int) -> dict[int, dict[str, Any]]:
+def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Callable[[str], None]) -> Built:
+    """The library of the replies on disk. Waits for the sandbox. Raises Failure where no skill is left."""
+    settings = config.acquire
+    proposed, malformed, failed = proposals(run, domain, documents, say)
+    if all(c.cause == "example" for c in proposed):
+        raise Failure(
+            f"acquire: no skill in the replies to {documents} document{'s' * (documents != 1)}: {malformed} could not "
+            f"be read, {failed} did not come; {_remedy(config.teacher)}"
+        )
+    chosen, settled = candidates.settle(proposed, settings.min_score)
+    if not chosen:
+        unscored = sum(c.cause == "no score" for c in settled)
+        raise Failure(
+            f"acquire: none of {len(proposed)} candidate skills reaches acquire.min_score ({settings.min_score}); "
+            + (f"of {unscored}, no score could be read; " if unscored else "")
+            + "lower it, or give a richer corpus"
+        )
+    admission = admit(chosen, config.sandbox, settings.self_test)
+    for id, why in admission.refused.items():
+        say(f"{id} is refused: {why}")
+    if admission.untried:
+        say(f"no script was tried: {admission.untried}")
+    if not admission.skills:
+        id, why = next(iter(admission.refused.items()))
+        raise Failure(f"acquire: the scripts of all {len(chosen)} skills are refused, of {id} because: {why}")
+    skills, into = candidates.placed(admission.skills, domain.categories, settings.categories, settings.min_category)
+    for category, other in into.items():
+        say(f"skills of the category {category} go to {other}")
+    return Built(
+        extraction.SkillLibrary(skills),
+        candidates.refuse(settled, admission.refused),
+        len(admission.refused),
+        into,
+        malformed,
+        failed,
+        admission.untried,
+    )
+
+
+def _examples(domain: Domain) -> set[tuple[str, str]]:
+    """(id, intent) of the skills that prompts show, which some teachers hand back."""
+    prompts = (domain.prompts.questions, domain.prompts.prose)
+    return {(skill.id, skill.intent) for prompt in prompts for skill in replies.read(prompt, "the prompt").skills}
+
+
+def _candidate(saved: dict[str, Any], n: int, skill: Skill, shown: set[tuple[str, str]]) -> candidates.Candidate:
+    found = candidates.Candidate(
+        skill=skill,
+        proposed_score=skill.score,
+        path=saved["path"],
+        origin=saved["origin"],
+        license=saved["license"],
+    )
+    if (skill.id, skill.intent) in shown:
+        return found.rejected("example", "repeats the example of the prompt")
+    if "scores" not in saved:
+        return found
+    reply = saved["scores"][n]
+    marks = "no reply came" if reply is None else rubric.read(reply)
+    if isinstance(marks, str):
+        return found.rejected("no score", marks)
+    scored = skill.model_copy(update={"score": rubric.score(marks)})
+    return found.model_copy(update={"skill": scored, "marks": marks})
+
+
+def _saved(run: RunDir, documents: int) -> Iterator[dict[str, Any]]:
     """What is on disk of each document: the last of its tries."""
-    last: dict[int, dict[str, Any]] = {}
-    for step, folder in enumerate(run.steps("acquire")):
-        saved = json.loads(verified(folder / "reply.json").read_text(encoding="utf-8"))
-        last[saved.get("document", step)] = saved
-    return {n: saved for n, saved in sorted(last.items()) if n < documents}
+    last = _last_tries(run)
+    for step in sorted(set(last.values())):
+        for saved in _step(run, step):
+            if last[saved["document"]] == step and saved["document"] < documents:
+                yield saved
+
+
+def _last_tries(run: RunDir) -> dict[int, int]:
+    """Document -> the step of its last try."""
+    return {saved["document"]: step for step in range(len(run.steps("acquire"))) for saved in _step(run, step)}
+
+
+def _step(run: RunDir, step: int) -> Iterator[dict[str, Any]]:
+    with verified(run.steps("acquire")[step] / REPLIES).open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
 def _read(saved: dict[str, Any]) -> replies.Reading:

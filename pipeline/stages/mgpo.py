@@ -244,7 +244,8 @@ class Producer:
             wins = [j for j in played if j.solved and j.key not in copied]
             lost = len(played) - len(wins)
             credit = {s.id: (float(sum(s.id in j.used for j in wins)), float(lost)) for s in task.skills}
-            self._curriculum.update(task.category, credit, len(wins), len(played))
+            used = [j.used if j in wins else () for j in played]
+            self._curriculum.update(task.category, credit, len(wins), len(played), used)
         for j in judged:
             if j.probe is not None:
                 self._ladder, switch = probing.observe(self._ladder, j.probe, self._context.config.prober)

@@ -12,7 +12,8 @@ from pipeline import domains, report
 from pipeline.config.loading import load
 from pipeline.pools.buffer import _write as write_rollouts
 from pipeline.records import Episode, Probe, Rollout, Skill, Verdict
-from pipeline.skills.extraction import render
+from pipeline.skills import candidates
+from pipeline.skills.extraction import SkillLibrary, render
 from pipeline.stages import acquire, synthesize
 from pipeline.store import events
 from pipeline.store.digests import files_below, write_manifest
@@ -72,11 +73,13 @@ def _acquire(run, log):
             score=0.9, source="s.md", script="def f(x):\n    return x\n" if name == "first" else None,
         )  # fmt: skip
         with run.new_step("acquire", number) as folder:
-            (folder / "reply.json").write_text(
-                json.dumps({"document": number - 1, "source": f"{name}.md", "reply": render(skill)})
-            )
-    library = acquire.select(run, domains.of(config().domain), 3, 0.5, print).kept
-    library.save(run.path("skills"))
+            source = f"{name}.md"
+            told = {"document": number - 1, "source": source, "path": source, "origin": None, "license": None}
+            (folder / acquire.REPLIES).write_text(json.dumps(told | {"reply": render(skill)}) + "\n")
+    proposed, _, _ = acquire.proposals(run, domains.of(config().domain), 3, print)
+    kept, settled = candidates.settle(proposed, 0.5)
+    library = SkillLibrary(kept)
+    library.save(run.path("skills"), candidates=candidates.written(settled))
     return {"documents": 3, "kept": len(library), "skills": {"maths": 3}}
 
 

@@ -364,9 +364,9 @@ def test_a_folder_of_the_corpus_that_is_closed_is_named_or_counted(closed, tmp_p
     code = """
         from pathlib import Path
         from pipeline.skills import corpus
-        found = corpus.read([Path()], "skip", 1000)
-        print(found.skipped, len(found.documents))
-        corpus.read([Path()], "stop", 1000)
+        found = corpus.Corpus([corpus.Place(Path())], "skip", 1000)
+        print(len(list(found)), found.skipped)
+        list(corpus.Corpus([corpus.Place(Path())], "stop", 1000))
     """
     ended = process(code=without_privileges(textwrap.dedent(code)), cwd=tmp_path)
     assert ended.stdout == "1 1\n"

@@ -210,7 +210,8 @@ def test_a_teacher_that_is_far_too_weak_costs_its_documents_only(tmp_path: Path)
         teacher = {"kind": "openai", "base_url": url, "model": "smol", "max_tokens": 300, "timeout_s": 600}
         config(tmp_path, url, teacher=teacher)
         done = subprocess.run(command("acquire", tmp_path), capture_output=True, text=True)
-    replies = [json.loads(p.read_text()) for p in (tmp_path / "run" / "steps" / "acquire").glob("*/reply.json")]
+    shards = (tmp_path / "run" / "steps" / "acquire").glob("*/replies.jsonl")
+    replies = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
     assert len(replies) == len(SKILLS) and all("failure" not in r and r["reply"].strip() for r in replies)
     if done.returncode == 0:
         assert json.loads(done.stdout)["documents"] == len(SKILLS)

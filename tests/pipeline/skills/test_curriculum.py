@@ -160,9 +160,20 @@ def test_held_out_sets_are_never_offered(seed):
 
 
 def test_a_category_that_is_wholly_held_out_is_named():
-    curriculum = Curriculum(library({"maths": 3}), CONFIG, lambda ids: True)
-    with pytest.raises(Failure, match="maths"):
-        curriculum.sample(random.Random(0))
+    def of_maths(ids):
+        return any(id.startswith("maths") for id in ids)
+
+    curriculum = Curriculum(library({"maths": 3, "code": 3}), CONFIG, of_maths)
+    assert curriculum.held_out == ("maths",) and set(curriculum.probabilities()) == {"code"}
+    assert Curriculum(SKILLS, CONFIG).held_out == ()
+    with pytest.raises(Failure, match="of maths every set of skills is held out"):
+        Curriculum(library({"maths": 3}), CONFIG, of_maths)
+
+
+def test_a_category_of_one_set_that_is_not_held_out_is_offered():
+    only = frozenset({"maths_0", "maths_2"})
+    curriculum = Curriculum(library({"maths": 3}), CONFIG, lambda ids: ids != only)
+    assert curriculum.held_out == () and frozenset(s.id for s in curriculum.sample(random.Random(0))[1]) == only
 
 
 def test_small_categories_are_set_aside_and_told():
@@ -192,3 +203,52 @@ def test_a_skill_has_its_own_outcome_beside_the_groups():
     state = curriculum.state()
     assert state["proficiency"] == {"maths": 0.375}
     assert state["skills"] == {"maths_0": [6.0, 2.0], "maths_1": [0.0, 2.0], "maths_2": [0.0, 0.0]}
+
+
+# ---------------------------------------------------------------- combinations
+
+TOGETHER = configs.CurriculumConfig(min_skills=2, max_skills=3, combinations=True)
+CLASH = [{"maths_0", "maths_1"}, {"maths_2", "maths_3"}, {"maths_4", "maths_5"}, {"maths_0", "maths_5"}]
+
+
+def clashing(ids):
+    return any(pair <= set(ids) for pair in CLASH)
+
+
+def learned(config, seed, prunes):
+    """After 150 groups of a learner: skills that clash never make a problem; one that prunes makes it of the rest."""
+    curriculum, rng = Curriculum(library({"maths": 6}), config), random.Random(seed)
+    for _ in range(150):
+        category, chosen = curriculum.sample(rng)
+        ids = [s.id for s in chosen]
+        rate = 0.7 if prunes or not clashing(ids) else 0.0
+        kept = [id for id in ids if not clashing(ids) or not any(id in pair and pair <= set(ids) for pair in CLASH)]
+        used = [kept if rng.random() < rate else [] for _ in range(8)]
+        wins = sum(bool(u) or (prunes and clashing(ids)) for u in used)
+        credit = {id: (float(sum(id in u for u in used)), float(8 - wins)) for id in ids}
+        curriculum.update(category, credit, wins, 8, used)
+    return curriculum
+
+
+@pytest.mark.parametrize("prunes", [False, True])
+def test_combinations_that_never_work_are_hardly_drawn_and_the_others_all_are(prunes):
+    """Ten seeds together; the skills' bandit alone goes on to draw them."""
+    share = {}
+    for config in (TOGETHER, TOGETHER.model_copy(update={"combinations": False})):
+        drawn = Counter()
+        for seed in range(10):
+            curriculum, rng = learned(config, seed, prunes), random.Random(f"draw {seed}")
+            drawn.update(tuple(sorted(s.id for s in curriculum.sample(rng)[1])) for _ in range(100))
+        share[config.combinations] = sum(n for ids, n in drawn.items() if clashing(ids)) / drawn.total()
+        pairs = {ids for ids in drawn if len(ids) == 2 and not clashing(ids)}
+        assert len(pairs) == 11
+    assert share[True] < 0.02 < 0.2 < share[False]
+
+
+def test_what_was_learnt_of_combinations_survives_a_resume_and_costs_nothing_where_it_is_off():
+    whole = learned(TOGETHER, 0, False)
+    again = Curriculum(library({"maths": 6}), TOGETHER)
+    again.restore(json.loads(json.dumps(whole.state())))
+    draws = [[c.sample(random.Random(f"{n}")) for n in range(20)] for c in (whole, again)]
+    assert draws[0] == draws[1] and again.state() == whole.state()
+    assert set(Curriculum(SKILLS, CONFIG).state()) == {"proficiency", "skills"}

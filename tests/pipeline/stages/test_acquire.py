@@ -10,6 +10,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.config import OpenAITeacherConfig
 from pipeline.records import Failure
+from pipeline.skills import candidates, rubric
 from pipeline.skills.extraction import SkillLibrary, render
 from pipeline.stages import acquire as stage
 from tests.pipeline.domains.mini.test_skills import skill
@@ -35,7 +36,7 @@ def good(name: str, **more) -> str:
     return render(skill(id=name, intent=f"find {name}", **more))
 
 
-def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
+def acquire(capsys, monkeypatch, tmp_path, teacher, code=0, more=()):
     """(result or None, stderr) of `propose acquire` over one document of each name."""
     monkeypatch.chdir(tmp_path)
     corpus = tmp_path / "corpus"
@@ -45,7 +46,7 @@ def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
     monkeypatch.setattr("pipeline.stages.acquire.make_teacher", lambda *_: teacher)
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        main(["acquire", "--run-dir", "r", "--json", "--set", "acquire.corpus=[corpus]"])
+        main(["acquire", "--run-dir", "r", "--json", "--set", "acquire.corpus=[corpus]", *more])
     out, err = capsys.readouterr()
     assert ended.value.code == code, err
     return json.loads(out) if out else None, err
@@ -103,6 +104,21 @@ def test_an_endpoint_that_goes_away_between_waves_loses_no_reply(capsys, monkeyp
     assert [name for name, _, _ in teacher.asked].count("a") == 1
 
 
+def test_a_stage_that_was_stopped_goes_on_from_its_wave_whatever_lies_before(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.stages.acquire._WAVE", 2)
+    names = "abcdefg"
+    words = dict(zip(names, ("sums", "roots", "lenses", "isotopes", "orbits", "matrices", "syllogisms"), strict=True))
+    replies = {name: [good(f"about_{word}", script=None)] for name, word in words.items()}
+    teacher = Teacher(replies | {name: [DOWN, *replies[name]] for name in "ef"})
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    asked = [name for name, _, _ in teacher.asked]
+    assert (result["documents"], result["kept"]) == (7, 7) and set(asked) == set(names)
+    assert all(asked.count(name) == 1 + (name in "ef") for name in names)
+    shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
+    assert [len(shard.read_text().splitlines()) for shard in shards] == [2, 2, 2, 1]
+
+
 def test_a_reply_that_nobody_can_read_is_not_said_to_score_low(capsys, monkeypatch, tmp_path):
     teacher = Teacher({"a": ["no form at all", "again none"], "b": [EMPTY] * 9})
     _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
@@ -137,7 +153,8 @@ def test_what_is_wrong_with_a_document_is_told_to_the_teacher_once(capsys, monke
     assert kept(tmp_path) == ["gcd", "lcm"]
     assert result["malformed_replies"] == 1 and "score is 'high'" in err
     assert sorted(length for _, length, _ in teacher.asked) == [1, 1, 3, 3]
-    saved = [json.loads(p.read_text()) for p in sorted((tmp_path / "r" / "steps" / "acquire").glob("*/reply.json"))]
+    (shard,) = (tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl")
+    saved = [json.loads(line) for line in shard.read_text().splitlines()]
     assert all("score is 'high'" in one["faults"][0] for one in saved)
 
 
@@ -153,3 +170,72 @@ def test_front_matter_over_a_body_without_headings_is_no_crash_on_resume_either(
     for _ in range(2):
         _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
         assert "'## Structure' is missing" in err and "min_score" in err.splitlines()[-1]
+
+
+# ---------------------------------------------------------------- scoring by a call of its own
+
+
+class Judged:
+    """A teacher that proposes one skill a document, and holds each against the rubric: points by the skill's name."""
+
+    def __init__(self, points: dict[str, list[int | str]]):
+        self.replies = {name: [] for name in points}
+        self.points = {name: list(said) for name, said in points.items()}
+        self.asked: list[str] = []
+
+    async def complete(self, messages, seed=0):
+        text = messages[0]["content"]
+        if not text.startswith("You hold a skill"):
+            name = text.split()[-1]
+            self.asked.append(f"propose {name}")
+            return good(name, script=None, score=0.1 if name == "fine" else 0.99)
+        name = text.rpartition("<text>")[2].split()[0]
+        self.asked.append(f"score {name}")
+        said = self.points[name].pop(0)
+        if isinstance(said, str):
+            return said
+        return json.dumps({item: {"reason": f"{name} is such", "points": said} for item in rubric.ITEMS})
+
+
+RUBRIC = ("--set", "acquire.scoring=rubric")
+
+
+def test_a_call_of_its_own_scores_each_candidate_and_not_the_teacher(capsys, monkeypatch, tmp_path):
+    teacher = Judged({"fine": [4], "poor": [1], "odd": ["well, good", 3], "mute": ["?", "??"]})
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=RUBRIC)
+    assert (result["candidates"], result["kept"], result["dropped_low_score"], result["unscored"]) == (4, 2, 1, 1)
+    library = SkillLibrary.load(tmp_path / "r" / "skills")
+    assert {s.id: s.score for s in library} == {"fine": 1.0, "odd": 0.75}
+    rows = {c.skill.id: c for c in candidates.read(tmp_path / "r" / "skills")}
+    assert rows["fine"].proposed_score == 0.1 and rows["fine"].path.endswith("corpus/fine.txt")
+    assert [m.reason for m in rows["poor"].marks] == ["poor is such"] * 4
+    assert rows["poor"].reason == "scored 0.25, below acquire.min_score (0.5)"
+    assert rows["mute"].reason == "no item of the rubric in the reply"
+    assert sorted(teacher.asked) == sorted(
+        ["propose fine", "score fine", "propose poor", "score poor", "propose odd", "score odd", "score odd",
+         "propose mute", "score mute", "score mute"]
+    )  # fmt: skip
+
+
+def test_what_was_scored_is_not_asked_again(capsys, monkeypatch, tmp_path):
+    teacher = Judged({"fine": [4], "poor": [1]})
+    first, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=RUBRIC)
+    asked = list(teacher.asked)
+    (tmp_path / "r" / "stages" / "acquire.json").unlink()
+    again, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=RUBRIC)
+    assert teacher.asked == asked and again == first
+
+
+def test_skills_that_say_the_same_are_one_and_every_proposal_stays_on_record(capsys, monkeypatch, tmp_path):
+    body = {"intent": "how large a part is", "method": "A part and a whole.\n\nDivide the part by the whole."}
+    one = render(skill(id="percent_change", score=0.6, category="math", script=None, **body))
+    other = render(skill(id="percentage_change", score=0.8, category="history", script=None, **body))
+    teacher = Teacher({"a": [one], "b": [other], "c": [good("gcd", script=None, score=0.2)]})
+    result, err = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["kept"], result["duplicates"], result["dropped_low_score"]) == (1, 1, 1)
+    assert result["merged_categories"] == {"history": "other"} and "category history go to other" in err
+    rows = candidates.read(tmp_path / "r" / "skills")
+    assert [(c.skill.id, c.outcome, c.of) for c in rows] == [
+        ("percent_change", "merged", "percentage_change"), ("percentage_change", "kept", "percentage_change"),
+        ("gcd", "rejected", None),
+    ]  # fmt: skip

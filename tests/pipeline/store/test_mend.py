@@ -118,7 +118,7 @@ def test_config_yaml_is_written_again_from_the_config_of_the_run_and_from_no_oth
 @pytest.mark.parametrize(
     ("upto", "name"),
     [
-        ("acquire", "steps/acquire/000002/reply.json"),
+        ("acquire", "steps/acquire/000002/replies.jsonl"),
         ("sft", "skills/second/SKILL.md"),
         ("sft", "steps/sft/000001/verdicts.parquet"),
         ("mgpo", "checkpoints/sft/step-000005/model.safetensors"),

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.records import Failure, Skill
+from pipeline.skills.candidates import Candidate, settle
 from pipeline.skills.extraction import (
     QA_PROMPT,
     TEXT_PROMPT,
@@ -15,9 +16,15 @@ from pipeline.skills.extraction import (
     acquisition_messages,
     render,
     repair_messages,
-    select,
 )
 from pipeline.skills.replies import FORM, read
+
+
+def select(found: list[Skill], min_score: float) -> SkillLibrary:
+    """What is kept of candidates that their teacher scored."""
+    given_ = [Candidate(skill=s, proposed_score=s.score, path=s.source, origin=None, license=None) for s in found]
+    return SkillLibrary(settle(given_, min_score)[0])
+
 
 words = st.text("abcdefgh ij:'#-\"éλ{}", min_size=1, max_size=30).map(lambda t: " ".join(t.split())).filter(bool)
 prose = words.filter(lambda t: not t.startswith(("#", "-")))
@@ -219,7 +226,7 @@ def test_the_library_survives_the_disk(tmp_path):
     one, two = skill(), skill(id="add", intent="more: 'are' added", script=None, source="b.jsonl:3")
     SkillLibrary([one, two, skill(id="old", intent="gone later")]).save(tmp_path)
     SkillLibrary([two, one]).save(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["add", "gcd", "manifest.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["add", "gcd", "manifest.json", "skills.parquet"]
     loaded = SkillLibrary.load(tmp_path)
     assert list(loaded) == [two, one] and loaded["gcd"] == one and len(loaded) == 2
     assert (tmp_path / "gcd" / "script.py").read_text() == one.script

@@ -26,10 +26,11 @@ from pipeline.domains.mini.domain import CATEGORIES, SKILL_IDS, skills_in
 from pipeline.domains.mini.knowledge import KNOWLEDGE
 from pipeline.domains.mini.teacher import ScriptedTeacher
 from pipeline.records import Failure, Skill, Task, ToolResult
-from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages, select
+from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages
 from pipeline.skills.replies import read
 from tests.mini import MINI
 from tests.pipeline.domains.mini.oracle import Bad, solve
+from tests.pipeline.domains.mini.test_skills import select
 
 WORLD = domains.of(MINI.domain)
 

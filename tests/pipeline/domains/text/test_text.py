@@ -14,7 +14,7 @@ from pipeline.cli import main
 from pipeline.config import EpisodeLimits, TextDomainConfig
 from pipeline.domains.text import BUNDLED
 from pipeline.records import ANSWER_KINDS, Failure
-from pipeline.skills import replies
+from pipeline.skills import candidates, replies, rubric
 from pipeline.skills.extraction import Document, SkillLibrary, acquisition_messages
 from pipeline.store import manifest
 from tests.actors.test_episode import CHAT
@@ -76,7 +76,20 @@ def test_a_prompt_of_the_users_own_replaces_the_bundled_one(tmp_path: Path) -> N
         text_domain(prompts=str(tmp_path))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_a_share_of_the_combinations_is_held_out_whatever_their_order(share: float) -> None:
+    domain = text_domain(heldout=share)
+    sets = [(f"skill_{a}", f"skill_{b}") for a in range(60) for b in range(a)]
+    found = [domain.is_heldout(ids) for ids in sets]
+    assert abs(sum(found) / len(found) - share) < 0.04  # 1,770 sets: 3.4 deviations at a half
+    assert found == [domain.is_heldout(ids[::-1]) for ids in sets]
+    assert not any(domain.is_heldout((f"skill_{n}",)) for n in range(60))
+
+
 # ---------------------------------------------------------------- a run
+
+
+MARKS = json.dumps({item: {"reason": "as it should be", "points": 3} for item in rubric.ITEMS})
 
 
 class Teacher:
@@ -85,7 +98,7 @@ class Teacher:
 
     async def complete(self, messages, seed=0):
         self.asked.append(messages)
-        return self.reply
+        return MARKS if messages[0]["content"].startswith("You hold a skill") else self.reply
 
 
 async def answers(endpoint):
@@ -107,7 +120,7 @@ def acquire(capsys, monkeypatch, tmp_path, teacher, code=0):
     return json.loads(out) if out else None, err
 
 
-def test_an_example_that_the_teacher_copies_is_no_skill_and_a_script_that_fails_is_left_out(
+def test_an_example_that_the_teacher_copies_is_no_skill_and_a_skill_whose_script_fails_is_refused(
     capsys, monkeypatch, tmp_path
 ) -> None:
     example = (BUNDLED / "extract_prose.md").read_text()
@@ -117,9 +130,11 @@ def test_an_example_that_the_teacher_copies_is_no_skill_and_a_script_that_fails_
     failing = failing.replace("    total =", "    return\n\nraise ValueError('oh')\n\ndef g(bodies):\n    total =")
     result, err = acquire(capsys, monkeypatch, tmp_path, Teacher(f"{example}\n{own}\n{failing}"))
     assert (result["copied_examples"], result["candidates"], result["scripts"]) == (1, 2, 1)
-    assert result["scripts_left_out"] == 1 and "the script of other_search is left out: error: ValueError: oh" in err
+    assert result["refused"] == 1 and "other_search is refused: error: ValueError: oh" in err
     library = SkillLibrary.load(tmp_path / "r" / "skills")
-    assert {s.id: s.script is not None for s in library} == {"other_search": False, "remainder_search": True}
+    assert {s.id: (s.script is not None, s.score) for s in library} == {"remainder_search": (True, 0.75)}
+    rows = {(c.skill.id, c.cause or c.outcome) for c in candidates.read(tmp_path / "r" / "skills")}
+    assert rows == {("heat_balance", "example"), ("remainder_search", "kept"), ("other_search", "script")}
 
 
 def test_a_run_goes_on_with_the_prompts_that_it_began_with(capsys, monkeypatch, tmp_path) -> None:
