@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands import ledger, plan, preflight, rework, status, summary, tables
+from pipeline.commands import plan, preflight, rework, status, summary
 from pipeline.commands.keys import PLAN_KEYS, REDO_KEYS
 from pipeline.config import Config, loading
 from pipeline.records import Failure
@@ -349,32 +349,6 @@ def test_a_fork_goes_where_links_cannot(tmp_path, monkeypatch, finished):
     assert found["bytes"] > 0
 
 
-# ---------------------------------------------------------------- results
-
-
-def test_a_result_is_told_a_line_a_value_within_78_columns(tmp_path):
-    measures = {f"mean@{k}": {"value": 0.26667, "interval": [0.16665675424391124, 0.375]} for k in (1, 2)}
-    result = {
-        "problems": 60, "score": None, "left_out": {}, "by_step": {"1": 0.5, "2": 1 / 3},
-        "before": {"mean": 0.26667, "measures": measures}, "files": ["/x/a", "b"],
-        "many": {f"name {i}": i for i in range(20)},
-    }  # fmt: skip
-    told = tables.outline(result, lambda text: text.removeprefix("/x/")).splitlines()
-    assert told[:10] == [
-        "problems  60",
-        "score     -",
-        "left_out  -",
-        "by_step   1 0.5, 2 0.3333",
-        "before",
-        "  mean      0.2667",
-        "  measures",
-        "    mean@1  value 0.2667, interval 0.1667 to 0.375",
-        "    mean@2  value 0.2667, interval 0.1667 to 0.375",
-        "files     a, b",
-    ]
-    assert told[10:13] == ["many", "  name 0   0", "  name 1   1"] and len(told) == 31
-
-
 # ---------------------------------------------------------------- summary and ledger
 
 
@@ -398,19 +372,6 @@ def test_the_summary_says_what_became_of_accepted_problems_that_are_no_rows(tmp_
     assert told in " ".join(summary.render(run, Config(domain="mini"), str).split())
     run.finish("synthesize", result | {"unsolved": 0, "left_out": {"copies": 0}}, 1.0)
     assert "no row of the data set" not in summary.render(run, Config(domain="mini"), str)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [((0.4, 0.04), (0.5, 0.04), "it got better"), ((0.5, 0.04), (0.4, 0.04), "it got worse"),
-     ((0.4, 0.08), (0.5, 0.08), "no change is shown")],
-)  # fmt: skip
-def test_a_change_within_chance_is_none(before, after, said):
-    intervals = [[m - half, m + half] for m, half in (before, after)]
-    gain = after[0] - before[0]
-    assert said in (told := summary._gain(gain, summary._apart(gain, *intervals), False))
-    assert "compared with itself" not in told
-    assert "compared with itself" in summary._gain(gain, [gain - 0.1, gain + 0.1], True)
 
 
 def test_a_short_run_says_what_the_full_one_adds(tmp_path, finished):
@@ -439,35 +400,8 @@ def test_a_summary_older_than_a_result_is_made_again(tmp_path, finished):
     assert summary.of(RunDir(moved))["run_dir"] == str(moved)
 
 
-def account(**totals):
-    rows = [{"step": n, "checkpointed": n < 2, "attempts": {1: 8, 2: 1}, **totals} for n in (1, 2)]
-    return {"steps": rows, "totals": totals, "checkpoints": [{"step": 1, "rollouts": 8}], "trained_twice": 0}
-
-
-def test_the_ledger_is_a_row_a_stage_within_sixty_columns():
-    totals = {"tasks": 99999, "issued": 999999, "trained": 999999, "filtered": 99999, "failed": 99999, "live": 99}
-    totals["interrupted"] = 4
-    found = {"stages": {"synthesize": account(**totals), "mgpo": account(**totals)}, "findings": []}
-    short, long = ledger.render(found), ledger.render(found, steps=True)
-    assert [line.split()[0] for line in short.splitlines()[:3]] == ["stage", "synthesize", "mgpo"]
-    assert len([line for line in long.splitlines() if line.startswith("mgpo ")]) == 3
-    assert max(map(len, (short + "\n" + long).splitlines())) <= 60
-    assert all(word in short for word in ("issued ", "trained ", "filtered ", "failed ", "live "))
-    assert "2·" in long and "1·" not in long and "in no checkpoint yet" in long and "in no checkpoint" not in short
-    assert "mgpo: 2 attempts issued again" in short and "everything adds up" in short
-    assert ledger.render({"stages": {}, "findings": []}) == "no stage has issued an attempt yet"
-
-
 def test_the_ledger_of_a_forked_run_is_that_of_the_shared_stages(tmp_path, finished):
     root = finished(tmp_path / "runs" / "mini-1")
     new = Path(rework.fork(root, ["solve.lr=1e-4"], None, False)["run_dir"])
     ours, theirs = (accounts.audit(RunDir(r))["stages"] for r in (new, root))
     assert {s: a["totals"] for s, a in ours.items()} == {s: theirs[s]["totals"] for s in ours} and set(ours) == {"mgpo"}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"),
-    [(0.4, "0 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3660, "1 h 1 min"), (90000, "1 d 1 h")],
-)
-def test_durations(seconds, told):
-    assert tables.duration(seconds) == told

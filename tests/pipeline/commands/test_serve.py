@@ -1,6 +1,6 @@
 """The proposer behind HTTP: who is let in, what a request is told, and that a request that ends leaves nothing.
 
-The app is asked over ASGI, as a server would; pools follow a script. `-m slow`: a whole service, with engines.
+The app is asked over ASGI, as a server would; pools follow a script.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -430,41 +429,3 @@ def test_an_address_that_is_taken_is_refused_before_anything_is_started(a_run):
         port = taken.getsockname()[1]
         with pytest.raises(Failure, match=f"--port {port}: .*in use.*; expected an address that is free"):
             process.serve(a_run, "sesame", "127.0.0.1", port, 1, print)
-
-
-# ---------------------------------------------------------------- for real
-
-
-@pytest.mark.slow
-@pytest.mark.engine
-@pytest.mark.timeout(900)
-def test_a_service_answers_refuses_and_stops(tmp_path):
-    """The bundled proposer writes for skills of the mini world; SIGTERM lets the one under way come to its end."""
-    root = Path(__file__).parents[3]
-    run = tmp_path / "run"
-    env = os.environ | {"PYTHONPATH": str(root), "PROPOSE_API_KEY": "sesame"}
-    begin = [sys.executable, "-m", "pipeline"]
-    made = [*begin, "acquire", "--run-dir", str(run), "--set", "synthesize.proposer={path: mini:proposer}"]
-    subprocess.run(made, cwd=tmp_path, env=env, check=True, capture_output=True, timeout=300)
-    service = subprocess.Popen(
-        [*begin, "serve", str(run), "--port", "0"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        line = next(line for line in service.stderr if "http://" in line)
-        url = next(word for word in line.split() if word.startswith("http://"))
-        with httpx.Client(base_url=url, headers=KEY, timeout=300) as client:
-            assert httpx.get(f"{url}/v1/skills").status_code == 401
-            skills = [skill["id"] for skill in client.get("/v1/skills").json()]
-            wish = {"skills": skills[:2], "seed": 1}
-            names = []
-            with client.stream("POST", "/v1/problems", json=wish | {"stream": True}) as answer:
-                for text in answer.iter_lines():
-                    if text.startswith("event: "):
-                        names.append(text[7:])
-                        if names[-1] == "playing" and names.count("playing") == 1:
-                            service.send_signal(signal.SIGTERM)
-            assert names[:3] == ["waiting", "playing", "episode"] and names[-1] == "problem"
-        assert service.wait(120) == 0
-    finally:
-        service.kill()
-        service.wait()
