@@ -69,7 +69,8 @@ RUN_STAGES: dict[str, RunStage] = {
         after="mgpo",
         settings=("synthesize",),
         makes="dataset",
-        reads=("stages/mgpo", "skills", "checkpoints/mgpo", "steps/mgpo", "steps/synthesize"),
+        # Which problems are new is told by all that were written before.
+        reads=("stages/mgpo", "skills", "checkpoints/mgpo", "steps/sft", "steps/mgpo", "steps/synthesize"),
     ),
     "solve": RunStage(
         "train a solver on the data set with GRPO",

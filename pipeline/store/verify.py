@@ -111,9 +111,7 @@ def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
         yield from _sealed_result(run, of)
     elif kind == "steps":
         yield from _gap(run, of)
-        folders = _sorted(run, of)
-        last_only = not own and of == "mgpo"  # synthesis takes up its state where MGPO left it
-        for folder in folders[-1:] if last_only else folders:
+        for folder in _sorted(run, of):
             yield from _step(run, of, folder)
         if own:
             yield from _accounts(run, of)

@@ -126,6 +126,8 @@ def test_config_yaml_is_written_again_from_the_config_of_the_run_and_from_no_oth
         ("mgpo", "checkpoints/mgpo/step-000003/trainer/engine/mp_rank_00_model_states.pt"),
         ("mgpo", "ledger/mgpo/000002.jsonl"),
         ("synthesize", "steps/mgpo/000003/state.json"),
+        ("synthesize", "steps/mgpo/000001/episodes.parquet"),
+        ("synthesize", "steps/sft/000001/verdicts.parquet"),
         ("synthesize", "checkpoints/mgpo/step-000003/tokenizer.json"),
         ("synthesize", "steps/synthesize/000001/probes.parquet"),
         ("solve", "dataset/problems.jsonl"),
