@@ -74,7 +74,7 @@ TOOL_SCHEMAS: tuple[dict[str, Any], ...] = (
 def system_prompt(model_dir: str | Path, default: str) -> str:
     """The prompt a model was made for: its `system_prompt.txt`, else `default`."""
     path = Path(model_dir) / "system_prompt.txt"
-    return path.read_text().strip() if path.is_file() else default
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else default
 
 
 def solver_messages(question: str, system_prompt: str) -> list[Message]:

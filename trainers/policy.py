@@ -66,6 +66,15 @@ def packed_attention(
 AttentionInterface.register("packed_rows", packed_attention)
 
 
+def _positions_anew(lm: Any) -> None:
+    """Rotary frequencies in float32, as without ZeRO-3, whose loading makes every tensor in the type of the weights: in
+    bfloat16 a position is off by its 256th part."""
+    for module in lm.modules():
+        if "inv_freq" in module._buffers:
+            for name, buffer in type(module)(lm.config).named_buffers(recurse=False):
+                setattr(module, name, buffer)
+
+
 def check(path: Path) -> None:
     """Raises Failure, one line, for a directory without a model, or with one that cannot be trained."""
     if not (path / "config.json").is_file():
@@ -102,6 +111,8 @@ class Policy(nn.Module):
             raise Failure(f"model {path}: {str(e).splitlines()[0]}; expected a Hugging Face model directory") from e
         finally:
             del shared
+        if shared_out is not None:
+            _positions_anew(lm)
         return cls(lm)
 
     @property

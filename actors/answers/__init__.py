@@ -87,7 +87,7 @@ def _knowing(known: Mapping[tuple[str, str], Judgement]) -> Decide:
     return decide
 
 
-_FORMULAS = (Path(__file__).parent / "formulas.py").read_text()
+_FORMULAS = (Path(__file__).parent / "formulas.py").read_text(encoding="utf-8")
 
 
 async def _tree(text: str, executor: Executor) -> str | None:

@@ -39,7 +39,7 @@ def exact(text):
 '''
 _LIMITS = Limits(cpu_s=1.5)
 """What takes longer to work out is no answer that anybody wrote down to be read."""
-_FORMULAS = (Path(__file__).parent / "formulas.py").read_text() + _EXACT
+_FORMULAS = (Path(__file__).parent / "formulas.py").read_text(encoding="utf-8") + _EXACT
 
 
 async def canonical_answer(kind: AnswerKind, text: str, executor: Executor) -> str | None:

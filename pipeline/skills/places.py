@@ -78,7 +78,7 @@ def _walked(path: Path, leave_out: LeaveOut, closed: Callable[[str, str], None])
         inside = (Path(folder, name) for name in names)
         found += [file for file in inside if _is_read(printable(file.name), printable(file), leave_out)]
     for error in errors:
-        closed(printable(error.filename), str(error.strerror))
+        closed(printable(Path(error.filename)), str(error.strerror))
     for file in sorted(found):
         if file.is_file():
             yield _file(file)

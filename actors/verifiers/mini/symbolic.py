@@ -15,7 +15,7 @@ from actors.verifiers.mini.controlled import CATEGORIES, Reading, Unread, leaks,
 from pipeline import config
 from pipeline.records import Problem, Vote
 
-_PROGRAM = (Path(__file__).parent / "symbolic_program.py").read_text()
+_PROGRAM = (Path(__file__).parent / "symbolic_program.py").read_text(encoding="utf-8")
 
 
 class SymbolicVerifier:

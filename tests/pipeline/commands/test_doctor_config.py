@@ -66,9 +66,9 @@ def test_a_model_folder_that_no_engine_could_load(model, spoil, said):
 def test_corpus_and_benchmark_are_read(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "a.txt").write_text("text")
-    (tmp_path / "c" / "b.pdf").write_bytes(b"%PDF")
+    (tmp_path / "c" / "b.docx").write_bytes(b"PK")
     (corpus,) = look("corpus", f"acquire.corpus=[{tmp_path / 'c'}]")
-    assert corpus.status == "ok" and "1 documents; 1 left out: .pdf" in corpus.found
+    assert corpus.status == "ok" and "1 documents; 1 left out: .docx" in corpus.found
     assert look("corpus", "acquire.corpus=[absent]")[0].status == "fail"
     assert look("corpus", "acquire.corpus=['']")[0].status == "fail"
     rows = tmp_path / "b.jsonl"

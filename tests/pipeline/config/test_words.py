@@ -89,7 +89,7 @@ def test_no_error_speaks_python(field, value):
         ("mgpo.objective.importance_cap", "a number above 0 or null"),
         ("evaluate.problems", "a whole number of at least 1 or null"),
         ("trainer.use_gpu", "true or false"),
-        ("acquire.corpus", "a list of at least 1, each text"),
+        ("acquire.corpus", "a list of at least 1, each text or a section with some of path, license, source, fields"),
         ("proposer.pool.resources", "a mapping of names, each to a number"),
     ],
 )

@@ -278,7 +278,7 @@ def test_a_result_that_is_taken_away_on_purpose_is_not_missed(root, tmp_path):
 
 def test_what_follows_from_others_is_named_after_them(root):
     names = ["stages/mgpo.json", "steps/mgpo/000001/state.json", "dataset/problems.jsonl", "report.html",
-             "steps/acquire/000003/reply.json", "checkpoints/mgpo/step-000003/config.json", "config.yaml",
+             "steps/acquire/000002/replies.jsonl", "checkpoints/mgpo/step-000003/config.json", "config.yaml",
              "steps/synthesize/000001/state.json"]  # fmt: skip
     for name in names:
         flip(root / name, 99)
