@@ -70,9 +70,9 @@ def _positions_anew(lm: Any) -> None:
     """Rotary frequencies in float32, as without ZeRO-3, whose loading makes every tensor in the type of the weights: in
     bfloat16 a position is off by its 256th part."""
     for module in lm.modules():
-        if "inv_freq" in module._buffers:
-            for name, buffer in type(module)(lm.config).named_buffers(recurse=False):
-                setattr(module, name, buffer)
+        if any(name.endswith("inv_freq") for name in module._buffers):  # some have one a kind of layer
+            for name, buffer in type(module)(module.config).named_buffers(recurse=False):
+                setattr(module, name, buffer.to(getattr(module, name).device))
 
 
 def check(path: Path) -> None:
@@ -100,8 +100,7 @@ class Policy(nn.Module):
     @classmethod
     def load(cls, path: Path, dtype: torch.dtype, shared_out: dict[str, Any] | None = None) -> Policy:
         """Raises Failure with one line where the directory holds no usable model. `shared_out`: a DeepSpeed
-        configuration of ZeRO-3, by which each rank has its part of each tensor and never the whole model; then all
-        ranks call it."""
+        configuration of ZeRO-3, by which each rank keeps its part of each tensor; then all ranks call it."""
         check(path)
         # transformers asks for it while it lives.
         shared = None if shared_out is None else HfDeepSpeedConfig(shared_out)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Rollout
@@ -191,3 +191,20 @@ def test_the_norm_is_that_of_the_gradients_of_all_ranks(
         monkeypatch.setattr(learner.engine, "allreduce_gradients", reduced)
         norms.append(learner.update(batch, 1, 1e-2)["grad_norm"])
     assert norms[1] == pytest.approx(3 * norms[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3"])  # of the second, a module has frequencies for each kind of layer
+def test_what_is_loaded_by_parts_has_the_same_rotary_frequencies(alone: Ranks, tmp_path: Path, kind: str) -> None:
+    base = save_tiny_qwen3(tmp_path / "base") if kind == "qwen3" else tmp_path / "base"
+    if kind == "gemma3":
+        sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+        Gemma3ForCausalLM(Gemma3TextConfig(**sizes, **heads)).save_pretrained(base)
+    spec = TrainSpec(
+        base_model=base, objective=SFTConfig(), lr=1e-3, zero_stage=3, dtype="bfloat16", storage=tmp_path, name="run"
+    )
+    whole, parted = Policy.load(base, torch.bfloat16), Learner(spec, alone).engine.module
+    found = dict(parted.named_buffers())
+    assert any(name.endswith("inv_freq") for name in found)
+    for name, buffer in whole.named_buffers():
+        assert found[name].dtype == buffer.dtype and torch.equal(found[name], buffer), name
