@@ -3,11 +3,11 @@
     {"time": 1790000000.125, "event": "stage_restarted", "stage": "mgpo", "steps": 6, "cause": "...", "pools": "kept",
      "crc": "..."}
 
-Events tell, they decide nothing: no run resumes from them, and runs are not compared by them.
+No run resumes from events, and runs are not compared by them; `told` takes from them which results there were.
 
 Invariant: the file is whole at any moment, because each event replaces it; what it holds stays as it is, and each line
-has a checksum that follows from the line before it (`chained`). Events are rare (a stage that lost a process), so
-writing the file again costs nothing. A damaged line is left out by readers, and named by `damage`.
+has a checksum that follows from the line before it (`chained`). Events are few (a stage begins, ends, loses a process),
+so writing the file again costs nothing. A damaged line is left out by readers, and named by `damage`.
 """
 
 from __future__ import annotations

@@ -53,9 +53,12 @@ def replace(path: Path, content: str | bytes) -> Path:
 @contextlib.contextmanager
 def whole_folder(final: Path, stays: Callable[[str], bool] | None = None) -> Iterator[Path]:
     """A folder to fill; it takes its final name only if the block ends without an exception. With `stays` it takes the
-    place of the one that is there, of which it keeps the files whose names `stays` takes, unless it has its own."""
+    place of the one that is there, of which it keeps the files whose names `stays` takes, unless it has its own; where
+    that cannot be done, the one that is there stays, and a process that was killed meanwhile is made up for."""
     temporary, former = (final.with_name(f".{final.name}.{end}") for end in ("tmp", "old"))
     with writing(final):
+        if stays:
+            _back(former, final)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
@@ -73,9 +76,16 @@ def whole_folder(final: Path, stays: Callable[[str], bool] | None = None) -> Ite
             temporary.replace(final)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # a full disk would be fuller
+            if stays:
+                _back(former, final)
             raise
         sync(final.parent)  # the name too, before anything tells of it
         shutil.rmtree(former, ignore_errors=True)
+
+
+def _back(former: Path, final: Path) -> None:
+    if former.is_dir() and not os.path.lexists(final):
+        former.rename(final)
 
 
 def sweep(folder: Path) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.config import loading
 from pipeline.records import Failure
 from pipeline.store import event_files, events, manifest, metrics
 from pipeline.store.manifest import Damage, cause
@@ -53,8 +53,8 @@ def _unsealed(run: RunDir, name: str) -> str | None:
 
 def _names_a_mirror(run: RunDir) -> bool:
     try:
-        return re.search(rb"^mirror: (?!null$)", run.path("config.yaml").read_bytes(), re.MULTILINE) is not None
-    except OSError:
+        return loading.load(run.path("config.yaml")).mirror is not None
+    except Failure:
         return False  # found where the config is
 
 
@@ -82,8 +82,8 @@ def _pages(run: RunDir) -> Iterator[Found]:
 
 
 def _board(run: RunDir) -> Iterator[Found]:
-    """TensorBoard's files. A run may have none; else they show the rows of its metrics, but for one that each process
-    may have died over."""
+    """TensorBoard's files. A run may have none; else they show the rows of its metrics, but for one that each start of
+    a stage may have died over."""
     folder = run.path("tensorboard")
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -99,8 +99,8 @@ def _board(run: RunDir) -> Iterator[Found]:
         return
     with contextlib.suppress(Failure):  # found where metrics and events are
         shown, rows = sum(event_files.count(folder / name) for name in names), sum(map(len, metrics.read(run).values()))
-        processes = {event.get("pid") for event in events.read(run, "stage_started")}
-        if shown < rows - len(processes) or (rows and not names):
+        starts = len(events.read(run, "stage_started"))
+        if shown < rows - starts or (rows and not names):
             yield ("tensorboard", f"shows {shown} of the {rows} rows of {metrics.FILE}", "tensorboard")
 
 

@@ -14,6 +14,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.config.loading import load
 from pipeline.records import Failure
+from pipeline.store.files import whole_folder
 from pipeline.store.identity import default_root
 from pipeline.store.rundir import RunDir
 
@@ -235,3 +236,22 @@ def test_closing_lets_the_next_one_in_at_once(root):
             RunDir.open(root, Config(domain="mini"))
         run.close()
         run.close()  # twice does no harm
+
+
+def test_a_folder_takes_the_place_of_another_or_leaves_it_where_it_is(tmp_path, monkeypatch):
+    final = tmp_path / "skills"
+    final.mkdir()
+    (final / "mine").write_text("mine")
+
+    def written():
+        with whole_folder(final, stays=lambda name: name == "mine") as new:
+            (new / "ours").write_text("ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(Failure, match="Input/output error"):
+            written()
+    assert [p.name for p in tmp_path.rglob("*")] == ["skills", "mine"]
+    final.rename(tmp_path / ".skills.old")  # as a process leaves it that is killed between two names
+    written()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["mine", "ours", "skills"]
