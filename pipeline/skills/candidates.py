@@ -56,13 +56,16 @@ class Candidate(Record):
         return self.model_copy(update={"outcome": "rejected", "of": None, "cause": cause, "reason": reason})
 
 
-def settle(candidates: Sequence[Candidate], min_score: float) -> tuple[list[Skill], list[Candidate]]:
-    """The skills to keep, sorted by name, and all candidates in their order, with what became of them."""
+def settle(
+    candidates: Sequence[Candidate], min_score: float, into: Mapping[str, str] | None = None
+) -> tuple[list[Skill], list[Candidate]]:
+    """The skills to keep, sorted by name, and all candidates in their order, with what became of them. `into`: category
+    -> the one that it is taken for."""
     alive = [i for i, candidate in enumerate(candidates) if candidate.outcome != "rejected"]
     found = list(candidates)
     kept: list[int] = []
     members: dict[int, list[int]] = {}
-    for group in sameness.groups([candidates[i].skill for i in alive]):
+    for group in sameness.groups([_in_category(candidates[i].skill, into or {}) for i in alive]):
         first, *more = (alive[place] for place in group)
         best = candidates[first].skill
         if best.score < min_score:
@@ -82,9 +85,17 @@ def settle(candidates: Sequence[Candidate], min_score: float) -> tuple[list[Skil
     return sorted(skills, key=lambda skill: skill.id), found
 
 
-def refuse(candidates: Iterable[Candidate], refused: Mapping[str, str]) -> list[Candidate]:
-    """Those of refused skills, rejected with the reason."""
-    return [c if c.of is None or c.of not in refused else c.rejected("script", refused[c.of]) for c in candidates]
+def refuse(
+    candidates: Sequence[Candidate], settled: Sequence[Candidate], refused: Mapping[str, str]
+) -> list[Candidate]:
+    """The candidates before they were settled, those whose own scripts are refused rejected with the reason: another
+    proposal of the same skill may take its place."""
+    return [
+        one.rejected("script", refused[now.of])
+        if now.outcome == "kept" and now.of is not None and now.of in refused
+        else one
+        for one, now in zip(candidates, settled, strict=True)
+    ]
 
 
 def weights(candidates: Iterable[Candidate]) -> dict[str, float]:
@@ -104,17 +115,27 @@ def placed(
     A proposed category goes where the user says (`merged`), else into the named one that it is in another spelling or
     a part of (`maths/algebra`), else it stands; too small to be offered, it goes to `other`.
     """
-    into = {}
-    for category in {skill.category for skill in skills}:
-        spellings = () if category in named else (category, category.partition("/")[0])
-        near = [name for name in named if any(sameness.alike(name, spelling) for spelling in spellings)]
-        into[category] = merged.get(category, near[0] if near else category)
+    into = spelled({skill.category for skill in skills}, named, merged)
     sizes = Counter(into.get(skill.category, skill.category) for skill in skills)
     for category, to in into.items():
         if to not in named and category not in merged and sizes[to] < min_skills:
             into[category] = OTHER
-    found = [skill.model_copy(update={"category": into.get(skill.category, skill.category)}) for skill in skills]
+    found = [_in_category(skill, into) for skill in skills]
     return found, {category: to for category, to in sorted(into.items()) if category != to}
+
+
+def spelled(categories: Iterable[str], named: Sequence[str], merged: Mapping[str, str]) -> dict[str, str]:
+    """Category -> where it goes, whatever its size."""
+    into = {}
+    for category in categories:
+        spellings = () if category in named else (category, category.partition("/")[0])
+        near = [name for name in named if any(sameness.alike(name, spelling) for spelling in spellings)]
+        into[category] = merged.get(category, near[0] if near else category)
+    return into
+
+
+def _in_category(skill: Skill, into: Mapping[str, str]) -> Skill:
+    return skill.model_copy(update={"category": into.get(skill.category, skill.category)})
 
 
 # ---------------------------------------------------------------- the table

@@ -10,8 +10,9 @@ episodes all succeed or all fail has no advantage to learn from, which is why th
 outcome; an untried skill has a wide posterior; the floor keeps every skill in play, for the sake of diverse data.
 
 Combinations, where the config asks for it, are a second bandit: each pair of skills keeps such counts of the episodes
-that were offered both, won where a verified problem uses both, lost where it failed or either was pruned. Of some sets
-that the skills' bandit draws, one is taken in proportion to the squares of its pairs' drawn rates, multiplied.
+that were offered both, won where a verified problem uses both, lost where it failed or either was pruned. The skills'
+bandit draws some sets of one size, of which one is taken in proportion to the cubes of its pairs' drawn rates,
+multiplied.
 
 Invariant: the next task is a function of the state and the caller's random generator alone. No Ray, no clock.
 """
@@ -30,7 +31,7 @@ from pipeline.records import Failure, Skill
 FLOOR = 0.05
 """A fifth of the most that p (1 - p) can be: an arm that teaches nothing weighs a sixth of the best, not zero."""
 _TRIES = 1000
-_SETS_DRAWN = 16
+_SETS_DRAWN = 32
 _SETS = 20_000
 """Of a category, looked at for one that may be offered."""
 
@@ -83,17 +84,19 @@ class Curriculum:
         """
         p = self.probabilities()
         (category,) = rng.choices(list(p), weights=list(p.values()))
+        first = self._draw(category, rng)
         if self._config.combinations:
-            sets = [self._draw(category, rng) for _ in range(_SETS_DRAWN)]
-            weights = [math.prod(self._rate(self._pairs.get(pair), rng) ** 2 for pair in _pairs(s)) for s in sets]
+            sets = [first, *(self._draw(category, rng, len(first)) for _ in range(_SETS_DRAWN - 1))]
+            weights = [math.prod(self._rate(self._pairs.get(pair), rng) ** 3 for pair in _pairs(s)) for s in sets]
             (chosen,) = rng.choices(sets, weights)
             return category, chosen
-        return category, self._draw(category, rng)
+        return category, first
 
-    def _draw(self, category: str, rng: random.Random) -> tuple[Skill, ...]:
+    def _draw(self, category: str, rng: random.Random, of: int | None = None) -> tuple[Skill, ...]:
+        """`of`: so many skills."""
         arms = self._arms[category]
         for _ in range(_TRIES):
-            size = rng.randint(self._config.min_skills, min(self._config.max_skills, len(arms)))
+            size = of or rng.randint(self._config.min_skills, min(self._config.max_skills, len(arms)))
             # The largest of u^(1/w) draw without replacement in proportion to the weights w.
             chosen = sorted(arms, key=lambda s: rng.random() ** (1 / self._weight(s.id, rng)), reverse=True)[:size]
             if not self._excluded(frozenset(s.id for s in chosen)):

@@ -1,7 +1,7 @@
 """Skills: the prompts that ask a teacher for them, their text form, and the library on disk.
 
 Invariant: a `Skill` has one text form, in a teacher's reply and in `<library>/<id>/SKILL.md` alike, which
-`skill_documents` reads.
+`replies.read` reads.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ class SkillLibrary:
         self._skills: dict[str, Skill] = {}
         for skill in skills:
             if skill.id in self._skills:
-                raise Failure(f"skill library: two skills are called {skill.id!r}; select() keeps the better one")
+                raise Failure(
+                    f"skill library: two skills are called {skill.id!r}; `propose skills merge` keeps the better one"
+                )
             self._skills[skill.id] = skill
 
     def __iter__(self) -> Iterator[Skill]:

@@ -6,6 +6,7 @@ found there.
 
 from __future__ import annotations
 
+import ast
 import re
 import unicodedata
 from collections import Counter
@@ -26,7 +27,9 @@ from pipeline.store.manifest import Damage, verified_folder
 
 MAX_INTENT = 200
 """Of the line that is all an agent sees of a skill at first; in Latin letters."""
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+_INVISIBLE = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
 _FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 _CALLED = re.compile(r"(?<![\w.\\])([A-Za-z_]\w*)\(")
 
@@ -42,8 +45,15 @@ class Finding:
 def lint(place: Path, settings: SandboxConfig) -> list[Finding]:
     """Every finding. Raises Failure for a place that is none, and where no script can be run."""
     if place.is_file():
-        skills = {skill.id: skill for skill in table.read(place)}
-        return sorted({*_together(place.name, skills), *_scripts(place.name, skills, settings)})
+        rows = table.read(place)
+        skills = {skill.id: skill for skill in rows}
+        said = {Finding(place.name, rule, f"{s.id}: {what}") for s in rows for rule, what in _content(s)}
+        said |= {
+            Finding(place.name, "name", f"{count} skills are called {id!r}")
+            for id, count in Counter(skill.id for skill in rows).items()
+            if count > 1
+        }
+        return sorted({*said, *_together(place.name, skills), *_scripts(place.name, skills, settings)})
     if not place.is_dir():
         raise Failure(f"skill library {place}: no such folder")
     found: set[Finding] = set()
@@ -141,10 +151,17 @@ def _content(skill: Skill) -> Iterator[tuple[str, str]]:
     called = set(_CALLED.findall(skill.tool_hint))
     if defined and called and called.isdisjoint(defined):
         yield "tool hint", f"names {', '.join(sorted(called))}, which the script does not define"
-    if '"""' not in skill.script and "'''" not in skill.script:
+    if not any(map(ast.get_docstring, _documented(skill.script))):
         yield "docstring", "its script has none"
     if not list(self_tests(skill.script)):
         yield "no self-test", "no docstring of its script holds an example (>>>)"
+
+
+def _documented(script: str) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """What may have a docstring."""
+    for node in ast.walk(ast.parse(script)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
 
 
 # ---------------------------------------------------------------- all together

@@ -106,7 +106,7 @@ def _parquet(file: IO[bytes], fields: CorpusFields) -> Read:
             for row in batch.to_pylist():
                 number += 1
                 try:
-                    yield _row({k: v for k, v in row.items() if v is not None}, fields, str(number))
+                    yield _row(row, fields, str(number))
                 except (ValueError, KeyError, TypeError) as e:
                     cause = f"no field {e}" if isinstance(e, KeyError) else f"no text fields ({e})"
                     yield Fault(str(number), cause)
@@ -115,6 +115,9 @@ def _parquet(file: IO[bytes], fields: CorpusFields) -> Read:
 
 
 def _row(row: dict[str, Any], fields: CorpusFields, at: str) -> Row:
+    if not isinstance(row, dict):
+        raise TypeError(f"it is {type(row).__name__}")
+    row = {name: value for name, value in row.items() if value is not None}
     about = {
         name: str(row[column])
         for name, column in (("source", fields.source), ("license", fields.license))

@@ -49,7 +49,8 @@ def snake_case_name(x):
 ```
 
 The script is optional: definitions only, no calls, and an error raised wherever the skill does not fit. The example in
-its docstring is run: a script that does not give what stands there is refused, and the skill with it.
+its docstring is run: a script without one, or that does not give to the letter what stands there (round fractions), is
+refused, and the skill with it. Leave out a script rather than its example.
 If the text shows no skill, reply NONE."""
 
 

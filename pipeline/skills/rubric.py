@@ -80,7 +80,7 @@ def score(marks: tuple[Mark, ...]) -> float:
 
 
 _LINE = re.compile(rf"(?im)^\W*({'|'.join(item.replace('_', '[ _-]') for item in ITEMS)})\W*?[:=|]\W*(.*)$")
-_POINTS = re.compile(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:/\s*{MOST}|out of {MOST})?(?![\w.%])")
+_POINTS = re.compile(rf"\s*([0-9]+(?:\.[0-9]+)?)\s*(?:/\s*{MOST}|out of {MOST})?(?![\w%]|\.\d)")
 
 
 def _lines(text: str) -> dict[str, Any]:

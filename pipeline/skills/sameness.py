@@ -61,7 +61,7 @@ _GENERAL = frozenset((
 ))  # fmt: skip
 """Words that say of a skill that it is one."""
 _DIRECTED = frozenset(("to", "from", "per", "over", "minus", "into", "by"))
-"""In a name, they give its other words an order."""
+"""In a name, they give its other words an order, and say which way."""
 
 
 def groups(candidates: Sequence[Skill]) -> list[list[int]]:
@@ -134,6 +134,8 @@ def _same(one: _Text, other: _Text) -> bool:
     if one.keys & other.keys:
         mine, theirs = (text.words - {*one.name, *other.name} or text.words for text in (one, other))
         return len(mine & theirs) >= max(SAME_NAME * min(len(mine), len(theirs)), 2)
+    if set(one.name) == set(other.name):  # the same words, another way round
+        return False
     if len(one.name) == len(other.name) > 1 and len(set(one.name) ^ set(other.name)) == 2:
         return False
     return _alike(one.pairs, other.pairs) >= OTHER_NAME and _alike(one.intents, other.intents) >= OTHER_INTENT
@@ -158,8 +160,12 @@ def _name(id: str) -> tuple[str, ...]:
 
 
 def _key(id: str, name: tuple[str, ...]) -> str:
-    directed = not _DIRECTED.isdisjoint(id.casefold().split("_"))
-    return " ".join(name if directed else sorted(name))
+    words = _WORD.findall(id.casefold())
+    if _DIRECTED.isdisjoint(words):
+        return " ".join(sorted(name))
+    return " ".join(
+        word if word in _DIRECTED else _stem(word) for word in words if word in _DIRECTED or _stem(word) in name
+    )
 
 
 def _initials(name: tuple[str, ...]) -> set[str]:

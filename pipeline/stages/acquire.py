@@ -2,9 +2,10 @@
 those that score high, and whose scripts pass their self-test, are kept.
 
 A step is a wave of documents, whatever came of them, in their order; steps beyond the last document are second tries at
-those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is never asked twice for
-what it answered, a document that brings nothing costs itself only, and what is in memory does not grow with the corpus.
-Where the endpoint is not there, the stage ends, and goes on from that wave when it is started again.
+those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is asked once for a
+document of which every call was answered, a document that brings nothing costs itself only, and what is in memory while
+teachers are asked does not grow with the corpus. Where the endpoint is not there, the stage ends, and goes on from that
+wave when it is started again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from actors.teacher import Teacher
@@ -201,7 +203,7 @@ class Built:
     library: extraction.SkillLibrary
     candidates: list[candidates.Candidate]
     refused: int
-    """Skills whose scripts were."""
+    """Candidates whose scripts were."""
     categories: dict[str, str]
     """Proposed category -> the one that its skills went to."""
     malformed: int
@@ -240,34 +242,40 @@ def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Call
             f"acquire: no skill in the replies to {documents} document{'s' * (documents != 1)}: {malformed} could not "
             f"be read, {failed} did not come; {_remedy(config.teacher)}"
         )
-    chosen, settled = candidates.settle(proposed, settings.min_score)
-    if not chosen:
-        unscored = sum(c.cause == "no score" for c in settled)
-        raise Failure(
-            f"acquire: none of {len(proposed)} candidate skills reaches acquire.min_score ({settings.min_score}); "
-            + (f"of {unscored}, no score could be read; " if unscored else "")
-            + "lower it, or give a richer corpus"
-        )
-    admission = admit(chosen, config.sandbox, settings.self_test)
-    for id, why in admission.refused.items():
-        say(f"{id} is refused: {why}")
+    spelled = candidates.spelled({c.skill.category for c in proposed}, domain.categories, settings.categories)
+    sound: set[str] = set()  # scripts
+    while True:
+        chosen, settled = candidates.settle(proposed, settings.min_score, spelled)
+        if not chosen:
+            raise Failure(_none_kept(settled, settings.min_score))
+        new = [skill for skill in chosen if skill.script and skill.script not in sound]
+        admission = admit(new, config.sandbox, settings.self_test)
+        if not admission.refused:
+            break
+        for id, why in admission.refused.items():
+            say(f"{id} is refused: {why}")
+        sound |= {skill.script for skill in admission.skills if skill.script}
+        proposed = candidates.refuse(proposed, settled, admission.refused)
     if admission.untried:
         say(f"no script was tried: {admission.untried}")
-    if not admission.skills:
-        id, why = next(iter(admission.refused.items()))
-        raise Failure(f"acquire: the scripts of all {len(chosen)} skills are refused, of {id} because: {why}")
-    skills, into = candidates.placed(admission.skills, domain.categories, settings.categories, settings.min_category)
+    skills, into = candidates.placed(chosen, domain.categories, settings.categories, settings.min_category)
     for category, other in into.items():
         say(f"skills of the category {category} go to {other}")
-    return Built(
-        extraction.SkillLibrary(skills),
-        candidates.refuse(settled, admission.refused),
-        len(admission.refused),
-        into,
-        malformed,
-        failed,
-        admission.untried,
-    )
+    refused = sum(c.cause == "script" for c in settled)
+    return Built(extraction.SkillLibrary(skills), settled, refused, into, malformed, failed, admission.untried)
+
+
+def _none_kept(settled: Sequence[candidates.Candidate], min_score: float) -> str:
+    """Why a library would be empty, and what to do about it."""
+    told = f"acquire: none of {len(settled)} candidate skills"
+    by = Counter(c.cause for c in settled)
+    first = {cause: next((c for c in settled if c.cause == cause), None) for cause in ("script", "no score")}
+    if one := first["script"]:
+        return f"{told} is kept: the scripts of {by['script']} are refused, of {one.skill.id} because: {one.reason}"
+    if (one := first["no score"]) and not by["low score"]:
+        return f"{told} has a score that can be read ({one.reason}); give another teacher, or acquire.scoring=teacher"
+    unread = f"of {by['no score']}, no score could be read; " if by["no score"] else ""
+    return f"{told} reaches acquire.min_score ({min_score}); {unread}lower it, or give a richer corpus"
 
 
 def _examples(domain: Domain) -> set[tuple[str, str]]:
@@ -300,18 +308,18 @@ def _saved(run: RunDir, documents: int) -> Iterator[dict[str, Any]]:
     """What is on disk of each document: the last of its tries."""
     last = _last_tries(run)
     for step in sorted(set(last.values())):
-        for saved in _step(run, step):
+        for saved in _step(step):
             if last[saved["document"]] == step and saved["document"] < documents:
                 yield saved
 
 
-def _last_tries(run: RunDir) -> dict[int, int]:
+def _last_tries(run: RunDir) -> dict[int, Path]:
     """Document -> the step of its last try."""
-    return {saved["document"]: step for step in range(len(run.steps("acquire"))) for saved in _step(run, step)}
+    return {saved["document"]: step for step in run.steps("acquire") for saved in _step(step)}
 
 
-def _step(run: RunDir, step: int) -> Iterator[dict[str, Any]]:
-    with verified(run.steps("acquire")[step] / REPLIES).open(encoding="utf-8") as lines:
+def _step(folder: Path) -> Iterator[dict[str, Any]]:
+    with verified(folder / REPLIES).open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)
 
 

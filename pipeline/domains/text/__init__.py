@@ -13,6 +13,7 @@ from pipeline.config import TextDomainConfig
 from pipeline.domains.base import Domain, Planted, Prompts, Sound
 from pipeline.domains.text import defects
 from pipeline.records import Failure
+from pipeline.skills import rubric
 from pipeline.watch.fanout import map_bounded
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class TextDomain(Domain):
         self.categories = settings.categories
         self._heldout = settings.heldout
         files = prompts.read(BUNDLED, Path(settings.prompts) if settings.prompts else None)
+        if unasked := [item for item in rubric.ITEMS if item not in files["score_skill"]]:
+            raise Failure(
+                f"prompts {settings.prompts}/score_skill.md: does not ask for {unasked[0]}; expected all of "
+                + ", ".join(rubric.ITEMS)
+            )
         self.prompts = Prompts(
             questions=files["extract_questions"],
             prose=files["extract_prose"],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.records import Skill
 from pipeline.skills import candidates, rubric
-from pipeline.skills.candidates import Candidate, placed, refuse, settle, weights
+from pipeline.skills.candidates import Candidate, placed, refuse, settle, spelled, weights
 from pipeline.skills.extraction import SkillLibrary
 from tests.pipeline.domains.mini.test_skills import skill
 from tests.pipeline.skills.test_sameness import ALL, ONE, TWO
@@ -38,9 +38,22 @@ def test_what_became_of_each_candidate() -> None:
     ]  # fmt: skip
     assert found[4].reason == "scored 0.30, below acquire.min_score (0.5)"
     assert weights(found) == {"greatest_common_divisor": 0.5, "range": 0.25, "range_2": 0.25}
-    after = refuse(found, {"greatest_common_divisor": "it raises"})
-    assert [(c.cause, c.reason) for c in after[:2]] == [("script", "it raises")] * 2
-    assert sum(weights(after).values()) == 1 and set(weights(after)) == {"range", "range_2"}
+    kept, after = settle(refuse(given, found, {"greatest_common_divisor": "it raises"}), 0.3)
+    assert [s.id for s in kept] == ["gcd", "low", "range", "range_2"]  # another proposal takes its place
+    assert [(c.outcome, c.of, c.cause, c.reason) for c in after[:2]] == [
+        ("kept", "gcd", None, ""), ("rejected", None, "script", "it raises"),
+    ]  # fmt: skip
+    assert sum(weights(after).values()) == 1
+
+
+def test_one_skill_in_two_spellings_of_a_category_is_one() -> None:
+    given = [
+        proposed(skill(id="euclid", category="math")),
+        proposed(skill(id="shared_factor", category="maths", method="Prime powers.\n\nTake the least of each.")),
+    ]
+    assert len(settle(given, 0.5)[0]) == 2
+    into = spelled(["math", "maths"], ["maths"], {})
+    assert into == {"math": "maths", "maths": "maths"} and len(settle(given, 0.5, into)[0]) == 1
 
 
 @given(st.lists(st.tuples(st.sampled_from(ALL), st.integers(0, 4)), max_size=10))

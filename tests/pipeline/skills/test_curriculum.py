@@ -245,6 +245,14 @@ def test_combinations_that_never_work_are_hardly_drawn_and_the_others_all_are(pr
     assert share[True] < 0.02 < 0.2 < share[False]
 
 
+def test_combinations_leave_the_sizes_of_tasks_as_they_are():
+    shares = []
+    for config in (TOGETHER, TOGETHER.model_copy(update={"combinations": False})):
+        curriculum, rng = Curriculum(library({"maths": 6}), config), random.Random(0)
+        shares.append(sum(len(curriculum.sample(rng)[1]) == 3 for _ in range(600)) / 600)
+    assert abs(shares[0] - shares[1]) < 0.09  # three deviations
+
+
 def test_what_was_learnt_of_combinations_survives_a_resume_and_costs_nothing_where_it_is_off():
     whole = learned(TOGETHER, 0, False)
     again = Curriculum(library({"maths": 6}), TOGETHER)

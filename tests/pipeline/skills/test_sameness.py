@@ -70,6 +70,10 @@ TWO = {
         made("binary_encoding", "convert to binary", "A number.\n\nConvert the number to binary digits.", "Long."),
         made("binary_decoding", "convert from binary", "A number.\n\nConvert the number from binary digits.", "Long."),
     ),
+    "to and from, in the name": (
+        made("convert_to_binary", "write a number in base two", "A number.\n\nConvert the number to binary.", "Long."),
+        made("convert_from_binary", "read a number in base two", "A number.\n\nConvert the binary number.", "Long."),
+    ),
     "one and two": (
         made("one", "find one", "Two numbers.\n\nFind the largest divisor.", "Needs factors."),
         made("two", "find two", "Two numbers.\n\nFind the largest divisor.", "Needs factors."),
