@@ -19,7 +19,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "duplicates": "those that are a kept one again",
         "kept": "skills in the library",
         "scripts": "of them with a script",
-        "refused": "skills whose script did not run, defined nothing, or did not pass its self-test",
+        "refused": "candidates whose script did not run, defined nothing, or did not pass its self-test",
         "version": "of the library's content",
         "skills": "category -> skills kept",
         "unnamed_categories": "those of them that the domain does not name",

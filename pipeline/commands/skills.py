@@ -105,24 +105,36 @@ def add(place: str, sources: Sequence[str], replace: bool, self_test: SelfTest) 
     """Skills of folders, tables or libraries into a library of one's own, which need not be there yet."""
     path = _own(place)
     there = list(SkillLibrary.load(path)) if path.exists() else []
-    new = [skill for source in sources for skill in _skills(source)]
+    given = [_given(source) for source in sources]
+    new = [skill for _, skills in given for skill in skills]
     _refuse_twice(new)
-    clashing = {skill.id: old.id for skill in new for old in there if skill.id == old.id or sameness.same(skill, old)}
+    clashing = _clashing(new, there)
     if clashing and not replace:
-        (id, old), *_ = clashing.items()
+        id, old = clashing[0]
         raise Failure(f"{id}: {path} has it already, as {old}; --replace puts the new one in its place")
     admission = admit(new, SandboxConfig(), self_test)
     if admission.untried:
         raise Failure(f"no script can be tried: {admission.untried}", "infra_error")
     for id, why in admission.refused.items():
         raise Failure(f"{id}: its script is refused: {why}")
-    gone = set(clashing.values())
+    gone = {old for _, old in clashing}
     library = SkillLibrary(sorted([*(s for s in there if s.id not in gone), *new], key=lambda skill: skill.id))
-    names = {skill.id for skill in library}
-    known = [c for c in candidates.read(path) if c.of not in gone] if path.exists() else []
-    known += [c for source in sources for c in candidates.read(_library_of(source)) if c.of in names]
+    known = [c for c in candidates.read(path) if c.of not in gone]
+    for source in dict.fromkeys(source for source, _ in given):
+        names = {skill.id for from_, skills in given if from_ == source for skill in skills}
+        known += [c for c in candidates.read(source) if c.of in names]
     library.save(path, sealed=False, candidates=candidates.written(known) if known else None)
     return {"added": [s.id for s in new], "replaced": sorted(gone), "skills": len(library), "version": library.version}
+
+
+def _clashing(new: Sequence[Skill], there: Sequence[Skill]) -> list[tuple[str, str]]:
+    """(a new one, one that is there) that have one name, or are one skill."""
+    found = {(one.id, old.id) for one in new for old in there if one.id == old.id}
+    for group in sameness.groups([*new, *there]):
+        mine = [new[place].id for place in group if place < len(new)]
+        olds = [there[place - len(new)].id for place in group if place >= len(new)]
+        found.update((one, old) for one in mine for old in olds)
+    return sorted(found)
 
 
 def _refuse_twice(skills: Sequence[Skill]) -> None:
@@ -198,15 +210,11 @@ def _own(name: str) -> Path:
     return path
 
 
-def _skills(source: str) -> list[Skill]:
-    """Of the folder of one skill, or of a library."""
+def _given(source: str) -> tuple[Path, list[Skill]]:
+    """The library that a source is, or is the folder of a skill of; and the skills that are meant."""
     path = Path(source)
     path = path.parent if path.name == "SKILL.md" else path
-    return [read_folder(path)] if (path / "SKILL.md").is_file() else list(SkillLibrary.load(_place(source)))
-
-
-def _library_of(source: str) -> Path:
-    """The library that a source is, or is a folder of."""
-    path = Path(source)
-    path = path.parent if path.name == "SKILL.md" else path
-    return path.absolute().parent if (path / "SKILL.md").is_file() else _place(source)
+    if (path / "SKILL.md").is_file():
+        return path.absolute().parent, [read_folder(path)]
+    library = _place(source)
+    return library, list(SkillLibrary.load(library))

@@ -65,6 +65,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("columns", [60, 120])
 def test_help_screens(columns, monkeypatch):
     shown = screens(columns)
+    assert "<bool>" not in shown  # every group is a `screens.Group`
     assert shown == (SCREENS / f"help-{columns}.txt").read_text(encoding="utf-8")
     assert max(map(len, shown.splitlines())) <= columns
 

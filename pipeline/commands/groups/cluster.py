@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import options as o
-from pipeline.commands import target
+from pipeline.commands import screens, target
 from pipeline.commands.groups.base import CLUSTER, INPUT, OK, app, command, say
 from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS, MEMORY_KEYS
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
 
-plans = typer.Typer(help="Say what a config takes, before anything is started.", no_args_is_help=True)
+plans = typer.Typer(
+    cls=screens.Group, help="Say what a config takes, before anything is started.", no_args_is_help=True
+)
 app.add_typer(plans, name="plan", rich_help_panel=CLUSTER)
 
 Stages = Annotated[

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from pipeline.commands import options as o
+from pipeline.commands import screens
 from pipeline.commands.groups.base import DATA, INPUT, OK, app, command, print_result
 from pipeline.commands.keys import (
     SKILLS_ADD_KEYS,
@@ -19,7 +20,7 @@ from pipeline.commands.keys import (
     SKILLS_STATS_KEYS,
 )
 
-skills = typer.Typer(help="Look at, edit, check or merge skill libraries.", no_args_is_help=True)
+skills = typer.Typer(cls=screens.Group, help="Look at, edit, check or merge skill libraries.", no_args_is_help=True)
 app.add_typer(skills, name="skills", rich_help_panel=DATA)
 
 Library = Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.commands import keys
-from pipeline.skills import table
+from pipeline.skills import candidates, table
 from pipeline.skills.extraction import SkillLibrary, render
 from tests.pipeline.domains.mini.test_skills import skill
 from tests.pipeline.skills.test_lint import GOOD
@@ -124,3 +124,25 @@ def test_a_version_follows_the_content_and_nothing_else():
     for field in ("id", "category", "intent", "method", "difficulty", "tool_hint", "script"):
         assert table.version(one) != table.version(one.model_copy(update={field: "another"}))
     assert SkillLibrary(GOOD).version == SkillLibrary(reversed(GOOD)).version != SkillLibrary(GOOD[1:]).version
+
+
+def test_what_is_added_brings_its_own_provenance_once_and_no_other(capsys, tmp_path):
+    given, own = tmp_path / "given", tmp_path / "own"
+    about = {"proposed_score": 1, "path": "a.md", "origin": None, "license": "mit"}
+    rows = [candidates.Candidate(skill=one, of=one.id, **about) for one in BARE[:3]]
+    SkillLibrary(BARE[:3]).save(given, sealed=False, candidates=candidates.written(rows))
+    other = BARE[2].model_copy(update={"intent": "something else altogether, of one's own"})
+    SkillLibrary([other]).save(own, sealed=False)
+    code, _ = asked(capsys, "skills", "add", own, given / BARE[0].id, given / BARE[1].id)
+    assert code == 0 and [row.of for row in candidates.read(own)] == [BARE[0].id, BARE[1].id]
+
+
+def test_one_added_skill_may_take_the_place_of_two(capsys, tmp_path):
+    given, own = tmp_path / "given", tmp_path / "own"
+    one = BARE[0]
+    SkillLibrary([BARE[1].model_copy(update={"id": one.id}), one.model_copy(update={"id": "its_other_name"})]).save(
+        own, sealed=False
+    )
+    SkillLibrary([one]).save(given, sealed=False)
+    code, found = asked(capsys, "skills", "add", own, given, "--replace")
+    assert code == 0 and found["replaced"] == sorted([one.id, "its_other_name"]) and found["skills"] == 1
