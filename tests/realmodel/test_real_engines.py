@@ -79,7 +79,7 @@ def config(folder: Path, url: str, **more: Any) -> Path:
             ],
         },
         "prober": {"n": 4, "k": 2, "sampling": {"max_tokens": 128}, "ladder": [{"path": model, "engine": engine}]},
-        "trainer": {"num_cpus": 1, "micro_batch_tokens": 2600, "step_timeout_s": 3600},
+        "trainer": {"num_cpus": 1, "micro_batch_tokens": 2600, "step_timeout_s": 3600, "dtype": "float32"},
         "sft": {"trajectories": EPISODES, "epochs": 1, "batch": 4, "lr": 1e-4, "warmup_steps": 1},
         "mgpo": {
             "steps": 2, "groups": 2, "group_size": 2, "curriculum": {"min_skills": 2, "max_skills": 2},
