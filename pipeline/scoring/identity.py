@@ -135,14 +135,18 @@ def diversity(identities: Collection[Identity]) -> dict[str, float]:
     }
 
 
-def alert(figures: dict[str, float], n: int) -> str:
-    """One line where a set of n problems is mostly the same one; empty else."""
+def alert(figures: dict[str, float], n: int, prompts: int | None = None) -> str:
+    """One line where a set of n problems is mostly the same one; empty else. `prompts`: how many skill prompts they
+    answer: those of one prompt have few skeletons by design, so the bounds are those of as many different problems, and
+    what three prompts write is no alert."""
     if n < 20:
         return ""
     top, entropy = figures["skeleton_top_share"], figures["skeleton_entropy"]
-    if top <= ALERT_TOP_SHARE and entropy >= ALERT_ENTROPY:
+    different = min(n, prompts or n)
+    most, least = max(ALERT_TOP_SHARE, 3 / different), ALERT_ENTROPY * math.log(different) / math.log(n)
+    if top <= most and entropy >= least:
         return ""
     return (
         f"{figures['skeletons']:.0f} skeletons in {n} problems, the commonest {100 * top:.0f} % of them "
-        f"(alert above {100 * ALERT_TOP_SHARE:.0f} %), entropy {entropy:.2f} (alert below {ALERT_ENTROPY})"
+        f"(alert above {100 * most:.0f} %), entropy {entropy:.2f} (alert below {least:.2f})"
     )

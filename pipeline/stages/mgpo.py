@@ -161,7 +161,7 @@ class Producer:
         facts |= staleness(judged, step)
         identities = self._identities(judged)
         facts |= diversity(identities)
-        if line := alert(facts, len(identities)):
+        if line := alert(facts, len(identities), c.mgpo.groups):
             self._context.progress.say("mgpo", f"step {step}, little variety: {line}")
         facts |= await stream.spot_check(judged, self._context.domain, self._context.seed("mgpo", step, "spot"))
         facts |= await stream.canaries(judged, self._context.seed("mgpo", step, "canary"))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import domains
 from pipeline.config import MiniDomainConfig
+from pipeline.domains.base import Identity
 from pipeline.domains.mini.defects import sound_problems
 from pipeline.domains.mini.domain import NAMES, THINGS
 from pipeline.domains.mini.generate import Sentence, evaluate, read
@@ -118,6 +119,14 @@ def test_one_template_under_many_names_is_one_problem_and_an_alert():
     assert alert(figures, len(found)).startswith("1 skeletons in 144 problems")
     varied = [register.identify(q) for q in SOUND]
     assert alert(diversity(varied), len(varied)) == ""
+
+
+@pytest.mark.parametrize("prompts", [5, 10])
+def test_each_prompt_may_have_a_skeleton_of_its_own_and_all_together_may_not_have_one(prompts: int) -> None:
+    own = diversity([Identity(f"{p} {i}", f"skeleton {p}") for p in range(prompts) for i in range(8)])
+    assert alert(own, 8 * prompts, prompts) == "" and bool(alert(own, 8 * prompts)) is (prompts == 5)
+    same = diversity([Identity(f"{i}", f"skeleton {int(i % 8 == 0)}") for i in range(8 * prompts)])
+    assert "the commonest 88 %" in alert(same, 8 * prompts, prompts)
 
 
 def test_what_repeats_is_worth_less_and_less_and_is_forgiven():
