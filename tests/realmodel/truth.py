@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.records import Skill
 from pipeline.skills.extraction import render as render_skill
+from pipeline.skills.rubric import ITEMS
 from tests.actors.endpoint import call, chat
 
 HERE = Path(__file__).parent
@@ -55,6 +56,8 @@ def completion(body: dict[str, Any]) -> bytes:
 
 def reply(messages: list[dict[str, str]], seed: int) -> str:
     last, whole = messages[-1]["content"], "\n".join(m["content"] for m in messages)
+    if "<skill>" in last:
+        return json.dumps({item: {"reason": "It is one step, which code can check.", "points": 4} for item in ITEMS})
     if "<questions>" in last or "<text>" in last:
         named = [s for s in SKILLS if s.id in last]
         return "\n".join(map(render_skill, named)) or "NONE"
