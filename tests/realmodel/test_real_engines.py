@@ -184,7 +184,8 @@ def server() -> Iterator[str]:
     arguments.append("--no-enable-chunked-prefill")  # on a CPU, requests with a seed kill the server under it
     environment = os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("vllm"), "serve", str(model_dir()), *arguments],
+        # Not `vllm serve`: it asks for the version of a package by another name than the CPU build's.
+        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model_dir()), *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
