@@ -23,7 +23,8 @@ async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> 
     """Await a Serve response or an object reference; without a deadline only where the callee keeps its own. A request
     that nobody waits for any more is cancelled in its replica.
 
-    Raises what the callee raised, if that is a Failure or Halt; Lost if its process is gone; else an infra_error.
+    Raises what the callee raised, if that is a Failure or Halt; Lost if its process is gone; else an infra_error. Of an
+    actor that raised as it began, Ray keeps the text alone, whose last line is the cause.
     """
     try:
         return await asyncio.wait_for(response, timeout_s)
@@ -37,7 +38,10 @@ async def within(response: Awaitable[T], what: str, timeout_s: float | None) -> 
         cause = e.cause if isinstance(e, RayTaskError) else e
         if isinstance(cause, Failure | Halt):
             raise cause from None
-        first = next((line.strip() for line in str(cause).splitlines() if line.strip()), "")
+        lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
+        if isinstance(cause, RayActorError) and cause.actor_init_failed:
+            raise Failure(f"{what}: cannot begin: {lines[-1]}", "infra_error") from e
+        first = lines[0]
         kind = Lost if isinstance(cause, _GONE) else Failure
         raise kind(f"{what}: {type(cause).__name__}: {first}", "infra_error") from e
 

@@ -25,11 +25,12 @@ class Liveness:
         self._process: int | None = None
 
     async def gone(self) -> bool:
-        """Whether the actor is dead, or answers from another process than last time. Waits while the actor is busy."""
+        """Whether the actor is dead, or answers from another process than last time. Waits while the actor is busy. One
+        that could not begin is not gone: whoever calls it is told why."""
         try:
             process: int = await self.actor.__ray_call__.remote(_process)
-        except ray.exceptions.RayActorError:
-            return True
+        except ray.exceptions.RayActorError as e:
+            return not e.actor_init_failed
         before, self._process = self._process or process, process
         return process != before
 

@@ -27,6 +27,7 @@ from pipeline.scoring.summary import ends, raise_if_all_failed
 from pipeline.store import accounts, metrics
 from pipeline.store.files import writing
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import seal_folder
 from pipeline.store.tables import read_keyed, read_records, write_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
@@ -70,6 +71,7 @@ def _given(context: Context, base: Path) -> Trajectories:
     file.parent.mkdir(parents=True, exist_ok=True)
     with writing(file):
         write_records(file, rollouts, Rollout)
+        seal_folder(file.parent, "trajectories", [file.name])
     return [str(file)], len(rollouts) + left_out, len(rollouts)
 
 

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray import serve
 from ray._private import auto_init_hook
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve.handle import DeploymentResponse
 
 from actors.calls import within
@@ -141,8 +141,14 @@ def test_a_stall_ends_the_run_where_that_is_asked_for(stage):
 # ---------------------------------------------------------------- the actors beside the driver
 
 
+def unborn():
+    """What a call is answered by an actor that raised as it began."""
+    traceback = "Traceback (most recent call last):\n  File loaders.py\nDamage: given.parquet: is cut off\n"
+    return ActorDiedError(RayTaskError("StepLoader.__init__", traceback, ValueError("given.parquet: is cut off")))
+
+
 class Actor:
-    """Answers as told: at once, never, that it is dead, or from another process each time."""
+    """Answers as told: at once, never, that it is dead or could not begin, or from another process each time."""
 
     def __init__(self, state):
         self.state, self.process = state, 1
@@ -151,6 +157,8 @@ class Actor:
     async def _call(self, _):
         if self.state == "dead":
             raise ActorDiedError()
+        if self.state == "unborn":
+            raise unborn()
         if self.state == "busy":
             await asyncio.sleep(60)
         self.process += self.state == "restarted"
@@ -188,6 +196,15 @@ def test_whatever_fails_because_one_died_is_its_loss():
         guarded({"StepLoader": Actor("dead")}, work())
     with pytest.raises(RuntimeError, match="Failed to reach"):
         guarded({"StepLoader": Actor("well")}, work())
+
+
+def test_an_actor_that_cannot_begin_is_no_loss_and_the_cause_is_told():
+    async def work():
+        await within(Actor("unborn").__ray_call__.remote(None), "step loader", 10)
+
+    with pytest.raises(Failure, match=r"^step loader: cannot begin: Damage: given.parquet: is cut off$") as caught:
+        guarded({"StepLoader": Actor("unborn")}, work())
+    assert not isinstance(caught.value, Lost)
 
 
 def test_a_serve_that_does_not_answer_is_not_waited_for(monkeypatch):
