@@ -48,22 +48,34 @@ class Way:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What a stage of a run did."""
+class Step:
+    """One that is on disk."""
 
-    steps: Sequence[Sequence[Way]]
-    between_s: Sequence[float]
-    seconds: float
-    """From the first attempt of its first step to the end of its last."""
+    ways: Sequence[Way]
+    began: float
+    back: float
+    """When the last attempt came back."""
+    ended: float
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a stage of a run did, without its first step where it has others: engines warm up in it."""
+
+    steps: Sequence[Step]
 
     @property
     def ways(self) -> list[Way]:
-        return [way for step in self.steps for way in step]
+        return [way for step in self.steps for way in step.ways]
+
+    @property
+    def seconds(self) -> float:
+        return self.steps[-1].ended - self.steps[0].began
 
 
 def recorded(run: RunDir, stage: str) -> Recorded:
     """Raises Failure where the run has no step of the stage, or its journals say nothing of the pools."""
-    steps, between, began, ended = [], [], float("inf"), 0.0
+    steps: list[Step] = []
     for folder in run.steps(stage):
         journal = Journal.read(journal_path(run, stage, int(folder.name)))
         issued = {_key(e): e["time"] for e in journal.events if e["event"] == "issue"}
@@ -75,17 +87,15 @@ def recorded(run: RunDir, stage: str) -> Recorded:
             if judged.key in back and not judged.failed
         ]
         ways = [way for way in ways if "proposer" in way.spans]
-        if not ways or not committed:
-            continue
-        steps.append(ways)
-        between.append(max(0.0, committed[-1] - max(e["time"] for e in back.values())))
-        began, ended = min(began, *issued.values()), max(ended, committed[-1])
+        if ways and committed:
+            last = max(e["time"] for e in back.values())
+            steps.append(Step(ways, min(issued.values()), last, committed[-1]))
     if not steps:
         raise Failure(
             f"run directory {run.root}: no step of {stage} whose journal tells the seconds at each pool; expected a "
             f"run that has done {stage}, with this version of the project"
         )
-    return Recorded(steps, between, ended - began)
+    return Recorded(steps[1:] or steps)
 
 
 def _key(event: Mapping[str, Any]) -> Key:
@@ -111,7 +121,14 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
     for copy in kept[: round(len(kept) * _copied(run, stage))]:  # which of them are, no file tells
         traces[copy] = traces[copy]._replace(kept=False)
     token_s, step_s = _trainer(run, stage)
-    return Times(traces, slowdown, token_s, step_s, median(found.between_s), config.trainer.workers)
+    return Times(
+        traces,
+        slowdown,
+        token_s,
+        step_s,
+        median(step.ended - step.back for step in found.steps),
+        config.trainer.workers,
+    )
 
 
 def on_one_machine(config: Config) -> bool:
