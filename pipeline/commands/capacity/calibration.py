@@ -74,7 +74,7 @@ class Recorded:
 
 
 def recorded(run: RunDir, stage: str) -> Recorded:
-    """Raises Failure where the run has no step of the stage, or its journals say nothing of the pools."""
+    """What the journals tell of; an earlier version's say nothing of the pools. Raises Damage."""
     steps: list[Step] = []
     for folder in run.steps(stage):
         journal = Journal.read(journal_path(run, stage, int(folder.name)))
@@ -90,11 +90,6 @@ def recorded(run: RunDir, stage: str) -> Recorded:
         if ways and committed:
             last = max(e["time"] for e in back.values())
             steps.append(Step(ways, min(issued.values()), last, committed[-1]))
-    if not steps:
-        raise Failure(
-            f"run directory {run.root}: no step of {stage} whose journal tells the seconds at each pool; expected a "
-            f"run that has done {stage}, with this version of the project"
-        )
     return Recorded(steps[1:] or steps)
 
 
@@ -115,6 +110,11 @@ def _spans(issued: float, back: Mapping[str, Any]) -> dict[Kind, tuple[float, fl
 def calibrate(run: RunDir, config: Config, stage: str) -> Times:
     """Times of a stage, as the run that `config` made had them. Raises Failure."""
     found = recorded(run, stage)
+    if not found.steps:
+        raise Failure(
+            f"run directory {run.root}: no step of {stage} whose journal tells the seconds at each pool; expected a "
+            f"run that has done {stage}, with this version of the project"
+        )
     alone, slowdown = _inferred(found.ways, beside=on_one_machine(config))
     traces = [_trace(way, {kind: alone[kind][i] for kind in way.spans}) for i, way in enumerate(found.ways)]
     kept = [i for i, trace in enumerate(traces) if trace.kept]

@@ -52,9 +52,9 @@ def test_known_slowdowns_are_found_again_and_so_is_the_work(slowdown):
         assert exact == pytest.approx(works, rel=1e-6)
         costs = fit(times, loads, name, ["proposer", "prober"], s[:, 0], s[:, 1], sizes)
         found = work_done(times, loads, name, costs, s[:, 0], s[:, 1])
-        assert np.mean(found) == pytest.approx(np.mean(works), rel=0.15)
-        for other, cost in costs.items():
-            assert cost == pytest.approx(slowdown[name].get(other, 0.0), abs=0.02, rel=0.5)
+        assert np.mean(np.abs(found / works - 1)) < 0.1, costs
+    taken = np.array([e - b for k, b, e, _, _ in rows if k == "proposer"])
+    assert np.mean(taken) > 1.5 * np.mean([work for k, *_, work in rows if k == "proposer"])  # so much there was to find
 
 
 def test_the_load_is_what_is_under_way_between_two_moments():
