@@ -25,7 +25,9 @@ BINDS = 0.8
 _ROOM = 0.85
 """Replicas that would do are busy for this share."""
 _SIMULATED = 200_000
-"""Episodes simulated, about; at least two steps."""
+"""Episodes simulated, about."""
+_LEAST = {"mgpo": 2, "synthesize": 1}
+"""Steps simulated at least: waves are alike, steps of MGPO may overlap."""
 _MOST_STEPS = 30
 TRAINER = "trainer"
 MACHINE = "this machine"
@@ -144,7 +146,7 @@ def plan(
     each, trainers = _gpus(config, stage)
     if gpus is not None:
         groups = split(groups, each, times, gpus - trainers)
-    simulated = replace(whole, count=max(min(whole.count, 2), min(whole.count, _MOST_STEPS, _SIMULATED // whole.tasks)))
+    simulated = replace(whole, count=min(whole.count, max(_LEAST[stage], min(_MOST_STEPS, _SIMULATED // whole.tasks))))
     began = time.monotonic()
     seen = simulate(groups, times, simulated, seed)
     took = time.monotonic() - began

@@ -229,7 +229,8 @@ def capacity(group: Group, times: Times) -> float:
     episode needs them.
 
     Of x episodes a second, pool k has by Little's law x w_k s_k calls at work on a machine, s_k = 1 + sum of
-    slowdown times calls, which is linear in the calls: the largest x whose solution fits into the seats.
+    slowdown times calls, which is linear in the calls: the largest x whose solution fits into the seats, of which the
+    proposer's are kept while a program runs.
     """
     work = times.work()
     kinds = [kind for kind in group.seats if work[kind] > 0]
@@ -252,7 +253,8 @@ def _fits(group: Group, times: Times, kinds: Sequence[Kind], work: Mapping[Kind,
         calls = np.linalg.solve(np.eye(len(kinds)) - load[:, None] * cost, alone)
     except np.linalg.LinAlgError:
         return False
-    return bool(np.all(calls >= 0) and np.all(calls <= [group.seats[k] for k in kinds]))
+    away = [rate * work["sandbox"] if k == "proposer" else 0.0 for k in kinds]
+    return bool(np.all(calls >= 0) and np.all(calls + away <= [group.seats[k] for k in kinds]))
 
 
 def machines_for(group: Group, times: Times, rate: float, share: float) -> int:

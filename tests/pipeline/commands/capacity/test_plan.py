@@ -82,7 +82,7 @@ def test_mgpo_has_the_trainer_beside_its_pools(capsys, file):
 
 
 def test_gpus_are_shared_out_so_that_no_pool_waits_for_another(capsys, file):
-    sets = [*GPUS, "synthesize.in_flight=8000", "synthesize.target=16000", "sandbox.pool.max_replicas=64"]
+    sets = [*GPUS, "synthesize.in_flight=4000", "synthesize.target=3000", "sandbox.pool.max_replicas=64"]
     found = planned(capsys, "--times", str(file), "--gpus", "40", sets=sets)
     proposer, prober = found["pools"]["proposer"], found["pools"]["prober.ladder"]
     assert 38 <= found["gpus"] == proposer["replicas"] + prober["replicas"] <= 40

@@ -60,7 +60,7 @@ def erlang_c_wait(c, load, service):
 @pytest.mark.parametrize("apart", [True, False])
 def test_plain_servers_wait_as_erlang_says(c, use, apart):
     """c machines of one seat, and one machine of c seats that do not slow each other, are both M/M/c."""
-    random, n = Random(c), 30_000
+    random, n = Random(c), 12_000
     arrivals = poisson(random, c * use / 2.0, n)
     works = [random.expovariate(1 / 2.0) for _ in range(n)]
     seen = Served(c if apart else 1, 1 if apart else c, 0.0, arrivals, works)
@@ -71,7 +71,7 @@ def test_plain_servers_wait_as_erlang_says(c, use, apart):
 @pytest.mark.parametrize("exponential", [True, False])
 def test_a_machine_that_all_share_is_processor_sharing(exponential):
     """M/G/1-PS: the mean stay is s / (1 - use), whatever the distribution."""
-    random, n = Random(5), 30_000
+    random, n = Random(5), 12_000
     arrivals = poisson(random, 0.7, n)
     works = [random.expovariate(1.0) if exponential else 1.0 for _ in range(n)]
     seen = Served(1, n, 1.0, arrivals, works)

@@ -56,7 +56,7 @@ Traces = st.lists(
 @settings(max_examples=40, deadline=None)
 @given(Traces, *[st.integers(1, most) for most in (3, 3, 5, 7)], st.sampled_from([None, 0, 1, 2]))
 def test_every_task_comes_back_once_and_no_pool_does_more_than_it_can(traces, machines, seats, count, tasks, staleness):
-    known = times(traces, {"proposer": {"proposer": 0.5}, "committee": {"prober": 0.2}}, 0.01, 0.1, 0.1)
+    known = times(traces, {"proposer": {"proposer": 0.5}, "committee": {"committee": 0.2}}, 0.01, 0.1, 0.1)
     there = groups(machines, seats, 1, seats, machines)
     seen = simulate(there, known, Steps(count, tasks * len(traces), 4, staleness))
     assert seen.episodes == count * tasks * len(traces)
@@ -70,9 +70,6 @@ def test_every_task_comes_back_once_and_no_pool_does_more_than_it_can(traces, ma
 def test_the_rate_is_that_of_the_pool_that_can_do_least(proposer, seats, judges, sandbox, slowdown):
     """So many tasks at once that only the pools hold them back."""
     own = {kind: {kind: slowdown} for kind in ("proposer", "prober")}
-    if slowdown < 1:
-        own["committee"] = {"prober": slowdown, "committee": slowdown}
-        own["prober"]["committee"] = slowdown
     known, there = times(slowdown=own), groups(proposer, seats + 1, judges, 3, sandbox)
     seen = simulate(there, known, Steps(1, 600, 600, None))
     most = min(capacity(group, known) for group in there)
@@ -81,7 +78,9 @@ def test_the_rate_is_that_of_the_pool_that_can_do_least(proposer, seats, judges,
 
 def test_capacity_by_hand():
     known = times(slowdown={"proposer": {"proposer": 0.1}})
-    assert capacity(Group("p", 3, {"proposer": 4}), known) == pytest.approx(3 * 4 / (5 * 1.3))
+    assert capacity(Group("p", 3, {"proposer": 4}), known) == pytest.approx(3 * (7.5 - 48.25**0.5))
+    without = times((ONE._replace(turns=((5.0, 0.0),)),), {"proposer": {"proposer": 0.1}})
+    assert capacity(Group("p", 3, {"proposer": 4}), without) == pytest.approx(3 * 4 / (5 * 1.3))
     assert capacity(Group("s", 2, {"sandbox": 4}), known) == pytest.approx(8)
     both = Group("j", 1, {"committee": 100, "prober": 100})
     shared = times(slowdown={k: {"committee": 1.0, "prober": 1.0} for k in ("committee", "prober")})
