@@ -233,7 +233,7 @@ def fit(
 
     def unequal(costs: Mapping[Kind, float]) -> float:
         each = work_done(times, loads, kind, costs, began, ended) / sizes
-        return float(np.std(each) / max(np.mean(each), 1e-12))
+        return float(np.std(each)) / max(float(np.mean(each)), 1e-12)
 
     costs: dict[Kind, float] = dict.fromkeys(of, 0.0)
     for _ in range(_PASSES):

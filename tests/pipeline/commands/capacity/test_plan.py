@@ -40,7 +40,7 @@ def planned(capsys, *words, sets=()):
 
 
 def test_more_replicas_of_the_pool_that_binds_do_more_until_another_binds(capsys, file):
-    flight = ["synthesize.in_flight=2000", "synthesize.target=4000"]
+    flight = ["synthesize.in_flight=2000", "synthesize.target=900", "sandbox.slots=2"]
     rates = []
     for replicas in (1, 2, 64):
         found = planned(capsys, "--times", str(file), sets=[*GPUS, *flight, f"proposer.pool.max_replicas={replicas}"])
@@ -48,7 +48,7 @@ def test_more_replicas_of_the_pool_that_binds_do_more_until_another_binds(capsys
         assert found["binds"] == ("proposer" if replicas < 64 else "sandbox")
         assert found["pools"]["proposer"]["replicas"] == replicas and found["gpus"] == replicas + 1
     assert list(found) == list(POOLS_KEYS)
-    assert rates[1] == pytest.approx(2 * rates[0], rel=0.1) and rates[2] > 2 * rates[1]
+    assert rates[1] == pytest.approx(2 * rates[0], rel=0.1) and rates[2] > 1.5 * rates[1]
     assert found["pools"]["proposer"]["enough"] < 64 < found["pools"]["sandbox"]["most_per_hour"]
     assert found["pools"]["prober.ladder"]["busy"] < 0.8 <= found["pools"]["sandbox"]["busy"]
 
@@ -82,10 +82,10 @@ def test_mgpo_has_the_trainer_beside_its_pools(capsys, file):
 
 
 def test_gpus_are_shared_out_so_that_no_pool_waits_for_another(capsys, file):
-    sets = [*GPUS, "synthesize.in_flight=4000", "synthesize.target=3000", "sandbox.pool.max_replicas=64"]
-    found = planned(capsys, "--times", str(file), "--gpus", "40", sets=sets)
+    sets = [*GPUS, "synthesize.in_flight=2000", "synthesize.target=900", "sandbox.pool.max_replicas=64"]
+    found = planned(capsys, "--times", str(file), "--gpus", "20", sets=sets)
     proposer, prober = found["pools"]["proposer"], found["pools"]["prober.ladder"]
-    assert 38 <= found["gpus"] == proposer["replicas"] + prober["replicas"] <= 40
+    assert 19 <= found["gpus"] == proposer["replicas"] + prober["replicas"] <= 20
     one_less = min(
         (row["replicas"] - 1) / row["replicas"] * row["most_per_hour"] for row in (proposer, prober)
     )  # moving a replica from one to the other would leave less
@@ -98,11 +98,11 @@ def test_a_thousand_replicas(capsys, file):
     sets = [
         *GPUS, "proposer.pool.max_replicas=600", "prober.ladder.0.pool.max_replicas=200",
         "prober.pool.max_replicas=200", "committee.pool.max_replicas=100", "sandbox.pool.max_replicas=200",
-        "synthesize.in_flight=19200", "synthesize.target=10000",
+        "synthesize.in_flight=9600", "synthesize.target=4000",
     ]  # fmt: skip
     found = planned(capsys, "--times", str(file), sets=sets)
     assert sum(row["replicas"] for row in found["pools"].values()) == 1000
-    assert found["simulated"]["episodes"] >= 38_400 or found["simulated"]["steps"] == found["steps"]
+    assert found["simulated"]["episodes"] == 9600
 
 
 def test_times_of_a_run_and_the_run_itself_beside_its_plan(capsys, tmp_path):

@@ -1,5 +1,6 @@
 """The simulation against what queueing theory says of the same system, and against hand-worked cases."""
 
+from heapq import heappop, heappush
 from math import factorial
 from random import Random
 
@@ -56,16 +57,30 @@ def erlang_c_wait(c, load, service):
     return waits * service / (c - load)
 
 
-@pytest.mark.parametrize("c, use", [(1, 0.6), (2, 0.75), (8, 0.85)])
+@pytest.mark.parametrize(("c", "use"), [(1, 0.5), (2, 0.6), (4, 0.6)])
 @pytest.mark.parametrize("apart", [True, False])
 def test_plain_servers_wait_as_erlang_says(c, use, apart):
-    """c machines of one seat, and one machine of c seats that do not slow each other, are both M/M/c."""
+    """c machines of one seat, and one machine of c seats that do not slow each other, are both M/M/c. The mean of so
+    many waits has a standard deviation of 6 to 10 %."""
     random, n = Random(c), 12_000
     arrivals = poisson(random, c * use / 2.0, n)
     works = [random.expovariate(1 / 2.0) for _ in range(n)]
     seen = Served(c if apart else 1, 1 if apart else c, 0.0, arrivals, works)
-    assert seen.mean_wait() == pytest.approx(erlang_c_wait(c, c * use, 2.0), rel=0.12)
+    assert seen.mean_wait() == pytest.approx(erlang_c_wait(c, c * use, 2.0), rel=0.25)
     assert seen.pool.waited_s / n == pytest.approx(seen.mean_wait(), abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0.01, 5)), min_size=1, max_size=60), st.integers(1, 5))
+def test_each_wait_is_that_of_the_recursion_for_plain_servers(load, c):
+    """Whoever comes next gets the server that is free first (Kiefer and Wolfowitz), on every path."""
+    gaps, works = zip(*load, strict=True)
+    arrivals = [sum(gaps[: i + 1]) for i in range(len(gaps))]
+    seen, free = Served(c, 1, 0.0, arrivals, works), [0.0] * c
+    for i, (came, work) in enumerate(zip(arrivals, works, strict=True)):
+        begins = max(came, heappop(free))
+        heappush(free, begins + work)
+        assert seen.began[i] == pytest.approx(begins, abs=1e-6)
 
 
 @pytest.mark.parametrize("exponential", [True, False])
