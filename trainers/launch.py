@@ -54,7 +54,10 @@ class Launcher:
                 backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
             ),
             scaling_config=ScalingConfig(
-                num_workers=spec.workers, use_gpu=spec.use_gpu, resources_per_worker=spec.each
+                num_workers=spec.workers,
+                use_gpu=spec.use_gpu,
+                resources_per_worker=spec.each,
+                label_selector=spec.labels or None,
             ),
             run_config=RunConfig(  # type: ignore[arg-type]  # the trainer is annotated with the v1 class
                 name=spec.name,
@@ -104,6 +107,7 @@ def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:
     if _no_room(error):
         more = "".join(f" and {name} {amount:g}" for name, amount in spec.resources.items())
         more = (" and a GPU" if spec.use_gpu else "") + more
+        more += f" on nodes with {spec.labels}" if spec.labels else ""
         return (
             f"the cluster had no room for {spec.workers} workers of {spec.cpus_per_worker:g} CPUs{more} "
             f"within {spec.start_timeout_s:g} s"

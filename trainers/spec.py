@@ -45,6 +45,8 @@ class TrainSpec(BaseModel):
     cpus_per_worker: float = 1.0
     resources: dict[str, float] = {}
     """Custom resources that each worker reserves beside."""
+    labels: dict[str, str] = {}
+    """Label selector of the nodes that workers may be on."""
     threads: int = 1
     """OpenMP threads of each worker."""
     micro_batch_tokens: int = 4096

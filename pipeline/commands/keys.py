@@ -265,6 +265,30 @@ MEMORY_KEYS = {
     "unknown": "fields of models whose sizes are not known here, which are left out",
     "refused": "what there is no room for; empty, else exit code 2",
 }
+POOLS_KEYS = {
+    "stage": "the stage",
+    "steps": "of the stage; of synthesize, waves until its target",
+    "episodes": "of all steps",
+    "seconds": "that the stage would take",
+    "episodes_per_hour": "rate",
+    "accepted_per_hour": "accepted, solved and new",
+    "binds": "the pool that is busy for 80 % of what it can do or more, else the setting that keeps all waiting",
+    "pools": "pool -> {replicas, gpus, busy (share of what it can do), most_per_hour (episodes, whatever waits; "
+    "null: none needs it), under_way (calls, by kind), waited_s (for a seat, by kind), enough (replicas that would do "
+    "for the pool that can do least, 85 % busy; null: the trainer, or a machine that pools share)}",
+    "gpus": "held by pools and trainer",
+    "cpus": "reserved by them",
+    "gpu_hours": "of the stage",
+    "per_1000": "of 1,000 accepted problems: {hours, gpu_hours, cpu_hours, money (null: without a price)}; null: none "
+    "was accepted",
+    "memory": "what is up in the stage: {process, where, peak_gb of one}; see `propose plan memory`",
+    "refused": "what there is no room for; empty, else exit code 2",
+    "times": "what was put in: {alone_s (pool -> mean seconds an episode), slowdown (pool -> by a call of which pool "
+    "-> share), token_s, step_s, between_s, tokens, kept (share of episodes), episodes (drawn from)}",
+    "measured": "where the run that is planned for has done the stage: {episodes, seconds, episodes_per_hour, off (of "
+    "the plan, as a share)}; else null",
+    "simulated": "{steps, episodes, events, took_s}",
+}
 REDO_KEYS = {
     "run_dir": "the run directory",
     "stages": "those set aside",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -27,6 +28,24 @@ def _custom(resources: dict[str, float]) -> dict[str, float]:
 CustomResources = Annotated[dict[str, float], AfterValidator(_custom)]
 """Name -> amount, of what nodes say that they have."""
 
+_WORD = r"[a-zA-Z0-9]([a-zA-Z0-9_.-]{0,61}[a-zA-Z0-9])?"
+_KEY = re.compile(rf"({_WORD}(\.{_WORD})*/)?{_WORD}")
+_SELECTED = re.compile(rf"!?({_WORD}|in\({_WORD}(, ?{_WORD})*\))")
+
+
+def _selector(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key} is no label; expected a name as Kubernetes has it, after a domain/ or not")
+        if not _SELECTED.fullmatch(value):
+            raise ValueError(f"{key}: {value!r}; expected a value, in(one, another), or either of them after !")
+    return labels
+
+
+LabelSelector = Annotated[dict[str, str], AfterValidator(_selector)]
+"""Label -> what a node must have there (by `ray start --labels`, or given by Ray): a value, `in(one, another)`, or what
+it must not have, `!value` and `!in(one, another)`."""
+
 
 class PoolConfig(Section):
     """Size and resources of one Ray Serve deployment."""
@@ -42,6 +61,9 @@ class PoolConfig(Section):
     """GPUs a replica reserves; a share below 1 lets replicas share one."""
     resources: CustomResources = Field(default={})
     """Custom Ray resources, to place a pool on a node type (for example {"spot": 0.01})."""
+    labels: LabelSelector = Field(default={})
+    """Labels of the nodes that replicas may be on, for example {"ray.io/accelerator-type": "in(H100, H200)", "market":
+    "!spot"}."""
     max_ongoing: Positive = 64
     """Calls a replica works on at once."""
     max_queued: int = Field(default=-1, ge=-1)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.benchmarks import presets
-from pipeline.config.cluster import CustomResources
+from pipeline.config.cluster import CustomResources, LabelSelector
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.objectives import OBJECTIVES, GRPOConfig, MGPOConfig, ObjectiveConfig
 from pipeline.config.section import Section
@@ -28,6 +28,8 @@ class TrainerConfig(Section):
     """Logical CPUs a worker reserves."""
     resources: CustomResources = Field(default={})
     """Custom Ray resources a worker reserves, to keep the trainer on a node type (for example {"trainer": 1})."""
+    labels: LabelSelector = Field(default={})
+    """Labels of the nodes that workers may be on (for example {"market": "!spot"})."""
     threads: Positive = 2
     """OpenMP threads a CPU worker uses, shared out when there are several."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

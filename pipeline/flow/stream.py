@@ -148,7 +148,7 @@ class Account(Protocol):
     @property
     def live(self) -> int: ...
     def issue(self, name: str) -> int: ...
-    def judged(self, key: Key, tokens: int) -> None: ...
+    def judged(self, key: Key, tokens: int, spent: Mapping[str, float]) -> None: ...
     def fail(self, key: Key, reason: str) -> None: ...
     def quarantine(self, key: Key, record: Mapping[str, Any]) -> None: ...
 
@@ -165,6 +165,8 @@ class StepStream:
         self.quarantined = 0
         self.waited_s: dict[str, float] = dict.fromkeys(_POOLS, 0.0)
         """Task-seconds at each pool so far: over a time span, its mean queue depth times the span."""
+        self._spent: dict[Key, dict[str, float]] = {}
+        """The same of each attempt that is under way."""
 
     async def judged(self, task: Task, prober: str | None = None) -> Judged:
         """Play, judge and probe one task."""
@@ -175,7 +177,7 @@ class StepStream:
         except Failure as e:
             outcome = Outcome(kind=e.kind, reason=str(e))
             judged = Judged(_given_up(task, episode.attempt, outcome), None, None)
-        self.ledger.judged(judged.key, judged.episode.sampled_tokens)
+        self.ledger.judged(judged.key, judged.episode.sampled_tokens, self._spent.pop(judged.key))
         return judged
 
     async def _played(self, task: Task) -> Episode:
@@ -197,6 +199,7 @@ class StepStream:
             if episode.outcome.kind != "infra_error" or attempts.last:
                 break
             self.ledger.fail(key, episode.outcome.reason)
+            del self._spent[key]
             stream.counts["failed"] += 1
             await self.drop([Judged(episode, None, None)])  # it may have been played, and only its answer was lost
         self.retries += attempts.again
@@ -289,7 +292,10 @@ class StepStream:
             return await work
         finally:
             _, since = self._stream.at.pop(key)
-            self.waited_s[pool] += time.monotonic() - since
+            waited = time.monotonic() - since
+            self.waited_s[pool] += waited
+            spent = self._spent.setdefault(key, {})
+            spent[pool] = spent.get(pool, 0.0) + waited
 
     async def spot_check(self, judged: Sequence[Judged], domain: Domain, seed: int) -> dict[str, float]:
         """The committee's false accepts on accepted problems that the domain spoils; see `audit.spot_check`."""

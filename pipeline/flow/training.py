@@ -64,6 +64,7 @@ def spec_for(context: Context, stage: str, base: Path, steps: int | None = None)
         gpus_per_worker=1.0 - served.pool.num_gpus if served and transport == "ipc" else 1.0,
         cpus_per_worker=t.num_cpus,
         resources=t.resources,
+        labels=t.labels,
         threads=t.threads if t.use_gpu else max(1, t.threads // t.workers),
         micro_batch_tokens=t.micro_batch_tokens,
         activation_checkpointing=t.activation_checkpointing,
@@ -91,7 +92,7 @@ def start_trainer(
     """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to. Raises
     Failure where the cluster can never have room for its workers."""
     launcher = cluster.launcher()
-    for_nodes_s = cluster.nodes_may_take_s(Asked(f"training {spec.name}", spec.workers, spec.each))
+    for_nodes_s = cluster.nodes_may_take_s(Asked(f"training {spec.name}", spec.workers, spec.each, spec.labels))
     patient = spec.model_copy(update={"start_timeout_s": spec.start_timeout_s + for_nodes_s})
     run = within(launcher.train.remote(patient, loader, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)

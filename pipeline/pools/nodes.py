@@ -15,7 +15,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig, PoolConfig
+from pipeline.pools.room import matches
 from pipeline.records import Failure
 
 _ANSWER_S = 120.0
@@ -43,6 +44,8 @@ class Shared:
     """What who uses it asks of a node."""
     mark: str | None = None
     """A file that the driver has put there; None where nothing is written."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What a node must be labelled for that."""
 
 
 async def check(config: Config, root: Path, models: Mapping[str, ModelConfig]) -> None:
@@ -70,11 +73,12 @@ def shared(config: Config, root: Path, mark: str, models: Mapping[str, ModelConf
     t = config.trainer
     trainer = {"CPU": t.num_cpus, **({"GPU": 1.0} if t.use_gpu else {}), **t.resources}
     trained = {"proposer.path": config.proposer, "solve.base.path": config.solve.base}
-    of_run = [trainer, *(of_pool(model.pool) for model in trained.values() if model.endpoint is None)]
-    found = [Shared("run directory", str(root), needs, mark) for needs in of_run]
-    for field, model in models.items():
-        folder = str(domains.of(config.domain).model(model.path))
-        found += [Shared(field, folder, needs) for needs in (of_pool(model.pool), *[trainer][: field in trained])]
+    training = [(trainer, t.labels)]
+    serving = [(of_pool(model.pool), model.pool.labels) for model in trained.values() if model.endpoint is None]
+    found = [Shared("run directory", str(root), needs, mark, on) for needs, on in (*training, *serving)]
+    for name, model in models.items():
+        folder, served = str(domains.of(config.domain).model(model.path)), (of_pool(model.pool), model.pool.labels)
+        found += [Shared(name, folder, needs, labels=on) for needs, on in (served, *training[: name in trained])]
     return found
 
 
@@ -111,7 +115,8 @@ def _wrong(one: Shared) -> str | None:
 
 
 async def _ask(node: Mapping[str, Any], wanted: Sequence[Shared]) -> list[str]:
-    mine = {(one.what, one.folder): one for one in wanted if holds(node["Resources"], one.needs)}
+    may = [one for one in wanted if holds(node["Resources"], one.needs) and matches(one.labels, node["Labels"])]
+    mine = {(one.what, one.folder): one for one in may}
     if not mine:
         return []
     name = f"node {node['NodeManagerAddress']}"

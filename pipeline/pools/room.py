@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -27,6 +28,7 @@ from ray.exceptions import RpcError
 from pipeline.records import Failure
 
 Resources = Mapping[str, float]
+Labels = Mapping[str, str]
 _LOOK_S = 2.0
 _TELL_S = 60.0
 _ANSWER_S = 10
@@ -39,9 +41,12 @@ class Asked:
     count: int
     each: Resources
     """What one of them needs, on one node."""
+    labels: Labels = field(default_factory=dict)
+    """What that node must be labelled, as a selector."""
 
     def __str__(self) -> str:
-        return f"{self.who} asks for {self.count} x {{{_told(self.each)}}}"
+        there = "".join(f", {label} {value}" for label, value in self.labels.items())
+        return f"{self.who} asks for {self.count} x {{{_told(self.each)}{there}}}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,13 @@ class Offer:
     """Those that could come; None where nobody knows."""
     infeasible: Sequence[Resources] = ()
     """Requests that the autoscaler has given up."""
+    labels: Sequence[Labels] = ()
+    """Of each node that is there; none where it is empty."""
+
+    def fit_for(self, asked: Asked) -> list[Resources]:
+        """The nodes that are labelled as it asks."""
+        labels = self.labels or [{}] * len(self.nodes)
+        return [node for node, has in zip(self.nodes, labels, strict=True) if matches(asked.labels, has)]
 
     def __str__(self) -> str:
         there = "; ".join(f"{{{_told(node)}}}" for node in self.nodes) or "none"
@@ -69,9 +81,19 @@ class Offer:
         return f"nodes there: {there}; could come: {could}"
 
 
+def matches(selector: Labels, labels: Labels) -> bool:
+    """Whether a node with these labels is one that a selector means, as Ray reads it: what it must not have, it may
+    also have nothing of."""
+    for label, wanted in selector.items():
+        values = re.findall(r"[^!(), ]+", wanted.removeprefix("!").removeprefix("in("))
+        if (labels.get(label) in values) == wanted.startswith("!"):
+            return False
+    return True
+
+
 def is_there(asked: Asked, offer: Offer) -> bool:
     """Whether it has room now. Raises Failure where it never will."""
-    here = sum(_fits(node, asked.each) for node in offer.nodes)
+    here = sum(_fits(node, asked.each) for node in offer.fit_for(asked))
     if here >= asked.count:
         return True
     if any(_same(asked.each, given_up) for given_up in offer.infeasible):
@@ -119,10 +141,11 @@ async def wait(
 
 def offer() -> Offer:
     """Of the cluster that this process has joined."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    nodes, labels = [node["Resources"] for node in alive], [node["Labels"] for node in alive]
     process: Any = ray._private.worker.global_worker
     if process.node is not None and process.node.head:  # our own head: a private Ray
-        return Offer(nodes, types=())
+        return Offer(nodes, types=(), labels=labels)
     config = ray._private.state.state.get_cluster_config()
     types = [
         NodeType(kind.name, dict(kind.resources), math.inf if kind.max_count == -1 else kind.max_count)
@@ -131,7 +154,7 @@ def offer() -> Offer:
     messages: Any = autoscaler_pb2  # made when it is imported
     reply = messages.GetClusterStatusReply.FromString(process.gcs_client.get_cluster_status(timeout_s=_ANSWER_S))
     infeasible = [dict(one.resources_bundle) for one in reply.autoscaling_state.infeasible_resource_requests]
-    return Offer(nodes, types or None, infeasible)
+    return Offer(nodes, types or None, infeasible, labels)
 
 
 def _fits(node: Resources, each: Resources) -> float:
@@ -147,7 +170,10 @@ def _same(a: Resources, b: Resources) -> bool:
 
 def _lacking(asked: Asked, offer: Offer) -> str:
     """The resource that no node has enough of, else what it is that no node has together."""
-    kinds = [*offer.nodes, *(kind.resources for kind in offer.types or () if kind.most > 0)]
+    nodes = offer.fit_for(asked)
+    if offer.nodes and not nodes and not offer.types:
+        return "labels of no node"
+    kinds = [*nodes, *(kind.resources for kind in offer.types or () if kind.most > 0)]
     for name, amount in asked.each.items():
         most = max((kind.get(name, 0.0) for kind in kinds), default=0.0)
         if most < amount:

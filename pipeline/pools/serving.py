@@ -98,7 +98,7 @@ class Serving:
 
         await self._call(run)
         self._looked = 0.0
-        asked = Asked(f"pool {spec.name}", spec.pool.at_first, of_pool(spec.pool))
+        asked = Asked(f"pool {spec.name}", spec.pool.at_first, of_pool(spec.pool), spec.pool.labels)
         room = asyncio.ensure_future(self._has_room(asked))
         try:
             await self._until_running(spec.name, spec.pool.start_timeout_s, room)
@@ -177,6 +177,7 @@ def deployment_options(spec: PoolSpec, run: str) -> dict[str, Any]:
             "num_gpus": pool.num_gpus,
             "resources": pool.resources,
             "runtime_env": {"env_vars": ENVIRONMENT | endpoints.environment() | whose | own},
+            **({"label_selector": pool.labels} if pool.labels else {}),
         },
         **scale,
     }

@@ -16,7 +16,7 @@ from pipeline.records import Failure
 from pipeline.store.manifest import cause
 
 _PLACEMENT = {
-    *("ray", "pool", "resources", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
+    *("ray", "pool", "resources", "labels", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes"),
     *("on_stall", "max_stage_restarts", "mirror", "trackers"),
     *("replies", "concurrency", "requests_per_minute", "tokens_per_minute", "max_wait_s"),

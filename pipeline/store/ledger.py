@@ -105,9 +105,11 @@ class Ledger:
         self._open.add((name, attempt))
         return attempt
 
-    def judged(self, key: Key, tokens: int) -> None:
-        """It has come back, and waits for its step; `tokens` were sampled for it."""
-        self._append("judged", key, tokens=tokens)
+    def judged(self, key: Key, tokens: int, spent: Mapping[str, float] | None = None) -> None:
+        """It has come back, and waits for its step; `tokens` were sampled for it. `spent`: pool -> seconds there, as
+        the driver saw it, one pool after another from when it was issued."""
+        times = {f"{pool}_s": round(seconds, 3) for pool, seconds in (spent or {}).items()}
+        self._append("judged", key, tokens=tokens, **times)
 
     def fail(self, key: Key, reason: str) -> None:
         """It has ended without a result. Another attempt may follow."""

@@ -95,7 +95,7 @@ def played(run, log, stage):
             for i, (n, a) in enumerate(keys)
         ]  # each stage asks something of its own: what was asked before is a copy
         for key in keys:
-            ledger.judged(key, 10)
+            ledger.judged(key, 10, {"proposer": 2.0, "committee": 1.0, "prober": 0.5})
         if (stage, step) == ("mgpo", 1):
             ledger.quarantine(keys[-1], {"deaths": ["a worker died"]})
         judged = {

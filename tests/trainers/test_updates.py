@@ -17,6 +17,7 @@ from pipeline.config import MGPOConfig
 from pipeline.records import Rollout
 from tests.trainers.oracles import log_probabilities, weights_of
 from tests.trainers.worlds import batch_of, ragged
+from trainers import launch
 from trainers.batches import StepBatch
 from trainers.launch import _environment
 from trainers.schedule import learning_rate
@@ -65,6 +66,20 @@ def test_what_the_bundled_sft_did_is_what_it_does() -> None:
     spec = spec_of(schedule="linear", lr_end=0.1, warmup_steps=10, steps=STEPS)
     for step in range(1, STEPS + 1):
         assert learning_rate(spec, step) == 1e-3 * min(1.0, step / 11) * max(0.1, 1.0 - 0.9 * (step - 1) / STEPS)
+
+
+def test_workers_keep_to_the_nodes_that_their_labels_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    def told(*_: Any, scaling_config: Any, **__: Any) -> None:
+        raise Told(scaling_config.label_selector)
+
+    monkeypatch.setattr(launch, "TorchTrainer", told)
+    for labels in ({"market": "!spot"}, {}):
+        with pytest.raises(Told) as found:
+            launch.Launcher().train(spec_of(labels=labels), None)
+        assert found.value.args == (labels or None,)
 
 
 # ---------------------------------------------------------------- mini-batches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from pipeline.commands import options as o
 from pipeline.commands import screens, target
 from pipeline.commands.groups.base import CLUSTER, INPUT, OK, app, command, say
-from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS, MEMORY_KEYS
+from pipeline.commands.keys import CHAOS_KEYS, DOCTOR_KEYS, MEMORY_KEYS, POOLS_KEYS
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
 
@@ -67,6 +68,51 @@ def _plan_memory(
     gpu_bytes = gpu_bytes if gpu_gb is None else int(gpu_gb * 1e9)
     found = memory.plan(settings, _chosen(stages) or room.possible(settings), gpu_bytes, host_bytes)
     print(json.dumps(found) if as_json else memory.render(found))
+    return INPUT if found["refused"] else OK
+
+
+@command(
+    "pools",
+    None,
+    "say what a stage would do with its pools: which binds, how many replicas, hours, money.\n\nA simulation, with the "
+    "service times of a run, or of a file; counts are the config's, and --set changes them. deploy/README.md says what "
+    "is measured and what is assumed",
+    lambda: POOLS_KEYS,
+    of=plans,
+)
+def _plan_pools(
+    name: o.Target = None,
+    config: o.ConfigFile = None,
+    sets: o.Set = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--from", metavar="RUN", help="times as this run had them; its config, if no other is named"),
+    ] = None,
+    times: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="times as this YAML file gives them", show_default=False)
+    ] = None,
+    stage: Annotated[
+        str, o.choice("--stage", of=("synthesize", "mgpo"), help="which stage (synthesize)")
+    ] = "synthesize",
+    gpus: Annotated[
+        int | None, o.count("--gpus", least=1, help="share out so many over the pools, in place of max_replicas")
+    ] = None,
+    gpu_hour: Annotated[float | None, o.amount("--gpu-hour", metavar="PRICE", help="of a GPU-hour")] = None,
+    cpu_hour: Annotated[float | None, o.amount("--cpu-hour", metavar="PRICE", help="of a CPU-hour")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="of the simulation")] = 0,
+    as_json: o.Json = False,
+) -> int:
+    from pipeline.commands import doctor
+    from pipeline.commands.capacity import plan, sources
+
+    root = None if run is None else target.existing(run)
+    of = target.of(name if name or config else str(root) if root else None, config, sets, None)
+    known = sources.times(root, times, stage)
+    found = plan.plan(
+        of[0], stage, known, plan.Prices(gpu_hour, cpu_hour), gpus, seed, sources.measured(of[1], stage),
+        *doctor.memory_here(of[0]),
+    )  # fmt: skip
+    print(json.dumps(found) if as_json else plan.render(found))
     return INPUT if found["refused"] else OK
 
 

@@ -36,7 +36,7 @@ class Unkept:
         self._tell({"event": "playing", "attempt": self.issued})
         return self.issued
 
-    def judged(self, key: Key, tokens: int) -> None: ...
+    def judged(self, key: Key, tokens: int, spent: Mapping[str, float]) -> None: ...
 
     def fail(self, key: Key, reason: str) -> None:
         self._tell({"event": "failed", "attempt": key[1], "reason": reason})

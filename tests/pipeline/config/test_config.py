@@ -1,5 +1,6 @@
 """The config tree: what is accepted, and what a user reads when it is not."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,39 @@ def test_custom_resources_have_names_that_ray_has_not_taken(field):
         assert said in message(f"{field}={{{wrong}}}")
 
 
+SELECTORS = [
+    "spot",
+    "!spot",
+    "in(H100, H200)",
+    "!in(a,b)",
+    "-spot",
+    "in()",
+    "in(a,",
+    "!!a",
+    "a b",
+    "in (a)",
+    "a" * 64,
+    "or(a)",
+]
+
+
+@pytest.mark.parametrize("field", ["proposer.pool.labels", "trainer.labels"])
+@pytest.mark.parametrize(
+    "key", ["market", "ray.io/accelerator-type", "cloud.example.com/zone", "-market", "a/b/c", "x y"]
+)
+@pytest.mark.parametrize("value", SELECTORS)
+def test_labels_are_what_ray_takes_for_a_selector(field, key, value):
+    from ray._private.label_utils import validate_label_selector
+
+    given = [f"{field}={json.dumps({key: value})}"]
+    if validate_label_selector({key: value}) is None:
+        assert load(None, given).trainer.labels == ({key: value} if field == "trainer.labels" else {})
+    else:
+        assert field in message(*given)
+
+
 def test_where_a_trainer_works_makes_no_other_run():
+    assert changed(load(), load(None, ["trainer.labels={market: '!spot'}", "proposer.pool.labels={zone: a}"])) == []
     placed = load(None, ["trainer.resources={trainer: 1}"])
     assert placed.trainer.resources == {"trainer": 1} and changed(load(), placed) == []
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import RpcError
 
-from pipeline.pools.room import Asked, NodeType, Offer, is_there, wait
+from pipeline.pools.room import Asked, NodeType, Offer, is_there, matches, wait
 from pipeline.records import Failure
 
 HEAD = {"CPU": 8.0, "memory": 1e9, "node:10.0.0.1": 1.0}
@@ -100,6 +100,36 @@ def test_what_no_node_could_ever_offer_fails_at_once_and_names_the_resource(aske
         scene.wait(asked)
     assert scene.now == 0 and names in str(failed.value) and asked.who in str(failed.value)
     assert failed.value.kind == "data_error"  # no retry mends it
+
+
+LABELS = [{}, {"market": "spot", "gpu": "H100"}, {"market": "demand", "gpu": "A100"}]
+
+
+@pytest.mark.parametrize(
+    ("selector", "fits"),
+    [
+        ({}, [True, True, True]),
+        ({"market": "spot"}, [False, True, False]),
+        ({"market": "!spot"}, [True, False, True]),  # nothing is not spot
+        ({"gpu": "in(H100, H200)"}, [False, True, False]),
+        ({"gpu": "!in(H100,A100)"}, [True, False, False]),
+        ({"gpu": "in(H100, A100)", "market": "!spot"}, [False, False, True]),
+        ({"gpu": "in"}, [False, False, False]),
+    ],
+)
+def test_a_selector_means_the_nodes_that_ray_takes_for_it(selector, fits):
+    assert [matches(selector, labels) for labels in LABELS] == fits
+    asked = Asked("training mgpo", sum(fits), {"GPU": 8.0}, selector)
+    there = Offer([GPUS] * 3, None, labels=LABELS)
+    assert is_there(asked, there)
+    assert not is_there(Asked("training mgpo", sum(fits) + 1, {"GPU": 8.0}, selector), there)
+
+
+def test_labels_that_no_node_of_a_private_ray_has_are_told_at_once():
+    asked = Asked("pool proposer", 1, {"GPU": 1.0}, {"market": "spot"})
+    with pytest.raises(Failure, match=r"GPU 1, market spot.*labels of no node"):
+        is_there(asked, Offer([GPUS], types=(), labels=[{}]))
+    assert not is_there(asked, Offer([GPUS], types=gpu_nodes(2), labels=[{}]))  # a node that comes may have them
 
 
 def test_nodes_of_no_type_that_could_come_count_beside_those_that_could():

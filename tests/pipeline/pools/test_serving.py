@@ -9,6 +9,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import ray.serve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,6 +118,14 @@ def test_a_pool_is_scaled_by_serve_where_it_has_two_sizes(least, more):
         assert "num_replicas" not in options
         assert (scale.min_replicas, scale.max_replicas) == (least, pool.max_replicas)
         assert (scale.upscale_delay_s, scale.target_ongoing_requests) == (3, 2)
+
+
+def test_a_pool_keeps_to_the_nodes_that_its_labels_mean():
+    labels = {"market": "!spot"}
+    given = [serving.deployment_options(PoolSpec("p", PoolConfig(labels=of), object, {}), "r") for of in ({}, labels)]
+    assert [options["ray_actor_options"].get("label_selector") for options in given] == [None, labels]
+    told = ray.serve.deployment(name="p")(PoolConfig).options(**given[1])  # by Ray's own check of options
+    assert told.ray_actor_options["label_selector"] == labels
 
 
 @given(st.integers(0, 5), st.integers(1, 9))
