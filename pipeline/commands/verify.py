@@ -64,7 +64,7 @@ def check(place: Path | str) -> dict[str, Any]:
         refuse_pipes(place)
         return _told(place, [(str(f), [], _MENDS_A_COPY.get(f.what, "take another copy")) for f in dataset(place)])
     run = RunDir.look(place)
-    return _told(place, [(str(f), verify.dependents(f), verify.mend(run, f)) for f in verify.verify(run)])
+    return _told(place, [(str(f), verify.dependents(run, f), verify.mend(run, f)) for f in verify.verify(run)])
 
 
 def dataset(folder: Path) -> Iterator[Finding]:
@@ -102,9 +102,10 @@ def _mirror(uri: str) -> dict[str, Any]:
         found.append((f"{name}: is lost, or not what was written", [], mend))
     with tempfile.TemporaryDirectory(prefix="propose-") as folder:
         download(remote, last, Path(folder), lambda path: path not in bad)
+        run = RunDir(Path(folder))
         found += [
-            (str(f), verify.dependents(f), "it is damaged where the run is, too")
-            for f in verify.verify(RunDir(Path(folder)))
+            (str(f), verify.dependents(run, f), "it is damaged where the run is, too")
+            for f in verify.verify(run)
             if f.path not in (*bad, MIRRORED)  # that is the directory's own
         ]
     told = _told(uri, found)

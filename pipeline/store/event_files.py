@@ -2,7 +2,7 @@
 
     length (8 bytes) · masked CRC-32C of it (4) · data · masked CRC-32C of that (4)
 
-Invariant: a file whose every bit is as it was written has no `damage`; a record that its process died writing is none.
+Invariant: a file whose every bit is as it was written is not damaged, nor is one whose process died writing a record.
 """
 
 from __future__ import annotations
@@ -10,34 +10,26 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from pipeline.store.manifest import cause
-
-
-def damage(path: Path) -> str | None:
-    """What is wrong with an event file, in words."""
-    try:
-        content = path.read_bytes()
-    except OSError as e:
-        return cause(e)
-    at = 0
-    while at + 12 <= len(content):
-        (size,), end = struct.unpack_from("<Q", content, at), at + 12
-        if _masked(content[at : at + 8]) != content[at + 8 : end]:
-            return f"holds a damaged record at byte {at}"
-        if len(content) < end + size + 4:
-            return None
-        if _masked(content[end : end + size]) != content[end + size : end + size + 4]:
-            return f"holds a damaged record at byte {at}"
-        at = end + size + 4
-    return None
+from pipeline.store.manifest import Damage, cause
 
 
 def count(path: Path) -> int:
-    """Events in a file that is not damaged, but for the first, which says the version."""
-    content, at, found = path.read_bytes(), 0, 0
+    """Events in a file, but for the first, which says the version. Raises Damage."""
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise Damage(path, cause(e)) from None
+    at, found = 0, 0
     while at + 12 <= len(content):
-        at += 12 + struct.unpack_from("<Q", content, at)[0] + 4
-        found += at <= len(content)
+        (size,), begin = struct.unpack_from("<Q", content, at), at + 12
+        end = begin + size
+        if _masked(content[at : at + 8]) != content[at + 8 : begin]:
+            raise Damage(path, f"holds a damaged record at byte {at}")
+        if end + 4 > len(content):
+            break
+        if _masked(content[begin:end]) != content[end : end + 4]:
+            raise Damage(path, f"holds a damaged record at byte {at}")
+        at, found = end + 4, found + 1
     return max(0, found - 1)
 
 

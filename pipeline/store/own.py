@@ -7,14 +7,15 @@ file tells of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.config import loading
 from pipeline.records import Failure
 from pipeline.store import event_files, events, manifest, metrics
+from pipeline.store.identity import config_in
 from pipeline.store.manifest import Damage, cause
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -53,9 +54,15 @@ def _unsealed(run: RunDir, name: str) -> str | None:
 
 def _names_a_mirror(run: RunDir) -> bool:
     try:
-        return loading.load(run.path("config.yaml")).mirror is not None
-    except Failure:
+        return _mirror_in(run.path("config.yaml").read_bytes())
+    except (OSError, Failure):
         return False  # found where the config is
+
+
+@functools.lru_cache(maxsize=16)
+def _mirror_in(config: bytes) -> bool:
+    """YAML is read once: it takes longer than the digests of a small run."""
+    return config_in("config.yaml", config).get("mirror") is not None
 
 
 def _pages(run: RunDir) -> Iterator[Found]:
@@ -92,16 +99,19 @@ def _board(run: RunDir) -> Iterator[Found]:
     except OSError as e:
         yield ("tensorboard", cause(e), "tensorboard")
         return
-    wrong = {name: damage for name in names if (damage := event_files.damage(folder / name))}
-    for name, damage in wrong.items():
-        yield (f"tensorboard/{name}", damage, "tensorboard")
-    if wrong:
+    shown: list[int] = []
+    for name in names:
+        try:
+            shown.append(event_files.count(folder / name))
+        except Damage as e:
+            yield (f"tensorboard/{name}", e.what, "tensorboard")
+    if len(shown) < len(names):
         return
     with contextlib.suppress(Failure):  # found where metrics and events are
-        shown, rows = sum(event_files.count(folder / name) for name in names), sum(map(len, metrics.read(run).values()))
+        rows = sum(map(len, metrics.read(run).values()))
         starts = len(events.read(run, "stage_started"))
-        if shown < rows - starts or (rows and not names):
-            yield ("tensorboard", f"shows {shown} of the {rows} rows of {metrics.FILE}", "tensorboard")
+        if sum(shown) < rows - starts or (rows and not names):
+            yield ("tensorboard", f"shows {sum(shown)} of the {rows} rows of {metrics.FILE}", "tensorboard")
 
 
 def page_damage(path: Path) -> str | None:

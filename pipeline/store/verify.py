@@ -56,20 +56,27 @@ def verify(run: RunDir) -> list[Finding]:
 
 
 def _look(run: RunDir) -> list[Finding]:
+    found = list(_all(run))
+    gone = {f.path for f in found if not os.path.exists(run.path(f.path))}  # several tell of it, and one is enough
+    once = {f.path if f.path in gone else str(f): f for f in reversed(found)}
+    return sorted(once.values(), key=_place)
+
+
+def _all(run: RunDir) -> Iterator[Finding]:
+    """As they are found; what several tell of comes several times."""
+    yield from _config(run)
+    yield from _lines(run)
+    yield from _own(run)
     _digest_ahead(run)
-    found = list(_config(run))
     for stage in _stages(run):
-        steps = list(_steps(run, stage))
-        found += [*_result(run, stage), *steps, *_checkpoints(run, stage, registered_in(run, stage))]
-        if not steps:
-            found += _accounts(run, stage)
+        found = [*_result(run, stage), *_steps(run, stage), *_checkpoints(run, stage, registered_in(run, stage))]
+        yield from found
+        if all(f.unit.startswith(("ledger", "quarantine")) for f in found):  # else what accounts are held against
+            yield from _accounts(run, stage)
     for product, maker in PRODUCTS.items():
         left = run.path(product).exists() and step_folders(run.path("steps", maker))  # it ended early, or is not done
         if left or os.path.lexists(run.path("stages", f"{maker}.json")):
-            found += _product(run, product)
-    found += [*_lines(run), *_own(run)]
-    once = {f.path if f.what.startswith("is missing") else str(f): f for f in reversed(found)}  # whoever tells of it
-    return sorted(once.values(), key=_place)
+            yield from _product(run, product)
 
 
 _IN_A_STAGE = ("steps", "ledger", "quarantine", "checkpoints", "stages")
@@ -101,14 +108,15 @@ def preflight(run: RunDir, stage: str) -> None:
     """Raises Failure with the first finding of what a stage is about to build on, and the command that mends it. A
     stage that is no stage of a run (of an ablation) has no needs but its own steps."""
     for need in RUN_STAGES[stage].reads if stage in RUN_STAGES else (f"steps/{stage}",):
-        kind, _, of = need.partition("/")
-        for finding in _needed(run, kind, of, of == stage):
+        for finding in _needed(run, stage, need):
             raise Failure(f"{run.root}/{finding}; {mend(run, finding)}")
 
 
-def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
+def _needed(run: RunDir, stage: str, need: str) -> Iterator[Finding]:
+    kind, _, of = need.partition("/")
+    own = of == stage
     if kind == "stages":
-        yield from _sealed_result(run, of)
+        yield from (f for f in _result(run, of) if stage in dependents(run, f))
     elif kind == "steps":
         yield from _gap(run, of)
         for folder in _sorted(run, of):
@@ -116,11 +124,9 @@ def _needed(run: RunDir, kind: str, of: str, own: bool) -> Iterator[Finding]:
         if own:
             yield from _accounts(run, of)
     elif kind == "checkpoints" and not own:
-        done = run.result(of)
-        folder = Path(done["result"].get("checkpoint", "") if done else "")
-        if run.root in folder.parents or (folder / "trainer/manifest-0.json").exists():  # not somebody else's model
-            name = folder.relative_to(run.root).as_posix() if run.root in folder.parents else str(folder)
-            yield from _checkpoint(run, folder, name, f"checkpoints/{of}")
+        left = _left_with(run, of)
+        if left and (run.root in left.parents or (left / "trainer/manifest-0.json").exists()):  # nobody else's model
+            yield from _checkpoint(run, left, _named(run, left), f"checkpoints/{of}")
     elif kind == "checkpoints":
         yield from _checkpoints(run, of, registered_in(run, of)[-1:])
     elif os.path.lexists(run.path("stages", f"{PRODUCTS[kind]}.json")):  # else the stage says what is not done
@@ -161,22 +167,47 @@ def mend(run: RunDir, finding: Finding) -> str:
     undone = stage in RUN_STAGES and not run.path("stages", f"{stage}.json").exists()
     if kind in ("steps", "checkpoints") or (kind == "ledger" and undone):
         again = run.command(stage if kind == "checkpoints" and stage in RUN_STAGES else "run")
-        return f"{mirrored}`{command} --set-aside {shlex.quote(finding.unit)} && {again}` has it made again"
+        unread = "no stage needs it; " if stage in RUN_STAGES and not dependents(run, finding) else ""  # an older one
+        return f"{unread}{mirrored}`{command} --set-aside {shlex.quote(finding.unit)} && {again}` has it made again"
     if kind == "ledger":
         return f"{mirrored}it cannot be made again, and only the accounts of {stage} depend on it"
     return f"{mirrored}it cannot be made again, and no stage depends on it"
 
 
-def dependents(finding: Finding) -> list[str]:
-    """The stages that have read it, or will."""
+def dependents(run: RunDir, finding: Finding) -> list[str]:
+    """The stages that have read it, or will: those that `preflight` would not let begin."""
     if finding.unit in ("config.yaml", PROMPTS):  # no stage begins without them
         return list(RUN_STAGES)
-    place = finding.unit.removesuffix(".json").replace("ledger/", "steps/")
-    return [
-        name
-        for name, stage in RUN_STAGES.items()
-        if any(place == need or place.startswith(f"{need}/") for need in stage.reads)
-    ]
+    path = Path(finding.path)
+    return [name for name in RUN_STAGES if any(place in (path, *path.parents) for place in _read_by(run, name))]
+
+
+def _read_by(run: RunDir, stage: str) -> Iterator[Path]:
+    """Files and folders that a stage builds on, as findings name them."""
+    for need in RUN_STAGES[stage].reads:
+        kind, _, of = need.partition("/")
+        if kind == "checkpoints" and of == stage:
+            yield Path(need, CHECKPOINTS)
+            yield from (Path(need, name) for name in registered_in(run, of)[-1:])
+        elif kind == "checkpoints":
+            with contextlib.suppress(Failure):  # the result is damaged, and that keeps the stage from beginning
+                if left := _left_with(run, of):
+                    yield Path(_named(run, left))
+        else:
+            yield Path(f"{need}.json" if kind == "stages" else need)
+            if need == f"steps/{stage}":
+                yield Path("ledger", stage)
+
+
+def _left_with(run: RunDir, stage: str) -> Path | None:
+    """The checkpoint that a stage was finished with. Raises Failure."""
+    done = run.result(stage)
+    return Path(done["result"]["checkpoint"]) if done and done["result"].get("checkpoint") else None
+
+
+def _named(run: RunDir, path: Path) -> str:
+    """A path as findings name it."""
+    return path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path)
 
 
 # ---------------------------------------------------------------- units
@@ -185,13 +216,6 @@ def dependents(finding: Finding) -> list[str]:
 def _config(run: RunDir) -> Iterator[Finding]:
     if wrong := config_damage(run.path("config.yaml")):
         yield Finding("config.yaml", wrong, "config.yaml")
-
-
-def _sealed_result(run: RunDir, stage: str) -> Iterator[Finding]:
-    try:
-        run.finished(stage)
-    except Damage as e:
-        yield _finding(run, e, f"stages/{stage}.json")
 
 
 def _result(run: RunDir, stage: str) -> Iterator[Finding]:
@@ -219,6 +243,10 @@ def _where(run: RunDir, done: dict[str, Any], file: str) -> Path:
     return path
 
 
+_PAIRED: set[str] = set()
+"""Digests of manifests of steps whose verdicts and probes were found to be of their episodes."""
+
+
 def _steps(run: RunDir, stage: str) -> Iterator[Finding]:
     yield from _gap(run, stage)
     for folder in _sorted(run, stage):
@@ -243,12 +271,16 @@ def _step(run: RunDir, stage: str, folder: Path) -> Iterator[Finding]:
     with contextlib.suppress(Damage):  # then it is that step which is damaged
         if number > 1 and manifest.read(before / MANIFEST) and stated.get("after") != accounts.manifest_of(before):
             yield Finding(f"{unit}/{MANIFEST}", f"does not follow from the {MANIFEST} of step {before.name}", unit)
-    if "verdicts.parquet" in stated["files"]:
+    known = accounts.manifest_of(folder)
+    if "verdicts.parquet" in stated["files"] and known not in _PAIRED:
         try:
-            for wrong in Pairs.on_disk(folder).wrong():
-                yield Finding(unit, wrong, unit)
+            wrong = list(Pairs.on_disk(folder).wrong())
         except Damage as e:
             yield _finding(run, e, unit)
+            return
+        yield from (Finding(unit, line, unit) for line in wrong)
+        if known and not wrong:
+            _PAIRED.add(known)
 
 
 def manifested(run: RunDir, folder: Path, unit: str, name: str = MANIFEST, of: str | None = None) -> Iterator[Finding]:
@@ -352,7 +384,7 @@ def _accounts(run: RunDir, stage: str) -> Iterator[Finding]:
         for line in accounts.findings(run, stage):
             step = _STEP.search(line)
             unit = f"ledger/{stage}/{int(step[1] or step[2]) if step else 1:06d}"
-            yield Finding(unit, line, unit)
+            yield Finding(f"{unit}.jsonl", line, unit)
 
 
 def _own(run: RunDir) -> Iterator[Finding]:
@@ -393,8 +425,7 @@ def _sorted(run: RunDir, stage: str) -> list[Path]:
 
 
 def _finding(run: RunDir, e: Damage, unit: str) -> Finding:
-    path = e.path.relative_to(run.root).as_posix() if e.path.is_relative_to(run.root) else str(e.path)
-    return Finding(path, e.what, unit)
+    return Finding(_named(run, e.path), e.what, unit)
 
 
 def _unit(file: str) -> str:

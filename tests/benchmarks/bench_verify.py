@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.bench_verify [--rollouts 1000000] [--run DIR]
 
-A synthetic MGPO run of `--rollouts` rollouts of 500 tokens, 128 a step, is written and then verified; with `--run` it
-is kept there, and one that was interrupted gone on with. A run that is finished is only verified. A step here has
-neither engines nor a trainer: hold the milliseconds of its digests against a real step's seconds.
+A synthetic MGPO run of `--rollouts` rollouts of 500 tokens, 128 a step, with as many figures a step as a real one, is
+written and then verified; with `--run` it is kept there, and one that was interrupted gone on with. A run that is
+finished is only verified. A step here has neither engines nor a trainer: hold the milliseconds of its digests against a
+real step's seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,7 +31,7 @@ from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_keyed
 from tests.pipeline.judged import episode, probe, rollout, task, verdict
 
-SIZE, TOKENS, TURNS = 128, 500, 6
+SIZE, TOKENS, TURNS, FIGURES = 128, 500, 6, 80
 
 
 class Step:
@@ -38,7 +40,7 @@ class Step:
     def __init__(self) -> None:
         made = [episode(task(str(i)), 1, f"What is {i} + 1?" * 8, turns=TURNS) for i in range(SIZE)]
         keys = {(e.id, e.attempt): e for e in made}
-        self._rollouts = pa.Table.from_batches([Rollout.to_arrow([rollout(e.id, 1, tokens=TOKENS) for e in made])])
+        self._rollouts = pa.Table.from_batches([Rollout.to_arrow([_sampled(e.id, i) for i, e in enumerate(made)])])
         self._episodes = pa.Table.from_batches([Episode.to_arrow(made)])
         self._verdicts = {key: verdict(e) for key, e in keys.items()}
         self._probes = {key: probe(e) for key, e in keys.items()}
@@ -66,6 +68,15 @@ class Step:
         return total, time.perf_counter() - again
 
 
+def _sampled(name: str, seed: int) -> Rollout:
+    """Tokens and their log-probabilities are what compresses least."""
+    rng = np.random.default_rng(seed)
+    tokens, logprobs = rng.integers(0, 150_000, TOKENS), -rng.exponential(size=TOKENS)
+    return rollout(name, 1, tokens=TOKENS).model_copy(
+        update={"token_ids": tuple(tokens.tolist()), "logprobs": tuple(logprobs.tolist())}
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rollouts", type=int, default=1_000_000)
@@ -88,9 +99,11 @@ def synthetic(root: Path, steps: int) -> None:
     ledger = Ledger(run, "mgpo")
     step = Step()
     begun = len(run.steps("mgpo"))
-    took = [step.write(run, ledger, number) for number in range(begun + 1, steps + 1)]
+    took = []
     with Metrics(run) as log:
-        log.log("mgpo", steps, {"reward": 1.0})
+        for number in range(begun + 1, steps + 1):
+            took.append(step.write(run, ledger, number))
+            log.log("mgpo", number, {f"figure/{i}": number / (i + 1) for i in range(FIGURES)})
     ledger.close()
     run.close()
     if took:

@@ -176,7 +176,7 @@ def test_prompts_that_are_damaged_keep_a_stage_from_starting_until_they_are_writ
     made.make(root, upto="sft", done=False).close()
     flip(root / "prompts.json", 99)
     (finding,) = verify.verify(RunDir(root))
-    assert verify.dependents(finding) == list(RUN_STAGES)
+    assert verify.dependents(RunDir(root), finding) == list(RUN_STAGES)
     monkeypatch.setattr("pipeline.pools.cluster.Cluster.start", lambda self: pytest.fail("Ray was started"))
     code, out, err = propose(capsys, "run", "--run-dir", str(root))
     assert (code, out) == (2, "") and "prompts.json: is not what was written" in err
@@ -256,7 +256,7 @@ def test_what_the_adversary_found_is_found_again(capsys, root, monkeypatch, dama
     damage(root / "adversary.json")
     (finding,) = verify.verify(RunDir(root))
     line = verify.mend(RunDir(root), finding)
-    assert verify.dependents(finding) == []
+    assert verify.dependents(RunDir(root), finding) == []
     assert line in propose(capsys, "report", "--run-dir", str(root))[2]
     away, again = (shlex.split(part) for part in line.split("`")[1].split(" && "))
     assert away == ["rm", "-r", str(root / "adversary.json")]

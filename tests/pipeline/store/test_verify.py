@@ -13,8 +13,9 @@ from pipeline.commands import rework
 from pipeline.commands import verify as command
 from pipeline.config import loading
 from pipeline.flow.steps import judged_in
-from pipeline.store import verify
-from pipeline.store.digests import MANIFEST
+from pipeline.records import Failure
+from pipeline.store import manifest, verify
+from pipeline.store.digests import MANIFEST, write_manifest
 from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
 from pipeline.store.rundir import RunDir
@@ -284,3 +285,65 @@ def test_what_follows_from_others_is_named_after_them(root):
         flip(root / name, 99)
     there = [f.path for f in verify.verify(RunDir(root)) if f.path in names]
     assert there == [names[i] for i in (6, 4, 1, 5, 0, 7, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "needed_by"),
+    [
+        ("stages/mgpo.json", {"synthesize"}),
+        ("skills/first/SKILL.md", {"sft", "mgpo", "synthesize"}),
+        ("steps/sft/000001/episodes.parquet", {"sft", "mgpo", "synthesize"}),
+        ("steps/synthesize/000001/verdicts.parquet", {"synthesize"}),
+        ("ledger/mgpo/000001.jsonl", {"mgpo"}),
+        ("ledger/synthesize/000001.jsonl", {"synthesize"}),
+        ("checkpoints/mgpo/step-000003/model.safetensors", {"mgpo", "synthesize"}),
+        ("checkpoints/mgpo/step-000002/model.safetensors", set()),
+        ("checkpoints/mgpo/checkpoint_manager_snapshot.json", {"mgpo"}),
+        ("quarantine/mgpo/mgpo-000001-3.json", set()),
+    ],
+)
+def test_the_stages_that_are_said_to_need_a_file_are_those_that_do_not_begin_without_it(
+    stopped, tmp_path, name, needed_by
+):
+    root = stopped("synthesize", tmp_path / "run")
+    run = RunDir(root)
+    flip(root / name, 99)
+    findings = verify.verify(run)
+    assert {stage for f in findings for stage in verify.dependents(run, f)} == needed_by and findings
+    if "synthesize" in needed_by:
+        with pytest.raises(Failure, match=name):
+            verify.preflight(run, "synthesize")
+    else:
+        verify.preflight(run, "synthesize")
+    mends = [verify.mend(run, f) for f in findings]
+    assert all(
+        mend.startswith("no stage needs it; ") == (name.startswith("checkpoints") and not needed_by) for mend in mends
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "sealed"),
+    [
+        ("checkpoints/mgpo/step-000003", "model.safetensors", "trainer/manifest-0.json"),
+        ("steps/mgpo/000003", "state.json", MANIFEST),
+    ],
+)
+def test_a_stage_does_not_begin_with_what_is_sound_in_itself_and_not_what_the_stage_before_left(
+    stopped, tmp_path, folder, file, sealed
+):
+    root = stopped("synthesize", tmp_path / "run")
+    there = root / folder
+    facts = {k: v for k, v in manifest.read(there / sealed).items() if k not in ("of", "files")}
+    of, names = manifest.read(there / sealed)["of"], list(manifest.read(there / sealed)["files"])
+    (there / file).write_bytes((there / file).read_bytes() + b"\n")
+    write_manifest(there, of, names, sealed, **facts)
+    with pytest.raises(Failure, match=rf"{folder}/{sealed}: has .*\(by stages/mgpo.json\)"):
+        verify.preflight(RunDir(root), "synthesize")
+
+
+def test_what_is_gone_is_told_once_whoever_tells_of_it(root):
+    for name in ("ledger/mgpo/000001.jsonl", "steps/mgpo/000002/manifest.json", "prompts.json"):
+        (root / name).unlink()
+    assert [f.path for f in verify.verify(RunDir(root))] == [
+        "prompts.json", "steps/mgpo/000002/manifest.json", "ledger/mgpo/000001.jsonl"
+    ]  # fmt: skip
