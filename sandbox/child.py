@@ -8,6 +8,7 @@ of it and so comes last.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import math
@@ -41,21 +42,36 @@ class _Ahead:
 
     ruleset: int = -1
     """Landlock's, for Python."""
+    filter: seccomp.Filter | None = None
+    """Likewise."""
     failure: Exception | None = None
 
 
-def _make_ahead(walls: Walls) -> _Ahead:
+def _make_ahead(walls: Walls, orders: socket.socket) -> _Ahead:
     made = _Ahead()
     try:
         if walls.run_namespaces:
             kernel.unshare(walls.run_namespaces)
             options = f"size={_USUAL_MB}m,nr_inodes=1024,mode=700,uid={os.geteuid()},gid={os.getegid()}"
             kernel.mount("scratch", walls.scratch, "tmpfs", _SCRATCH_FLAGS, options)
+            _hand_out_mounts(walls.proc, orders)
         if walls.rulesets:
             made.ruleset = walls.rulesets["python"].begin()
+        if walls.filter:
+            made.filter = seccomp.Filter(walls.filter, os.getpid())
     except OSError as e:
         made.failure = e
     return made
+
+
+def _hand_out_mounts(proc: int, orders: socket.socket) -> None:
+    """Advice only, see `zygote._Spare.orders`."""
+    with contextlib.suppress(OSError):
+        own = os.open("self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+        try:
+            socket.send_fds(orders, [b"mounts"], [own])
+        finally:
+            os.close(own)
 
 
 def await_order(
@@ -65,15 +81,20 @@ def await_order(
     generators: list[Any],
     orders: socket.socket,
     lifeline: tuple[int, int],
+    mounts: list[socket.socket],
 ) -> NoReturn:
-    """A child forked ahead of its order, which comes once; it ends if the zygote does. Told that the slot is idle, it
-    touches the memory that lies `ahead` of it until the order comes."""
+    """A child forked ahead of its order, which comes once; it ends if the zygote does. The last handles on the `mounts`
+    of earlier runs may be here, and are let go. Told that the slot is idle, it touches the memory that lies `ahead` of
+    it until the order comes."""
     os.setsid()
     if group is not None:
         assert walls.groups is not None
         walls.groups.enter(group)
     program.reseed(generators)
-    made = _make_ahead(walls)
+    made = _make_ahead(walls, orders)
+    for handle in mounts:
+        handle.close()
+    mounts.clear()
     done = 0
     while True:
         data, fds, _, _ = socket.recv_fds(orders, MAX_ORDER, MOST_FDS)
@@ -85,7 +106,7 @@ def await_order(
     if not data:
         os._exit(0)
     if made.failure is not None:  # what was lacking then may be there now; if not, that is what is told
-        made = _make_ahead(walls)
+        made = _make_ahead(walls, orders)
     order = json.loads(data)
     del data  # these frames stay below the program's
     become_run(walls, made, order, fds[:-1], fds[-1], lifeline)
@@ -139,7 +160,7 @@ def _confine(
         os.dup2(source, target)
     if uid is not None:
         become(uid)
-    if walls.proc is not None:
+    if walls.hides_users:
         hide_user(walls.proc)
     # A user namespace bounds what its makers may use by what they were bound to: limits come after it.
     _rlimits(order, private_uid=uid is not None, tmpfs=bool(walls.run_namespaces))
@@ -160,8 +181,11 @@ def _confine(
     # Not before the ruleset, which is one descriptor more than those that the zygote holds for every language.
     kernel.lower_limit(resource.RLIMIT_NOFILE, limits["files"])
     if walls.filter:
-        filters = {"python": walls.filter, "binary": walls.binary_filter}
-        seccomp.install(filters.get(rules, walls.starting_filter), os.getpid())
+        assert made.filter is not None
+        ready = made.filter
+        if rules != "python":
+            ready = seccomp.Filter(walls.binary_filter if rules == "binary" else walls.starting_filter, os.getpid())
+        ready.install()
     sys.dont_write_bytecode = True
     return stage
 

@@ -199,9 +199,16 @@ def _compile(check: Check) -> list[bytes]:
     return [*load, *tests, _op(0x06, check.refusal)]
 
 
-def install(code: bytes, pid: int) -> None:
-    """Put this thread, and all it starts, under the filter. Needs no_new_privs."""
-    code = code.replace(struct.pack("I", _SELF), struct.pack("I", pid))
-    buffer = ctypes.create_string_buffer(code, len(code))
-    header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer)))
-    kernel.syscall("seccomp", 1, 0, ctypes.cast(header, ctypes.c_void_p))
+class Filter:
+    """A program for one process, with what the kernel asks for laid out."""
+
+    def __init__(self, code: bytes, pid: int):
+        code = code.replace(struct.pack("I", _SELF), struct.pack("I", pid))
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self._header = ctypes.create_string_buffer(
+            struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(self._code))
+        )
+
+    def install(self) -> None:
+        """Put this thread, and all it starts, under the filter. Needs no_new_privs."""
+        kernel.syscall("seccomp", 1, 0, ctypes.cast(self._header, ctypes.c_void_p))

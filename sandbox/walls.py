@@ -41,8 +41,10 @@ class Walls:
     """The same, for those that become what it made."""
     uids: range | None = None
     """Where throw-away uids are drawn from, one for each process that lives, or None: runs keep the zygote's."""
-    proc: int | None = None
-    """Open on /proc, if each run can have a user namespace of its own."""
+    proc: int = -1
+    """Open on /proc, which is out of sight."""
+    hides_users: bool = False
+    """Whether each run can have a user namespace of its own."""
     rulesets: dict[str, landlock.Ruleset] = field(default_factory=dict)
     """What may be read: by `python`, by a `binary`, and by the compiler of each language; empty without Landlock."""
     toolchains: dict[str, Toolchain] = field(default_factory=dict)
@@ -58,10 +60,10 @@ def build(
     roots: Roots, toolchains: dict[str, Toolchain], mount_point: str, proc: int, groups: Groups | OSError
 ) -> Walls:
     """Build what can be built. May return in a child of the process that called it: see `_be_first`."""
-    walls = Walls(toolchains=toolchains)
+    walls = Walls(proc=proc, toolchains=toolchains)
     _user_and_mounts(walls, roots, mount_point)
     _uids(walls)
-    _own_users(walls, proc)
+    _own_users(walls)
     _landlock(walls, roots)
     _filter(walls)
     _groups(walls, groups)
@@ -263,16 +265,16 @@ def _try_to_end(uid: int) -> int:
         os.waitpid(child, 0)
 
 
-def _own_users(walls: Walls, proc: int) -> None:
+def _own_users(walls: Walls) -> None:
     def enter() -> None:
         if walls.uids is not None:
             become(drawn(walls.uids))
-        hide_user(proc)
+        hide_user(walls.proc)
 
     if refusal := _try(enter):
         walls.note("user namespace per run", False, f"refused: {os.strerror(refusal)}")
     else:
-        walls.proc = proc
+        walls.hides_users = True
         walls.note("user namespace per run", True, f"each run sees uid {INSIDE}, whatever it is outside")
 
 
@@ -345,7 +347,7 @@ def _filter(walls: Walls) -> None:
 
     def install() -> None:
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        seccomp.install(code, os.getpid())
+        seccomp.Filter(code, os.getpid()).install()
 
     refusal = _try(install)
     walls.note("no new privileges", True, "set-uid programs gain nothing")

@@ -47,6 +47,8 @@ class _Child:
     """Open, and without its name, which is known to its run only."""
     uid: int | None
     ends: float
+    mounts: socket.socket
+    """Has the handle of `_Spare.orders` in it."""
 
 
 @dataclass
@@ -56,6 +58,8 @@ class _Spare:
     pid: int
     pidfd: int
     orders: socket.socket
+    """What it sends there is not received while it lives: a handle on its mount namespace. So the end of that, for
+    which the kernel waits for all cores, is not part of the process's own end, and comes when that is known."""
     group: str | None
 
 
@@ -88,6 +92,8 @@ class Zygote:
         self.lifeline = os.pipe()
         self.children: dict[int, _Child] = {}
         self.spare: _Spare | None = None
+        self.mounts: list[socket.socket] = []
+        """Handles of runs that have ended."""
         self.left = 0
         """Scratch directories that could not be removed."""
         self.ahead: pages.Spans = array.array("Q")
@@ -100,8 +106,6 @@ class Zygote:
         # What every run touches comes first.
         learned = self._learn("", proc) + self._learn(warmup.typical(setup["packages"]), proc)
         self.ahead.extend(learned)
-        if self.walls.proc is None:
-            os.close(proc)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
         orders.send(json.dumps({"layers": self.walls.layers}).encode())
 
@@ -116,7 +120,8 @@ class Zygote:
             pagemap = os.open(f"{pid}/pagemap", os.O_RDONLY, dir_fd=proc)
         except OSError:
             return []
-        request = {"code": f"{code}\nfrom sandbox.pages import touched", "entry": "touched", "args": (0,)}
+        end = "from sandbox.pages import touched\nfrom sandbox.program import rehearse\nrehearse()"
+        request = {"code": f"{code}\n{end}", "entry": "touched", "args": (0,)}
         job = os.memfd_create("job")
         os.pwrite(job, json.dumps(request).encode(), 0)
         said, report = os.pipe()
@@ -161,7 +166,6 @@ class Zygote:
                             signal.pidfd_send_signal(one.pidfd, signal.SIGKILL)
                             poll.unregister(fd)
         if self.spare is not None:
-            self.spare.orders.close()
             self._end(self.spare)
 
     def _accept(self, poll: select.poll) -> bool:
@@ -175,6 +179,7 @@ class Zygote:
         return bool(data)
 
     def _rest(self) -> None:
+        self._let_go()
         if self.spare is not None:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died: the next order finds out
                 self.spare.orders.send(child.IDLE)
@@ -200,7 +205,7 @@ class Zygote:
             ends = time.monotonic() + order["lifetime_s"]
             spare = self._hand_over(order, fds)
             socket.send_fds(facts, [b'{"started": true}'], [spare.pidfd])
-            born = _Child(spare.pid, spare.pidfd, facts, spare.group, home, uid, ends)
+            born = _Child(spare.pid, spare.pidfd, facts, spare.group, home, uid, ends, spare.orders)
             return self.children.setdefault(spare.pidfd, born)
         except OSError as e:
             self._clean(home)
@@ -237,8 +242,6 @@ class Zygote:
             except OSError:
                 self._end(spare)
                 raise
-            finally:
-                spare.orders.close()
         raise ChildProcessError("the processes forked for it died")
 
     def _bound(self, spare: _Spare, order: dict[str, Any]) -> None:
@@ -256,6 +259,7 @@ class Zygote:
             mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with its:
                 pid = self._fork(mine, its, group)
+            self._let_go()  # it has them too
             return _Spare(pid, os.pidfd_open(pid), mine, group)
         except OSError:
             self._leave(group)
@@ -269,11 +273,12 @@ class Zygote:
             pid = os.fork()
             if pid == 0:
                 try:
-                    for other in (mine, self.orders, *(one.facts for one in self.children.values())):
+                    living = [end for one in self.children.values() for end in (one.facts, one.mounts)]
+                    for other in (mine, self.orders, *living):
                         other.close()  # whose other ends must see when this process alone is left
                     self.children.clear()  # no business of the run's
                     self.uids.clear()
-                    child.await_order(self.walls, group, self.ahead, self.generators, its, self.lifeline)
+                    child.await_order(self.walls, group, self.ahead, self.generators, its, self.lifeline, self.mounts)
                 finally:
                     os._exit(1)  # whatever a program made of us: it never goes on as a fork server
         finally:
@@ -298,6 +303,7 @@ class Zygote:
             facts["used"] = None if one.scratch is None else scratch.usage(_name(one.scratch), still=True)[:2]
         _tell(one.facts, facts | {"cpu_s": usage.ru_utime + usage.ru_stime})
         one.facts.close()
+        self.mounts.append(one.mounts)
         os.close(one.pidfd)
         self._leave(one.group)
         self._clean(one.scratch)
@@ -307,7 +313,14 @@ class Zygote:
             assert self.walls.groups is not None
             self.walls.groups.give_back(group)
 
+    def _let_go(self) -> None:
+        """Of the mounts of runs that have ended: when there is nothing else to do, or another has them too."""
+        for handle in self.mounts:
+            handle.close()
+        self.mounts.clear()
+
     def _end(self, spare: _Spare) -> None:
+        spare.orders.close()
         signal.pidfd_send_signal(spare.pidfd, signal.SIGKILL)
         os.waitpid(spare.pid, 0)
         os.close(spare.pidfd)

@@ -1,16 +1,17 @@
 """Every hostile program, again and again, while honest ones run beside it, in the same slot and in another: do these
 end as they do alone? Prints one JSON object a line, for each hostile program what was found.
 
-    python -m tests.sandbox.simulate docker-root -- python -m tests.sandbox.crowd HONEST [PART/OF] [FOLDER]
+    python -m tests.sandbox.simulate PLATFORM -- python -m tests.sandbox.crowd HONEST [PART/OF [FOLDER]] [--named A,B]
 
-HONEST is how many honest runs there are beside each. PART/OF takes one of so many parts, program by program.
+HONEST is how many honest runs there are beside each. PART/OF takes one of so many parts, program by program. --named
+takes those whose names have one of these words in them.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
-import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,8 @@ HONEST = [
     Request("x = bytearray(200 << 20)", limits=PATIENT),
     Request("print(input()[::-1])\n1 / 0", stdin="abc", limits=PATIENT),
 ]  # fmt: skip
+_NEVER = 1 << 31
+"""Else each thousandth run would have a new fork server by itself."""
 CPP = Request(arena._ORDINARY_CPP, stdin="a b b", language="c++", limits=PATIENT)
 
 
@@ -73,22 +76,28 @@ def beside(attack: Request, slots: tuple[Slot, Slot], alone: list[tuple[str, str
 
 
 def main() -> None:
-    honest, options = int(sys.argv[1]), sys.argv[2:]
-    part, of = map(int, options.pop(0).split("/")) if options and options[0][0].isdigit() else (1, 1)
-    attacks: list[Attack] = ATTACKS + (from_folder(Path(options[0])) if options else [])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("honest", type=int)
+    parser.add_argument("part", nargs="?", default="1/1")
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--named", type=lambda text: text.split(","), default=[""])
+    options = parser.parse_args()
+    part, of = map(int, options.part.split("/"))
+    attacks: list[Attack] = ATTACKS + (from_folder(options.folder) if options.folder else [])
     programs, known = list(HONEST), Builds()
     if "c++" in languages.found():
         attacks = attacks + CPP_ATTACKS
         programs.append(CPP)
+    attacks = [attack for attack in attacks if any(word in attack.name for word in options.named)]
     target = arena.Arena()
     tempfile.tempdir = str(arena.FOLDER / "tmp")
     try:
-        with Slot("unsafe") as one, Slot("unsafe") as other:
+        with Slot("unsafe", recycle_after=_NEVER) as one, Slot("unsafe", recycle_after=_NEVER) as other:
             print(json.dumps({"level": one.level}), flush=True)
             alone = [outcome(other, program, known) for program in programs]
             for attack in attacks[part - 1 :: of]:
                 hostile = Request(target.program(attack), limits=arena.LIMITS, language=attack.language)
-                found = beside(hostile, (one, other), alone, honest, known, programs)
+                found = beside(hostile, (one, other), alone, options.honest, known, programs)
                 found += [f"{slot.restarts} restarts" for slot in (one, other) if slot.restarts]
                 print(json.dumps({"name": attack.name, "faults": found}), flush=True)
     finally:

@@ -42,7 +42,7 @@ def enter(platform: str) -> None:
         _keep_capabilities(_DOCKER_CAPABILITIES, profile)
         return
     if profile:
-        seccomp.install(profile, 0)
+        seccomp.Filter(profile, 0).install()
     if platform == "k8s-restricted":
         for capability in range(41):
             kernel.prctl(_PR_CAPBSET_DROP, capability)
@@ -58,7 +58,7 @@ def _keep_capabilities(kept: set[int], profile: bytes | None) -> None:
     for capability in set(range(41)) - kept:
         kernel.prctl(_PR_CAPBSET_DROP, capability)
     if profile:
-        seccomp.install(profile, 0)
+        seccomp.Filter(profile, 0).install()
     mask = sum(1 << capability for capability in kept)
     header = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
     low, high = mask & 0xFFFFFFFF, mask >> 32

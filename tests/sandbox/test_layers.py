@@ -50,7 +50,7 @@ def test_what_failed_ahead_of_an_order_is_tried_again_when_it_comes(monkeypatch:
         socket.send_fds(mine, [b"{}"], [file.fileno()])
         here: Any = SimpleNamespace(run_namespaces=1, rulesets={}, scratch="/tmp")
         await_order: Any = child.await_order  # which ends the process, where it becomes a run
-        await_order(here, None, zygote.array.array("Q"), [], its, (0, 0))
+        await_order(here, None, zygote.array.array("Q"), [], its, (0, 0), [])
     assert tries == [1, 1] and became[0].failure is None
 
 
