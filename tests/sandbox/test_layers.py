@@ -48,9 +48,14 @@ def test_what_failed_ahead_of_an_order_is_tried_again_when_it_comes(monkeypatch:
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with mine, its, open(os.devnull) as file:
         socket.send_fds(mine, [b"{}"], [file.fileno()])
-        here: Any = SimpleNamespace(run_namespaces=1, rulesets={}, scratch="/tmp")
+        proc = os.open("/proc", os.O_PATH)
+        here: Any = SimpleNamespace(run_namespaces=1, rulesets={}, scratch="/tmp", filter=b"", proc=proc)
         await_order: Any = child.await_order  # which ends the process, where it becomes a run
         await_order(here, None, zygote.array.array("Q"), [], its, (0, 0), [])
+        _, (handle,), _, _ = socket.recv_fds(mine, 64, 1)
+        assert os.readlink(f"/proc/self/fd/{handle}") == os.readlink("/proc/self/ns/mnt")
+        os.close(handle)
+        os.close(proc)
     assert tries == [1, 1] and became[0].failure is None
 
 

@@ -219,6 +219,25 @@ def test_a_zygote_is_replaced_after_its_runs_and_nothing_of_it_stays() -> None:
     assert held() == before
 
 
+def test_a_fork_server_at_rest_keeps_no_descriptor_of_runs_that_have_ended() -> None:
+    """The mounts of a run outlive it, until nothing else is to be done."""
+    with Slot(packages=()) as slot:
+        (spare,) = waiting(slot._zygote.process.pid)
+        server = int(Path(f"/proc/{spare}/stat").read_text().rpartition(")")[2].split()[1])
+        before = rested(server, 0)
+        for _ in range(20):
+            assert slot.run(Request("print(1)")).stdout == "1\n"
+        assert rested(server, before) == before
+
+
+def rested(server: int, at_most: int) -> int:
+    """How many descriptors a fork server has, once no more than that, or for a second."""
+    end = time.monotonic() + 1
+    while (count := len(os.listdir(f"/proc/{server}/fd"))) > at_most and time.monotonic() < end:
+        time.sleep(0.02)
+    return count
+
+
 def test_the_environment_of_the_supervisor_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUD_TOKEN", "secret")
     monkeypatch.setenv("PYTHONSTARTUP", "/x")
