@@ -93,9 +93,9 @@ class Updates(Section):
     """Passes over the rollouts of a step."""
 
 
-STYLES = ("at_once", "checked", "refined", "pruned")
 Style = Literal["at_once", "checked", "refined", "pruned"]
 """Of an expert trajectory."""
+STYLES: tuple[Style, ...] = ("at_once", "checked", "refined", "pruned")
 
 
 class SFTStage(Scheduled):

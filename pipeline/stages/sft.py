@@ -139,8 +139,8 @@ async def _collect(context: Context) -> None:
     stream = Stream(context.config, teacher, committee, None, context.cluster.buffer(), played_by=played_by)
     curriculum = make_curriculum(context)
     limit, cells = _most(context), Counter[styles.Cell]()
-    for step in context.run.steps("sft"):
-        styles.kept(list(judged_in(step)), cells, limit)
+    for folder in context.run.steps("sft"):
+        styles.kept(list(judged_in(folder)), cells, limit)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with (

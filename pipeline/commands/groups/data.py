@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, cast
+from typing import Annotated
 
 from pipeline.commands import options as o
 from pipeline.commands import target
@@ -14,7 +14,7 @@ from pipeline.store.run_stages import RUN_STAGES
 
 
 def _acquire_keys() -> Mapping[str, Mapping[str, str]]:
-    return plan_keys() | {"keys of --json with --with both": EXTRACTION_KEYS}
+    return {**plan_keys(), "keys of --json with --with both": EXTRACTION_KEYS}
 
 
 @command("acquire", DATA, RUN_STAGES["acquire"].summary, lambda: STAGE_KEYS["acquire"], more=_acquire_keys)
@@ -45,10 +45,11 @@ def _acquire(
     root, given = target.existing(name, run_dir), list(sets or ())
     if by == "proposer" or dry_run:
         return work(*extract.run_of(root, given, "proposer"), ["acquire"], dry_run, as_json)
-    made = {who: extract.run_of(root, given, cast(extract.By, who)) for who in ("teacher", "proposer")}
-    for one in made.values():
+    readers: tuple[extract.By, ...] = ("teacher", "proposer")
+    made = [extract.run_of(root, given, who) for who in readers]
+    for one in made:
         finish(*one, ["acquire"])
-    print_result(as_json, extract.compared(made["teacher"][1], made["proposer"][1]))
+    print_result(as_json, extract.compared(*(place for _, place in made)))
     return OK
 
 

@@ -291,7 +291,7 @@ def test_scores_belong_to_their_skills_by_name_and_not_by_place(capsys, monkeypa
 
 def test_who_proposed_stays_with_each_skill(capsys, monkeypatch, tmp_path):
     one = "{kind: openai, base_url: 'http://x/v1', model: big}"
-    mixture = f"teacher={{kind: mixture, of: [{{weight: 2, teacher: {one}}}, {{teacher: {{kind: scripted}}}}]}}"
+    mixture = f"teacher={{kind: mixture, of: [{{teacher: {one}}}, {{weight: 2, teacher: {{kind: scripted}}}}]}}"
     monkeypatch.setattr("pipeline.pools.endpoints.ask", lambda _: _answers())
     teacher = Teacher({name: [good(f"about_{name * 3}", script=None)] for name in "abcdefgh"})
     result, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=("--set", mixture))
@@ -307,7 +307,7 @@ async def _answers():
 
 
 def test_documents_and_what_they_say_stay_for_the_proposer_to_learn_from(capsys, monkeypatch, tmp_path):
-    acquire(capsys, monkeypatch, tmp_path, Teacher({"a": [good("one")], "b": [REFUSED]}))
+    acquire(capsys, monkeypatch, tmp_path, Teacher({"a": [good("one")], "b": [REFUSED] * 2}))
     shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
     lines = {r["document"]: r for shard in shards for r in map(json.loads, shard.read_text().splitlines())}
     assert (lines[0]["text"], lines[0]["asked_as"]) == ("a", "text") and "text" not in lines[1]
