@@ -134,8 +134,10 @@ def _by_teacher(run: RunDir, documents: int, settled: Sequence[candidates.Candid
     return {name: {"documents": n, "kept": kept[name]} for name, n in sorted(answered.items())}
 
 
-def _remedy(teacher: TeacherConfig) -> str:
-    """What to do about a corpus that the teacher finds no skill in."""
+def _remedy(teacher: TeacherConfig, learned: bool = False) -> str:
+    """What to do about a corpus that the teacher, or who has learned from one, finds no skill in."""
+    if learned:
+        return "teach acquire.proposer more of it (sft.extraction, more documents), or give a richer corpus"
     if isinstance(teacher, ScriptedTeacherConfig):
         return "the scripted teacher knows its domain's bundled corpus alone; for another, a model: teacher.kind=openai"
     return "give another teacher, or a richer corpus"
@@ -300,7 +302,7 @@ def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Call
     if all(c.cause == "example" for c in proposed):
         raise Failure(
             f"acquire: no skill in the replies to {documents} document{'s' * (documents != 1)}: {malformed} could not "
-            f"be read, {failed} did not come; {_remedy(config.teacher)}"
+            f"be read, {failed} did not come; {_remedy(config.teacher, learned=settings.proposer is not None)}"
         )
     spelled = candidates.spelled({c.skill.category for c in proposed}, domain.categories, settings.categories)
     sound: set[str] = set()  # scripts

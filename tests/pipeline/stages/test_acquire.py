@@ -311,3 +311,23 @@ def test_documents_and_what_they_say_stay_for_the_proposer_to_learn_from(capsys,
     shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
     lines = {r["document"]: r for shard in shards for r in map(json.loads, shard.read_text().splitlines())}
     assert (lines[0]["text"], lines[0]["asked_as"]) == ("a", "text") and "text" not in lines[1]
+
+
+def test_a_proposer_that_has_learned_to_extract_proposes_and_the_teacher_only_scores(capsys, monkeypatch, tmp_path):
+    said: list[str] = []
+    teacher, proposer = Judged({"fine": [4], "poor": [1]}), Judged({"fine": [], "poor": []})
+
+    async def complete(messages, seed=0, inner=proposer.complete):
+        said.append(messages[0]["content"])
+        return await inner(messages, seed)
+
+    monkeypatch.setattr(proposer, "complete", complete)
+    monkeypatch.setattr("pipeline.stages.acquire.EndpointPolicy", lambda *_: proposer)
+    monkeypatch.setattr("pipeline.pools.endpoints.ask", lambda _: _answers())
+    who = "acquire.proposer={endpoint: {base_url: 'http://x/v1', model: mine}}"
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=(*RUBRIC, "--set", who))
+    assert (result["kept"], result["dropped_low_score"]) == (1, 1)
+    assert (proposer.asked, sorted(teacher.asked)) == (["propose fine", "propose poor"], ["score fine", "score poor"])
+    assert said == ["Skills of this text:\nfine", "Skills of this text:\npoor"]
+    assert result["by_teacher"] == {"mine": {"documents": 2, "kept": 1}}
+    assert "sft.extraction" in stage._remedy(OpenAITeacherConfig(base_url="http://x/v1", model="m"), learned=True)
