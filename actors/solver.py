@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.canary import refuse
-from actors.chat import solver_messages
+from actors.chat import Message, solver_messages
 from actors.episode import turn_seed
 from actors.openai_client import ChatClient
 from actors.replica import PolicyReplica
@@ -97,6 +97,13 @@ class Solver(PolicyReplica):
         return [
             Completion(i, attempt, s.text, len(s.token_ids), s.truncated) for i, s in zip(ids, samples, strict=True)
         ]
+
+    async def reply(self, messages: Sequence[Message], sampling: config.SamplingConfig, seed: int) -> tuple[str, bool]:
+        """The next message of any conversation, and whether it was cut off."""
+        await self._catch_up()
+        refuse([message["content"] for message in messages])
+        (sample,) = await self._complete(self._engine.chat.encode_messages(messages), 1, sampling, seed)
+        return sample.text, sample.truncated
 
     def _encode(self, question: str, kind: AnswerKind) -> list[int]:
         refuse([question])

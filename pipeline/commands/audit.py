@@ -41,7 +41,8 @@ def defects(config: Config, n: int, source: Path | None = None, by_model: bool =
     async def work() -> dict[str, Any]:
         unspoiled: dict[str, int] = {}
         if by_model:
-            spoiled, unspoiled = await domain.plant_by_model(sound, make_teacher(config.teacher, domain), config.seed)
+            teacher = make_teacher(config.teacher, domain, await cluster.teaching_models())
+            spoiled, unspoiled = await domain.plant_by_model(sound, teacher, config.seed)
             planted.extend(spoiled)
         pool = await cluster.committee()
         return await run_audit(pool, sound, planted, config.seed, _tell) | {"unspoiled": unspoiled}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import domains
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.domains import hub
 from pipeline.domains.base import Domain
 from pipeline.records import Failure
@@ -92,7 +92,10 @@ def models_of(config: Config, needed: Needed) -> dict[str, ModelConfig]:
         "committee.judge.path": config.committee.judge,
         "synthesize.proposer.path": config.synthesize.proposer,
         "evaluate.model.path": config.evaluate.model,
-    }
+        "acquire.proposer.path": config.acquire.proposer,
+        **{f"{field}.model.path": teacher.model for field, (_, teacher) in config.teacher.each().items()
+           if isinstance(teacher, ModelTeacherConfig)},
+    }  # fmt: skip
     return {field: model for field, model in models.items() if model and model.endpoint is None and needed(field)}
 
 

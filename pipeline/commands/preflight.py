@@ -31,6 +31,8 @@ _BYTES_A_WEIGHT_BYTE = 7
 
 _NEEDED_BY = {
     "acquire.corpus": ("acquire",),
+    "acquire.proposer": ("acquire",),
+    "teacher": ("acquire", "sft"),
     "evaluate.benchmark": ("evaluate",),
     "proposer.path": ("sft",),
     "solve.base.path": ("solve", "evaluate"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline import domains
 from pipeline.commands.doctor_config import Check
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.domains import hub
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
@@ -122,6 +122,9 @@ def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]
     for stage in stages:
         if stage == "solve":
             up = {} if config.judged_on_gpus else {f: one for f, one in up.items() if f != "proposer"}
+        if stage in _JUDGED:  # what teaches was taken down when it had
+            up = {f: one for f, one in up.items() if not f.startswith("teacher")}
+        up.pop("acquire.proposer", None)
         up |= {one.field: one for one in _pools(config, stage) if one.model and one.model.endpoint is None}
         trainer: list[Reserved] = []
         if config.trainer.use_gpu and stage in trainers:
@@ -133,6 +136,12 @@ def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]
 
 
 def _pools(config: Config, stage: str) -> Iterator[Reserved]:
+    if stage == "acquire" or (stage == "sft" and config.sft.data is None):
+        for field, (_, teacher) in config.teacher.each().items():
+            if isinstance(teacher, ModelTeacherConfig):
+                yield _pool(f"{field}.model", teacher.model)
+    if stage == "acquire" and config.acquire.proposer is not None:
+        yield _pool("acquire.proposer", config.acquire.proposer)
     if stage in _JUDGED or (stage == "sft" and config.sft.data is None):
         yield from (_pool(f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder))
         if config.committee.judge is not None:

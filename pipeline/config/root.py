@@ -24,7 +24,7 @@ from pipeline.config.episode import EpisodeConfig, SandboxConfig
 from pipeline.config.models import ModelConfig
 from pipeline.config.rewards import RewardConfig
 from pipeline.config.section import Section, over
-from pipeline.config.skills import TEACHERS, AcquireStage, TeacherConfig
+from pipeline.config.skills import TEACHERS, AcquireStage, ModelTeacherConfig, TeacherConfig
 from pipeline.config.stages import EvaluateStage, MGPOStage, SFTStage, SolveStage, SynthesizeStage, TrainerConfig
 from pipeline.config.types import Seconds
 
@@ -130,6 +130,12 @@ class Config(Section):
             )
         for field, model in (("proposer", self.proposer), ("solve.base", self.solve.base)):
             yield from self._push(field, model)
+        fewest = self.mgpo.curriculum.min_skills
+        if self.acquire.min_category is not None and self.acquire.min_category < fewest:
+            yield (
+                f"acquire.min_category ({self.acquire.min_category}): a task combines mgpo.curriculum.min_skills "
+                f"({fewest}), so a smaller category is never offered; expected at least that, or null"
+            )
         yield from self._empty()
 
     def _empty(self) -> Iterator[str]:
@@ -164,6 +170,11 @@ class Config(Section):
             yield f"prober.ladder.{number}", model, asked
         if self.committee.judge is not None:
             yield "committee.judge", self.committee.judge, votes
+        for field, (_, teacher) in self.teacher.each().items():
+            if isinstance(teacher, ModelTeacherConfig):
+                yield f"{field}.model", teacher.model, {f"{field}.timeout_s": teacher.timeout_s}
+        if self.acquire.proposer is not None:
+            yield "acquire.proposer", self.acquire.proposer, {"acquire.timeout_s": self.acquire.timeout_s}
         if self.evaluate.model is not None:
             yield "evaluate.model", self.evaluate.model, {"watchdog_s": self.watchdog_s}
 

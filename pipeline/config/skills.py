@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from pipeline.config.cluster import PoolConfig
 from pipeline.config.domains import Category
 from pipeline.config.endpoints import EndpointUse
+from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.types import Fraction, Positive, Seconds
 
@@ -18,6 +20,15 @@ class TeacherConfig(Implemented):
 
     pool: PoolConfig = PoolConfig()
     """The replicas in which its episodes are played."""
+
+    def each(self) -> dict[str, tuple[float, TeacherConfig]]:
+        """Field -> weight and section of each teacher that this is made of: one, or those of a mixture."""
+        return {"teacher": (1.0, self)}
+
+    @property
+    def called(self) -> str:
+        """What it is called where it is told who taught what."""
+        return str(getattr(self, "kind", ""))
 
 
 class ScriptedTeacherConfig(TeacherConfig):
@@ -50,8 +61,58 @@ class OpenAITeacherConfig(TeacherConfig, EndpointUse):
     """Hold the turns of its episodes to a header and a readable call, where the endpoint can (vLLM's
     `structured_outputs`). For a model that was never trained on episodes; a policy in training is held to nothing."""
 
+    @property
+    def called(self) -> str:
+        return self.model
 
-TEACHERS: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig])
+
+class ModelTeacherConfig(TeacherConfig):
+    """A model in a pool of the run's own engines."""
+
+    implementation: ClassVar[str] = "pipeline.domains.teachers:pooled"
+    kind: Literal["model"] = "model"
+    model: ModelConfig
+    """The model, its engine, and the pool that serves it: {path: …}."""
+    sampling: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=4096)
+    """How it answers."""
+    timeout_s: Seconds = 600
+    """For a reply, from when the pool has it."""
+
+    @property
+    def called(self) -> str:
+        return self.model.path
+
+    def contradictions(self) -> Iterator[str]:
+        if self.model.endpoint is not None:
+            yield "model.endpoint: expected kind openai, which asks one"
+
+
+_ALONE: Registry[TeacherConfig] = Registry("kind", [ScriptedTeacherConfig, OpenAITeacherConfig, ModelTeacherConfig])
+
+
+class WeightedTeacher(Section):
+    """One of several."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of documents and of episodes, beside the others'."""
+    teacher: Annotated[TeacherConfig, _ALONE]
+    """Its section, as if it were the only one; the pool that plays episodes is the mixture's."""
+
+
+class MixtureTeacherConfig(TeacherConfig):
+    """Several teachers, each for its share of documents and episodes; which one a document or an episode gets follows
+    from its seed."""
+
+    implementation: ClassVar[str] = "pipeline.domains.teachers:mixed"
+    kind: Literal["mixture"] = "mixture"
+    of: tuple[WeightedTeacher, ...] = Field(min_length=1)
+    """[{weight: 2, teacher: {kind: openai, …}}, {teacher: {kind: model, …}}]"""
+
+    def each(self) -> dict[str, tuple[float, TeacherConfig]]:
+        return {f"teacher.of.{i}.teacher": (one.weight, one.teacher) for i, one in enumerate(self.of)}
+
+
+TEACHERS: Registry[TeacherConfig] = Registry("kind", [*_ALONE.sections.values(), MixtureTeacherConfig])
 
 
 class CorpusFields(Section):
@@ -85,6 +146,13 @@ class CorpusSource(Section):
 
 
 class AcquireStage(Section):
+    proposer: ModelConfig | None = None
+    """Who proposes skills: {path: a checkpoint that has learned to extract} or {endpoint: …}; the rubric's calls stay
+    with the teacher. None: the teacher. `propose acquire RUN --with proposer` takes the run's own."""
+    sampling: SamplingConfig = SamplingConfig(temperature=0.7, max_tokens=4096)
+    """How `acquire.proposer` answers."""
+    timeout_s: Seconds = 600
+    """For its reply, from when the pool has it."""
     corpus: Annotated[tuple[str | CorpusSource, ...], Field(min_length=1)]
     """Files, folders, URIs, or {path: …, license: …, source: …, fields: …}. Read are .jsonl and .parquet with question
     and answer, or text; .md, .txt, the main text of .html, the text of .pdf; all but .parquet and .pdf also with .gz or
@@ -101,8 +169,9 @@ class AcquireStage(Section):
     categories: dict[Category, Category] = Field(default={})
     """Proposed category -> the one that its skills go to, {algebra: maths}. Others stand beside those that the domain
     names, but for other spellings and parts (math, maths/algebra) of these."""
-    min_category: Positive = 2
-    """Skills of a category that is only proposed; those of smaller ones go to `other`, so that they can be offered."""
+    min_category: Positive | None = None
+    """Skills of a category that is only proposed; those of smaller ones go to `other`, so that they can be offered.
+    None: as many as a task combines, `mgpo.curriculum.min_skills`."""
     self_test: Literal["required", "optional"] = "required"
     """Of a script: an example in a docstring, in the form of doctest, that is run before the skill is taken. A script
     that fails its own is refused in any case, and its skill with it."""

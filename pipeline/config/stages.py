@@ -95,12 +95,27 @@ class Updates(Section):
     """Passes over the rollouts of a step."""
 
 
+Style = Literal["at_once", "checked", "refined", "pruned"]
+"""Of an expert trajectory."""
+STYLES: tuple[Style, ...] = ("at_once", "checked", "refined", "pruned")
+
+
 class SFTStage(Scheduled):
     data: str | None = None
     """Trajectories to clone instead of playing any: a .jsonl, each line {"messages": [{"role": …, "content": …}, …]}
     with the roles system, user and assistant. None: the teacher's, as far as the committee accepts them."""
     trajectories: Positive = 1000
     """Teacher episodes to collect, before the committee's filter."""
+    styles: dict[Style, Annotated[float, Field(ge=0)]] = Field(default=dict.fromkeys(STYLES, 1.0))
+    """Style -> its share of the episodes that teachers are asked for, where the domain has words for it (text:
+    prompts/style_*.md): submitted at once, checked, refined, or pruned."""
+    balance: float | None = Field(default=2.0, ge=1)
+    """Accepted trajectories of one style in one category that are cloned at most: so many times an equal share of
+    `trajectories`; None: all."""
+    extraction: Fraction = 0.1
+    """Share of what is cloned that teaches to extract: documents of the corpus, with the skills that were kept of each
+    (L_skill-acq; its weight is open in the paper). Each document comes once an epoch at most, so a small corpus makes
+    fewer."""
     epochs: Positive = 3
     """Passes over the accepted trajectories."""
     batch: Positive = 32
@@ -115,6 +130,12 @@ class SFTStage(Scheduled):
     """Share of lr that it falls to."""
     checkpoint_every: Positive = 50
     """Steps between checkpoints."""
+
+    def contradictions(self) -> Iterator[str]:
+        if self.extraction == 1:
+            yield "extraction (1): nothing is left of the trajectories; expected less than 1"
+        if self.styles and not any(self.styles.values()):
+            yield "styles: every share is 0; expected one above, or {}"
 
 
 class CurriculumConfig(Section):

@@ -19,12 +19,11 @@ from pipeline.store.rundir import RunDir
 def models(config: Config) -> dict[str, str]:
     """Role -> model, as a run names it."""
     writer = config.synthesize.proposer or config.proposer
-    teacher = config.teacher.model_dump()
     trained = "" if config.synthesize.proposer or config.proposer.endpoint else ", trained by MGPO"
     verifiers = [str(getattr(v, "model", "") or v.kind) for v in config.committee.verifiers]
     return {
         "proposer": f"{_model(writer)}{trained}",
-        "teacher": public(teacher.get("model", teacher["kind"])),
+        "teacher": ", ".join(public(teacher.called) for _, teacher in config.teacher.each().values()),
         "committee": ", ".join(public(name) for name in verifiers),
         "probers": ", ".join(_model(m) for m in config.prober.ladder),
     }

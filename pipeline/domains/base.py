@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from actors import prompts
 from actors.tool_calls import render
-from pipeline.config import DomainConfig
+from pipeline.config import DomainConfig, Style
 from pipeline.domains import hub
 from pipeline.records import ANSWER_KINDS, AnswerKind, Failure, Problem
-from pipeline.skills import rubric
+from pipeline.skills import replies, rubric
 
 if TYPE_CHECKING:
     from actors.teacher import Teacher  # brings Ray, which looking at a domain does not need
@@ -113,6 +114,8 @@ class Prompts:
     prompts; empty where the domain has no such files."""
     rubric: str = rubric.PROMPT
     """Asks for the score of a skill: has the places skill and text."""
+    extractor: str = ""
+    """Asks a model that has learned to extract, and needs no form: has the place text. Empty: as a teacher is asked."""
 
     def solvers(self) -> dict[AnswerKind, str]:
         """What a solver is told for each kind of answer."""
@@ -123,9 +126,17 @@ class Prompts:
         own = {"questions": self.questions, "prose": self.prose, "proposer": self.proposer, "solver": self.solver}
         return prompts.digests(dict(self.roles) or own)
 
-    def extraction(self, kind: Literal["qa", "text"]) -> str:
-        """The template for a document of this kind."""
+    def extraction(self, kind: Literal["qa", "text"], learned: bool = False) -> str:
+        """The template for a document of this kind, for a teacher or for who has `learned` from one."""
+        if learned and self.extractor:
+            return self.extractor
         return self.questions if kind == "qa" else self.prose
+
+    def styles(self, shares: Mapping[Style, float]) -> dict[str, tuple[float, str]]:
+        """Style of an expert trajectory -> its share, and what a teacher is told of it; none that the domain has no
+        words for."""
+        told = {style: self.roles.get(f"style_{style}", "") for style in shares}
+        return {style: (shares[style], words) for style, words in told.items() if words}
 
 
 class Domain:
@@ -139,6 +150,12 @@ class Domain:
 
     def __init__(self, settings: DomainConfig):
         self.settings = settings
+
+    @cached_property
+    def shown(self) -> frozenset[tuple[str, str]]:
+        """(id, intent) of the skills that the extraction prompts show, which some teachers hand back."""
+        prompts = (self.prompts.questions, self.prompts.prose)
+        return frozenset((s.id, s.intent) for prompt in prompts for s in replies.read(prompt, "the prompt").skills)
 
     def resolve(self, name: str) -> Path:
         """Where a model, corpus or benchmark of the config lies: a bundled one, or a path. Raises Failure for one that

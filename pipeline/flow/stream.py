@@ -40,7 +40,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -70,8 +70,8 @@ class Stream:
     """What the steps of a stage share: the pools, the room in them, and the accounts.
 
     `proposer` is the pool that plays episodes; `prober` None leaves probing out (SFT) · `sink`: the rollout buffer ·
-    `before`: accounts of the stage when the stream begins, nothing live · `played_by`: the section of whoever plays, if
-    it is not the policy.
+    `before`: accounts of the stage when the stream begins, nothing live · `played_by`: sections of whoever plays, if it
+    is not the policy.
 
     A pool that asks endpoints keeps the deadline of each call itself, because what a call waits there for its turn
     counts for none; from here it has none.
@@ -85,7 +85,7 @@ class Stream:
         prober: Any | None,
         sink: Any,
         before: Mapping[str, int] | None = None,
-        played_by: Any | None = None,
+        played_by: Iterable[Any] = (),
     ):
         self.config = config
         self.proposer = proposer
@@ -97,7 +97,7 @@ class Stream:
         self.judging_s = None if asks_judge else config.committee.timeout_s
         asks_prober = any(model.endpoint is not None for model in config.prober.ladder)
         self.probing_s = None if asks_prober else config.prober.longest_s
-        asks_policy = asks_endpoint(played_by) or config.proposer.endpoint is not None
+        asks_policy = any(map(asks_endpoint, played_by)) or config.proposer.endpoint is not None
         self.playing_s = None if asks_policy else playing_s(config.proposer.pool, config.episode.limits.wall_s)
         self.room = asyncio.Semaphore(config.proposer.pool.max_ongoing * config.proposer.pool.max_replicas)
         self.suspects = asyncio.Semaphore(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,10 @@ from actors.episode import Conversation
 from actors.sample import Sample
 from actors.tool_calls import ToolCall
 from pipeline.records import ACTIONS, COGNITIVE_STAGES, Action, Failure, Rollout
+from pipeline.store.files import writing
+from pipeline.store.manifest import seal_folder
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import write_records
 
 _ACTIONS: dict[str, Action] = {"exec": "exec", "edit": "edit", "submit": "submit"}
 
@@ -35,7 +40,7 @@ def read(path: Path, chat: ChatFormat, max_tokens: int) -> tuple[list[Rollout], 
             messages = _messages(json.loads(line))
         except (ValueError, RecursionError) as e:
             raise Failure(f"{path}:{number}: {e}") from None
-        rollout = _rollout(f"given-{number:06d}", messages, chat)
+        rollout = rollout_of(f"given-{number:06d}", messages, chat)
         if len(rollout.token_ids) > max_tokens:
             left_out += 1
         else:
@@ -43,6 +48,16 @@ def read(path: Path, chat: ChatFormat, max_tokens: int) -> tuple[list[Rollout], 
     if not rollouts:
         raise Failure(f"sft.data {path}: no trajectory to learn from; {left_out} exceed {max_tokens} tokens")
     return rollouts, left_out
+
+
+def write(run: RunDir, name: str, rollouts: Sequence[Rollout]) -> Path:
+    """A file of rollouts that a stage made of what was given to it, as the loader reads one."""
+    path = run.path("trajectories", f"{name}.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        write_records(path, rollouts, Rollout)
+        seal_folder(path.parent, "trajectories", [path.name])
+    return path
 
 
 def _messages(line: Any) -> list[Message]:
@@ -60,7 +75,8 @@ def _messages(line: Any) -> list[Message]:
     return [{"role": m["role"], "content": m["content"]} for m in found]
 
 
-def _rollout(name: str, messages: list[Message], chat: ChatFormat) -> Rollout:
+def rollout_of(name: str, messages: list[Message], chat: ChatFormat) -> Rollout:
+    """A conversation that ends with the assistant's turn, to be cloned."""
     first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
     talk = Conversation(chat, messages[:first])
     stages: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,18 @@ def prober(c: Config, sandbox: DeploymentHandle, solvers: dict[str, SolverPool])
     return PoolSpec("prober", c.prober.pool, Prober, arguments, longest_call_s=c.prober.longest_s)
 
 
-def teacher(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any) -> PoolSpec:
+def teacher(c: Config, domain: Domain, sandbox: DeploymentHandle, sink: Any, models: Mapping[str, Any]) -> PoolSpec:
+    """`models`: pools of teachers that are models of ours, by field."""
     model_dir = domain.model(c.proposer.path)
     arguments = {
-        "teacher": make_teacher(c.teacher, domain),
+        "teacher": make_teacher(c.teacher, domain, models),
         "model_dir": str(model_dir),
         "episode": c.episode,
         "sandbox": sandbox,
         "sink": sink,
         "system_prompt": _proposer_prompt(c, domain, model_dir),
         "kind_of": domain.answer_kind,
+        "styles": domain.prompts.styles(c.sft.styles),
     }
     return PoolSpec("teacher", c.teacher.pool, TeacherProposer, arguments, longest_call_s=c.episode.limits.wall_s)
 

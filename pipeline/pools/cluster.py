@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from actors.calls import SolverPool, within
 from actors.weights import WeightStore
 from pipeline import domains
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.pools import catalogue, lease, room
 from pipeline.pools.buffer import RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
@@ -126,7 +126,8 @@ class Cluster:
     async def renew(self, config: Config) -> None:
         """Go on with another run: what holds a policy, its weights or its rollouts is started anew when next needed;
         the pools that judge stay, so `config` must agree with the one before in all that they read."""
-        for name in ("teacher", "proposer", "student"):
+        await self.stop_teaching()
+        for name in ("proposer", "student"):
             await self.stop(name)
         self.actors.end_all()
         self.config = config
@@ -215,7 +216,24 @@ class Cluster:
     async def teacher(self) -> DeploymentHandle:
         """Plays episodes as the proposer would, to be learned from."""
         c = self.config
-        return await self._pool(catalogue.teacher(c, domains.of(c.domain), await self.sandbox(), self.buffer()))
+        sandbox, models = await asyncio.gather(self.sandbox(), self.teaching_models())
+        return await self._pool(catalogue.teacher(c, domains.of(c.domain), sandbox, self.buffer(), models))
+
+    async def teaching_models(self) -> dict[str, DeploymentHandle]:
+        """The pools of teachers that are models of ours, by the field that names them; Ray is not started for none."""
+        c, domain = self.config, domains.of(self.config.domain)
+        models = {f: t.model for f, (_, t) in c.teacher.each().items() if isinstance(t, ModelTeacherConfig)}
+        specs = [catalogue.solver(c, domain, f"teacher-model-{i}", m) for i, m in enumerate(models.values())]
+        return dict(zip(models, await asyncio.gather(*map(self._pool, specs)), strict=True))
+
+    async def stop_teaching(self) -> None:
+        """Take down what plays a teacher."""
+        for name in ("teacher", *(f"teacher-model-{i}" for i in range(len(self.config.teacher.each())))):
+            await self.stop(name)
+
+    async def extractor(self, model: ModelConfig) -> DeploymentHandle:
+        """A model of ours that proposes skills in the teacher's place."""
+        return await self._pool(catalogue.solver(self.config, domains.of(self.config.domain), "extractor", model))
 
     async def proposer(self, model_dir: Path) -> DeploymentHandle:
         """The policy, from `model_dir` until its weight store has a version."""

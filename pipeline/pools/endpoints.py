@@ -60,10 +60,13 @@ def endpoints_of(config: Config) -> list[Endpoint]:
     """Each endpoint that the config names, and each kind of request there, once."""
     taught = () if config.sft.data is not None else ("sft",)
     judging, probing = (*taught, "mgpo", "synthesize"), ("mgpo", "synthesize")
-    asks: list[tuple[str, Any, tuple[str, ...]]] = [("teacher", config.teacher, ("acquire", *taught))]
+    asks: list[tuple[str, Any, tuple[str, ...]]] = [
+        (field, teacher, ("acquire", *taught)) for field, (_, teacher) in config.teacher.each().items()
+    ]
     asks += [(f"committee.{name}", verifier, judging) for name, verifier in config.committee.judges().items()]
     asks += [("reward.judge", config.reward.judge, ("mgpo",))]
     models: list[tuple[str, ModelConfig | None, tuple[str, ...]]] = [
+        ("acquire.proposer", config.acquire.proposer, ("acquire",)),
         ("proposer", config.proposer, ("synthesize",)),
         ("synthesize.proposer", config.synthesize.proposer, ("synthesize",)),
         ("committee.judge", config.committee.judge, judging),

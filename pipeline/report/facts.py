@@ -100,6 +100,8 @@ class Facts:
     provenance: list[dict[str, Any]]
     adversary: dict[str, Any] | None
     """What the adversary found, where it was let loose on this run's judges."""
+    curriculum: dict[str, Any] | None
+    """As the last step of MGPO has left it; None before the first."""
     played: dict[str, Played]
     samples: list[Sample]
 
@@ -161,6 +163,7 @@ def gather(run: RunDir) -> Facts:
         rows=_joined(metrics.read(run)),
         provenance=_provenance(run.path("dataset")) if "synthesize" in results else [],
         adversary=_adversary(run),
+        curriculum=_curriculum(run),
         played=played,
         samples=_samples(found),
     )
@@ -182,6 +185,16 @@ def _provenance(folder: Path) -> list[dict[str, Any]]:
         return []
     lines = manifest.verified(folder / PROVENANCE).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
+
+
+def _curriculum(run: RunDir) -> dict[str, Any] | None:
+    """As the last step says it; an ablation's has no such file."""
+    steps = run.steps("mgpo")
+    if not steps or "state.json" not in manifest.listed(steps[-1] / MANIFEST, manifest.read(steps[-1] / MANIFEST)):
+        return None
+    state = json.loads(manifest.verified(steps[-1] / "state.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] | None = state.get("curriculum")
+    return found
 
 
 def _adversary(run: RunDir) -> dict[str, Any] | None:

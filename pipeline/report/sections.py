@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.report import charts, trajectories
+from pipeline.report import curriculum as tables
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
 from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
@@ -150,7 +151,27 @@ def solver_training(facts: Facts) -> str:
 
 
 def cloning(facts: Facts) -> str:
-    return _stage_plots(facts, "sft", SFT)
+    return _stage_plots(facts, "sft", SFT) + _styles(facts)
+
+
+def _styles(facts: Facts) -> str:
+    """Of the teachers' trajectories: in which styles, by whom, and why the others are not cloned."""
+    parts = [("style", facts.result("sft", "styles")), ("teacher", facts.result("sft", "by_teacher"))]
+    heads = "".join(f"<th class=n>{name}</th>" for name in ("played", "accepted", "cloned"))
+    tables = [
+        f"<table><tr><th>{of}</th>{heads}</tr>" + "".join(_counted(name, n) for name, n in sorted(counts.items()))
+        for of, counts in parts if counts
+    ]  # fmt: skip
+    rejected = facts.result("sft", "rejected") or {}
+    reasons = "".join(f"<tr><td>{text(why)}</td><td class=n>{number(n)}</td></tr>" for why, n in rejected.items())
+    if reasons:
+        tables.append(f"<table><tr><th>not cloned, because</th><th class=n>trajectories</th></tr>{reasons}")
+    return "".join(f"{table}</table><br>" for table in tables)
+
+
+def _counted(name: str, counts: dict[str, int]) -> str:
+    cells = "".join(f"<td class=n>{number(counts[key])}</td>" for key in ("played", "accepted", "cloned"))
+    return f"<tr><td>{text(name.replace('_', ' '))}</td>{cells}</tr>"
 
 
 def _stage_plots(facts: Facts, stage: str, plots: Sequence[Plot], more: str = "") -> str:
@@ -179,6 +200,15 @@ def _proficiency(facts: Facts) -> str:
     return _figure(
         "Curriculum", charts.lines(series, percent=True), "Proficiency of each category; the weaker is drawn more."
     )
+
+
+def curriculum(facts: Facts) -> str:
+    never = facts.result("acquire", "never_offered") or {}
+    named = "".join(f'<p class="missing">Never offered: {text(c)}, {text(why)}.</p>' for c, why in never.items())
+    state = facts.curriculum
+    if state is None:
+        return named
+    return named + tables.categories(state["proficiency"], facts.config.mgpo.curriculum.epsilon) + tables.arms(state)
 
 
 def pruning(facts: Facts) -> str:
@@ -312,6 +342,7 @@ SECTIONS = [
     Section("Stages", stages),
     Section("The data set", dataset),
     Section("Training the proposer (MGPO)", proposer_training),
+    Section("The curriculum", curriculum),
     Section("Validity and pruning", pruning),
     Section("An adversary against the judges", adversary),
     Section("The solver, before and after", solver),

@@ -44,6 +44,8 @@ class Candidate(Record):
     origin: str | None
     """Where that is from, as far as it is said."""
     license: str | None
+    teacher: str = ""
+    """Who proposed it; empty where that is not on record."""
     marks: tuple[Mark, ...] = ()
     outcome: Outcome = "kept"
     cause: Cause | None = None

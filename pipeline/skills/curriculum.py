@@ -45,15 +45,13 @@ class Curriculum:
         config: configs.CurriculumConfig,
         excluded: Callable[[frozenset[str]], bool] = lambda ids: False,
     ):
-        grouped: dict[str, list[Skill]] = {}
-        for skill in skills:
-            grouped.setdefault(skill.category, []).append(skill)
-        self._arms = {c: grouped[c] for c in sorted(grouped) if len(grouped[c]) >= config.min_skills}
-        self.too_small = tuple(c for c in sorted(grouped) if c not in self._arms)
+        grouped = _by_category(skills)
+        left_out = never_offered(skills, config, excluded)
+        self._arms = {c: arms for c, arms in grouped.items() if c not in left_out}
+        self.too_small = tuple(c for c in left_out if len(grouped[c]) < config.min_skills)
         """Categories with fewer skills than a task needs; they are never offered."""
-        self.held_out = tuple(c for c in self._arms if not _reachable(self._arms[c], config, excluded))
+        self.held_out = tuple(c for c in left_out if c not in self.too_small)
         """Categories of which every skill set is held out; they are never offered either."""
-        self._arms = {c: arms for c, arms in self._arms.items() if c not in self.held_out}
         if not self._arms:
             held_out = f"; of {', '.join(self.held_out)} every set of skills is held out" if self.held_out else ""
             raise Failure(
@@ -159,6 +157,28 @@ class Curriculum:
         """Drawn from what is known of a success rate."""
         won, lost = counts or (0.0, 0.0)
         return rng.betavariate(1 + won, 1 + lost)
+
+
+def never_offered(
+    skills: Sequence[Skill],
+    config: configs.CurriculumConfig,
+    excluded: Callable[[frozenset[str]], bool] = lambda ids: False,
+) -> dict[str, str]:
+    """Category that no task can come from -> why."""
+    found = {}
+    for category, arms in _by_category(skills).items():
+        if len(arms) < config.min_skills:
+            found[category] = f"{len(arms)} skills, fewer than mgpo.curriculum.min_skills ({config.min_skills})"
+        elif not _reachable(arms, config, excluded):
+            found[category] = "every set of its skills is held out"
+    return found
+
+
+def _by_category(skills: Sequence[Skill]) -> dict[str, list[Skill]]:
+    grouped: dict[str, list[Skill]] = {}
+    for skill in skills:
+        grouped.setdefault(skill.category, []).append(skill)
+    return {category: grouped[category] for category in sorted(grouped)}
 
 
 def _pairs(skills: Sequence[Skill]) -> list[str]:

@@ -1,5 +1,6 @@
 """Skill acquisition (PAPER, stage 1): a teacher reads the corpus and proposes skills, a call of its own scores each;
-those that score high, and whose scripts pass their self-test, are kept.
+those that score high, and whose scripts pass their self-test, are kept. With `acquire.proposer` a model that has
+learned to extract proposes, and the teacher only scores.
 
 A step is a wave of documents, whatever came of them, in their order; steps beyond the last document are second tries at
 those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is asked once for a
@@ -13,22 +14,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from actors.teacher import Teacher
+from actors import teacher as teachers
+from actors.teacher import EndpointPolicy, PoolTeacher, Teacher, pick
 from pipeline.config import Config, ScriptedTeacherConfig, TeacherConfig
 from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Skill
-from pipeline.skills import candidates, corpus, extraction, replies, rubric
+from pipeline.skills import asked, candidates, corpus, extraction, replies, rubric
 from pipeline.skills.admission import admit
-from pipeline.store.manifest import verified
+from pipeline.skills.curriculum import never_offered
 from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 
@@ -38,8 +40,6 @@ _TRIES = 3
 """Of a reply without text, each with a seed of its own. What else can go wrong, the client tries again itself."""
 _NAMED = 3
 """Examples named of what was left out."""
-REPLIES = "replies.jsonl"
-"""The file of a step: of each document of a wave, what came back."""
 
 
 async def run(context: Context) -> dict[str, Any]:
@@ -50,19 +50,23 @@ async def run(context: Context) -> dict[str, Any]:
         named = documents.named[reason][:_NAMED]
         more = ", …" if count > len(named) else ""
         context.progress.say("acquire", f"{count} left out, {reason}: {', '.join(named)}{more}")
-    teacher = make_teacher(context.config.teacher, context.domain)
-    done = len(_last_tries(context.run))
+    asks = await _asks(context)
+    done = len(asked.last_tries(context.run))
     with context.progress.stage("acquire", total, "document", min(done, total)) as progress:
         ahead = islice(enumerate(documents), done, None)
         for wave in iter(lambda: list(islice(ahead, _WAVE)), []):
-            answers = await _ask(context, teacher, wave)
-            _raise_if_gone(context, total, answers)
-            _write(context, answers)
+            answers = await _ask(context, asks, wave)
+            gone = _gone(context, total, answers)
+            if gone is None or any("reply" in answer for answer in answers):
+                _write(context, answers)
+            if gone is not None:
+                raise gone
             progress.advance(len(wave))
-    if unanswered := {saved["document"] for saved in _saved(context.run, total) if "failure" in saved}:
-        again = (one for one in enumerate(documents) if one[0] in unanswered)
+    if before := {saved["document"]: saved for saved in asked.saved(context.run, total) if "failure" in saved}:
+        again = (one for one in enumerate(documents) if one[0] in before)
         for wave in iter(lambda: list(islice(again, _WAVE)), []):
-            _write(context, await _ask(context, teacher, wave))
+            _write(context, await _ask(context, asks, wave, before))
+    await context.cluster.stop("extractor")
 
     say = partial(context.progress.say, "acquire")
     made = await asyncio.to_thread(build, context.run, context.domain, context.config, total, say)
@@ -80,94 +84,152 @@ async def run(context: Context) -> dict[str, Any]:
         "dropped_low_score": counts["low score"],
         "duplicates": sum(c.outcome == "merged" for c in made.candidates),
         "kept": len(kept),
+        "kept_per_document": round(sum(c.of is not None for c in made.candidates) / total, 4),
+        "by_teacher": _by_teacher(context.run, total, made.candidates),
         "scripts": sum(skill.script is not None for skill in kept),
         "refused": made.refused,
         "version": kept.version,
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
         "unnamed_categories": sorted({s.category for s in kept} - set(context.domain.categories)),
         "merged_categories": made.categories,
+        "never_offered": never_offered(list(kept), context.config.mgpo.curriculum, context.domain.is_heldout),
     }
 
 
-def _remedy(teacher: TeacherConfig) -> str:
-    """What to do about a corpus that the teacher finds no skill in."""
+@dataclass(frozen=True)
+class _Asks:
+    """Who is asked, by what a document's seed is."""
+
+    proposes: Teacher
+    scores: Teacher
+    called: Callable[[int], str]
+    """What the one that proposes is called."""
+    learned: bool
+    """It has learned to extract, and is asked with fewer words."""
+
+
+async def _asks(context: Context) -> _Asks:
+    config = context.config.acquire
+    taught = list(context.config.teacher.each().values())
+    teacher: Teacher | None = None
+    if config.proposer is None or config.scoring == "rubric":
+        teacher = make_teacher(context.config.teacher, context.domain, await context.cluster.teaching_models())
+    model = config.proposer
+    if model is None:
+        assert teacher is not None
+        weights, names = [weight for weight, _ in taught], [section.called for _, section in taught]
+        return _Asks(teacher, teacher, lambda seed: names[pick(weights, seed)], learned=False)
+    if model.endpoint is not None:
+        proposer: Teacher = EndpointPolicy(model.endpoint, config.sampling)
+    else:
+        pool = await context.cluster.extractor(model)
+        proposer = PoolTeacher(pool, "extractor", config.sampling, config.timeout_s)
+    return _Asks(proposer, teacher or proposer, lambda _: model.path, learned=True)
+
+
+def _by_teacher(run: RunDir, documents: int, settled: Sequence[candidates.Candidate]) -> dict[str, dict[str, int]]:
+    """Who proposed -> documents that were answered, and proposals that are skills of the library."""
+    answered = Counter(saved.get("teacher", "") for saved in asked.saved(run, documents) if "reply" in saved)
+    kept = Counter(c.teacher for c in settled if c.of is not None)
+    return {name: {"documents": n, "kept": kept[name]} for name, n in sorted(answered.items())}
+
+
+def _remedy(teacher: TeacherConfig, learned: bool = False) -> str:
+    """What to do about a corpus that the teacher, or who has learned from one, finds no skill in."""
+    if learned:
+        return "teach acquire.proposer more of it (sft.extraction, more documents), or give a richer corpus"
     if isinstance(teacher, ScriptedTeacherConfig):
         return "the scripted teacher knows its domain's bundled corpus alone; for another, a model: teacher.kind=openai"
     return "give another teacher, or a richer corpus"
 
 
 async def _ask(
-    context: Context, teacher: Teacher, documents: Sequence[tuple[int, extraction.Document]]
+    context: Context,
+    asks: _Asks,
+    documents: Sequence[tuple[int, extraction.Document]],
+    before: Mapping[int, asked.Saved] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """Ask for some documents side by side: of each the reply, or why none came."""
+    """Ask for some documents side by side: of each what came back, and what did not and why. `before`: what there is
+    of a document from an earlier try, which is not asked for again."""
 
     async def one(numbered: tuple[int, extraction.Document]) -> dict[str, Any]:
         number, document = numbered
-        asked = {
+        about: dict[str, Any] = {
             "document": number,
             "source": document.source,
             "path": document.path,
             "origin": document.origin,
             "license": document.license,
+            "teacher": asks.called(context.seed("acquire", number)),
         }
+        had = before.get(number, {})
+        came = {name: had[name] for name in ("reply", "faults", "repair", "unrepaired", "scores") if name in had}
         try:
-            return asked | await _reply(context, teacher, number, document)
+            await _reply(context, asks, number, document, came)
         except Failure as e:
-            return asked | {"failure": str(e), "kind": e.kind}
+            came |= {"failure": str(e), "kind": e.kind}
+        if "reply" in came:
+            came |= {"text": document.text, "asked_as": document.kind}
+        return about | came
 
     return await map_bounded(one, documents, _WAVE)
 
 
-def _raise_if_gone(context: Context, total: int, answers: Sequence[dict[str, Any]]) -> None:
+def _gone(context: Context, total: int, answers: Sequence[dict[str, Any]]) -> Failure | None:
     """A whole wave that the endpoint did not answer says something about the endpoint, a single document may be what it
     does not take."""
     kinds = {a.get("kind") for a in answers}
     if not kinds <= {"infra_error", "data_error"}:
-        return
-    never = all("failure" in saved for saved in _saved(context.run, total))
+        return None
+    never = all("reply" not in saved for saved in asked.saved(context.run, total))
     if never or (kinds == {"infra_error"} and len(answers) > 1):
-        raise Failure(f"acquire: the teacher answered for none of {len(answers)} documents: {answers[0]['failure']}")
+        to_its_end = " to the end" if any("reply" in answer for answer in answers) else ""
+        none = f"the teacher answered{to_its_end} for none of {len(answers)} documents"
+        return Failure(f"acquire: {none}: {answers[0]['failure']}")
+    return None
 
 
 def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
     for saved in answers:
         if "failure" in saved:
-            context.progress.say("acquire", f"{saved['source']}: no reply: {saved['failure']}")
+            lacks = "no score for each skill" if "reply" in saved else "no reply"
+            context.progress.say("acquire", f"{saved['source']}: {lacks}: {saved['failure']}")
     with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
-        (folder / REPLIES).write_text("".join(json.dumps(saved) + "\n" for saved in answers))
+        (folder / asked.REPLIES).write_text("".join(json.dumps(saved) + "\n" for saved in answers))
 
 
-async def _reply(context: Context, teacher: Teacher, number: int, document: extraction.Document) -> dict[str, Any]:
-    """The teacher's reply, its repair where something of it cannot be read, and what the rubric's calls gave each
-    skill. Raises Failure if no reply came."""
-    template = context.domain.prompts.extraction(document.kind)
+async def _reply(
+    context: Context, asks: _Asks, number: int, document: extraction.Document, came: dict[str, Any]
+) -> None:
+    """Add to `came` what it lacks: the reply, its repair where something of it cannot be read, and what the rubric's
+    calls gave each skill. Raises Failure if no reply came, or the endpoint went away; what had come by then stays."""
+    teacher = teachers.of(asks.proposes, context.seed("acquire", number))
+    template = context.domain.prompts.extraction(document.kind, asks.learned)
     messages = extraction.acquisition_messages(document, template, context.domain.categories)
-    for again in range(_TRIES):
+    for again in range(_TRIES if "reply" not in came else 0):
         seed = context.seed("acquire", number, *([again] if again else []))
         try:
-            reply = await teacher.complete(messages, seed=seed)
+            came["reply"] = await teacher.complete(messages, seed=seed)
         except Failure as e:
             if e.kind != "model_error" or again + 1 == _TRIES:
                 raise
         else:
             break
-    kept: dict[str, Any] = {"reply": reply}
-    if faults := replies.read(reply, document.source).faults:
-        kept["faults"] = list(faults)
+    faults = replies.read(came["reply"], document.source).faults
+    if faults and not {"repair", "unrepaired"} & came.keys():
+        came["faults"] = list(faults)
         try:
-            kept["repair"] = await teacher.complete(
-                extraction.repair_messages(messages, reply, faults), seed=context.seed("acquire", number, "repair")
+            came["repair"] = await teacher.complete(
+                extraction.repair_messages(messages, came["reply"], faults),
+                seed=context.seed("acquire", number, "repair"),
             )
         except Failure as e:
-            kept["unrepaired"] = str(e)
+            came["unrepaired"] = str(e)
     if context.config.acquire.scoring == "rubric":
-        shown = _examples(context.domain)
-        skills = _read(kept | {"source": document.source}).skills
-        kept["scores"] = [
-            None if (skill.id, skill.intent) in shown else await _score(context, teacher, number, n, skill, document)
-            for n, skill in enumerate(skills)
-        ]
-    return kept
+        scores = came.setdefault("scores", {})
+        for n, skill in enumerate(asked.read(came | {"source": document.source}).skills):
+            if (key := asked.key(skill)) not in scores and (skill.id, skill.intent) not in context.domain.shown:
+                scores[key] = await _score(context, asks.scores, number, n, skill, document)
 
 
 async def _score(
@@ -175,7 +237,8 @@ async def _score(
 ) -> str | None:
     """The reply that holds a candidate against the rubric; None if none came. Raises Failure where the endpoint is not
     there."""
-    asked = rubric.messages(context.domain.prompts.rubric, extraction.render(skill), document.text)
+    messages = rubric.messages(context.domain.prompts.rubric, extraction.render(skill), document.text)
+    teacher = teachers.of(teacher, context.seed("acquire", number, "score", n))
 
     async def reply(messages: list[dict[str, str]], *again: str) -> str | None:
         try:
@@ -185,11 +248,11 @@ async def _score(
                 raise
             return None
 
-    first = await reply(asked)
+    first = await reply(messages)
     if first is None:
-        return await reply(asked, "again")
+        return await reply(messages, "again")
     if isinstance(fault := rubric.read(first), str):
-        return await reply(rubric.again(asked, first, fault), "again") or first
+        return await reply(rubric.again(messages, first, fault), "again") or first
     return first
 
 
@@ -220,13 +283,12 @@ def proposals(
     """(candidates of the replies on disk, replies that could not be read as a whole, documents without one)."""
     proposed: list[candidates.Candidate] = []
     malformed, failed = 0, documents
-    shown = _examples(domain)
-    for saved in _saved(run, documents):
-        if "failure" in saved:
+    for saved in asked.saved(run, documents):
+        if "reply" not in saved:
             continue
         failed -= 1
-        read = _read(saved)
-        proposed += [_candidate(saved, n, skill, shown) for n, skill in enumerate(read.skills)]
+        read = asked.read(saved)
+        proposed += [_candidate(saved, skill, domain.shown) for skill in read.skills]
         malformed += bool(read.faults)
         for fault in read.faults:
             say(f"left out: {fault}")
@@ -240,7 +302,7 @@ def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Call
     if all(c.cause == "example" for c in proposed):
         raise Failure(
             f"acquire: no skill in the replies to {documents} document{'s' * (documents != 1)}: {malformed} could not "
-            f"be read, {failed} did not come; {_remedy(config.teacher)}"
+            f"be read, {failed} did not come; {_remedy(config.teacher, learned=settings.proposer is not None)}"
         )
     spelled = candidates.spelled({c.skill.category for c in proposed}, domain.categories, settings.categories)
     sound: set[str] = set()  # scripts
@@ -258,7 +320,8 @@ def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Call
         proposed = candidates.refuse(proposed, settled, admission.refused)
     if admission.untried:
         say(f"no script was tried: {admission.untried}")
-    skills, into = candidates.placed(chosen, domain.categories, settings.categories, settings.min_category)
+    least = settings.min_category or config.mgpo.curriculum.min_skills
+    skills, into = candidates.placed(chosen, domain.categories, settings.categories, least)
     for category, other in into.items():
         say(f"skills of the category {category} go to {other}")
     refused = sum(c.cause == "script" for c in settled)
@@ -278,59 +341,22 @@ def _none_kept(settled: Sequence[candidates.Candidate], min_score: float) -> str
     return f"{told} reaches acquire.min_score ({min_score}); {unread}lower it, or give a richer corpus"
 
 
-def _examples(domain: Domain) -> set[tuple[str, str]]:
-    """(id, intent) of the skills that prompts show, which some teachers hand back."""
-    prompts = (domain.prompts.questions, domain.prompts.prose)
-    return {(skill.id, skill.intent) for prompt in prompts for skill in replies.read(prompt, "the prompt").skills}
-
-
-def _candidate(saved: dict[str, Any], n: int, skill: Skill, shown: set[tuple[str, str]]) -> candidates.Candidate:
+def _candidate(saved: asked.Saved, skill: Skill, shown: Collection[tuple[str, str]]) -> candidates.Candidate:
     found = candidates.Candidate(
         skill=skill,
         proposed_score=skill.score,
         path=saved["path"],
         origin=saved["origin"],
         license=saved["license"],
+        teacher=saved.get("teacher", ""),
     )
     if (skill.id, skill.intent) in shown:
         return found.rejected("example", "repeats the example of the prompt")
     if "scores" not in saved:
         return found
-    reply = saved["scores"][n]
+    reply = saved["scores"].get(asked.key(skill))
     marks = "no reply came" if reply is None else rubric.read(reply)
     if isinstance(marks, str):
         return found.rejected("no score", marks)
     scored = skill.model_copy(update={"score": rubric.score(marks)})
     return found.model_copy(update={"skill": scored, "marks": marks})
-
-
-def _saved(run: RunDir, documents: int) -> Iterator[dict[str, Any]]:
-    """What is on disk of each document: the last of its tries."""
-    last = _last_tries(run)
-    for step in sorted(set(last.values())):
-        for saved in _step(step):
-            if last[saved["document"]] == step and saved["document"] < documents:
-                yield saved
-
-
-def _last_tries(run: RunDir) -> dict[int, Path]:
-    """Document -> the step of its last try."""
-    return {saved["document"]: step for step in run.steps("acquire") for saved in _step(step)}
-
-
-def _step(folder: Path) -> Iterator[dict[str, Any]]:
-    with verified(folder / REPLIES).open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
-
-
-def _read(saved: dict[str, Any]) -> replies.Reading:
-    """The skills of a reply and of its repair; what the repair mended is no fault any more."""
-    first = replies.read(saved["reply"], saved["source"])
-    if "repair" not in saved:
-        return first
-    second = replies.read(saved["repair"], f"{saved['source']} (repair)")
-    names = {skill.id for skill in first.skills}
-    mended = [skill for skill in second.skills if skill.id not in names]
-    if len(mended) >= len(first.faults):
-        return replies.Reading((*first.skills, *mended), ())
-    return replies.Reading((*first.skills, *mended), (*first.faults, *second.faults))

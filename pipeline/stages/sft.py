@@ -1,5 +1,6 @@
-"""Agentic SFT (PAPER, stage 2): teachers play whole episodes; those whose problem the committee accepts are cloned.
-With `sft.data` nobody plays, and the trajectories of that file are cloned.
+"""Agentic SFT (PAPER, stage 2): teachers play whole episodes; those whose problem the committee accepts are cloned, so
+many of each style and category, and with them examples of extraction (`sft.extraction`, L_skill-acq of stage 1). With
+`sft.data` nobody plays, and the trajectories of that file are cloned.
 
 Collecting goes in steps of `WAVE` episodes, each atomic; training reads their rollouts in seeded epochs. The result,
 the last checkpoint, is pi_ref.
@@ -8,27 +9,29 @@ the last checkpoint, is pi_ref.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.calls import within
 from actors.chat_templates import chat_format
-from pipeline.flow import trajectories
+from actors.teacher import pick
+from pipeline.flow import extraction_lessons, trajectories
 from pipeline.flow.context import Context
-from pipeline.flow.steps import write_step
+from pipeline.flow.steps import judged_in, write_step
 from pipeline.flow.stream import StepStream, Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.flow.training import spec_for, train_with_progress, trainable
 from pipeline.pools.loaders import DatasetLoader
-from pipeline.records import Episode, Failure, Rollout, Task, Verdict
+from pipeline.records import Failure, Task
+from pipeline.scoring import styles
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import ends, raise_if_all_failed
+from pipeline.skills.extraction import SkillLibrary
 from pipeline.store import accounts, metrics
-from pipeline.store.files import writing
 from pipeline.store.ledger import Ledger
-from pipeline.store.manifest import seal_folder
-from pipeline.store.tables import read_keyed, read_records, write_records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
@@ -39,7 +42,9 @@ WAVE = 200
 async def run(context: Context) -> dict[str, Any]:
     trainable("proposer", context.config.proposer)
     base = context.domain.model(context.config.proposer.path)
-    files, played, accepted = await _taught(context) if context.config.sft.data is None else _given(context, base)
+    files, played, accepted, taught = (
+        await _taught(context, base) if context.config.sft.data is None else _given(context, base)
+    )
     sft = context.config.sft
     loader = context.cluster.actor(DatasetLoader, files, sft.batch, sft.epochs, context.seed("sft"))
     total = await within(loader.steps.remote(), "dataset loader", 60)
@@ -50,6 +55,7 @@ async def run(context: Context) -> dict[str, Any]:
         "trajectories": played,
         "accepted": accepted,
         "validity": accepted / played,
+        **taught,
         "steps": total,
         "loss_first": losses[0],
         "loss_last": losses[-1],
@@ -57,8 +63,10 @@ async def run(context: Context) -> dict[str, Any]:
     }
 
 
-Trajectories = tuple[list[str], int, int]
-"""Files of rollouts, how many trajectories there were, and how many of them are in the files."""
+Trajectories = tuple[list[str], int, int, dict[str, Any]]
+"""Files of rollouts, how many trajectories there were, how many of them were accepted, and what more is told."""
+_NOT_TAUGHT: dict[str, Any] = {"cloned": None, "extraction": 0, "styles": {}, "by_teacher": {}, "rejected": {}}
+_REASONS = 20
 
 
 def _given(context: Context, base: Path) -> Trajectories:
@@ -67,27 +75,55 @@ def _given(context: Context, base: Path) -> Trajectories:
     rollouts, left_out = trajectories.read(path, chat_format(base), context.config.episode.limits.max_tokens)
     if left_out:
         context.progress.say("sft", f"{left_out} left out, longer than episode.limits.max_tokens")
-    file = context.run.path("trajectories", "given.parquet")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with writing(file):
-        write_records(file, rollouts, Rollout)
-        seal_folder(file.parent, "trajectories", [file.name])
-    return [str(file)], len(rollouts) + left_out, len(rollouts)
+    file = trajectories.write(context.run, "given", rollouts)
+    return [str(file)], len(rollouts) + left_out, len(rollouts), _NOT_TAUGHT | {"cloned": len(rollouts)}
 
 
-async def _taught(context: Context) -> Trajectories:
-    """Those that the teacher plays and the committee accepts."""
+async def _taught(context: Context, base: Path) -> Trajectories:
+    """Those that the teacher plays and the committee accepts, and with them examples of extraction."""
     context.result_of("acquire")
     await _collect(context)
     steps = context.run.steps("sft")
-    episodes = [e for s in steps for e in read_records(s / "episodes.parquet", Episode)]
-    verdicts = [v for s in steps for v in read_keyed(s / "verdicts.parquet", Verdict).values()]
-    accepted = sum(v.accepted for v in verdicts)
+    judged = [j for step in steps for j in judged_in(step)]
+    accepted = sum(j.accepted for j in judged)
     if not accepted:
-        raise Failure(
-            f"sft: the committee accepted none of {len(episodes)} teacher trajectories; nothing to learn from"
-        )
-    return [str(s / "rollouts.parquet") for s in steps], len(episodes), accepted
+        raise Failure(f"sft: the committee accepted none of {len(judged)} teacher trajectories; nothing to learn from")
+    files, taught = [str(step / "rollouts.parquet") for step in steps], _told(context, judged)
+    if n := extraction_lessons.wanted(taught["cloned"], context.config.sft.extraction):
+        file, taught["extraction"] = extraction_lessons.write(context, n, chat_format(base))
+        files.append(str(file))
+    return files, len(judged), accepted, taught
+
+
+def _told(context: Context, judged: Sequence[Judged]) -> dict[str, Any]:
+    """Who played what, in which styles, and why the others were not accepted or not cloned."""
+    cells: Counter[styles.Cell] = Counter()
+    cloned = {j.key for j in styles.kept(judged, cells, _most(context))}
+    found: dict[str, dict[str, int]] = {}
+    taught = list(context.config.teacher.each().values())
+    weights = [weight for weight, _ in taught]
+    by_teacher: dict[str, dict[str, int]] = {}
+    rejected: Counter[str] = Counter()
+    for j in judged:
+        name = taught[pick(weights, j.episode.task.seed)][1].called
+        for counts in (
+            found.setdefault(styles.style(j.episode), {"played": 0, "accepted": 0, "cloned": 0}),
+            by_teacher.setdefault(name, {"played": 0, "accepted": 0, "cloned": 0}),
+        ):
+            counts["played"] += 1
+            counts["accepted"] += j.accepted
+            counts["cloned"] += j.key in cloned
+        if reason := styles.rejection(j) or ("" if j.key in cloned else styles.FULL):
+            rejected[reason] += 1
+    rest = sum(rejected.values()) - sum(n for _, n in rejected.most_common(_REASONS))
+    reasons = dict(rejected.most_common(_REASONS)) | ({"other reasons": rest} if rest else {})
+    told = {"styles": found, "by_teacher": by_teacher, "rejected": reasons}
+    return _NOT_TAUGHT | {"cloned": len(cloned)} | told
+
+
+def _most(context: Context) -> int | None:
+    categories = {skill.category for skill in SkillLibrary.load(context.run.path("skills"))}
+    return styles.most(context.config.sft, len(categories))
 
 
 async def _collect(context: Context) -> None:
@@ -99,10 +135,12 @@ async def _collect(context: Context) -> None:
         return
     teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
     ledger = Ledger(context.run, "sft")
-    stream = Stream(
-        context.config, teacher, committee, None, context.cluster.buffer(), played_by=context.config.teacher
-    )
+    played_by = [section for _, section in context.config.teacher.each().values()]
+    stream = Stream(context.config, teacher, committee, None, context.cluster.buffer(), played_by=played_by)
     curriculum = make_curriculum(context)
+    limit, cells = _most(context), Counter[styles.Cell]()
+    for folder in context.run.steps("sft"):
+        styles.kept(list(judged_in(folder)), cells, limit)
 
     with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
         async with (
@@ -125,10 +163,10 @@ async def _collect(context: Context) -> None:
 
                 judged = await map_bounded(one, tasks, context.config.synthesize.in_flight)
                 raise_if_all_failed("sft", judged)
-                kept = [j for j in judged if j.accepted]
+                kept = styles.kept(judged, cells, limit)
                 rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
                 closed = ends(judged, [j.key for j in kept])
                 stream.committed(step, await write_step(context, "sft", wave, ledger, closed, rows=rows, judged=judged))
                 progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
     context.metrics.log("sft-ledger", waves, accounts.check(context.run, "sft"))
-    await context.cluster.stop("teacher")
+    await context.cluster.stop_teaching()

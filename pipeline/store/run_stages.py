@@ -39,7 +39,7 @@ class RunStage:
 RUN_STAGES: dict[str, RunStage] = {
     "acquire": RunStage(
         "read the corpus and build the skill library",
-        settings=("domain", "seed", "teacher", "sandbox", "acquire"),
+        settings=("domain", "seed", "teacher", "sandbox", "acquire", "mgpo.curriculum.min_skills"),
         makes="skills",
         reads=("steps/acquire",),
     ),
@@ -52,7 +52,7 @@ RUN_STAGES: dict[str, RunStage] = {
             *("proposer", "system_prompt", "episode", "committee", "prober", "trainer", "sft"),
             "mgpo.curriculum",
         ),
-        reads=("stages/acquire", "skills", "steps/sft", "checkpoints/sft"),
+        reads=("stages/acquire", "skills", "steps/acquire", "steps/sft", "checkpoints/sft"),
     ),
     "mgpo": RunStage(
         "train the proposer on what it writes",

@@ -12,7 +12,7 @@ from pipeline import domains, report
 from pipeline.config.loading import load
 from pipeline.pools.buffer import _write as write_rollouts
 from pipeline.records import Episode, Probe, Rollout, Skill, Verdict
-from pipeline.skills import candidates
+from pipeline.skills import asked, candidates
 from pipeline.skills.extraction import SkillLibrary, render
 from pipeline.stages import acquire, synthesize
 from pipeline.store import events
@@ -75,7 +75,7 @@ def _acquire(run, log):
         with run.new_step("acquire", number) as folder:
             source = f"{name}.md"
             told = {"document": number - 1, "source": source, "path": source, "origin": None, "license": None}
-            (folder / acquire.REPLIES).write_text(json.dumps(told | {"reply": render(skill)}) + "\n")
+            (folder / asked.REPLIES).write_text(json.dumps(told | {"reply": render(skill)}) + "\n")
     proposed, _, _ = acquire.proposals(run, domains.of(config().domain), 3, print)
     kept, settled = candidates.settle(proposed, 0.5)
     library = SkillLibrary(kept)

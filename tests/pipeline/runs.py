@@ -94,7 +94,16 @@ def step(run, stage, number, rng, size=12, hostile=""):
         write_records(folder / "episodes.parquet", episodes, Episode)
         write_keyed(folder / "verdicts.parquet", verdicts, Verdict)
         write_keyed(folder / "probes.parquet", probes if stage != "sft" else {}, Probe)
+        if stage == "mgpo":
+            (folder / "state.json").write_text(json.dumps({"curriculum": curriculum(number, hostile)}))
     return [(e, probes[e.id, e.attempt]) for e in [e for e in episodes if e.submitted][:6]]
+
+
+def curriculum(number, hostile=""):
+    """As a step leaves it: of 20 skills one goes well, the others worse and worse."""
+    skills = {f"{CATEGORIES[i % 3]}_skill_{i}{hostile}": [20.0 - i, float(i)] for i in range(30)}
+    pairs = {"code_skill_0 code_skill_3": [0.0, 8.0], "code_skill_3 code_skill_6": [6.0, 1.0]}
+    return {"proficiency": {"code": 0.1, "maths": 0.4, "science": 0.9}, "skills": skills, "pairs": pairs}
 
 
 def upto(root, last, hostile="", mgpo_steps=12):
@@ -114,7 +123,9 @@ def upto(root, last, hostile="", mgpo_steps=12):
 def _acquire(run, log, rng, hostile, mgpo_steps):
     skills = {"code": 6, "maths": 9, "science": 5}
     SkillLibrary(skill(category, i) for category, n in skills.items() for i in range(n)).save(run.path("skills"))
-    run.finish("acquire", {"documents": 40, "candidates": 60, "kept": 20, "skills": skills}, 2.0)
+    never = {f"law{hostile}": "1 skills"}
+    result = {"documents": 40, "candidates": 60, "kept": 20, "skills": skills, "never_offered": never}
+    run.finish("acquire", result, 2.0)
 
 
 def _sft(run, log, rng, hostile, mgpo_steps):
@@ -122,7 +133,10 @@ def _sft(run, log, rng, hostile, mgpo_steps):
         step(run, "sft", n, rng, 24, hostile)
     for n in range(1, 41):
         log.log("sft", n, {"loss": 0.2 + 2.5 * math.exp(-n / 8) + rng.random() * 0.05, "tokens": 4000})
-    run.finish("sft", {"trajectories": 48, "accepted": 24, "validity": 0.6, "steps": 40, "loss_last": 0.21}, 130.0)
+    played = {"played": 24, "accepted": 14, "cloned": 12}
+    run.finish("sft", {"trajectories": 48, "accepted": 24, "validity": 0.6, "steps": 40, "loss_last": 0.21,
+                       "styles": {"at_once": played, "pruned": played}, "by_teacher": {f"big{hostile}": played},
+                       "rejected": {f"rejected: 1 of 3{hostile}": 20, "turn limit": 4}}, 130.0)  # fmt: skip
 
 
 def _mgpo(run, log, rng, hostile, mgpo_steps):

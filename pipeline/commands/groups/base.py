@@ -112,6 +112,17 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
         print(json.dumps(found) if as_json else plan.render(found, target.shown))
         return INPUT if found["refused"] else OK
     from pipeline.commands import summary
+
+    run, results = finish(config, root, stages)
+    if len(stages) == 1:
+        print_result(as_json, results[stages[0]])
+    else:
+        print(json.dumps(summary.of(run)) if as_json else summary.render(run, config, target.shown))
+    return OK
+
+
+def finish(config: Config, root: Path, stages: Sequence[str]) -> tuple[RunDir, Mapping[str, Any]]:
+    """Run stages, as far as they are not done, and write the report; returns their results."""
     from pipeline.store import survey
 
     done = survey.finished(config, root, stages)
@@ -133,11 +144,7 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
             say(f"{stage} · done before, skipped")
         if config.mirror is not None or not run.path("report.html").exists():  # what an interrupt left undone
             _report(config, root)
-    if len(stages) == 1:
-        print_result(as_json, results[stages[0]])
-    else:
-        print(json.dumps(summary.of(run)) if as_json else summary.render(run, config, target.shown))
-    return OK
+    return run, results
 
 
 def _report(config: Config, root: Path) -> RunDir:

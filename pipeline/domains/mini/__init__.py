@@ -26,7 +26,9 @@ _HERE = Path(__file__).parent
 
 class MiniDomain(Domain):
     categories = CATEGORIES
-    prompts = Prompts(QA_PROMPT, TEXT_PROMPT, PROPOSER_SYSTEM, SOLVER_SYSTEM)
+    prompts = Prompts(
+        QA_PROMPT, TEXT_PROMPT, PROPOSER_SYSTEM, SOLVER_SYSTEM, extractor="Skills of this text:\n{{text}}"
+    )
     bundled: ClassVar[Mapping[str, Path]] = {
         "mini:proposer": _HERE / "models" / "proposer",
         "mini:solver": _HERE / "models" / "solver",

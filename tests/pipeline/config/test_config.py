@@ -327,3 +327,36 @@ def test_the_field_s_meaning_is_in_the_schema():
 
 def test_the_config_of_the_mini_world_is_the_defaults():
     assert load(Path(__file__).parents[3] / "deploy" / "configs" / "mini.yaml") == Config(domain="mini")
+
+
+@pytest.mark.parametrize(
+    "sets, why",
+    [
+        (["acquire.min_category=1"], "acquire.min_category .1.: a task combines mgpo.curriculum.min_skills .2."),
+        (["acquire.min_category=2", "mgpo.curriculum.min_skills=3"], "never offered; expected at least that, or null"),
+        (["teacher={kind: mixture, of: []}"], "teacher"),
+        (["teacher={kind: mixture, of: [{weight: 0, teacher: {kind: scripted}}]}"], "weight"),
+        (["teacher={kind: mixture, of: [{teacher: {kind: mixture, of: []}}]}"], "kind"),
+        (["teacher={kind: model, model: {endpoint: {base_url: 'http://x/v1', model: m}}}"], "expected kind openai"),
+        (["teacher={kind: model, model: {path: m, pool: {min_replicas: 0, num_gpus: 1}}}"], "teacher.timeout_s"),
+    ],
+)
+def test_teachers_and_categories_that_cannot_be(sets, why):
+    with pytest.raises(Failure, match=why):
+        load(None, sets)
+
+
+def test_a_category_is_as_large_as_a_task_needs_unless_it_is_said():
+    assert load().acquire.min_category is None
+    assert load(None, ["acquire.min_category=4"]).acquire.min_category == 4
+
+
+def test_each_teacher_of_a_mixture_has_its_own_limits_and_its_name():
+    big = "{kind: openai, base_url: 'http://x/v1', model: big, budget_usd: 3, usd_per_million_in: 1, concurrency: 2}"
+    own = "{kind: model, model: {path: /models/own}}"
+    config = load(None, [f"teacher={{kind: mixture, of: [{{weight: 3, teacher: {big}}}, {{teacher: {own}}}]}}"])
+    each = config.teacher.each()
+    assert {field: (weight, one.called) for field, (weight, one) in each.items()} == {
+        "teacher.of.0.teacher": (3.0, "big"), "teacher.of.1.teacher": (1.0, "/models/own"),
+    }  # fmt: skip
+    assert load().teacher.each() == {"teacher": (1.0, load().teacher)}

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from actors.chat import ChatFormat
-from pipeline.flow.trajectories import read
-from pipeline.records import Failure
+from pipeline.config.loading import load
+from pipeline.flow.trajectories import read, write
+from pipeline.records import Failure, Rollout
+from pipeline.store.rundir import RunDir
+from pipeline.store.tables import read_records
 from tests.actors.tiny_model import make_tokenizer
 
 CHAT = ChatFormat(make_tokenizer(Path(tempfile.mkdtemp(prefix="trajectories-"))))
@@ -38,6 +41,13 @@ def test_a_conversation_is_tokenised_as_an_episode_and_only_its_assistant_is_lea
     ends = [t for t, m in zip(rollout.token_ids, rollout.loss_mask, strict=True) if m and t == CHAT.eos_id]
     assert len(ends) == 2  # each turn's end is learned too
     assert rollout.action_stage == (1, 3) and rollout.action_kind == (0, 3)
+
+
+def test_what_is_given_is_written_as_the_loader_reads_it(tmp_path):
+    rollouts, _ = read(file(tmp_path, say("s", "u", "a"), say("s", "u", "b")), CHAT, 9999)
+    run = RunDir.open(tmp_path / "run", load())
+    assert read_records(write(run, "given", rollouts), Rollout) == rollouts
+    run.close()
 
 
 def test_what_is_too_long_is_counted_and_an_empty_file_refused(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from pipeline.cli import main
 from pipeline.config import OpenAITeacherConfig
 from pipeline.records import Failure
-from pipeline.skills import candidates, rubric
+from pipeline.skills import asked, candidates, rubric
 from pipeline.skills.extraction import SkillLibrary, render
 from pipeline.stages import acquire as stage
 from tests.pipeline.domains.mini.test_skills import skill
@@ -239,3 +239,95 @@ def test_skills_that_say_the_same_are_one_and_every_proposal_stays_on_record(cap
         ("percent_change", "merged", "percentage_change"), ("percentage_change", "kept", "percentage_change"),
         ("gcd", "rejected", None),
     ]  # fmt: skip
+
+
+class Down:
+    """Proposes; the endpoint goes away at some of the calls that score, and comes back."""
+
+    def __init__(self, inner: Judged, at: set[int]):
+        self.inner, self.at, self.scored = inner, at, 0
+
+    @property
+    def replies(self):
+        return self.inner.replies
+
+    async def complete(self, messages, seed=0):
+        if messages[0]["content"].startswith("You hold a skill"):
+            self.scored += 1
+            if self.scored in self.at:
+                raise DOWN
+        return await self.inner.complete(messages, seed)
+
+
+def test_what_was_paid_for_stays_where_the_endpoint_goes_away_while_it_scores(capsys, monkeypatch, tmp_path):
+    inner = Judged({"fine": [4], "sound": [3]})
+    result, err = acquire(capsys, monkeypatch, tmp_path, Down(inner, {1}), more=RUBRIC)
+    assert (result["kept"], result["failed_replies"], result["unscored"]) == (2, 0, 0)
+    assert "no score for each skill: http://x: no whole reply" in err
+    assert sorted(inner.asked) == ["propose fine", "propose sound", "score fine", "score sound"]
+
+
+def test_where_it_goes_away_for_all_of_a_wave_the_replies_are_on_disk(capsys, monkeypatch, tmp_path):
+    inner = Judged({"fine": [4], "sound": [3]})
+    _, err = acquire(capsys, monkeypatch, tmp_path, Down(inner, {1, 2}), code=2, more=RUBRIC)
+    assert "answered to the end for none of 2 documents: http://x: no whole reply" in err.splitlines()[-1]
+    result, _ = acquire(capsys, monkeypatch, tmp_path, inner, more=RUBRIC)
+    assert result["kept"] == 2 and sorted(inner.asked) == ["propose fine", "propose sound", "score fine", "score sound"]
+
+
+def test_a_score_that_never_comes_costs_its_skill_alone(capsys, monkeypatch, tmp_path):
+    inner = Judged({"fine": [4], "sound": [3]})
+    result, _ = acquire(capsys, monkeypatch, tmp_path, Down(inner, {1, 3, 4, 5}), more=RUBRIC)
+    assert (result["kept"], result["unscored"], result["failed_replies"]) == (1, 1, 0)
+
+
+def test_scores_belong_to_their_skills_by_name_and_not_by_place(capsys, monkeypatch, tmp_path):
+    acquire(capsys, monkeypatch, tmp_path, Judged({"fine": [4], "poor": [1]}), more=RUBRIC)
+    (shard,) = (tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl")
+    for line in map(json.loads, shard.read_text().splitlines()):
+        (one,) = asked.read(line).skills
+        assert list(line["scores"]) == [asked.key(one)]
+
+
+def test_who_proposed_stays_with_each_skill(capsys, monkeypatch, tmp_path):
+    one = "{kind: openai, base_url: 'http://x/v1', model: big}"
+    mixture = f"teacher={{kind: mixture, of: [{{teacher: {one}}}, {{weight: 2, teacher: {{kind: scripted}}}}]}}"
+    monkeypatch.setattr("pipeline.pools.endpoints.ask", lambda _: _answers())
+    teacher = Teacher({name: [good(f"about_{name * 3}", script=None)] for name in "abcdefgh"})
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=("--set", mixture))
+    by = result["by_teacher"]
+    assert set(by) == {"big", "scripted"} and sum(n["documents"] for n in by.values()) == 8
+    rows = candidates.read(tmp_path / "r" / "skills")
+    assert {name: sum(c.teacher == name for c in rows) for name in by} == {n: by[n]["documents"] for n in by}
+    assert result["kept_per_document"] == sum(n["kept"] for n in by.values()) / 8
+
+
+async def _answers():
+    return ""
+
+
+def test_documents_and_what_they_say_stay_for_the_proposer_to_learn_from(capsys, monkeypatch, tmp_path):
+    acquire(capsys, monkeypatch, tmp_path, Teacher({"a": [good("one")], "b": [REFUSED] * 2}))
+    shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
+    lines = {r["document"]: r for shard in shards for r in map(json.loads, shard.read_text().splitlines())}
+    assert (lines[0]["text"], lines[0]["asked_as"]) == ("a", "text") and "text" not in lines[1]
+
+
+def test_a_proposer_that_has_learned_to_extract_proposes_and_the_teacher_only_scores(capsys, monkeypatch, tmp_path):
+    said: list[str] = []
+    teacher, proposer = Judged({"fine": [4], "poor": [1]}), Judged({"fine": [], "poor": []})
+
+    async def complete(messages, seed=0, inner=proposer.complete):
+        said.append(messages[0]["content"])
+        return await inner(messages, seed)
+
+    monkeypatch.setattr(proposer, "complete", complete)
+    monkeypatch.setattr("pipeline.stages.acquire.EndpointPolicy", lambda *_: proposer)
+    monkeypatch.setattr("pipeline.pools.endpoints.ask", lambda _: _answers())
+    who = "acquire.proposer={endpoint: {base_url: 'http://x/v1', model: mine}}"
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher, more=(*RUBRIC, "--set", who))
+    assert (result["kept"], result["dropped_low_score"]) == (1, 1)
+    assert (proposer.asked, sorted(teacher.asked)) == (["propose fine", "propose poor"], ["score fine", "score poor"])
+    assert said == ["Skills of this text:\nfine", "Skills of this text:\npoor"]
+    assert result["by_teacher"] == {"mine": {"documents": 2, "kept": 1}}
+    assert "sft.extraction" in stage._remedy(OpenAITeacherConfig(base_url="http://x/v1", model="m"), learned=True)

@@ -11,7 +11,7 @@ from actors import prompts
 from actors.chat import ChatFormat
 from pipeline import domains
 from pipeline.cli import main
-from pipeline.config import EpisodeLimits, TextDomainConfig
+from pipeline.config import STYLES, EpisodeLimits, MiniDomainConfig, SFTStage, TextDomainConfig
 from pipeline.domains.text import BUNDLED
 from pipeline.records import ANSWER_KINDS, Failure
 from pipeline.skills import candidates, replies, rubric
@@ -149,3 +149,15 @@ def test_a_run_goes_on_with_the_prompts_that_it_began_with(capsys, monkeypatch, 
     (tmp_path / "r" / "stages" / "acquire.json").unlink()  # a stage that is done tells nobody anything
     _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
     assert "made with other prompts: solver_math; use those, or another --run-dir" in err
+
+
+def test_the_rubric_is_one_text_wherever_it_stands() -> None:
+    assert (BUNDLED / "score_skill.md").read_text().strip() == rubric.PROMPT
+
+
+def test_a_teacher_has_words_for_each_style_and_the_mini_world_for_none() -> None:
+    shares = SFTStage().styles
+    told = domains.of(TextDomainConfig()).prompts.styles(shares)
+    assert list(told) == list(STYLES) and all(share == 1 and words for share, words in told.values())
+    assert len({words for _, words in told.values()}) == len(STYLES)
+    assert domains.of(MiniDomainConfig()).prompts.styles(shares) == {}

@@ -1,0 +1,44 @@
+"""The curriculum's state as tables: how often categories and skills are offered, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.report.charts import number, text
+
+_SHOWN = 12
+
+
+def categories(proficiency: Mapping[str, float], epsilon: float) -> str:
+    weights = {c: 1 / (m + epsilon) for c, m in proficiency.items()}
+    total = sum(weights.values())
+    rows = [(c, number(m, True), number(weights[c] / total, True)) for c, m in sorted(proficiency.items())]
+    return _table(("category", "proficiency m_c", "offered next, p(c)"), rows)
+
+
+def arms(state: Mapping[str, Any]) -> str:
+    """The arms of both bandits: those that go best, and those that go worst."""
+    tables = [_arms("skill", state["skills"], "Problems that used it count as won, failures of tasks it was part of as "
+                    "lost; older ones fade. Drawn most are those that go neither always nor never.")]  # fmt: skip
+    if pairs := state.get("pairs"):
+        tables.append(_arms("combination", pairs, "Won where a verified problem uses both skills."))
+    return "".join(tables)
+
+
+def _arms(of: str, counts: Mapping[str, Sequence[float]], caption: str) -> str:
+    rates = sorted(((1 + won) / (2 + won + lost), name) for name, (won, lost) in counts.items())
+    shown = rates if len(rates) <= 2 * _SHOWN else [*rates[:_SHOWN], *rates[-_SHOWN:]]
+    rows = [(name, *(f"{n:.1f}" for n in counts[name]), number(rate, True)) for rate, name in reversed(shown)]
+    more = f" Shown are {len(shown)} of {len(rates)}, the best and the worst." if len(shown) < len(rates) else ""
+    return _table((of, "won", "lost", "rate"), rows) + f'<p class="soft">{caption}{more}</p>'
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    first, *others = heads
+    head = f"<th>{first}</th>" + "".join(f"<th class=n>{name}</th>" for name in others)
+    body = "".join(
+        f"<tr><td>{text(name)}</td>{''.join(f'<td class=n>{value}</td>' for value in values)}</tr>"
+        for name, *values in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
