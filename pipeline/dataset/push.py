@@ -1,12 +1,14 @@
 """A folder of a data set, put on the Hugging Face Hub.
 
-Invariant: nothing is sent of a data set whose training files tell how its rows were made, and only what its manifest
-names. The token is the user's own (`HF_TOKEN`, or that of `hf auth login`), and no message of ours holds it.
+Invariant: a data set is there whole or not at all: one commit adds its files and takes away the shards of the former
+one. Nothing is sent where a training file tells how its rows were made, and only what the manifest names. The token is
+the user's own (`HF_TOKEN`, or that of `hf auth login`), and no message of ours holds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 from pipeline.dataset import traces
@@ -31,7 +33,7 @@ def token_for(name: str) -> str:
 
 def push(folder: Path, name: str, token: str, private: bool) -> str:
     """Returns the address of what was sent. Raises Failure."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     if told := next(traces.find(folder, traces.ids_of(folder)), None):
         raise Failure(f"{folder}: {told}; nothing was sent, see `propose dataset check`")
@@ -41,11 +43,14 @@ def push(folder: Path, name: str, token: str, private: bool) -> str:
 
     def send() -> str:
         api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
-        told = api.upload_folder(
-            repo_id=name, repo_type="dataset", folder_path=folder, allow_patterns=files,
-            delete_patterns=["data/*.parquet"], commit_message=f"{whole['problems']} problems",
-        )  # fmt: skip
-        return str(told.repo_url)
+        there = api.list_repo_files(name, repo_type="dataset")
+        former = [file for file in there if fnmatch(file, "data/*.parquet") and file not in files]
+        operations = [
+            *(CommitOperationAdd(file, folder / file) for file in files),
+            *(CommitOperationDelete(file) for file in former),
+        ]
+        message = f"{whole['problems']} problems"
+        return str(api.create_commit(name, operations, commit_message=message, repo_type="dataset").repo_url)
 
     return _asked(name, token, send)
 

@@ -113,6 +113,24 @@ def dataset(facts: Facts) -> str:
     return _partly(facts, "synthesize") + _alerts(facts) + gallery(figures)
 
 
+def gates(facts: Facts) -> str:
+    """What became of the accepted problems, each in one row."""
+    left_out = facts.result("synthesize", "left_out")
+    if left_out is None:  # an earlier version wrote none
+        return ""
+    unsolved, kept = facts.result("synthesize", "unsolved") or 0, facts.result("synthesize", "accepted")
+    counts = [*sorted(left_out.items(), key=lambda item: -item[1]), ("solved by no prober above chance", unsolved)]
+    whole = sum(n for _, n in counts) + kept
+    rows = "".join(
+        f"<tr><td>{text(name)}</td><td class=n>{number(n)}</td><td class=n>{percent(n / max(whole, 1))}</td></tr>"
+        for name, n in (("in the data set", kept), *counts)
+    )
+    return (
+        "<table><tr><th>accepted by the committee, and</th><th class=n>problems</th><th class=n>of them</th></tr>"
+        f"{rows}</table>"
+    )
+
+
 def _alerts(facts: Facts) -> str:
     """What a reader of the data set must know first, a line each."""
     lines = []
@@ -219,7 +237,17 @@ def solver(facts: Facts) -> str:
         a, b = before.get(name) or {}, after.get(name) or {}
         if rows := [Pair(c, a[c], b[c]) for c in a if c in b]:
             figures.append(figure(title, charts.pairs(rows), "Change in percentage points at the right."))
+    known = (("before", _passes(before)), ("after", _passes(after)))
+    if curves := [Series(name, points) for name, points in known if points]:
+        drawn = charts.lines(curves, percent=True, x_label="k")
+        figures.append(figure("Pass@k", drawn, "Problems that one of k answers solves, over k."))
     return gallery(figures)
+
+
+def _passes(figures: dict[str, Any]) -> list[tuple[float, float | None]]:
+    """(k, Pass@k), where they were measured."""
+    found = {name: of for name, of in figures.get("measures", {}).items() if name.startswith("pass@")}
+    return sorted((float(name.removeprefix("pass@")), of["value"]) for name, of in found.items())
 
 
 def _solver_caption(facts: Facts, overall: Pair) -> str:
@@ -312,6 +340,7 @@ SECTIONS = [
     Section("", headline),
     Section("Stages", stages),
     Section("The data set", dataset),
+    Section("Gates", gates),
     Section("Training the proposer (MGPO)", proposer_training),
     Section("Validity and pruning", pruning),
     Section("An adversary against the judges", adversary),

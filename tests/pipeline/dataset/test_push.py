@@ -22,7 +22,8 @@ class Hub(BaseHTTPRequestHandler):
     """What an upload asks for. Files are told to come within the commit, as small ones do."""
 
     def do_GET(self):
-        self._tell(200, {"sha": "0" * 40, "siblings": [], "id": "me/set"} if "/api/" in self.path else {})
+        former = [{"type": "file", "path": name, "size": 1, "oid": "0" * 40} for name in self.server.hub.there]
+        self._tell(200, former if "/tree/" in self.path else {"sha": "0" * 40, "siblings": [], "id": "me/set"})
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -60,7 +61,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.hub = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=[], commits=[], status=0)
+    server.hub = SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", asked=[], commits=[], status=0, there=[])
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.hub.url)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
@@ -79,11 +80,13 @@ def place(tmp_path):
 
 
 def test_every_file_of_the_folder_arrives_and_nothing_else(hub, place, tmp_path, capsys):
+    hub.there = ["data/train-00001-of-00002.parquet", "data/train-00000-of-00001.parquet", "notes.txt"]
     code, out, err = propose(capsys, "dataset", "export", place, tmp_path / "out", "--push", "me/set", "--json")
     assert code == 0, err
     assert set(json.loads(out)) == set(DATASET_EXPORT_KEYS) and json.loads(out)["pushed"].endswith("/datasets/me/set")
     created = json.loads(next(body for path, _, body in hub.asked if path == "/api/repos/create"))
-    assert (created["name"], created["type"]) == ("set", "dataset") and created.get("private") is True
+    assert (created["organization"], created["name"], created["type"]) == ("me", "set", "dataset")
+    assert created["visibility"] == "private"
     (commit,) = hub.commits
     sent = {c["value"]["path"]: base64.b64decode(c["value"]["content"]) for c in commit if c["key"] == "file"}
     here = {
