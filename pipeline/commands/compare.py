@@ -1,4 +1,4 @@
-"""`propose compare`: two results on one benchmark, held against each other item by item."""
+"""`propose compare`: two results on one benchmark, held against each other item by item; and the page of two runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.commands import target
+from pipeline.commands.tables import columns
 from pipeline.records import Failure
 from pipeline.scoring import items, measures
+from pipeline.store.identity import differences
 from pipeline.store.rundir import RunDir
 
 _SHOWN = 20
+_FIGURES = {
+    "problems": "problems", "validity": "validity", "mean_pass_at_k": "Pass@k of the prober",
+    "solver_before": "solver before", "solver_after": "solver after",
+}  # fmt: skip
 
 
 def compare(a: str, b: str) -> dict[str, Any]:
@@ -33,6 +39,40 @@ def _items(name: str) -> Path:
     if not steps:
         raise Failure(f"{root}: was not evaluated; run `propose evaluate` first, or name an {items.FILE}")
     return steps[-1] / items.FILE
+
+
+def report(a: str, b: str, page: Path | None) -> dict[str, Any]:
+    """Write the page of two runs side by side; the keys are `keys.REPORT_TWO_KEYS`."""
+    from pipeline import report
+
+    (one, first), (other, second) = (RunDir.read(target.existing(name)) for name in (a, b))
+    if one.root.resolve() == other.root.resolve():
+        raise Failure(f"{a} and {b}: one run; expected two")
+    page = page or Path(f"report-{one.root.name}-{other.root.name}.html")
+    compared, why = None, None
+    try:
+        compared = compare(a, b)
+    except Failure as e:
+        why = str(e)
+    report.write_comparison(one, other, compared or str(why), page)
+    settings = differences(first.model_dump(mode="json"), second.model_dump(mode="json"))
+    return {
+        "page": str(page), "a": report.summary(one), "b": report.summary(other),
+        "settings": [{"field": field, "a": was, "b": now} for field, was, now in settings],
+        "compared": compared, "why_not": why,
+    }  # fmt: skip
+
+
+def render_report(found: dict[str, Any]) -> str:
+    rows = [("", "A", "B")]
+    for key, label in _FIGURES.items():
+        values = [found[run][key] for run in ("a", "b")]
+        if any(v is not None for v in values):
+            rows.append((label, *("-" if v is None else f"{v:,}" if key == "problems" else f"{100 * v:.1f} %"
+                                  for v in values)))  # fmt: skip
+    differ = ", ".join(d["field"] for d in found["settings"]) or "nothing"
+    words = found["compared"]["verdict"] if found["compared"] else f"not compared: {found['why_not']}"
+    return f"{columns(rows, right=(1, 2))}\n\nSolvers: {words}.\nSettings that differ: {differ}.\nPage: {found['page']}"
 
 
 def render(found: dict[str, Any]) -> str:

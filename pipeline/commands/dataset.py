@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from pipeline.commands import target
-from pipeline.dataset import card, folder, gates, layouts
+from pipeline.dataset import card, folder, gates, layouts, push, semantic
 from pipeline.records import Failure, Problem
 from pipeline.scoring import problems
 from pipeline.scoring.identity import Register, diversity
@@ -18,9 +18,18 @@ from pipeline.scoring.quality import language
 from pipeline.store.rundir import RunDir
 
 
-def check(place: str, against: Sequence[Path], benchmarks: Sequence[Path], languages: Sequence[str]) -> dict[str, Any]:
+def check(
+    place: str,
+    against: Sequence[Path],
+    benchmarks: Sequence[Path],
+    languages: Sequence[str],
+    model: str | None = None,
+    alike: float | None = None,
+) -> dict[str, Any]:
+    """With a `model` of embeddings also what says the same in other words, from a cosine of `alike` on."""
     path = _place(place)
-    return gates.check_place(path, _rows(path), against, benchmarks, languages)
+    close = semantic.ALIKE if alike is None else alike
+    return gates.check_place(path, _rows(path), against, benchmarks, languages, model, close)
 
 
 def render_check(found: dict[str, Any]) -> str:
@@ -80,7 +89,9 @@ def card_of(place: str) -> str:
     return card.text(about, names, None)
 
 
-def export(place: str, out: Path, layout: str) -> dict[str, Any]:
+def export(place: str, out: Path, layout: str, to: str | None = None, private: bool = False) -> dict[str, Any]:
+    """Write a data set in a layout into a folder, and put that on the Hub under the name `to`."""
+    token = push.token_for(to) if to else None  # before anything is written
     path = _place(place)
     rows = problems_of(path)
     license, name = None, path.stem
@@ -88,7 +99,8 @@ def export(place: str, out: Path, layout: str) -> dict[str, Any]:
         _, config = RunDir.read(path)
         license, name = config.acquire.license, config.name
     files = layouts.write(layout, rows, out, license, name)
-    return {"rows": len(rows), "layout": layout, "out": str(out), "files": files}
+    address = push.push(out, to, token, private) if to and token else None
+    return {"rows": len(rows), "layout": layout, "out": str(out), "files": files, "pushed": address}
 
 
 def problems_of(path: Path) -> list[Problem]:

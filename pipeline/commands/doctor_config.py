@@ -19,7 +19,7 @@ from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.domains import hub
 from pipeline.domains.base import Domain
 from pipeline.records import Failure
-from pipeline.scoring import problems
+from pipeline.scoring import benchmarks
 from pipeline.skills import corpus
 from pipeline.store.run_stages import RUN_STAGES
 
@@ -176,12 +176,13 @@ def _corpus(config: Config) -> Check:
 def _benchmark(config: Config) -> Check:
     e = config.evaluate
     try:
-        rows = problems.read(domains.of(config.domain).resolve(e.benchmark), e.problems, config.seed)
+        read = benchmarks.read(domains.of(config.domain).resolve(e.benchmark), e.schema(), e.problems, config.seed)
     except Failure as failure:
         return Check("benchmark", "fail", str(failure), "fix evaluate.benchmark")
-    found = f"{len(rows)} problems of {e.benchmark}"
-    detail = {"problems": len(rows)}
-    if e.problems is not None and len(rows) < e.problems:
+    left = "".join(f"; {count} left out: {reason}" for reason, count in sorted(read.left_out.items()))
+    found = f"{len(read.rows)} problems of {e.benchmark}{left}"
+    detail = {"problems": len(read.rows)}
+    if e.problems is not None and len(read.rows) < e.problems:
         return Check("benchmark", "warn", found, f"evaluate.problems asks for {e.problems}", detail)
     return Check("benchmark", "ok", found, detail=detail)
 

@@ -172,7 +172,7 @@ DATASET_CHECK_KEYS = {
     "rows": "of the data set",
     "barred": "of them marked by a gate that keeps rows out",
     "gates": "gate -> rows that it marks; duplicate, in another data set, benchmark: exact, reordered, near, passage, "
-    "changed numbers (which bars nothing)",
+    "semantic, changed numbers (which bars nothing)",
     "examples": "gate -> the first rows that it marks",
     "traces": "places of training files that tell how rows were made",
     "traces_shown": "the first 20, a line each",
@@ -201,6 +201,15 @@ COMPARE_KEYS = {
     "changed": "{id, a, b, question} of each of these",
     "verdict": "in words",
 }
+REPORT_TWO_KEYS = {
+    "page": "the file that was written",
+    "a": "the summary of A",
+    "b": "of B",
+    "settings": "field, a, b of each setting that differs",
+    "compared": "what `compare` says of the two solvers' answers; null where they cannot be compared",
+    "why_not": "why they cannot; null else",
+}
+"""With two runs."""
 SKILLS_LIST_KEYS = {
     "version": "of the library's content",
     "skills": "{id, category, intent, score, version, script, self_test, p_skill (how often the teacher proposes "
@@ -248,7 +257,13 @@ SKILLS_MERGE_KEYS = {
     "version": "of the content",
 }
 DATASET_CARD_KEYS = {"card": "the text of README.md"}
-DATASET_EXPORT_KEYS = {"rows": "written", "layout": "their form", "out": "the folder", "files": "in it"}
+DATASET_EXPORT_KEYS = {
+    "rows": "written",
+    "layout": "their form",
+    "out": "the folder",
+    "files": "in it",
+    "pushed": "its address on the Hub; null without --push",
+}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 RUNS_KEYS = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.benchmarks import presets
+from pipeline.config.benchmarks import PresetConfig, presets
 from pipeline.config.cluster import CustomResources, LabelSelector
 from pipeline.config.models import ModelConfig, SamplingConfig
 from pipeline.config.objectives import OBJECTIVES, GRPOConfig, MGPOConfig, ObjectiveConfig
@@ -248,6 +248,12 @@ class EvaluateStage(Section):
     preset: str | None = None
     """How the file of a public benchmark is read and asked: aime24, gsm8k, gpqa, … (config/presets.yaml). Its samples
     and sampling hold where none are given. None: by the names of the fields that the file has."""
+    fields: dict[str, str] | None = None
+    """Our field -> what the file calls it, such as {question: problem, answer: expected_answer}; in place of the
+    preset's. None: the preset's; without one the names that are known."""
+    keep: dict[str, tuple[str, ...]] | None = None
+    """The file's field -> the values whose rows are asked; in place of the preset's. None: the preset's; without one
+    every row."""
     shots: Positive | None = None
     """Solved examples before each question; None: none."""
     shots_from: str | None = None
@@ -268,3 +274,16 @@ class EvaluateStage(Section):
         if name is not None and name not in presets():
             raise ValueError(f"no preset {name!r}; expected one of {', '.join(presets())}")
         return name
+
+    def schema(self) -> PresetConfig | None:
+        """What the benchmark's fields are called; None: as the reader of any file knows them."""
+        given = {name: value for name in ("fields", "keep") if (value := getattr(self, name)) is not None}
+        if self.preset is not None:
+            return presets()[self.preset].model_copy(update=given)
+        if self.fields is None:
+            return None
+        return PresetConfig(data="evaluate.fields", samples=self.samples, sampling=self.sampling, **given)
+
+    def contradictions(self) -> Iterator[str]:
+        if self.keep is not None and self.fields is None and self.preset is None:
+            yield "keep: only with fields or a preset is a file read by the names of its fields; expected one of them"

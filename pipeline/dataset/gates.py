@@ -6,13 +6,13 @@ Invariant: rows are counted under every gate that marks them; `barred` are those
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset import matching, traces
+from pipeline.dataset import matching, semantic, traces
 from pipeline.dataset.folder import rows_of
-from pipeline.dataset.matching import Match, Sketches
+from pipeline.dataset.matching import Array, Match
 from pipeline.scoring import problems
 from pipeline.scoring.quality import GATES, faults
 
@@ -26,8 +26,11 @@ def check(
     others: Mapping[str, Sequence[str]],
     benchmarks: Mapping[str, Sequence[str]],
     languages: Collection[str] = (),
+    meaning: Callable[[Sequence[str]], Array] | None = None,
+    alike: float = semantic.ALIKE,
 ) -> dict[str, Any]:
-    """What the gates say of rows, against the questions of other data sets and of benchmarks, by name."""
+    """What the gates say of rows, against the questions of other data sets and of benchmarks, by name. With `meaning`,
+    the vectors of texts, also what they say in other words, from the cosine `alike` on."""
     counts: Counter[str] = Counter()
     examples: dict[str, list[dict[str, Any]]] = {}
     barred: set[int] = set()
@@ -45,23 +48,27 @@ def check(
         for gate in faults(problem.question, problem.answer, problem.answer_kind, languages):
             mark(i, gate.name, gate.bars)
     own = matching.sketch(questions)
-    for match in matching.duplicates(own):
+    vectors = meaning(questions) if meaning else None
+    same = matching.duplicates(own)
+    if vectors is not None:
+        same = semantic.joined(same, semantic.duplicates(own, vectors, alike))
+    for match in same:
         mark(match.row, f"duplicate: {match.kind}", _bars(match), of=f"row {match.of + 1}")
-    for name, texts in others.items():
-        _marked(own, f"in {name}", name, texts, False, mark)
-    for name, texts in benchmarks.items():
-        _marked(own, f"benchmark {name}", name, texts, True, mark)
+    for given, what, passages in ((others, "in", False), (benchmarks, "benchmark", True)):
+        for name, texts in given.items():
+            reference = matching.sketch(texts)
+            same = matching.against(own, reference, passages)
+            if meaning and vectors is not None:
+                same = semantic.joined(same, semantic.against(own, vectors, reference, meaning(texts), alike))
+            for match in same:
+                of = f"{name} {match.of + 1}: {_short(texts[match.of])}"
+                mark(match.row, f"{what} {name}: {match.kind}", _bars(match), of=of)
     return {
         "rows": len(rows),
         "barred": len(barred),
         "gates": {gate.name: counts.pop(gate.name, 0) for gate in GATES} | dict(sorted(counts.items())),
         "examples": examples,
     }
-
-
-def _marked(own: Sketches, gate: str, name: str, texts: Sequence[str], passages: bool, mark: Any) -> None:
-    for match in matching.against(own, matching.sketch(texts), passages):
-        mark(match.row, f"{gate}: {match.kind}", _bars(match), of=f"{name} {match.of + 1}: {_short(texts[match.of])}")
 
 
 def _bars(match: Match) -> bool:
@@ -74,10 +81,13 @@ def check_place(
     others: Sequence[Path],
     benchmarks: Sequence[Path],
     languages: Collection[str],
+    model: str | None = None,
+    alike: float = semantic.ALIKE,
 ) -> dict[str, Any]:
     """The gates over the rows of a run, a folder or a file, and the traces of its making that its files hold."""
     read = {str(path): [str(row["question"]) for row in rows_of(path)] for path in (*others, *benchmarks)}
-    found = check(rows, {str(p): read[str(p)] for p in others}, {str(p): read[str(p)] for p in benchmarks}, languages)
+    by_name = ({str(p): read[str(p)] for p in paths} for paths in (others, benchmarks))
+    found = check(rows, *by_name, languages, semantic.Embedder(model) if model else None, alike)
     folder = place / "dataset" if (place / "config.yaml").is_file() else place
     told = [str(trace) for trace in traces.find(folder, traces.ids_of(folder))] if folder.is_dir() else []
     return found | {"traces": len(told), "traces_shown": told[:20]}

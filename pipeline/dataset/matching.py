@@ -5,22 +5,26 @@
     near             word triples that agree to `NEAR` (MinHash, then counted), with the same numbers
     changed numbers  the same or nearly the same words with other numbers: told apart, for such a row may be meant
     passage          of a benchmark's question, `COVERED` of its runs of 13 words stand in the row
+    semantic         other words that a model of embeddings finds to say the same (semantic.py)
 
 Invariant: each row has at most one match, by the first of these that holds. Memory is about 700 bytes a row, and the
 texts: sketches are arrays, and a candidate is only the first text in a bucket, so no bucket makes work by its square.
+For `near` a bucket holds texts with the same numbers alone: of one template there may be thousands with others.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from pipeline.dataset import texts
 
-Kind = Literal["exact", "reordered", "near", "changed numbers", "passage"]
+Kind = Literal["exact", "reordered", "near", "changed numbers", "passage", "semantic"]
 NEAR = 0.6
 COVERED = 0.5
 RUN = 13
@@ -47,11 +51,16 @@ class Sketches:
     plain: Array
     clauses: Array
     shape: Array
+    numbers: Array
     minhash: Array
     """n x permutations, of the shape: which numbers a text has is compared after that."""
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @cached_property
+    def passages(self) -> Passages:
+        return Passages(self.texts)
 
 
 def sketch(given: Sequence[str]) -> Sketches:
@@ -60,16 +69,18 @@ def sketch(given: Sequence[str]) -> Sketches:
     plain: Array = np.empty(len(given), np.uint64)
     clauses: Array = np.empty(len(given), np.uint64)
     shape: Array = np.empty(len(given), np.uint64)
+    numbers: Array = np.empty(len(given), np.uint64)
     minhash: Array = np.empty((len(given), _PERMUTATIONS), np.uint32)
     empty = MinHash(num_perm=_PERMUTATIONS, seed=1)
     for i, text in enumerate(given):
         words = texts.tokens(text)
         bare = texts.shape(words)
         plain[i], clauses[i], shape[i] = texts.digest(words), texts.digest(texts.clauses(text)), texts.digest(bare)
+        numbers[i] = texts.digest(sorted(texts.numbers(words)))
         one = empty.copy()
         one.update_batch([shingle.encode() for shingle in sorted(texts.shingles(bare, _SHINGLE))])
         minhash[i] = one.hashvalues
-    return Sketches(given, plain, clauses, shape, minhash)
+    return Sketches(given, plain, clauses, shape, numbers, minhash)
 
 
 def duplicates(rows: Sketches) -> list[Match]:
@@ -81,48 +92,51 @@ def against(rows: Sketches, reference: Sketches, passages: bool = False) -> list
     """Rows that are a text of a reference; with `passages` also those that hold a good part of one."""
     found = {match.row: match for match in _matches(rows, reference, itself=False)}
     if passages:
-        for match in _passages(rows.texts, reference.texts):
+        for match in reference.passages.within(rows.texts):
             found.setdefault(match.row, match)
     return [found[row] for row in sorted(found)]
 
 
 def _matches(rows: Sketches, reference: Sketches, itself: bool) -> list[Match]:
+    if not len(rows) or not len(reference):
+        return []
     found: dict[int, Match] = {}
 
     def first(keys: Array, of: Array) -> Iterator[tuple[int, int]]:
-        """(row, the first text with its key), where that is another one."""
+        """(row, the first text with its key), where that is another one, of rows without a match."""
         values, where = np.unique(of, return_index=True)
         at = np.minimum(np.searchsorted(values, keys), len(values) - 1)
         hit = values[at] == keys
         if itself:
             hit &= where[at] < np.arange(len(keys))
         for row in np.flatnonzero(hit):
-            yield int(row), int(where[at[row]])
+            if int(row) not in found:
+                yield int(row), int(where[at[row]])
 
-    if not len(rows) or not len(reference):
-        return []
-    for kind, keys, of in (
-        ("exact", rows.plain, reference.plain), ("reordered", rows.clauses, reference.clauses)
-    ):  # fmt: skip
-        for row, text in first(keys, of):
-            found.setdefault(row, Match(row, text, kind))  # type: ignore[arg-type]
-    changed = {row: Match(row, text, "changed numbers") for row, text in first(rows.shape, reference.shape)}
-    for band in range(0, _PERMUTATIONS, _BAND):
-        keys, of = (_band(s.minhash, band) for s in (rows, reference))
-        for row, text in first(keys, of):
-            if row in found or not _alike(rows, row, reference, text):
-                continue
-            match = _nearly(rows.texts[row], reference.texts[text], row, text)
-            if match is not None and match.kind == "near":
-                found[row] = match
-            elif match is not None:
-                changed.setdefault(row, match)
-    return [match for _, match in sorted((changed | found).items())]
+    def alike(kind: Kind, same_numbers: bool) -> None:
+        tried: dict[int, set[int]] = {}
+        for band in range(0, _PERMUTATIONS, _BAND):
+            keys, of = (_band(s.minhash, band, s.numbers if same_numbers else None) for s in (rows, reference))
+            for row, text in first(keys, of):
+                if text not in (before := tried.setdefault(row, set())):
+                    before.add(text)
+                    if _alike(rows, row, reference, text):
+                        found[row] = Match(row, text, kind)
+
+    for row, text in first(rows.plain, reference.plain):
+        found[row] = Match(row, text, "exact")
+    for row, text in first(rows.clauses, reference.clauses):
+        found[row] = Match(row, text, "reordered")
+    alike("near", same_numbers=True)
+    for row, text in first(rows.shape, reference.shape):
+        found[row] = Match(row, text, "changed numbers")
+    alike("changed numbers", same_numbers=False)
+    return [found[row] for row in sorted(found)]
 
 
-def _band(minhash: Array, start: int) -> Array:
-    """A 64-bit key of some columns."""
-    key: Array = np.zeros(len(minhash), np.uint64)
+def _band(minhash: Array, start: int, more: Array | None) -> Array:
+    """A 64-bit key of some columns, and of one more."""
+    key: Array = np.zeros(len(minhash), np.uint64) if more is None else more.copy()
     for column in range(start, start + _BAND):
         key = (key ^ minhash[:, column].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
@@ -130,41 +144,44 @@ def _band(minhash: Array, start: int) -> Array:
 
 
 def _alike(rows: Sketches, row: int, reference: Sketches, text: int) -> bool:
-    estimate = float((rows.minhash[row] == reference.minhash[text]).mean())
-    return estimate >= NEAR - _SLACK
-
-
-def _nearly(a: str, b: str, row: int, text: int) -> Match | None:
-    one, other = texts.tokens(a), texts.tokens(b)
-    x, y = (texts.shingles(texts.shape(words), _SHINGLE) for words in (one, other))
-    if len(x & y) < NEAR * len(x | y):
-        return None
-    same = sorted(texts.numbers(one)) == sorted(texts.numbers(other))
-    return Match(row, text, "near" if same else "changed numbers")
+    """Whether the shapes of two texts agree to `NEAR`: estimated, and then counted."""
+    if float((rows.minhash[row] == reference.minhash[text]).mean()) < NEAR - _SLACK:
+        return False
+    one, other = (
+        texts.shingles(texts.shape(texts.tokens(given)), _SHINGLE) for given in (rows.texts[row], reference.texts[text])
+    )
+    return len(one & other) >= NEAR * len(one | other)
 
 
 # ---------------------------------------------------------------- passages
 
 
-def _passages(rows: Sequence[str], reference: Sequence[str]) -> Iterator[Match]:
-    """Rows in which `COVERED` of the runs of a reference's text stand, numbers included."""
-    where: dict[int, list[int]] = {}
-    runs: list[int] = []
-    for i, text in enumerate(reference):
-        words = texts.tokens(text)
-        own = {texts.digest(words[j : j + RUN]) for j in range(len(words) - RUN + 1)}
-        runs.append(len(own))
-        for run in own:
-            where.setdefault(run, []).append(i)
-    for row, text in enumerate(rows):
-        words = texts.tokens(text)
-        counts: dict[int, int] = {}
-        for run in {texts.digest(words[j : j + RUN]) for j in range(len(words) - RUN + 1)}:
-            for i in where.get(run, ()):
-                counts[i] = counts.get(i, 0) + 1
-        best = max(counts, key=lambda i: (counts[i] / runs[i], -i), default=None)
-        if best is not None and counts[best] >= COVERED * runs[best]:
-            yield Match(row, best, "passage")
+class Passages:
+    """The runs of `RUN` words, numbers included, that the texts of a reference are made of: 12 bytes a run."""
+
+    def __init__(self, reference: Sequence[str]):
+        runs = [_runs(text) for text in reference]
+        self._sizes = [len(own) for own in runs]
+        keys = np.concatenate([np.empty(0, np.uint64), *runs])
+        order = np.argsort(keys, kind="stable")
+        self._keys = keys[order]
+        self._of = np.repeat(np.arange(len(runs), dtype=np.int32), self._sizes)[order]
+
+    def within(self, rows: Sequence[str]) -> Iterator[Match]:
+        """Rows in which `COVERED` of the runs of one of the texts stand."""
+        for row, text in enumerate(rows):
+            own = _runs(text)
+            low, high = (np.searchsorted(self._keys, own, side) for side in ("left", "right"))
+            hits = Counter(int(i) for a, b in zip(low, high, strict=True) for i in self._of[a:b])
+            best = max(hits, key=lambda i: (hits[i] / self._sizes[i], -i), default=None)
+            if best is not None and hits[best] >= COVERED * self._sizes[best]:
+                yield Match(row, best, "passage")
+
+
+def _runs(text: str) -> Array:
+    """A digest of each, once."""
+    words = texts.tokens(text)
+    return np.array(list({texts.digest(words[i : i + RUN]) for i in range(len(words) - RUN + 1)}), np.uint64)
 
 
 # ---------------------------------------------------------------- what a data set must not repeat

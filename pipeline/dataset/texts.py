@@ -37,7 +37,8 @@ _CLAUSE = re.compile(r"[.?!;:]\s+|\n+|,\s+")
 
 def tokens(text: str) -> list[str]:
     """Words, numbers and signs of operations, in one way of writing."""
-    text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     for pattern, by in _REWRITES:
         text = pattern.sub(by, text)
     return [_number(token) if token[0].isdigit() else token for token in _TOKEN.findall(text.casefold())]

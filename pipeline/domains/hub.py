@@ -86,10 +86,10 @@ def _asked(name: str, ask: Any) -> Any:
         why = "no such folder, and the Hub knows no such model that this HF_TOKEN may read"
         raise Failure(f"{name}: {why}; {_EXPECTED}") from None
     except (errors.RevisionNotFoundError, errors.HFValidationError) as e:
-        raise Failure(f"{name}: {_line(e)}; {_EXPECTED}") from None
+        raise Failure(f"{name}: {line_of(e)}; {_EXPECTED}") from None
     except Exception as e:  # whatever its client raises where the network, the Hub or the disk fails
-        raise Failure(f"{name}: the Hub gave no model ({_line(e)})", "infra_error") from None
+        raise Failure(f"{name}: the Hub gave no model ({line_of(e)})", "infra_error") from None
 
 
-def _line(e: BaseException) -> str:
+def line_of(e: BaseException) -> str:
     return f"{type(e).__name__}: {next(iter(str(e).strip().splitlines()), '')}"

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from actors.passk import wilson
+from pipeline.report import comparison
 from pipeline.report.facts import DIVERSITY, Facts, gather
 from pipeline.report.page import render
 from pipeline.store.digests import seal
+from pipeline.store.files import replace
 from pipeline.store.own import SEAL_OF_PAGE
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -80,6 +82,12 @@ def _write(run: RunDir, name: str, text: str) -> Path:
     except OSError:
         pass  # there is none, or none that can be read: `write_text` says what is wrong
     return run.write_text(name, text)
+
+
+def write_comparison(a: RunDir, b: RunDir, compared: comparison.Compared | str, page: Path) -> None:
+    """Write the page of two runs side by side; `compared` is said in `comparison.render`."""
+    first, second = gather(a), gather(b)
+    replace(page, comparison.render(first, second, _summary(first), _summary(second), compared))
 
 
 def summary(run: RunDir) -> dict[str, Any]:

@@ -13,16 +13,19 @@ from pipeline.report.style import CSS
 
 def render(facts: Facts) -> str:
     """The whole page."""
-    title = text(facts.config.name)
     moments = [row["time"] for rows in facts.rows.values() for row in rows if "time" in row]
     last = f" · last step {datetime.fromtimestamp(max(moments), UTC):%Y-%m-%d %H:%M UTC}" if moments else ""
     sections = [html for section in SECTIONS if (html := section.html(facts))]
+    told = f'<p class="soft">Run {text(facts.run.root.name)}{last}</p>{opening(facts)}'
+    return document(facts.config.name, told + "\n".join(sections))
+
+
+def document(title: str, body: str) -> str:
+    """A page with this title and this HTML below it."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title} · report</title><style>{CSS}</style></head><body>"
-        f'<h1>{title}</h1><p class="soft">Run {text(facts.run.root.name)}{last}</p>{opening(facts)}'
-        + "\n".join(sections)
-        + "</body></html>\n"
+        f"<title>{text(title)} · report</title><style>{CSS}</style></head><body>"
+        f"<main><h1>{text(title)}</h1>{body}</main></body></html>\n"
     )

@@ -14,6 +14,7 @@ from pipeline.report import charts, trajectories
 from pipeline.report import curriculum as tables
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
+from pipeline.report.pieces import duration, figure, gallery, percent, tenths
 from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
 from pipeline.scoring.identity import alert
 from pipeline.store.run_stages import RUN_STAGES
@@ -26,8 +27,8 @@ def headline(facts: Facts) -> str:
     first, last = facts.trend("mgpo", "hard_yield_per_1k")
     cards = [
         ("problems", number(len(facts.provenance)) if facts.provenance else None, "accepted and distinct"),
-        ("validity", _percent(played.validity() if played else None), "accepted of judged, in synthesis"),
-        ("difficulty", _percent(1 - sum(rho) / len(rho) if rho else None), "1 − Pass@k, mean of the data set"),
+        ("validity", percent(played.validity() if played else None), "accepted of judged, in synthesis"),
+        ("difficulty", percent(1 - sum(rho) / len(rho) if rho else None), "1 − Pass@k, mean of the data set"),
         (
             "hard yield",
             f"{number(first)} → {number(last)}" if first is not None and last is not None else None,
@@ -38,7 +39,7 @@ def headline(facts: Facts) -> str:
             f"{100 * before:.1f} → {100 * after:.1f} %" if before is not None and after is not None else None,
             _solver_note(facts),
         ),
-        ("time", _duration(facts.wall_s()) if facts.results else None, "all finished stages"),
+        ("time", duration(facts.wall_s()) if facts.results else None, "all finished stages"),
     ]
     return '<div class="cards">' + "".join(_card(*c) for c in cards) + "</div>"
 
@@ -63,7 +64,7 @@ def _solver_note(facts: Facts) -> str:
 def stages(facts: Facts) -> str:
     rows = "".join(
         f"<tr><td>{s}</td><td>{facts.status(s)}</td><td class=n>{facts.steps[s] or '–'}</td>"
-        f"<td class=n>{_duration(facts.results[s]['wall_s']) if s in facts.results else '–'}</td>"
+        f"<td class=n>{duration(facts.results[s]['wall_s']) if s in facts.results else '–'}</td>"
         f"<td>{text(_told(facts, s))}</td></tr>"
         for s in RUN_STAGES
     )
@@ -90,27 +91,45 @@ def dataset(facts: Facts) -> str:
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
     k = facts.config.prober.k
     figures = [
-        _figure(f"Pass@{k}", charts.columns(_tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its "
+        figure(f"Pass@{k}", charts.columns(tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its "
                 "label; 0: it never did, so nothing tells hard from unsolvable but the committee."),
-        *([_figure("Rate", charts.columns(_tenths(rates)),
+        *([figure("Rate", charts.columns(tenths(rates)),
                    "Problems by the share of the prober's samples that are right, each column up to its label.")]
           if (rates := facts.pass_rate()) else []),
-        _figure("Categories", charts.bars([
+        figure("Categories", charts.bars([
             (c, float(n), _difficulty(facts, c))
             for c, n in categories.most_common()
         ]), "Problems in the data set."),
-        _figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
+        figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
                 f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
     ]  # fmt: skip
     if chances:
         steps = [(f"{(i + 1) / 10:g}", float(sum(i / 10 < c <= (i + 1) / 10 for c in chances))) for i in range(10)]
         guessed = [("0", float(sum(c == 0 for c in chances))), *steps]
-        figures.append(_figure("Guessable", charts.columns(guessed), "Problems by the chance that a guess is right."))
+        figures.append(figure("Guessable", charts.columns(guessed), "Problems by the chance that a guess is right."))
     if skeletons:
         common = [(s[:60], float(n), "") for s, n in skeletons.most_common(6)]
         caption = f"Problems without numbers, names and wordings; the commonest of {len(skeletons)}."
-        figures.append(_figure("Skeletons", charts.bars(common), caption))
-    return _partly(facts, "synthesize") + _alerts(facts) + _plots(figures)
+        figures.append(figure("Skeletons", charts.bars(common), caption))
+    return _partly(facts, "synthesize") + _alerts(facts) + gallery(figures)
+
+
+def gates(facts: Facts) -> str:
+    """What became of the accepted problems, each in one row."""
+    left_out = facts.result("synthesize", "left_out")
+    if left_out is None:  # an earlier version wrote none
+        return ""
+    unsolved, kept = facts.result("synthesize", "unsolved") or 0, facts.result("synthesize", "accepted")
+    counts = [*sorted(left_out.items(), key=lambda item: -item[1]), ("solved by no prober above chance", unsolved)]
+    whole = sum(n for _, n in counts) + kept
+    rows = "".join(
+        f"<tr><td>{text(name)}</td><td class=n>{number(n)}</td><td class=n>{percent(n / max(whole, 1))}</td></tr>"
+        for name, n in (("in the data set", kept), *counts)
+    )
+    return (
+        "<table><tr><th>accepted by the committee, and</th><th class=n>problems</th><th class=n>of them</th></tr>"
+        f"{rows}</table>"
+    )
 
 
 def _alerts(facts: Facts) -> str:
@@ -133,11 +152,11 @@ def adversary(facts: Facts) -> str:
         + "</tr>"
         for kind, n in found["by_kind"].items()
     )
-    faults = ", ".join(f"{text(fault)} {_percent(share)}" for fault, share in found["by_fault"].items())
+    faults = ", ".join(f"{text(fault)} {percent(share)}" for fault, share in found["by_fault"].items())
     return (
         "<table><tr><th>descends from</th><th class=n>tries</th><th class=n>accepted</th><th class=n>paid</th>"
         f"<th class=n>would be exported</th><th class=n>exploits</th></tr>{rows}</table>"
-        f'<p class="soft">A search against this run\'s judges and rewards: {_percent(found["exploit_share"])} of '
+        f'<p class="soft">A search against this run\'s judges and rewards: {percent(found["exploit_share"])} of '
         f"{number(found['tries'])} tries were paid and should not be{': ' + faults if faults else ''}.</p>"
     )
 
@@ -184,10 +203,10 @@ def _stage_plots(facts: Facts, stage: str, plots: Sequence[Plot], more: str = ""
             if any(metric in row for row in rows)
         ]
         if series:
-            figures.append(_figure(plot.title, charts.lines(series, plot.percent, plot.zero), plot.caption))
+            figures.append(figure(plot.title, charts.lines(series, plot.percent, plot.zero), plot.caption))
     if more:
         figures.append(more)
-    return _partly(facts, stage) + _plots(figures) if figures else _missing(facts, stage)
+    return _partly(facts, stage) + gallery(figures) if figures else _missing(facts, stage)
 
 
 def _proficiency(facts: Facts) -> str:
@@ -197,7 +216,7 @@ def _proficiency(facts: Facts) -> str:
     if not names:
         return ""
     series = [Series(n.removeprefix("proficiency/"), [(row["step"], row.get(n)) for row in rows]) for n in names]
-    return _figure(
+    return figure(
         "Curriculum", charts.lines(series, percent=True), "Proficiency of each category; the weaker is drawn more."
     )
 
@@ -220,10 +239,10 @@ def pruning(facts: Facts) -> str:
         yes, no = played.validity(pruned=True), played.validity(pruned=False)
         rows.append(
             f"<tr><td>{stage}</td><td class=n>{number(played.judged)}</td>"
-            f"<td class=n>{_percent(played.validity())}</td>"
-            f"<td class=n>{_percent(played.pruned / played.judged)}</td>"
-            f"<td class=n>{_percent(yes) or '–'}</td>"
-            f"<td class=n>{_percent(no) or '–'}</td><td class=n>{number(played.undecided)}</td>"
+            f"<td class=n>{percent(played.validity())}</td>"
+            f"<td class=n>{percent(played.pruned / played.judged)}</td>"
+            f"<td class=n>{percent(yes) or '–'}</td>"
+            f"<td class=n>{percent(no) or '–'}</td><td class=n>{number(played.undecided)}</td>"
             f"<td class=n>{number(played.failed)}</td></tr>"
         )
     if not rows:
@@ -243,12 +262,22 @@ def solver(facts: Facts) -> str:
     if not before or not after:
         return _missing(facts, "evaluate")
     overall = Pair("overall", before["mean"], after["mean"], _interval(before), _interval(after))
-    figures = [_figure("Overall", charts.pairs([overall]), _solver_caption(facts, overall))]
+    figures = [figure("Overall", charts.pairs([overall]), _solver_caption(facts, overall))]
     for title, name in (("By category", "by_category"), ("By number of steps", "by_steps")):
         a, b = before.get(name) or {}, after.get(name) or {}
         if rows := [Pair(c, a[c], b[c]) for c in a if c in b]:
-            figures.append(_figure(title, charts.pairs(rows), "Change in percentage points at the right."))
-    return _plots(figures)
+            figures.append(figure(title, charts.pairs(rows), "Change in percentage points at the right."))
+    known = (("before", _passes(before)), ("after", _passes(after)))
+    if curves := [Series(name, points) for name, points in known if points]:
+        drawn = charts.lines(curves, percent=True, x_label="k")
+        figures.append(figure("Pass@k", drawn, "Problems that one of k answers solves, over k."))
+    return gallery(figures)
+
+
+def _passes(figures: dict[str, Any]) -> list[tuple[float, float | None]]:
+    """(k, Pass@k), where they were measured."""
+    found = {name: of for name, of in figures.get("measures", {}).items() if name.startswith("pass@")}
+    return sorted((float(name.removeprefix("pass@")), of["value"]) for name, of in found.items())
 
 
 def _solver_caption(facts: Facts, overall: Pair) -> str:
@@ -287,7 +316,7 @@ def skills(facts: Facts) -> str:
     if not skills:
         return _missing(facts, "acquire")
     rows = [(c, float(n), "") for c, n in sorted(skills.items(), key=lambda item: -item[1])]
-    return _plots([_figure("Skills by category", charts.bars(rows), "Kept of what the teacher proposed.")])
+    return gallery([figure("Skills by category", charts.bars(rows), "Kept of what the teacher proposed.")])
 
 
 def sample_problems(facts: Facts) -> str:
@@ -312,7 +341,7 @@ def _causes(stage: str, played: Played, top: int = 8) -> str:
     rows = [*common, *([("other causes", rest)] if rest else [])]
     cells = "".join(
         f"<tr><td>{text(cause[:200])}</td><td class=n>{number(n)}</td>"
-        f"<td class=n>{_percent(n / played.episodes)}</td></tr>"
+        f"<td class=n>{percent(n / played.episodes)}</td></tr>"
         for cause, n in rows
     )
     return (
@@ -341,6 +370,7 @@ SECTIONS = [
     Section("", headline),
     Section("Stages", stages),
     Section("The data set", dataset),
+    Section("Gates", gates),
     Section("Training the proposer (MGPO)", proposer_training),
     Section("The curriculum", curriculum),
     Section("Validity and pruning", pruning),
@@ -359,14 +389,6 @@ SECTIONS = [
 # ---------------------------------------------------------------- pieces
 
 
-def _figure(title: str, chart: str, caption: str) -> str:
-    return f"<figure><h3>{text(title)}</h3>{chart}<figcaption>{text(caption)}</figcaption></figure>"
-
-
-def _plots(figures: Sequence[str]) -> str:
-    return f'<div class="plots">{"".join(figures)}</div>'
-
-
 def _missing(facts: Facts, stage: str) -> str:
     how = {
         "not run": f"Stage {stage} has not run",
@@ -376,26 +398,10 @@ def _missing(facts: Facts, stage: str) -> str:
     return f'<p class="missing">{how}.</p>'
 
 
-def _tenths(shares: Sequence[float]) -> list[tuple[str, float]]:
-    """How many are 0, up to 0.1, up to 0.2 …"""
-    bins = [("0", float(sum(s == 0 for s in shares)))]
-    return bins + [(f"{(i + 1) / 10:g}", float(sum(i / 10 < s <= (i + 1) / 10 for s in shares))) for i in range(10)]
-
-
 def _partly(facts: Facts, stage: str) -> str:
     return f'<p class="missing">Stage {stage} is part done.</p>' if facts.status(stage) == "part done" else ""
-
-
-def _percent(value: float | None) -> str | None:
-    return None if value is None else number(value, percent=True)
 
 
 def _difficulty(facts: Facts, category: str) -> str:
     values = [1 - p["pass_at_k"] for p in facts.provenance if p["category"] == category]
     return f"mean difficulty {number(sum(values) / len(values), True)}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

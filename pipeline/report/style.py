@@ -16,7 +16,7 @@ p { margin:6px 0 } .soft, figcaption { color:var(--soft); font-size:13px }
 .card b { display:block; font-size:20px; line-height:1.4; white-space:nowrap; font-weight:650;
   font-variant-numeric:tabular-nums }
 .card b.none { color:var(--soft); font-weight:400 }
-.plots { display:grid; grid-template-columns:repeat(auto-fill,minmax(330px,1fr)); gap:14px }
+.plots { display:grid; grid-template-columns:repeat(auto-fill,minmax(min(330px,100%),1fr)); gap:14px }
 figure { margin:0; background:var(--card); border:1px solid var(--rule); border-radius:10px; padding:12px 14px }
 figcaption { margin-top:4px } svg { width:100%; height:auto; display:block }
 svg text { font:11px system-ui,sans-serif; fill:var(--ink) } svg .tick, svg .note { fill:var(--soft); font-size:10px }
@@ -34,6 +34,7 @@ svg .line { fill:none; stroke-width:1.8; stroke-linejoin:round } svg .interval {
 table { border-collapse:collapse; width:100%; background:var(--card); border:1px solid var(--rule); font-size:14px }
 th,td { text-align:left; padding:6px 12px; border-bottom:1px solid var(--rule); vertical-align:top }
 th { color:var(--soft); font-weight:500; font-size:13px }
+td { overflow-wrap:anywhere }
 td.n,th.n { text-align:right; font-variant-numeric:tabular-nums }
 .missing { color:var(--soft); border-left:3px solid var(--c2); padding:4px 12px; margin:10px 0 }
 details { background:var(--card); border:1px solid var(--rule); border-radius:10px; margin:10px 0; padding:10px 14px }
@@ -49,5 +50,10 @@ pre { white-space:pre-wrap; overflow-wrap:anywhere; margin:4px 0; font:13px/1.45
   color:var(--soft); white-space:nowrap }
 .opening { font-size:17px; max-width:70ch; margin:14px 0; border-left:4px solid var(--rule); padding:2px 0 2px 14px }
 .opening.up { border-color:var(--good) } .opening.down { border-color:var(--bad) }
+@media (max-width:640px) { body { padding:18px 12px 40px } h1 { overflow-wrap:anywhere }
+  table { font-size:12px } th { font-size:11px } th,td { padding:4px 5px; overflow-wrap:anywhere } }
+@media print { :root { color-scheme:light; --bg:#fff; --card:#fff; --ink:#000; --soft:#444; --rule:#ccc;
+  --c1:#2563c9; --c2:#c4661f; --c3:#2b8a57; --c4:#8a4fb5; --c5:#5f6b7a; --good:#1f6b43; --bad:#98282b }
+  body { max-width:none; padding:0; font-size:11pt } figure,.card,tr { break-inside:avoid } h2 { break-after:avoid } }
 .good { color:var(--good) } .bad { color:var(--bad) } .dropped { text-decoration:line-through }
 """

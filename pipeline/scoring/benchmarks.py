@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config.benchmarks import PresetConfig
 from pipeline.records import Failure
+from pipeline.scoring import problems
 from pipeline.scoring.benchmark_rows import BadRow, read_row
 from pipeline.scoring.human_eval import calls
 
@@ -31,8 +32,11 @@ class Read:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read(path: Path, preset: PresetConfig, limit: int | None = None, seed: int = 0) -> Read:
-    """The first `limit` rows (all without one); the seed orders choices. Raises Failure."""
+def read(path: Path, preset: PresetConfig | None, limit: int | None = None, seed: int = 0) -> Read:
+    """The first `limit` rows (all without one); the seed orders choices. Without a preset fields are read by the names
+    that many publishers use. Raises Failure."""
+    if preset is None:
+        return Read(problems.read(path, limit, seed))
     found = Read()
     for where, given in _given(path):
         if len(found.rows) == limit:

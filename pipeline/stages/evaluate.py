@@ -16,7 +16,6 @@ from typing import Any
 from actors.answers.values import Judgement
 from actors.calls import within
 from actors.execution import Executor
-from pipeline.config.benchmarks import presets
 from pipeline.flow.context import Context
 from pipeline.pools.publish import publish_checkpoint
 from pipeline.scoring import benchmarks, items, problems
@@ -87,21 +86,13 @@ def _rows(context: Context) -> tuple[Rows, dict[str, int]]:
     """The problems that are asked, and how many of the file are left out by why."""
     config, seed = context.config.evaluate, context.config.seed
     path = context.domain.resolve(config.benchmark)
-    left_out: dict[str, int] = {}
-    preset = presets()[config.preset] if config.preset else None
-
-    def read(path: Path, limit: int | None) -> Rows:
-        return problems.read(path, limit, seed) if preset is None else benchmarks.read(path, preset, limit, seed).rows
-
-    if preset is None:
-        rows = read(path, config.problems)
-    else:
-        found = benchmarks.read(path, preset, config.problems, seed)
-        rows, left_out = found.rows, dict(sorted(found.left_out.items()))
+    schema = config.schema()
+    found = benchmarks.read(path, schema, config.problems, seed)
+    rows = found.rows
     if config.shots:
         source = context.domain.resolve(config.shots_from) if config.shots_from else path
-        rows = benchmarks.with_shots(rows, read(source, None), config.shots, seed)
-    return rows, left_out
+        rows = benchmarks.with_shots(rows, benchmarks.read(source, schema, None, seed).rows, config.shots, seed)
+    return rows, dict(sorted(found.left_out.items()))
 
 
 def _answers(rows: Rows, texts: list[list[str]], outcomes: list[list[Judgement]]) -> str:

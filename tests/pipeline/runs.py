@@ -175,6 +175,7 @@ def _synthesize(run, log, rng, hostile, mgpo_steps):
     run.finish("synthesize", {
         "accepted": len(lines), "episodes": 120, "validity": 0.6, "unsolved": 7, "guessable": 30, "skeletons": 3,
         "skeleton_entropy": 0.27, "skeleton_top_share": 0.34,
+        "left_out": {"copies": 5, "answer stated in the question": 3},
     }, 95.0)  # fmt: skip
 
 
@@ -193,7 +194,8 @@ def _evaluate(run, log, rng, hostile, mgpo_steps):
     run.finish("evaluate", {
         "problems": 240, "samples": 4, "gain": 0.075,
         "before": {"mean": 0.425, "by_category": {"code": 0.3, "maths": 0.5, "science": 0.45},
-                   "by_steps": {"1": 0.7, "2": 0.55, "3": 0.3, "4": 0.12}, "interval": [0.38, 0.47]},
+                   "by_steps": {"1": 0.7, "2": 0.55, "3": 0.3, "4": 0.12}, "interval": [0.38, 0.47],
+                   "measures": {"mean@4": {"value": 0.425}, "pass@1": {"value": 0.425}, "pass@4": {"value": 0.6}}},
         "after": {"mean": 0.5, "by_category": {"code": 0.4, "maths": 0.58, "science": 0.5},
                   "by_steps": {"1": 0.72, "2": 0.65, "3": 0.41, "4": 0.2}, "interval": [0.46, 0.54]},
     }, 40.0)  # fmt: skip

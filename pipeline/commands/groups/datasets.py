@@ -19,6 +19,7 @@ from pipeline.commands.keys import (
     DATASET_EXPORT_KEYS,
     DATASET_STATS_KEYS,
 )
+from pipeline.records import Failure
 
 datasets = typer.Typer(cls=screens.Group, help="Check, count, describe or export a data set.", no_args_is_help=True)
 app.add_typer(datasets, name="dataset", rich_help_panel=DATA)
@@ -50,11 +51,23 @@ def _check(
         list[str] | None,
         typer.Option("--language", metavar="XX", help="rows may be in, as en; default: any", show_default=False),
     ] = None,
+    semantic: Annotated[
+        str | None,
+        typer.Option(
+            "--semantic",
+            metavar="MODEL",
+            help="an embedding model: also what says the same in other words",
+            show_default=False,
+        ),
+    ] = None,
+    alike: Annotated[float | None, o.amount("--alike", help="with --semantic, the cosine from which on (0.95)")] = None,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import dataset
 
-    found = dataset.check(place, against or [], benchmark or [], language or [])
+    if semantic is None and alike is not None:
+        raise Failure(f"--alike {alike}: of what --semantic compares; expected --semantic MODEL")
+    found = dataset.check(place, against or [], benchmark or [], language or [], semantic, alike)
     print(json.dumps(found, ensure_ascii=False) if as_json else dataset.render_check(found))
     return INPUT if found["barred"] or found["traces"] else OK
 
@@ -82,12 +95,22 @@ def _export(
     place: Place,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that is new or empty")],
     layout: Annotated[str, o.choice("--layout", of=LAYOUTS, help="whose form (qa: the bare two columns)")] = "qa",
+    push: Annotated[
+        str | None,
+        typer.Option(
+            "--push", metavar="OWNER/NAME", help="put it on the Hub, too, by your HF_TOKEN", show_default=False
+        ),
+    ] = None,
+    public: Annotated[bool, o.flag("--public", help="with --push: for everybody to read")] = False,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import dataset
 
-    found = dataset.export(place, out, layout)
+    if public and push is None:
+        raise Failure("--public: of what --push sends; expected --push OWNER/NAME")
+    found = dataset.export(place, out, layout, push, private=not public)
     shown = f"{found['rows']} rows, layout {layout}: {', '.join(found['files'])} in {out}"
+    shown += f"; {found['pushed']}" if found["pushed"] else ""
     print(json.dumps(found) if as_json else shown)
     return OK
 

@@ -11,7 +11,8 @@ import typer
 from pipeline.commands import options as o
 from pipeline.commands import target
 from pipeline.commands.groups.base import EVERYDAY, OK, command, plan_keys, say, work, work_on
-from pipeline.commands.keys import FORK_KEYS, REDO_KEYS, RUNS_KEYS, STATUS_KEYS, summary_keys
+from pipeline.commands.keys import FORK_KEYS, REDO_KEYS, REPORT_TWO_KEYS, RUNS_KEYS, STATUS_KEYS, summary_keys
+from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
@@ -43,13 +44,33 @@ def _status(name: o.Run = None, run_dir: o.RunOnly = None, as_json: o.Json = Fal
     return OK
 
 
-@command("report", EVERYDAY, "write report.html of whatever a run directory holds", summary_keys)
+@command("report", EVERYDAY, "write report.html of whatever a run directory holds, or of two runs a page side by side",
+         summary_keys, more=lambda: {"keys of --json with two runs": REPORT_TWO_KEYS})  # fmt: skip
 def _report(
-    name: o.Run = None, config: o.ConfigOfRun = None, run_dir: o.RunOnly = None, as_json: o.Json = False
+    name: o.Run = None,
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="OTHER", help="a run to hold it against", show_default=False, autocompletion=o._runs),
+    ] = None,
+    config: o.ConfigOfRun = None,
+    run_dir: o.RunOnly = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="of two runs; default: report-A-B.html", show_default=False),
+    ] = None,
+    as_json: o.Json = False,
 ) -> int:
     from pipeline import report
-    from pipeline.commands import summary
+    from pipeline.commands import compare, summary
 
+    if name is not None and other is not None:
+        if config or run_dir:
+            raise Failure("--config, --run-dir: of one run; expected two by their names, without")
+        found = compare.report(name, other, out)
+        print(json.dumps(found, ensure_ascii=False) if as_json else compare.render_report(found))
+        return OK
+    if out is not None:
+        raise Failure(f"--out {out}: only of two runs; a run's own page is its report.html")
     run, settings = RunDir.read(target.existing(name, run_dir, config))
     try:
         report.write(run)

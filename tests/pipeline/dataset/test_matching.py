@@ -79,6 +79,65 @@ def test_planted_copies_are_found(how, kinds, least):
     assert share(itself, range(len(originals), 2 * len(originals)), kinds) >= least
 
 
+_TEMPLATES = (
+    "{a} has {x} {t}. {b} gives {a} {y} more of them. Then {a} packs all in boxes of {z}. How many {t} does {a} keep?",
+    "A list holds {x}, {y} and {z}. {a} sorts it, and {b} reverses that. What is the sum of the first two numbers?",
+    "{a} walks {x} km to the shop and {y} km to school. After that {b} walks {z} km. How far do both walk on this day?",
+)
+
+
+def filled(rng, count):
+    """Distinct problems of a few templates, as a proposer writes them."""
+    found = {}
+    while len(found) < count:
+        a, b = rng.sample(["Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gia", "Hugo", "Ida", "Jon"], 2)
+        numbers = {n: rng.randint(2, 999) for n in "xyz"}
+        found[rng.choice(_TEMPLATES).format(a=a, b=b, t=rng.choice(WORDS), **numbers)] = None
+    return list(found)
+
+
+KINDS = {
+    "case and blanks": ({"exact"}, 0.98),
+    "punctuation": ({"exact"}, 0.98),
+    "clauses": ({"reordered"}, 0.98),
+    "a word": ({"near"}, 0.9),
+    "words more": ({"near"}, 0.9),
+    "numbers": ({"changed numbers"}, 0.98),
+}
+
+
+def recall(first, second, per_kind, rng):
+    """Plants copies of the first run among the second's rows: each kind is found as itself, and hardly another row."""
+    places = rng.sample(range(len(second)), per_kind * len(KINDS))
+    originals = [text for text in first if any(w.isdigit() for w in text.split(" "))]
+    where = {how: places[i * per_kind : (i + 1) * per_kind] for i, how in enumerate(KINDS)}
+    for how, rows in where.items():
+        for row in rows:
+            second[row] = planted(rng.choice(originals), how, rng)
+    found = matching.against(matching.sketch(second), matching.sketch(first), passages=True)
+    for how, (kinds, least) in KINDS.items():
+        assert share(found, set(where[how]), kinds) >= least, how
+    others = sum(m.row not in set(places) and m.kind != "changed numbers" for m in found)
+    assert others <= 0.01 * (len(second) - len(places))
+
+
+def test_planted_copies_are_found_among_thousands_of_the_same_template():
+    rng = random.Random(4)
+    rows = filled(rng, 900)
+    recall(rows[:450], rows[450:], 40, rng)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("texts_of", [filled, lambda rng, count: [made(rng) for _ in range(count)]])
+def test_two_runs_of_a_hundred_thousand_rows(texts_of):
+    rng = random.Random(5)
+    rows = texts_of(rng, 100_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    recall(rows[:50_000], rows[50_000:], 500, rng)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB: 3 kB a row
+
+
 def test_real_questions_are_not_each_other(questions):
     """Halves of HumanEval against each other, and each of its questions against the ones before."""
     half = len(questions) // 2
@@ -131,7 +190,7 @@ def test_many_rows_in_bounded_memory():
     """The arrays of a hundred thousand rows, without making so many texts: bytes a row, and candidates a bucket."""
     rng = random.Random(3)
     sketches = matching.sketch([made(rng) for _ in range(300)])
-    arrays = sum(getattr(sketches, name).nbytes for name in ("plain", "clauses", "shape", "minhash"))
+    arrays = sum(getattr(sketches, name).nbytes for name in ("plain", "clauses", "shape", "numbers", "minhash"))
     assert arrays / len(sketches) < 600
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     same = matching.sketch([f"Take {i} and add {i + 1} to it, then halve what you have." for i in range(3000)])

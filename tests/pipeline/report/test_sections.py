@@ -64,7 +64,7 @@ def test_a_new_section_is_one_function_and_one_entry(whole, monkeypatch):
         return f"<p>{facts.played['sft'].episodes} episodes</p>"
 
     monkeypatch.setattr("pipeline.report.page.SECTIONS", [*SECTIONS, Section("Episodes & teachers", episodes_of_sft)])
-    assert "<h2>Episodes &amp; teachers</h2><p>48 episodes</p></body></html>\n" in page(whole)
+    assert "<h2>Episodes &amp; teachers</h2><p>48 episodes</p></main></body></html>\n" in page(whole)
 
 
 def test_what_the_judges_can_be_exploited_for_is_told(whole):

