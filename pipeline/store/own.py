@@ -89,8 +89,8 @@ def _pages(run: RunDir) -> Iterator[Found]:
 
 
 def _board(run: RunDir) -> Iterator[Found]:
-    """TensorBoard's files. A run may have none; else they show the rows of its metrics, but for one that each start of
-    a stage may have died over."""
+    """TensorBoard's files. A run may have none; else they show the rows of its metrics, but for one that each process
+    may have died over: in a stage that it did not finish, or after its last."""
     folder = run.path("tensorboard")
     try:
         names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
@@ -109,8 +109,8 @@ def _board(run: RunDir) -> Iterator[Found]:
         return
     with contextlib.suppress(Failure):  # found where metrics and events are
         rows = sum(map(len, metrics.read(run).values()))
-        starts = len(events.read(run, "stage_started"))
-        if sum(shown) < rows - starts or (rows and not names):
+        died = 1 + max(0, len(events.read(run, "stage_started")) - len(events.read(run, "stage_finished")))
+        if sum(shown) < rows - died or (rows and not names):
             yield ("tensorboard", f"shows {sum(shown)} of the {rows} rows of {metrics.FILE}", "tensorboard")
 
 

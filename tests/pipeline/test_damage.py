@@ -148,12 +148,19 @@ def mended(root, whole):
             break
         for words in parts(commands[0]):
             if words[1] != "verify":
-                for name in files(whole):
-                    if not os.path.lexists(root / name):
-                        (root / name).parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy(whole / name, root / name)
+                put_back(root, whole)
     lost = [f for f, mend in advised if "cannot be made again" in mend and f.unit.startswith(MADE_ONCE)]
     return [f"{f}; {mend}" for f, mend in advised if f not in lost]
+
+
+def put_back(root, whole, stage=None):
+    """What is not there and a stage would make again; without one, a whole run."""
+    for name in files(whole):
+        top, _, rest = name.partition("/")
+        of = rest.partition("/")[0].removesuffix(".json")
+        if (stage is None or of == stage or top == RUN_STAGES[stage].makes) and not os.path.lexists(root / name):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(whole / name, root / name)
 
 
 def parts(command):
@@ -240,7 +247,7 @@ def gone_on(root, whole):
             result = f"stages/{stage}.json"
             if (root / result).exists() or not (whole / result).exists():
                 return ""
-            shutil.copy(whole / result, root / result)
+            put_back(root, whole, stage)
             continue
         commands = re.findall("`([^`]*)`", err)
         if code != 2 or not commands:

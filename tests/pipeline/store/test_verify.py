@@ -14,7 +14,7 @@ from pipeline.commands import verify as command
 from pipeline.config import loading
 from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
-from pipeline.store import manifest, verify
+from pipeline.store import events, manifest, verify
 from pipeline.store.digests import MANIFEST, write_manifest
 from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
@@ -265,6 +265,8 @@ def test_a_board_that_lost_rows_is_noticed_and_one_that_a_process_died_over_is_n
     assert found(root) == []
     path.write_bytes(content[: ends[-3]])
     assert [f.path for f in verify.verify(RunDir(root))] == ["tensorboard"]
+    events.append(RunDir(root), "stage_started", stage="evaluate", steps=2, pid=1)  # which died, too
+    assert found(root) == []
 
 
 def test_a_result_that_is_taken_away_on_purpose_is_not_missed(root, tmp_path):
