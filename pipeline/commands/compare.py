@@ -49,7 +49,8 @@ def report(a: str, b: str, page: Path | None) -> dict[str, Any]:
     if one.root.resolve() == other.root.resolve():
         raise Failure(f"{a} and {b}: one run; expected two")
     page = page or Path(f"report-{one.root.name}-{other.root.name}.html")
-    compared, why = None, None
+    compared: dict[str, Any] | None = None
+    why: str | None = None
     try:
         compared = compare(a, b)
     except Failure as e:
@@ -64,7 +65,7 @@ def report(a: str, b: str, page: Path | None) -> dict[str, Any]:
 
 
 def render_report(found: dict[str, Any]) -> str:
-    rows = [("", "A", "B")]
+    rows: list[tuple[str, ...]] = [("", "A", "B")]
     for key, label in _FIGURES.items():
         values = [found[run][key] for run in ("a", "b")]
         if any(v is not None for v in values):

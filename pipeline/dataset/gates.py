@@ -86,8 +86,8 @@ def check_place(
 ) -> dict[str, Any]:
     """The gates over the rows of a run, a folder or a file, and the traces of its making that its files hold."""
     read = {str(path): [str(row["question"]) for row in rows_of(path)] for path in (*others, *benchmarks)}
-    by_name = ({str(p): read[str(p)] for p in paths} for paths in (others, benchmarks))
-    found = check(rows, *by_name, languages, semantic.Embedder(model) if model else None, alike)
+    foreign, asked = ({str(p): read[str(p)] for p in paths} for paths in (others, benchmarks))
+    found = check(rows, foreign, asked, languages, semantic.Embedder(model) if model else None, alike)
     folder = place / "dataset" if (place / "config.yaml").is_file() else place
     told = [str(trace) for trace in traces.find(folder, traces.ids_of(folder))] if folder.is_dir() else []
     return found | {"traces": len(told), "traces_shown": told[:20]}

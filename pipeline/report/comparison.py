@@ -91,7 +91,8 @@ def _section(title: str, body: str) -> str:
 
 
 def _opening(a: Mapping[str, Any], b: Mapping[str, Any], compared: Compared | str, settings: int) -> str:
-    way, sentences = "level", []
+    way = "level"
+    sentences: list[str] = []
     if isinstance(compared, str):
         sentences.append(f"The solvers cannot be compared: {text(compared)}.")
     else:
@@ -119,18 +120,18 @@ class _Told:
 
 def _told(row: _Row, a: Mapping[str, Any], b: Mapping[str, Any]) -> _Told:
     x, y = a[row.key], b[row.key]
-    shown = ["not known" if v is None else number(v, row.share) for v in (x, y)]
+    before, after = ("not known" if v is None else number(v, row.share) for v in (x, y))
     if x is None or y is None:
-        return _Told(*shown, "", None)
+        return _Told(before, after, "", None)
     change = f"{100 * (y - x):+.1f} points" if row.share else f"{y - x:+,.4g}"
     first, second = (s.get(f"{row.key}_interval") for s in (a, b))
     if not first or not second:
-        return _Told(*shown, change if y != x else "the same", None)
+        return _Told(before, after, change if y != x else "the same", None)
     # Of two runs that were measured apart: the squares of the half widths add up.
     half = math.hypot((first[1] - first[0]) / 2, (second[1] - second[0]) / 2)
     way: Literal["up", "down", "level"] = "up" if y - x > half else "down" if x - y > half else "level"
     said = {"up": "higher", "down": "lower", "level": "not shown to differ"}[way]
-    return _Told(*shown, f"{said}: {change} ± {100 * half if row.share else half:.1f}", way)
+    return _Told(before, after, f"{said}: {change} ± {100 * half if row.share else half:.1f}", way)
 
 
 # ---------------------------------------------------------------- tables
@@ -145,7 +146,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence
 
 
 def _figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in _ROWS:
         told = _told(row, a, b)
         if a[row.key] is None and b[row.key] is None:
