@@ -176,7 +176,7 @@ def _corpus(config: Config) -> Check:
 def _benchmark(config: Config) -> Check:
     e = config.evaluate
     try:
-        read = benchmarks.read(domains.of(config.domain).resolve(e.benchmark), e.schema(), e.problems, config.seed)
+        read = benchmarks.read(domains.of(config.domain).resolve(e.benchmark), e.mapping(), e.problems, config.seed)
     except Failure as failure:
         return Check("benchmark", "fail", str(failure), "fix evaluate.benchmark")
     left = "".join(f"; {count} left out: {reason}" for reason, count in sorted(read.left_out.items()))

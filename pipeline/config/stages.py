@@ -275,7 +275,7 @@ class EvaluateStage(Section):
             raise ValueError(f"no preset {name!r}; expected one of {', '.join(presets())}")
         return name
 
-    def schema(self) -> PresetConfig | None:
+    def mapping(self) -> PresetConfig | None:
         """What the benchmark's fields are called; None: as the reader of any file knows them."""
         given = {name: value for name in ("fields", "keep") if (value := getattr(self, name)) is not None}
         if self.preset is not None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.dataset import traces
 from pipeline.domains import hub
-from pipeline.records import Failure
+from pipeline.records import Failure, OutcomeKind
 from pipeline.store import manifest
 from pipeline.store.digests import MANIFEST
 
@@ -33,7 +33,7 @@ def token_for(name: str) -> str:
 
 def push(folder: Path, name: str, token: str, private: bool) -> str:
     """Returns the address of what was sent. Raises Failure."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
     if told := next(traces.find(folder, traces.ids_of(folder)), None):
         raise Failure(f"{folder}: {told}; nothing was sent, see `propose dataset check`")
@@ -45,7 +45,7 @@ def push(folder: Path, name: str, token: str, private: bool) -> str:
         api.create_repo(name, repo_type="dataset", private=private, exist_ok=True)
         there = api.list_repo_files(name, repo_type="dataset")
         former = [file for file in there if fnmatch(file, "data/*.parquet") and file not in files]
-        operations = [
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             *(CommitOperationAdd(file, folder / file) for file in files),
             *(CommitOperationDelete(file) for file in former),
         ]
@@ -67,7 +67,7 @@ def _asked(name: str, token: str, send: Callable[[], str]) -> str:
             raise Failure(
                 f"--push {name}: refused ({why}); expected HF_TOKEN of somebody who may write there"
             ) from None
-        kind = "infra_error" if status == 429 or status >= 500 or not status else "data_error"
+        kind: OutcomeKind = "infra_error" if status == 429 or status >= 500 or not status else "data_error"
         raise Failure(f"--push {name}: the Hub did not take it ({why})", kind) from None
     except Exception as e:  # whatever its client raises where the network or the disk fails
         raise Failure(f"--push {name}: not sent ({hub.line_of(e).replace(token, '…')})", "infra_error") from None

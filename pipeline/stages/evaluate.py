@@ -86,7 +86,7 @@ def _rows(context: Context) -> tuple[Rows, dict[str, int]]:
     """The problems that are asked, and how many of the file are left out by why."""
     config, seed = context.config.evaluate, context.config.seed
     path = context.domain.resolve(config.benchmark)
-    schema = config.schema()
+    schema = config.mapping()
     found = benchmarks.read(path, schema, config.problems, seed)
     rows = found.rows
     if config.shots:

@@ -141,12 +141,6 @@ def test_a_stall_ends_the_run_where_that_is_asked_for(stage):
 # ---------------------------------------------------------------- the actors beside the driver
 
 
-def unborn():
-    """What a call is answered by an actor that raised as it began."""
-    traceback = "Traceback (most recent call last):\n  File loaders.py\nDamage: given.parquet: is cut off\n"
-    return ActorDiedError(RayTaskError("StepLoader.__init__", traceback, ValueError("given.parquet: is cut off")))
-
-
 class Actor:
     """Answers as told: at once, never, that it is dead or could not begin, or from another process each time."""
 
@@ -158,7 +152,8 @@ class Actor:
         if self.state == "dead":
             raise ActorDiedError()
         if self.state == "unborn":
-            raise unborn()
+            traceback = "Traceback (most recent call last):\n  File loaders.py\nDamage: given.parquet: is cut off\n"
+            raise ActorDiedError(RayTaskError("StepLoader.__init__", traceback, ValueError("given.parquet")))
         if self.state == "busy":
             await asyncio.sleep(60)
         self.process += self.state == "restarted"

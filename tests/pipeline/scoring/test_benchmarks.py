@@ -265,9 +265,9 @@ def test_a_file_with_other_names_is_read_by_the_config_s(tmp_path):
     path = written(tmp_path, "mixed", rows)
     tree = {"benchmark": str(path), "fields": {"question": "ask", "answer": "expected"}, "keep": {"of": ["b"]}}
     for preset in ({}, {"preset": "aime25"}):
-        found = benchmarks.read(path, Config(domain="mini", evaluate=tree | preset).evaluate.schema())
+        found = benchmarks.read(path, Config(domain="mini", evaluate=tree | preset).evaluate.mapping())
         assert [(r["question"], r["answer"]) for r in found.rows] == [(f"Halve {2 * i}.", str(i)) for i in range(3)]
         assert dict(found.left_out) == {"of a": 3}
-    assert Config(domain="mini", evaluate={"benchmark": str(path)}).evaluate.schema() is None
+    assert Config(domain="mini", evaluate={"benchmark": str(path)}).evaluate.mapping() is None
     with pytest.raises(ValueError, match="keep: only with fields or a preset"):
         Config(domain="mini", evaluate={"benchmark": str(path), "keep": {"of": ["b"]}})

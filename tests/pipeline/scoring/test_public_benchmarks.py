@@ -42,7 +42,7 @@ def read(tmp_path, name):
     path = tmp_path / "benchmark.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows()))
     config = Config(domain="mini", evaluate={"benchmark": str(path), "preset": name, "fields": fields})
-    found = benchmarks.read(path, config.evaluate.schema())
+    found = benchmarks.read(path, config.evaluate.mapping())
     assert len(found.rows) >= least
     return [of_row(row) for row in found.rows]
 
