@@ -309,8 +309,8 @@ def test_a_mirror_is_mended_from_its_run(mirrored, copy, damage):
 def test_a_thousand_bits_flipped_at_random_are_all_noticed(whole, tmp_path, seed):
     """Half of them in files at random, half in bytes at random. One finding is enough."""
     root, rng = shutil.copytree(whole, tmp_path / "run"), random.Random(seed)
-    names = files(root)
-    sizes = [(root / name).stat().st_size for name in names]
+    sized = {name: size for name in files(root) if (size := (root / name).stat().st_size)}
+    names, sizes = list(sized), list(sized.values())
     missed = []
     for i in range(1000):
         (name,) = rng.choices(names, sizes if i % 2 else None)
