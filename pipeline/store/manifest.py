@@ -113,16 +113,17 @@ def altered(root: Path, name: str, found: Entry) -> str | None:
     never written again: those of steps and checkpoints, and results."""
     top, *parts = name.split("/")
     folder = root.joinpath(top, *parts[:2])
-    manifests = {"steps": [folder / MANIFEST], "checkpoints": folder.glob("trainer/manifest-*.json")}.get(top, ())
     try:
         if top == "stages":
             read(root / name)
-        for path in manifests:
+        of_checkpoint = folder.glob("trainer/manifest-*.json") if top == "checkpoints" else ()
+        for path in [folder / MANIFEST] if top == "steps" else of_checkpoint:
             if listed(path, read(path)).get("/".join(parts[2:]), found) != found:
                 return "is not what was written"
     except Damage as e:
-        gone = top == "checkpoints" and not e.path.exists()  # Ray Train deletes old ones meanwhile
-        return None if gone else e.what
+        return None if top == "checkpoints" and not e.path.exists() else e.what
+    except FileNotFoundError:  # Ray Train deletes old checkpoints meanwhile
+        return None
     return None
 
 

@@ -365,7 +365,7 @@ def test_the_summary_says_in_words_whether_it_got_better(tmp_path, finished):
 def test_the_summary_says_what_became_of_accepted_problems_that_are_no_rows(tmp_path, finished):
     run = RunDir(finished(tmp_path / "r", "synthesize"))
     result = run.result("synthesize")["result"]
-    told = "Accepted, and no row of the data set: 7 that no prober solves above chance."
+    told = "Accepted, and no row of the data set: 7 that no prober solves above chance, 5 copies, 3 answer stated"
     assert told in " ".join(summary.render(run, Config(domain="mini"), str).split())
     run.finish("synthesize", result | {"unsolved": 0, "left_out": {"copies": 4, "held-out combinations": 1}}, 1.0)
     told = "Accepted, and no row of the data set: 4 copies, 1 held-out combinations."

@@ -16,6 +16,6 @@ def test_given_trajectories_are_what_the_trainer_is_handed(tmp_path):
     config = load(None, [f"sft.data={tmp_path / 'given.jsonl'}"])
     context = Context(config, RunDir.open(tmp_path / "run", config), None, None, None)
     for _ in range(2):  # the stage may begin again
-        files, played, kept = sft._given(context, context.domain.model(config.proposer.path))
+        files, played, kept, _ = sft._given(context, context.domain.model(config.proposer.path))
         assert (played, kept) == (5, 5)
         assert asyncio.run(DatasetLoader(files, batch=2, epochs=3, seed=0).steps()) == 9
