@@ -17,6 +17,7 @@ def test_grpo_takes_a_step_on_the_folder(tmp_path):
     trl, datasets = pytest.importorskip("trl"), pytest.importorskip("datasets")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.rewards import accuracy_reward
 
     problems = [Problem.make(f"What is {n} + 1?", str(n + 1)) for n in range(8)]
     problems.append(Problem.make("Write f.", "def f(): ...", "code", ('{"entry": "f", "args": [], "expected": null}',)))
@@ -36,7 +37,7 @@ def test_grpo_takes_a_step_on_the_folder(tmp_path):
 
     trainer = trl.GRPOTrainer(
         model=model,
-        reward_funcs=[reward, trl.rewards.accuracy_reward],
+        reward_funcs=[reward, accuracy_reward],
         args=trl.GRPOConfig(
             output_dir=str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=4, num_generations=4,
             max_completion_length=8, learning_rate=1e-3, use_cpu=True, bf16=False, report_to=[], save_strategy="no",
