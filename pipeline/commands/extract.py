@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from pipeline.config import Config, loading
 from pipeline.records import Failure
+from pipeline.scoring.extractions import Extraction, compare
 from pipeline.skills import candidates
-from pipeline.skills.comparison import Extraction, compare
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.store.identity import default_root
 from pipeline.store.rundir import RunDir

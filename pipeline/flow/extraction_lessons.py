@@ -30,11 +30,11 @@ def write(context: Context, n: int, chat: ChatFormat) -> tuple[Path, int]:
     known = candidates.read(context.run.path("skills"))
     passed: Counter[Passed] = Counter()
     rows = asked.saved(context.run, context.result_of("acquire")["documents"])
-    lessons = list(_rollouts(context, chosen(examples(rows, known, passed), n, context.seed("sft", "extraction")),
-                             library, chat))  # fmt: skip
+    found = chosen(examples(rows, known, passed), n, context.seed("sft", "extraction"))
+    lessons = list(_rollouts(context, found, library, chat))
     limit = context.config.episode.limits.max_tokens
     short = [rollout for rollout in lessons if len(rollout.token_ids) <= limit]
-    left_out = dict(passed) | ({"longer than episode.limits.max_tokens": len(lessons) - len(short)})
+    left_out = dict(passed) | {"longer than episode.limits.max_tokens": len(lessons) - len(short)}
     told = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     if told or len(short) < n:
         context.progress.say("sft", f"{len(short)} of {n} extraction examples; documents left out: {told or 'none'}")

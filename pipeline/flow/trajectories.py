@@ -56,7 +56,7 @@ def write(run: RunDir, name: str, rollouts: Sequence[Rollout]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path):
         write_records(path, rollouts, Rollout)
-        seal_folder(path.parent, "trajectories", [path.name])
+        seal_folder(path.parent, "trajectories", sorted(file.name for file in path.parent.glob("*.parquet")))
     return path
 
 

@@ -8,7 +8,6 @@ pool, or a stage that is running.
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from actors.passk import wilson
 from pipeline.report import comparison
 from pipeline.report.facts import DIVERSITY, Facts, gather
 from pipeline.report.page import render
+from pipeline.scoring.statistics import interval_of_mean
 from pipeline.store.digests import seal
 from pipeline.store.files import replace
 from pipeline.store.own import SEAL_OF_PAGE
@@ -112,9 +112,9 @@ def _summary(facts: Facts) -> dict[str, Any]:
         "validity_unpruned": played.validity(pruned=False) if played else None,
         "prune_rate": played.pruned / played.judged if played and played.judged else None,
         "mean_pass_at_k": sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
-        "mean_pass_at_k_interval": _interval_of_mean(pass_at_k),
+        "mean_pass_at_k_interval": interval_of_mean(pass_at_k, 0.0, 1.0),
         "mean_pass_rate": sum(rates) / len(rates) if rates else None,
-        "mean_pass_rate_interval": _interval_of_mean(rates),
+        "mean_pass_rate_interval": interval_of_mean(rates, 0.0, 1.0),
         "mean_difficulty": 1 - sum(pass_at_k) / len(pass_at_k) if pass_at_k else None,
         "spot_checks": _sum(facts, "planted"),
         "spot_checks_accepted": _sum(facts, "planted_accepted"),
@@ -146,13 +146,3 @@ def _stage(facts: Facts, stage: str) -> dict[str, Any]:
         "wall_s": facts.results.get(stage, {}).get("wall_s"),
         "steps": facts.steps[stage],
     }
-
-
-def _interval_of_mean(values: list[float]) -> list[float] | None:
-    """95 %, by the normal approximation, of values between 0 and 1."""
-    n = len(values)
-    if n < 2:
-        return None
-    mean = sum(values) / n
-    half = 1.96 * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    return [max(0.0, mean - half), min(1.0, mean + half)]

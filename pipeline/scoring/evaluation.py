@@ -7,7 +7,6 @@ that could not be judged counts as neither, and is reported.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from actors.answers.completions import judge_completions
 from actors.answers.values import Judgement
 from actors.execution import Executor
 from pipeline.records import Failure, Problem
-from pipeline.scoring.statistics import mean
+from pipeline.scoring.statistics import interval_of_mean, mean
 
 
 async def judge(problems: Sequence[Problem], completions: Sequence[str], executor: Executor) -> list[Judgement]:
@@ -38,7 +37,6 @@ def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judgement]
     if not scored:
         raise Failure(f"evaluate: none of the answers to {len(rows)} problems could be judged", "infra_error")
     shares = [share for _, share in scored]
-    spread = math.sqrt(sum((s - mean(shares)) ** 2 for s in shares) / max(len(shares) - 1, 1) / len(shares))
 
     def by(field: str) -> dict[str, float]:
         names = sorted({str(row[field]) for row, _ in scored if field in row})
@@ -46,7 +44,7 @@ def score(rows: Sequence[dict[str, Any]], outcomes: Sequence[Sequence[Judgement]
 
     return {
         "mean": mean(shares),
-        "interval": [max(0.0, mean(shares) - 1.96 * spread), min(1.0, mean(shares) + 1.96 * spread)],
+        "interval": interval_of_mean(shares, 0.0, 1.0) or [shares[0], shares[0]],
         "by_category": by("category"),
         "by_steps": by("steps"),
         "unknown": sum(o == "unknown" for group in outcomes for o in group),

@@ -13,7 +13,7 @@ from pipeline.records import Failure
 from pipeline.skills import candidates
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.store.rundir import RunDir
-from tests.pipeline.skills.test_comparison import extraction
+from tests.pipeline.scoring.test_extractions import extraction
 
 
 @pytest.fixture

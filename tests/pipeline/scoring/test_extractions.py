@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from pipeline.scoring.extractions import Extraction, compare
 from pipeline.skills.candidates import Candidate, settle
-from pipeline.skills.comparison import Extraction, compare
 from tests.pipeline.skills.test_examples import KINDS
 
 

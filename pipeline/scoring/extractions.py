@@ -7,12 +7,12 @@ gave nothing. Skills are the same where `sameness` says so, whatever their names
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.records import Skill
+from pipeline.scoring.statistics import interval_of_mean, mean
 from pipeline.skills import sameness
 from pipeline.skills.candidates import Candidate
 
@@ -45,8 +45,8 @@ def compare(teacher: Extraction, other: Extraction, documents: int) -> dict[str,
         "documents": documents,
         "teacher_per_document": all_mine / documents,
         "proposer_per_document": all_theirs / documents,
-        "difference": sum(differences) / documents,
-        "difference_interval": _interval(differences),
+        "difference": mean(differences),
+        "difference_interval": interval_of_mean(differences),
         "shared": shared,
         "recall": shared / all_mine if all_mine else None,
         "precision": shared / all_theirs if all_theirs else None,
@@ -64,13 +64,3 @@ def _admitted(found: Extraction, same: dict[str, int]) -> dict[Place, set[int]]:
             place = candidate.path, candidate.skill.source.removesuffix(" (repair)")
             admitted.setdefault(place, set()).add(same[candidate.of])
     return admitted
-
-
-def _interval(values: Sequence[float]) -> list[float] | None:
-    """95 %, of the mean, by the normal approximation."""
-    n = len(values)
-    if n < 2:
-        return None
-    mean = sum(values) / n
-    half = 1.96 * math.sqrt(sum((v - mean) ** 2 for v in values) / (n - 1) / n)
-    return [mean - half, mean + half]
