@@ -151,7 +151,7 @@ def test_episodes_longer_than_the_model_s_context_are_refused_at_the_start(monke
             self._engine.max_model_len = 1024
 
     def bare(replica, *_):
-        replica._engine = SimpleNamespace()
+        replica._engine = SimpleNamespace(stop=lambda: None)
 
     monkeypatch.setattr(PolicyReplica, "__init__", bare)
     episode = config.EpisodeConfig(limits=changed(MINI.episode.limits, max_tokens=2000))
