@@ -153,7 +153,7 @@ def _figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     ):
         rows.append((label, *("not known" if v is None else duration(v) for v in seconds), ""))
     note = '<p class="soft">± is half of the 95 % interval of the difference of two runs that were measured apart.</p>'
-    return table(("", "A", "B", "B against A"), rows, words=(0, 3)) + note
+    return table(("figure", "A", "B", "B against A"), rows, words=(0, 3)) + note
 
 
 def _per_problem(summary: Mapping[str, Any]) -> float | None:
