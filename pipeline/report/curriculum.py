@@ -7,14 +7,14 @@ from typing import Any
 
 from pipeline.report.charts import number, text
 from pipeline.report.pieces import table
+from pipeline.skills.curriculum import probabilities
 
 _SHOWN = 12
 
 
 def categories(proficiency: Mapping[str, float], epsilon: float) -> str:
-    weights = {c: 1 / (m + epsilon) for c, m in proficiency.items()}
-    total = sum(weights.values())
-    rows = [(text(c), number(m, True), number(weights[c] / total, True)) for c, m in sorted(proficiency.items())]
+    offered = probabilities(proficiency, epsilon)
+    rows = [(text(c), number(m, True), number(offered[c], True)) for c, m in sorted(proficiency.items())]
     return table(("category", "proficiency m_c", "offered next, p(c)"), rows)
 
 
