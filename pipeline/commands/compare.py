@@ -49,18 +49,18 @@ def report(a: str, b: str, page: Path | None) -> dict[str, Any]:
     if one.root.resolve() == other.root.resolve():
         raise Failure(f"{a} and {b}: one run; expected two")
     page = page or Path(f"report-{one.root.name}-{other.root.name}.html")
-    compared: dict[str, Any] | None = None
-    why: str | None = None
+    compared: dict[str, Any] | str
     try:
         compared = compare(a, b)
     except Failure as e:
-        why = str(e)
-    report.write_comparison(one, other, compared or str(why), page)
+        compared = str(e)
+    summary, of_other = report.write_comparison(one, other, compared, page)
     settings = differences(first.model_dump(mode="json"), second.model_dump(mode="json"))
     return {
-        "page": str(page), "a": report.summary(one), "b": report.summary(other),
+        "page": str(page), "a": summary, "b": of_other,
         "settings": [{"field": field, "a": was, "b": now} for field, was, now in settings],
-        "compared": compared, "why_not": why,
+        "compared": None if isinstance(compared, str) else compared,
+        "why_not": compared if isinstance(compared, str) else None,
     }  # fmt: skip
 
 

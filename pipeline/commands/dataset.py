@@ -89,7 +89,7 @@ def card_of(place: str) -> str:
     return card.text(about, names, None)
 
 
-def export(place: str, out: Path, layout: str, to: str | None = None, private: bool = False) -> dict[str, Any]:
+def export(place: str, out: Path, layout: str, to: str | None = None, private: bool = True) -> dict[str, Any]:
     """Write a data set in a layout into a folder, and put that on the Hub under the name `to`."""
     token = push.token_for(to) if to else None  # before anything is written
     path = _place(place)

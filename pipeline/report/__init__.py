@@ -84,10 +84,14 @@ def _write(run: RunDir, name: str, text: str) -> Path:
     return run.write_text(name, text)
 
 
-def write_comparison(a: RunDir, b: RunDir, compared: comparison.Compared | str, page: Path) -> None:
-    """Write the page of two runs side by side; `compared` is said in `comparison.render`."""
+def write_comparison(
+    a: RunDir, b: RunDir, compared: comparison.Compared | str, page: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write the page of two runs side by side; returns their summaries. `compared` is said in `comparison.render`."""
     first, second = gather(a), gather(b)
-    replace(page, comparison.render(first, second, _summary(first), _summary(second), compared))
+    summaries = _summary(first), _summary(second)
+    replace(page, comparison.render(first, second, *summaries, compared))
+    return summaries
 
 
 def summary(run: RunDir) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pipeline.report import charts
 from pipeline.report.charts import Series, number, text
 from pipeline.report.facts import Facts
 from pipeline.report.page import document
-from pipeline.report.pieces import duration, figure, gallery, tenths
+from pipeline.report.pieces import duration, figure, gallery, table, tenths
 from pipeline.report.plots import MGPO, SFT, SOLVE
 from pipeline.store.identity import differences
 from pipeline.store.run_stages import RUN_STAGES
@@ -137,14 +137,6 @@ def _told(row: _Row, a: Mapping[str, Any], b: Mapping[str, Any]) -> _Told:
 # ---------------------------------------------------------------- tables
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """Cells are HTML."""
-    mark = ["<td class=n>" if i in numbers else "<td>" for i in range(len(head))]
-    top = "".join(f"<th{' class=n' if i in numbers else ''}>{text(name)}</th>" for i, name in enumerate(head))
-    body = "".join("<tr>" + "".join(f"{m}{c}</td>" for m, c in zip(mark, row, strict=True)) + "</tr>" for row in rows)
-    return f"<table><tr>{top}</tr>{body}</table>"
-
-
 def _figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     rows: list[tuple[str, ...]] = []
     for row in _ROWS:
@@ -161,7 +153,7 @@ def _figures(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     ):
         rows.append((label, *("not known" if v is None else duration(v) for v in seconds), ""))
     note = '<p class="soft">± is half of the 95 % interval of the difference of two runs that were measured apart.</p>'
-    return _table(("", "A", "B", "B against A"), rows, (1, 2)) + note
+    return table(("figure", "A", "B", "B against A"), rows, words=(0, 3)) + note
 
 
 def _per_problem(summary: Mapping[str, Any]) -> float | None:
@@ -175,14 +167,14 @@ def _stages(a: Facts, b: Facts) -> str:
         return facts.status(stage), duration(done["wall_s"]) if done else "–"
 
     rows = [(stage, *cells(a, stage), *cells(b, stage)) for stage in RUN_STAGES]
-    return _table(("stage", "A", "time", "B", "time"), rows, (2, 4))
+    return table(("stage", "A", "time", "B", "time"), rows, words=(0, 1, 3))
 
 
 def _settings(found: Sequence[tuple[str, Any, Any]]) -> str:
     if not found:
         return '<p class="missing">None.</p>'
     rows = [(text(field), _value(was), _value(now)) for field, was, now in found]
-    return _table(("field", "A", "B"), rows)
+    return table(("field", "A", "B"), rows, words=(0, 1, 2))
 
 
 def _value(value: Any) -> str:
@@ -205,7 +197,7 @@ def _left_out(a: Facts, b: Facts) -> str:
         return f"{number(n)} ({number(n / episodes[which], True)})" if episodes[which] else "not known"
 
     rows = [(text(cause[:200]), cell(0, cause), cell(1, cause)) for cause in causes]
-    return _table(("cause", "A", "B"), rows, (1, 2)) if rows else ""
+    return table(("cause", "A", "B"), rows) if rows else ""
 
 
 def _changed(compared: Compared | str) -> str:
@@ -217,7 +209,7 @@ def _changed(compared: Compared | str) -> str:
         f"{number(compared['better'])} problems better in B, {number(compared['worse'])} worse, of "
         f"{number(compared['problems'])}; shown are those that changed most."
     )
-    return f'<p class="soft">{told}</p>' + _table(("problem", "A", "B"), rows, (1, 2))
+    return f'<p class="soft">{told}</p>' + table(("problem", "A", "B"), rows)
 
 
 # ---------------------------------------------------------------- charts

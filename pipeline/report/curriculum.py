@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report.charts import number, text
+from pipeline.report.pieces import table
+from pipeline.skills.curriculum import probabilities
 
 _SHOWN = 12
 
 
 def categories(proficiency: Mapping[str, float], epsilon: float) -> str:
-    weights = {c: 1 / (m + epsilon) for c, m in proficiency.items()}
-    total = sum(weights.values())
-    rows = [(c, number(m, True), number(weights[c] / total, True)) for c, m in sorted(proficiency.items())]
-    return _table(("category", "proficiency m_c", "offered next, p(c)"), rows)
+    offered = probabilities(proficiency, epsilon)
+    rows = [(text(c), number(m, True), number(offered[c], True)) for c, m in sorted(proficiency.items())]
+    return table(("category", "proficiency m_c", "offered next, p(c)"), rows)
 
 
 def arms(state: Mapping[str, Any]) -> str:
@@ -29,16 +30,6 @@ def arms(state: Mapping[str, Any]) -> str:
 def _arms(of: str, counts: Mapping[str, Sequence[float]], caption: str) -> str:
     rates = sorted(((1 + won) / (2 + won + lost), name) for name, (won, lost) in counts.items())
     shown = rates if len(rates) <= 2 * _SHOWN else [*rates[:_SHOWN], *rates[-_SHOWN:]]
-    rows = [(name, *(f"{n:.1f}" for n in counts[name]), number(rate, True)) for rate, name in reversed(shown)]
+    rows = [(text(name), *(f"{n:.1f}" for n in counts[name]), number(rate, True)) for rate, name in reversed(shown)]
     more = f" Shown are {len(shown)} of {len(rates)}, the best and the worst." if len(shown) < len(rates) else ""
-    return _table((of, "won", "lost", "rate"), rows) + f'<p class="soft">{caption}{more}</p>'
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    first, *others = heads
-    head = f"<th>{first}</th>" + "".join(f"<th class=n>{name}</th>" for name in others)
-    body = "".join(
-        f"<tr><td>{text(name)}</td>{''.join(f'<td class=n>{value}</td>' for value in values)}</tr>"
-        for name, *values in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return table((of, "won", "lost", "rate"), rows) + f'<p class="soft">{caption}{more}</p>'

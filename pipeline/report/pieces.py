@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pipeline.report.charts import number, text
 
@@ -13,6 +13,16 @@ def figure(title: str, chart: str, caption: str) -> str:
 
 def gallery(figures: Sequence[str]) -> str:
     return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[int] = (0,)) -> str:
+    """Cells are HTML; columns hold numbers, but for those at `words`."""
+    marks = ["" if i in words else " class=n" for i in range(len(heads))]
+    top = "".join(f"<th{mark}>{text(name)}</th>" for mark, name in zip(marks, heads, strict=True))
+    body = "".join(
+        f"<tr>{''.join(f'<td{mark}>{cell}</td>' for mark, cell in zip(marks, row, strict=True))}</tr>" for row in rows
+    )
+    return f"<table><tr>{top}</tr>{body}</table>"
 
 
 def tenths(shares: Sequence[float]) -> list[tuple[str, float]]:

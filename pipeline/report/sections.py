@@ -14,7 +14,7 @@ from pipeline.report import charts, trajectories
 from pipeline.report import curriculum as tables
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
-from pipeline.report.pieces import duration, figure, gallery, percent, tenths
+from pipeline.report.pieces import duration, figure, gallery, percent, table, tenths
 from pipeline.report.plots import MGPO, SFT, SOLVE, Plot
 from pipeline.scoring.identity import alert
 from pipeline.store.run_stages import RUN_STAGES
@@ -62,16 +62,12 @@ def _solver_note(facts: Facts) -> str:
 
 
 def stages(facts: Facts) -> str:
-    rows = "".join(
-        f"<tr><td>{s}</td><td>{facts.status(s)}</td><td class=n>{facts.steps[s] or '–'}</td>"
-        f"<td class=n>{duration(facts.results[s]['wall_s']) if s in facts.results else '–'}</td>"
-        f"<td>{text(_told(facts, s))}</td></tr>"
+    rows = [
+        (s, facts.status(s), str(facts.steps[s] or "–"),
+         duration(facts.results[s]["wall_s"]) if s in facts.results else "–", text(_told(facts, s)))
         for s in RUN_STAGES
-    )
-    return (
-        "<table><tr><th>stage</th><th>status</th><th class=n>steps on disk</th><th class=n>time</th>"
-        f"<th>result</th></tr>{rows}</table>"
-    )
+    ]  # fmt: skip
+    return table(("stage", "status", "steps on disk", "time", "result"), rows, words=(0, 1, 4))
 
 
 def _told(facts: Facts, stage: str) -> str:
@@ -104,9 +100,8 @@ def dataset(facts: Facts) -> str:
                 f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
     ]  # fmt: skip
     if chances:
-        steps = [(f"{(i + 1) / 10:g}", float(sum(i / 10 < c <= (i + 1) / 10 for c in chances))) for i in range(10)]
-        guessed = [("0", float(sum(c == 0 for c in chances))), *steps]
-        figures.append(figure("Guessable", charts.columns(guessed), "Problems by the chance that a guess is right."))
+        caption = "Problems by the chance that a guess is right."
+        figures.append(figure("Guessable", charts.columns(tenths(chances)), caption))
     if skeletons:
         common = [(s[:60], float(n), "") for s, n in skeletons.most_common(6)]
         caption = f"Problems without numbers, names and wordings; the commonest of {len(skeletons)}."
@@ -122,14 +117,11 @@ def gates(facts: Facts) -> str:
     unsolved, kept = facts.result("synthesize", "unsolved") or 0, facts.result("synthesize", "accepted")
     counts = [*sorted(left_out.items(), key=lambda item: -item[1]), ("solved by no prober above chance", unsolved)]
     whole = sum(n for _, n in counts) + kept
-    rows = "".join(
-        f"<tr><td>{text(name)}</td><td class=n>{number(n)}</td><td class=n>{percent(n / max(whole, 1))}</td></tr>"
+    rows = [
+        (text(name), number(n), number(n / max(whole, 1), percent=True))
         for name, n in (("in the data set", kept), *counts)
-    )
-    return (
-        "<table><tr><th>accepted by the committee, and</th><th class=n>problems</th><th class=n>of them</th></tr>"
-        f"{rows}</table>"
-    )
+    ]
+    return table(("accepted by the committee, and", "problems", "of them"), rows)
 
 
 def _alerts(facts: Facts) -> str:
@@ -146,16 +138,11 @@ def adversary(facts: Facts) -> str:
     found = facts.adversary
     if found is None:
         return ""
-    rows = "".join(
-        f"<tr><td>{text(kind)}</td>"
-        + "".join(f"<td class=n>{number(n[k])}</td>" for k in ("tries", "accepted", "paid", "exported", "exploits"))
-        + "</tr>"
-        for kind, n in found["by_kind"].items()
-    )
+    counts = ("tries", "accepted", "paid", "exported", "exploits")
+    rows = [(text(kind), *(number(n[k]) for k in counts)) for kind, n in found["by_kind"].items()]
+    heads = ("descends from", "tries", "accepted", "paid", "would be exported", "exploits")
     faults = ", ".join(f"{text(fault)} {percent(share)}" for fault, share in found["by_fault"].items())
-    return (
-        "<table><tr><th>descends from</th><th class=n>tries</th><th class=n>accepted</th><th class=n>paid</th>"
-        f"<th class=n>would be exported</th><th class=n>exploits</th></tr>{rows}</table>"
+    return table(heads, rows) + (
         f'<p class="soft">A search against this run\'s judges and rewards: {percent(found["exploit_share"])} of '
         f"{number(found['tries'])} tries were paid and should not be{': ' + faults if faults else ''}.</p>"
     )
@@ -176,21 +163,16 @@ def cloning(facts: Facts) -> str:
 def _styles(facts: Facts) -> str:
     """Of the teachers' trajectories: in which styles, by whom, and why the others are not cloned."""
     parts = [("style", facts.result("sft", "styles")), ("teacher", facts.result("sft", "by_teacher"))]
-    heads = "".join(f"<th class=n>{name}</th>" for name in ("played", "accepted", "cloned"))
-    tables = [
-        f"<table><tr><th>{of}</th>{heads}</tr>" + "".join(_counted(name, n) for name, n in sorted(counts.items()))
+    heads = ("played", "accepted", "cloned")
+    found = [
+        table((of, *heads), [(text(name.replace("_", " ")), *(number(n[key]) for key in heads))
+                             for name, n in sorted(counts.items())])
         for of, counts in parts if counts
     ]  # fmt: skip
-    rejected = facts.result("sft", "rejected") or {}
-    reasons = "".join(f"<tr><td>{text(why)}</td><td class=n>{number(n)}</td></tr>" for why, n in rejected.items())
-    if reasons:
-        tables.append(f"<table><tr><th>not cloned, because</th><th class=n>trajectories</th></tr>{reasons}")
-    return "".join(f"{table}</table><br>" for table in tables)
-
-
-def _counted(name: str, counts: dict[str, int]) -> str:
-    cells = "".join(f"<td class=n>{number(counts[key])}</td>" for key in ("played", "accepted", "cloned"))
-    return f"<tr><td>{text(name.replace('_', ' '))}</td>{cells}</tr>"
+    if rejected := facts.result("sft", "rejected"):
+        reasons = [(text(why), number(n)) for why, n in rejected.items()]
+        found.append(table(("not cloned, because", "trajectories"), reasons))
+    return "".join(f"{html}<br>" for html in found)
 
 
 def _stage_plots(facts: Facts, stage: str, plots: Sequence[Plot], more: str = "") -> str:
@@ -237,21 +219,14 @@ def pruning(facts: Facts) -> str:
         if not played or not played.judged:
             continue
         yes, no = played.validity(pruned=True), played.validity(pruned=False)
-        rows.append(
-            f"<tr><td>{stage}</td><td class=n>{number(played.judged)}</td>"
-            f"<td class=n>{percent(played.validity())}</td>"
-            f"<td class=n>{percent(played.pruned / played.judged)}</td>"
-            f"<td class=n>{percent(yes) or '–'}</td>"
-            f"<td class=n>{percent(no) or '–'}</td><td class=n>{number(played.undecided)}</td>"
-            f"<td class=n>{number(played.failed)}</td></tr>"
-        )
+        shares = (played.validity(), played.pruned / played.judged, yes, no)
+        rows.append((stage, number(played.judged), *(percent(share) or "–" for share in shares),
+                     number(played.undecided), number(played.failed)))  # fmt: skip
     if not rows:
         return ""
-    return (
-        "<table><tr><th>stage</th>"
-        "<th class=n>judged episodes</th><th class=n>accepted</th>"
-        "<th class=n>dropped a skill</th><th class=n>accepted, of those</th><th class=n>accepted, of the others</th>"
-        f"<th class=n>undecided</th><th class=n>failed</th></tr>{''.join(rows)}</table>"
+    heads = ("stage", "judged episodes", "accepted", "dropped a skill", "accepted, of those",
+             "accepted, of the others", "undecided", "failed")  # fmt: skip
+    return table(heads, rows) + (
         '<p class="soft">An observation, not an experiment: the writer chooses when to drop a skill. In sft the '
         "teacher writes. Undecided (no quorum) and failed (infrastructure) episodes are in no rate.</p>"
     )
@@ -338,15 +313,11 @@ def _causes(stage: str, played: Played, top: int = 8) -> str:
         return ""
     common = played.causes.most_common(top)
     rest = sum(played.causes.values()) - sum(n for _, n in common)
-    rows = [*common, *([("other causes", rest)] if rest else [])]
-    cells = "".join(
-        f"<tr><td>{text(cause[:200])}</td><td class=n>{number(n)}</td>"
-        f"<td class=n>{percent(n / played.episodes)}</td></tr>"
-        for cause, n in rows
-    )
+    told = [*common, *([("other causes", rest)] if rest else [])]
+    rows = [(text(cause[:200]), number(n), number(n / played.episodes, percent=True)) for cause, n in told]
     return (
         f"<h3>{stage}: {number(sum(played.causes.values()))} of {number(played.episodes)} episodes</h3>"
-        f"<table><tr><th>cause</th><th class=n>episodes</th><th class=n>of all</th></tr>{cells}</table><br>"
+        f"{table(('cause', 'episodes', 'of all'), rows)}<br>"
     )
 
 

@@ -2,13 +2,13 @@
 
 CSS = """
 :root { color-scheme: light dark; --bg:#fbfbfa; --card:#fff; --ink:#1f2328; --soft:#656d76; --rule:#e3e5e8;
-  --c1:#2563c9; --c2:#c4661f; --c3:#2b8a57; --c4:#8a4fb5; --c5:#5f6b7a; --good:#2b8a57; --bad:#b3373a; }
+  --c1:#2563c9; --c2:#c4661f; --c3:#2b8a57; --c4:#8a4fb5; --c5:#5f6b7a; --good:#237248; --bad:#b3373a; }
 @media (prefers-color-scheme: dark) { :root { --bg:#15181c; --card:#1d2126; --ink:#e4e6e9; --soft:#98a1ab;
   --rule:#31373e; --c1:#78a9ff; --c2:#f0a05f; --c3:#66c794; --c4:#c495ea; --c5:#9aa7b5;
   --good:#66c794; --bad:#ef8482; } }
 * { box-sizing:border-box }
 body { margin:0 auto; max-width:1180px; padding:28px 20px 60px; background:var(--bg); color:var(--ink);
-  font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif }
+  font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif; overflow-wrap:anywhere }
 h1 { font-size:26px; margin:0 } h2 { font-size:19px; margin:40px 0 10px } h3 { font-size:14px; margin:0 0 6px }
 p { margin:6px 0 } .soft, figcaption { color:var(--soft); font-size:13px }
 .cards { display:grid; grid-template-columns:repeat(auto-fit,minmax(165px,1fr)); gap:12px; margin:20px 0 }
@@ -34,12 +34,12 @@ svg .line { fill:none; stroke-width:1.8; stroke-linejoin:round } svg .interval {
 table { border-collapse:collapse; width:100%; background:var(--card); border:1px solid var(--rule); font-size:14px }
 th,td { text-align:left; padding:6px 12px; border-bottom:1px solid var(--rule); vertical-align:top }
 th { color:var(--soft); font-weight:500; font-size:13px }
-td { overflow-wrap:anywhere }
+th { overflow-wrap:normal }
 td.n,th.n { text-align:right; font-variant-numeric:tabular-nums }
 .missing { color:var(--soft); border-left:3px solid var(--c2); padding:4px 12px; margin:10px 0 }
 details { background:var(--card); border:1px solid var(--rule); border-radius:10px; margin:10px 0; padding:10px 14px }
 summary { cursor:pointer } summary:focus-visible { outline:2px solid var(--c1) }
-pre { white-space:pre-wrap; overflow-wrap:anywhere; margin:4px 0; font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;
+pre { white-space:pre-wrap; margin:4px 0; font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;
   unicode-bidi:plaintext }
 .problem { font-size:16px; margin:8px 0 }
 .turn { border-left:3px solid var(--rule); padding:2px 0 6px 12px; margin:10px 0 }
@@ -47,10 +47,10 @@ pre { white-space:pre-wrap; overflow-wrap:anywhere; margin:4px 0; font:13px/1.45
 .turn.draft { border-color:var(--c5) }
 .tool { background:var(--bg); border-radius:6px; padding:4px 10px; margin-top:4px }
 .tag { font-size:12px; border:1px solid var(--rule); border-radius:9px; padding:0 8px;
-  color:var(--soft); white-space:nowrap }
+  color:var(--soft) }
 .opening { font-size:17px; max-width:70ch; margin:14px 0; border-left:4px solid var(--rule); padding:2px 0 2px 14px }
 .opening.up { border-color:var(--good) } .opening.down { border-color:var(--bad) }
-@media (max-width:640px) { body { padding:18px 12px 40px } h1 { overflow-wrap:anywhere }
+@media (max-width:640px) { body { padding:18px 12px 40px }
   table { font-size:12px } th { font-size:11px } th,td { padding:4px 5px; overflow-wrap:anywhere } }
 @media print { :root { color-scheme:light; --bg:#fff; --card:#fff; --ink:#000; --soft:#444; --rule:#ccc;
   --c1:#2563c9; --c2:#c4661f; --c3:#2b8a57; --c4:#8a4fb5; --c5:#5f6b7a; --good:#1f6b43; --bad:#98282b }

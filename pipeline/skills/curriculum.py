@@ -71,9 +71,7 @@ class Curriculum:
 
     def probabilities(self) -> dict[str, float]:
         """p(c), summing to one."""
-        weights = {c: 1 / (m + self._config.epsilon) for c, m in self._proficiency.items()}
-        total = sum(weights.values())
-        return {c: w / total for c, w in weights.items()}
+        return probabilities(self._proficiency, self._config.epsilon)
 
     def sample(self, rng: random.Random) -> tuple[str, tuple[Skill, ...]]:
         """A category and the skills K_0 of one task, min_skills to max_skills of them.
@@ -157,6 +155,13 @@ class Curriculum:
         """Drawn from what is known of a success rate."""
         won, lost = counts or (0.0, 0.0)
         return rng.betavariate(1 + won, 1 + lost)
+
+
+def probabilities(proficiency: Mapping[str, float], epsilon: float) -> dict[str, float]:
+    """p(c) of each category by its m_c, summing to one."""
+    weights = {c: 1 / (m + epsilon) for c, m in proficiency.items()}
+    total = sum(weights.values())
+    return {c: w / total for c, w in weights.items()}
 
 
 def never_offered(

@@ -100,8 +100,8 @@ def step(run, stage, number, rng, size=12, hostile=""):
 
 
 def curriculum(number, hostile=""):
-    """As a step leaves it: of 20 skills one goes well, the others worse and worse."""
-    skills = {f"{CATEGORIES[i % 3]}_skill_{i}{hostile}": [20.0 - i, float(i)] for i in range(30)}
+    """As a step leaves it: of 30 skills one goes well, the others worse and worse."""
+    skills = {f"{CATEGORIES[i % 3]}_skill_{i}{hostile}": [29.0 - i, float(i)] for i in range(30)}
     pairs = {"code_skill_0 code_skill_3": [0.0, 8.0], "code_skill_3 code_skill_6": [6.0, 1.0]}
     return {"proficiency": {"code": 0.1, "maths": 0.4, "science": 0.9}, "skills": skills, "pairs": pairs}
 

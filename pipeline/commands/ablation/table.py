@@ -16,7 +16,8 @@ from pipeline.commands.ablation.grid import ARMS, COMPARISONS
 from pipeline.commands.ablation.measure import METRICS
 from pipeline.report import charts
 from pipeline.report.charts import Series, text
-from pipeline.report.style import CSS
+from pipeline.report.page import document
+from pipeline.report.pieces import figure, gallery
 
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """Student's t at 97.5 %, from one degree of freedom on; beyond the table 1.96 is taken, a little too narrow."""
@@ -123,25 +124,15 @@ def page(table: Mapping[str, Any], curves: Mapping[str, Sequence[Sequence[Mappin
             rows = [(a, arms[a][metric]) for a in present if arms[a][metric] is not None]
             if len(rows) > 1:
                 bars = [(a, s["mean"], s["interval"], s["values"]) for a, s in rows]
-                figures.append(
-                    f"<figure><h3>{text(comparison.title)}: {metric}</h3>{charts.ranges(bars, metric in _PERCENT)}"
-                    f"<figcaption>{text(METRICS[metric])}. Lines: 95 % over seeds; small dots: seeds."
-                    f"{_paper(comparison, metric)}</figcaption></figure>"
-                )
+                caption = f"{METRICS[metric]}. Lines: 95 % over seeds; small dots: seeds.{_paper(comparison, metric)}"
+                drawn = charts.ranges(bars, metric in _PERCENT)
+                figures.append(figure(f"{comparison.title}: {metric}", drawn, caption))
     learned = [Series(arm, _mean_curve(rows)) for arm, rows in curves.items()][:5]
     if learned:
-        figures.append(
-            f"<figure><h3>Learning curves</h3>{charts.lines(learned)}<figcaption>hard_yield_per_1k of the training "
-            "episodes, mean over seeds; the first five arms.</figcaption></figure>"
-        )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>ablation</title><style>{CSS}</style></head><body><h1>Ablation</h1>"
-        f'<p class="soft">{text(_budget(table["budget"]))}</p>{_html_table(table)}'
-        f'<h2>Plots</h2><div class="plots">{"".join(figures)}</div></body></html>\n'
-    )
+        caption = "hard_yield_per_1k of the training episodes, mean over seeds; the first five arms."
+        figures.append(figure("Learning curves", charts.lines(learned), caption))
+    told = f'<p class="soft">{text(_budget(table["budget"]))}</p>{_html_table(table)}'
+    return document("Ablation", f"{told}<h2>Plots</h2>{gallery(figures)}")
 
 
 def _html_table(table: Mapping[str, Any]) -> str:
@@ -184,7 +175,7 @@ def _paper(comparison: Any, metric: str) -> str:
     if metric != comparison.measure or None in comparison.paper:
         return ""
     told = " · ".join(f"{a} {p:g}" for a, p in zip(comparison.arms, comparison.paper, strict=True))
-    return text(f" The paper, at its scale: {told}.")
+    return f" The paper, at its scale: {told}."
 
 
 def _mean_curve(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[float, float | None]]:

@@ -67,6 +67,8 @@ def _check(
 
     if semantic is None and alike is not None:
         raise Failure(f"--alike {alike}: of what --semantic compares; expected --semantic MODEL")
+    if alike is not None and alike > 1:
+        raise Failure(f"--alike {alike:g}: no cosine is above 1; expected one above 0 and at most 1")
     found = dataset.check(place, against or [], benchmark or [], language or [], semantic, alike)
     print(json.dumps(found, ensure_ascii=False) if as_json else dataset.render_check(found))
     return INPUT if found["barred"] or found["traces"] else OK

@@ -92,9 +92,17 @@ def test_every_file_of_the_folder_arrives_and_nothing_else(hub, place, tmp_path,
     here = {
         p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()
     }
+    assert [c["value"]["path"] for c in commit if c["key"] == "deletedFile"] == ["data/train-00001-of-00002.parquet"]
     assert sent == here and "data/train-00000-of-00001.parquet" in sent
     assert {authorization for _, authorization, _ in hub.asked} == {f"Bearer {TOKEN}"}
     assert TOKEN not in out + err and not any(TOKEN.encode() in content for content in sent.values())
+
+
+def test_for_everybody_only_where_that_is_said(hub, place, tmp_path, capsys):
+    dataset.export(str(place), tmp_path / "own", "qa", "me/set")
+    assert propose(capsys, "dataset", "export", place, tmp_path / "all", "--push", "me/set", "--public")[0] == 0
+    created = [json.loads(body) for path, _, body in hub.asked if path == "/api/repos/create"]
+    assert [c["visibility"] for c in created] == ["private", "public"]
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "data_error"), (403, "data_error"), (500, "infra_error")])

@@ -1,11 +1,14 @@
 """What says the same in other words: by vectors, with the same numbers, in blocks that make no difference."""
 
+import json
+
 import numpy as np
 import pytest
 
 from pipeline.dataset import gates, matching, semantic
 from pipeline.records import Failure
 from tests.actors.tiny_model import make_model
+from tests.pipeline.test_cli import propose, refused
 
 TEXTS = [
     "A train of 90 km/h leaves at noon. Where is it after 2 hours?",
@@ -70,3 +73,21 @@ def test_a_model_of_a_folder_gives_a_vector_a_text_whatever_stands_beside_it(tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(Failure, match="expected a model that transformers reads"):
         semantic.Embedder(str(tmp_path / "empty"))
+
+
+def test_the_command_finds_them_from_a_cosine_on(tmp_path, capsys):
+    make_model(tmp_path / "model")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"question": text, "answer": "1"}) + "\n" for text in TEXTS))
+    embed = semantic.Embedder(str(tmp_path / "model"))
+    first, _, third, _ = embed(TEXTS)
+    cosine = float(first @ third)
+
+    def check(alike):
+        told = propose(capsys, "dataset", "check", rows, "--semantic", tmp_path / "model", "--alike", alike, "--json")
+        return json.loads(told[1])["gates"].get("duplicate: semantic", 0)
+
+    assert (check(cosine - 1e-3), check(min(cosine + 1e-3, 1))) == (1, 0)
+    assert "expected --semantic MODEL" in refused(capsys, "dataset", "check", rows, "--alike", 0.9)
+    above = refused(capsys, "dataset", "check", rows, "--semantic", tmp_path / "model", "--alike", 95)
+    assert "--alike 95: no cosine is above 1" in above

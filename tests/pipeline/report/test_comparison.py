@@ -1,6 +1,7 @@
 """Two runs side by side: what differs is said in words, better and worse only where an interval says so."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,10 @@ def two(tmp_path_factory):
     return [str(run.root) for run in pair]
 
 
+def contents(places):
+    return {path: path.read_bytes() for place in places for path in Path(place).rglob("*") if path.is_file()}
+
+
 def test_both_runs_are_told_and_better_is_said_where_it_is_shown(two, tmp_path):
     found = compare.report(*two, tmp_path / "page.html")
     assert set(found) == set(REPORT_TWO_KEYS)
@@ -71,9 +76,11 @@ def test_runs_without_an_evaluation_say_so_and_show_the_rest(two, tmp_path):
 
 
 def test_the_command_writes_a_page_and_leaves_the_runs_as_they_are(two, tmp_path, capsys):
+    before = contents(two)
     code, out, _ = propose(capsys, "report", *two, "--out", tmp_path / "p.html", "--json")
     assert code == 0 and (tmp_path / "p.html").is_file() and json.loads(out)["page"] == str(tmp_path / "p.html")
     assert "Solvers: B is better" in propose(capsys, "report", *two, "--out", tmp_path / "q.html")[1]
     assert "expected two by their names" in refused(capsys, "report", *two, "--run-dir", two[0])
     assert "only of two runs" in refused(capsys, "report", two[0], "--out", str(tmp_path / "r.html"))
     assert report.SUMMARY_KEYS.keys() == compare.report(*two, tmp_path / "s.html")["a"].keys()
+    assert contents(two) == before

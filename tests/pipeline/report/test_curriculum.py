@@ -36,7 +36,7 @@ def test_skills_and_combinations_by_their_rate_the_best_and_the_worst(facts):
     at, pairs = cells.index(["skill", "won", "lost", "rate"]), cells.index(["combination", "won", "lost", "rate"])
     listed = [float(rate.rstrip(" %")) for *_, rate in cells[at + 1 : pairs]]
     assert len(listed) == 24 and listed == sorted(listed, reverse=True) and "24 of 30" in html
-    assert cells[at + 1][1:3] == ["20.0", "0.0"] and cells[pairs - 1][1:3] == ["-9.0", "29.0"]
+    assert cells[at + 1][1:] == ["29.0", "0.0", "96.8 %"] and cells[pairs - 1][1:] == ["0.0", "29.0", "3.2 %"]
     assert cells[pairs + 2][0] == "code_skill_0 code_skill_3"
 
 
