@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
-from math import inf
+from math import inf, ulp
 from random import Random
 from typing import Any
 
@@ -111,7 +111,7 @@ class Machine:
         self.catch_up()
         ended = []
         for lane in self.lanes:
-            near = lane.done + 1e-9 * (1.0 + lane.done)
+            near = lane.done + max(1e-9 * (1.0 + lane.done), ulp(self._clock.now))  # no clock tells less apart
             while lane.working and lane.working[0][0] <= near:
                 ended.append(heappop(lane.working)[2])
         self._ending = True

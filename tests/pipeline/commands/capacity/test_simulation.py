@@ -124,6 +124,14 @@ def test_work_is_conserved(works, slowdown):
         assert sorted(seen.ended.values())[rank] == pytest.approx(now, rel=1e-6)
 
 
+def test_short_calls_late_on_the_clock_end():
+    """After a year the clock's ticks are longer than a share of a short call that is left over."""
+    random, n = Random(1), 300
+    arrivals = [3.2e7 + i * 0.013 for i in range(n)]
+    seen = Served(1, 3, 0.013, arrivals, [random.uniform(0.01, 0.05) for _ in range(n)])
+    assert len(seen.ended) == n and seen.mean_stay() < 0.5
+
+
 def test_pools_on_one_machine_slow_each_other():
     """A call of a and one of b side by side, each at half its pace; then the longer one alone."""
     clock = Clock()
