@@ -157,10 +157,14 @@ class _Step:
 
 
 class _Task:
-    __slots__ = ("_back", "_box", "_lane", "_stage", "_trace", "_turn")
+    __slots__ = ("_ahead", "_back", "_box", "_lane", "_seconds", "_stage", "_trace", "_turn")
 
     def __init__(self, stage: _Stage, trace: Trace, back: Callable[[Trace], None]):
         self._stage, self._trace, self._back, self._turn = stage, trace, back, 0
+        self._ahead: list[tuple[Kind, float]] = [
+            (kind, s) for kind, s in (("prober", trace.probing), ("committee", trace.judging)) if s is not None
+        ]
+        self._seconds: float
         self._lane: Lane
         self._box: Lane
 
@@ -193,32 +197,20 @@ class _Task:
         if self._turn < len(self._trace.turns):
             self._think()
             return
+        self._next()
+
+    def _next(self) -> None:
+        """To the committee, from there to the prober, as far as the episode came."""
         self._lane.leave()
-        if self._trace.judging is None:
+        if not self._ahead:
             self._back(self._trace)
-        else:
-            self._stage.pools["committee"].seat(self._judge)
+            return
+        kind, self._seconds = self._ahead.pop()
+        self._stage.pools[kind].seat(self._checks)
 
-    def _judge(self, lane: Lane) -> None:
-        assert self._trace.judging is not None
+    def _checks(self, lane: Lane) -> None:
         self._lane = lane
-        lane.work(self._trace.judging, self._judged)
-
-    def _judged(self) -> None:
-        self._lane.leave()
-        if self._trace.probing is None:
-            self._back(self._trace)
-        else:
-            self._stage.pools["prober"].seat(self._probe)
-
-    def _probe(self, lane: Lane) -> None:
-        assert self._trace.probing is not None
-        self._lane = lane
-        lane.work(self._trace.probing, self._probed)
-
-    def _probed(self) -> None:
-        self._lane.leave()
-        self._back(self._trace)
+        lane.work(self._seconds, self._next)
 
 
 # ---------------------------------------------------------------- what machines can do at most
