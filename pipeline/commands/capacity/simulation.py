@@ -44,7 +44,9 @@ class Clock:
 class Lane:
     """The seats of one pool on one machine."""
 
-    __slots__ = ("_count", "done", "held", "machine", "number", "pace", "pool", "seats", "slowdown", "working")
+    __slots__ = (
+        "_count", "alone", "apart", "beside", "done", "held", "machine", "number", "pace", "pool", "seats", "working",
+    )  # fmt: skip
 
     def __init__(self, pool: Pool, machine: Machine, seats: int):
         self.pool, self.machine, self.seats = pool, machine, seats
@@ -55,11 +57,18 @@ class Lane:
         self.done = 0.0
         """Work that a call which was here all the time would have done."""
         self.pace = 1.0
-        self.slowdown: Sequence[float] = ()
-        """By each lane of the machine, in their order."""
+        self.alone = 1.0
+        """Slowness before the sum over `beside`, in which a call counts itself too."""
+        self.beside: Sequence[tuple[Lane, float]] = ()
+        """Lanes of the machine whose calls slow its own, and how much each does."""
+        self.apart = True
+        """Nothing slows its calls, and they slow nothing."""
         self._count = 0
 
     def work(self, amount: float, then: Then) -> None:
+        if self.apart:
+            self.machine.clock.at(self.machine.clock.now + amount, then)
+            return
         self.machine.catch_up()
         if not self.working:
             self.done = 0.0
@@ -73,45 +82,49 @@ class Lane:
 
 class Machine:
     def __init__(self, clock: Clock):
-        self._clock = clock
+        self.clock = clock
         self.lanes: list[Lane] = []
+        self.shared: list[Lane] = []
+        """Those that are not apart."""
         self._since = 0.0
         self._due = inf
         self._ending = False
 
     def catch_up(self) -> None:
-        passed = self._clock.now - self._since
+        passed = self.clock.now - self._since
         if passed > 0:
-            for lane in self.lanes:
+            for lane in self.shared:
                 lane.done += passed * lane.pace
-            self._since = self._clock.now
+            self._since = self.clock.now
 
     def foresee(self) -> None:
         """Set the paces, and come back when the first call ends."""
         if self._ending:
             return
-        first, lanes, now = inf, self.lanes, self._clock.now
-        for lane in lanes:
+        first, now = inf, self.clock.now
+        for lane in self.shared:
             if not lane.working:
                 continue
-            slow = 1.0
-            for other, cost in zip(lanes, lane.slowdown, strict=True):
-                if cost:
-                    slow += cost * (len(other.working) - (other is lane))
+            slow = lane.alone
+            for other, cost in lane.beside:
+                slow += cost * len(other.working)
             lane.pace = 1.0 / slow
-            first = min(first, now + max(0.0, lane.working[0][0] - lane.done) * slow)
+            due = now + (lane.working[0][0] - lane.done) * slow
+            if due < first:
+                first = due
+        first = max(first, now)
         if first < self._due:  # what was foreseen for later finds nothing to end, and looks again
             self._due = first
-            self._clock.at(first, self._end)
+            self.clock.at(first, self._end)
 
     def _end(self) -> None:
-        if self._clock.now < self._due:
+        if self.clock.now < self._due:
             return  # a forecast that an earlier one has replaced
         self._due = inf
         self.catch_up()
         ended = []
-        for lane in self.lanes:
-            near = lane.done + max(1e-9 * (1.0 + lane.done), ulp(self._clock.now))  # no clock tells less apart
+        for lane in self.shared:
+            near = lane.done + max(1e-9 * (1.0 + lane.done), ulp(self.clock.now))  # no clock tells less apart
             while lane.working and lane.working[0][0] <= near:
                 ended.append(heappop(lane.working)[2])
         self._ending = True
@@ -189,4 +202,10 @@ def settle(machines: Sequence[Machine], slowdown: Mapping[Any, Mapping[Any, floa
     for machine in machines:
         for lane in machine.lanes:
             costs = slowdown.get(lane.pool.name, {})
-            lane.slowdown = [costs.get(other.pool.name, 0.0) for other in machine.lanes]
+            beside = ((other, costs.get(other.pool.name, 0.0)) for other in machine.lanes)
+            lane.beside = [(other, cost) for other, cost in beside if cost]
+            lane.alone = 1.0 - costs.get(lane.pool.name, 0.0)
+        felt = {other for lane in machine.lanes for other, _ in lane.beside}
+        for lane in machine.lanes:
+            lane.apart = not lane.beside and lane not in felt
+        machine.shared = [lane for lane in machine.lanes if not lane.apart]
