@@ -55,7 +55,7 @@ ROWS = [
 def config(folder: Path, url: str, **more: Any) -> Path:
     """The config of a run over documents that name the skills, in `folder`."""
     model = str(model_dir())
-    engine = {"max_model_len": 3072, "max_num_seqs": 8, "kv_cache_gb": 0.5, "start_timeout_s": 1200}
+    engine = {"max_model_len": 3072, "max_num_seqs": 8, "kv_cache_gb": 0.5, "start_timeout_s": 1200, "dtype": "float32"}
     endpoint = {"base_url": url, "timeout_s": 120}
     corpus = folder / "corpus"
     corpus.mkdir(exist_ok=True)
