@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.commands.capacity.layout import layout, on_one_machine
 from pipeline.commands.capacity.times import SHARED, Kind, Times, Trace
 from pipeline.config import Config
 from pipeline.flow.steps import judged_in
@@ -115,7 +116,8 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
             f"run directory {run.root}: no step of {stage} whose journal tells the seconds at each pool; expected a "
             f"run that has done {stage}, with this version of the project"
         )
-    alone, slowdown = _inferred(found.ways, beside=on_one_machine(config))
+    machines = {kind: group.machines for group in layout(config, stage) for kind in group.seats}
+    alone, slowdown = _inferred(found.ways, machines, beside=on_one_machine(config))
     traces = [_trace(way, {kind: alone[kind][i] for kind in way.spans}) for i, way in enumerate(found.ways)]
     kept = [i for i, trace in enumerate(traces) if trace.kept]
     for copy in kept[: round(len(kept) * _copied(run, stage))]:  # which of them are, no file tells
@@ -129,12 +131,6 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
         median(step.ended - step.back for step in found.steps),
         config.trainer.workers,
     )
-
-
-def on_one_machine(config: Config) -> bool:
-    """Whether the pools take turns on this machine's cores, and none has anything of its own."""
-    models = (config.proposer, config.judge, *config.prober.ladder)
-    return config.ray.joined is None and not any(model.pool.num_gpus or model.endpoint is not None for model in models)
 
 
 def _trace(way: Way, alone: Mapping[Kind, float]) -> Trace:
@@ -163,12 +159,14 @@ def _programs_s(way: Way) -> float:
 # ---------------------------------------------------------------- how much calls slow each other
 
 
-def _inferred(ways: Sequence[Way], beside: bool) -> tuple[dict[Kind, Floats], dict[Kind, dict[Kind, float]]]:
-    """Pool -> seconds alone of each attempt (0 where it was not there), and the slowdowns. `beside`: calls of other
-    pools count as well."""
+def _inferred(
+    ways: Sequence[Way], machines: Mapping[Kind, int], beside: bool
+) -> tuple[dict[Kind, Floats], dict[Kind, dict[Kind, float]]]:
+    """Pool -> seconds alone of each attempt (0 where it was not there), and the slowdowns. `machines`: that a pool's
+    calls are shared out over; `beside`: calls of other pools count as well."""
     spans = {kind: np.array([way.spans.get(kind, (np.nan, np.nan)) for way in ways]) for kind in SHARED}
     times = np.unique(np.concatenate([s[~np.isnan(s)] for s in spans.values()]))
-    loads = {kind: _load(times, s[~np.isnan(s[:, 0])]) for kind, s in spans.items()}
+    loads = {kind: _load(times, s[~np.isnan(s[:, 0])]) / machines[kind] for kind, s in spans.items()}
     sizes: dict[Kind, Floats] = {
         "proposer": np.array([max(1, way.judged.episode.sampled_tokens) for way in ways], float),
         "committee": np.ones(len(ways)),

@@ -13,11 +13,11 @@ from math import ceil, inf
 from typing import Any
 
 from pipeline.commands import memory, room
-from pipeline.commands.capacity.calibration import on_one_machine
-from pipeline.commands.capacity.times import KINDS, SHARED, Kind, Times
+from pipeline.commands.capacity.layout import MACHINE, layout, writer_of
+from pipeline.commands.capacity.times import KINDS, SHARED, Times
 from pipeline.commands.capacity.workload import Group, Seen, Steps, capacity, machines_for, simulate
 from pipeline.commands.tables import columns, duration
-from pipeline.config import Config, ModelConfig, PoolConfig
+from pipeline.config import Config, PoolConfig
 from pipeline.records import Failure
 
 BINDS = 0.8
@@ -30,7 +30,6 @@ _LEAST = {"mgpo": 2, "synthesize": 1}
 """Steps simulated at least: waves are alike, steps of MGPO may overlap."""
 _MOST_STEPS = 30
 TRAINER = "trainer"
-MACHINE = "this machine"
 
 
 @dataclass(frozen=True)
@@ -59,41 +58,10 @@ class Rate:
         return 3600 * self.episodes / self.seconds
 
 
-def layout(config: Config, stage: str) -> list[Group]:
-    """The machines of a stage's pools, each replica that holds a model one; those of sandboxes have theirs in `slots`.
-
-    A judge that is one of the probers works on their machines. Committee and prober wait for engines, so their own
-    replicas say only how many calls there may be."""
-    writer, judge = _writer(config, stage), config.committee.judge
-    judged, probed = (pool.max_replicas * pool.max_ongoing for pool in (config.committee.pool, config.prober.pool))
-    probed = min(probed, sum(model.pool.max_replicas * model.pool.max_ongoing for model in config.prober.ladder))
-    boxes = Group("sandbox", config.sandbox.pool.max_replicas, {"sandbox": config.sandbox.slots})
-    playing = writer.pool.max_replicas, writer.pool.max_ongoing
-    if on_one_machine(config):
-        seats: dict[Kind, int] = {"proposer": playing[0] * playing[1], "committee": judged, "prober": probed}
-        return [Group(MACHINE, 1, seats), boxes]
-    probers = sum(model.pool.max_replicas for model in config.prober.ladder)
-    ladder: dict[Kind, int] = {"prober": ceil(probed / probers)}
-    groups = [Group("proposer", playing[0], {"proposer": playing[1]})]
-    if judge is None:
-        return [*groups, Group("prober.ladder", probers, ladder | {"committee": ceil(judged / probers)}), boxes]
-    judges = judge.pool.max_replicas
-    return [
-        *groups,
-        Group("prober.ladder", probers, ladder),
-        Group("committee.judge", judges, {"committee": ceil(min(judged, judges * judge.pool.max_ongoing) / judges)}),
-        boxes,
-    ]
-
-
-def _writer(config: Config, stage: str) -> ModelConfig:
-    return config.synthesize.proposer or config.proposer if stage == "synthesize" else config.proposer
-
-
 def steps_of(config: Config, stage: str, kept: float) -> Steps:
     """All steps of a stage; of `synthesize`, the waves that its target takes at this share of episodes that are kept.
     Raises Failure where none are."""
-    room_for = _writer(config, stage).pool.max_replicas * _writer(config, stage).pool.max_ongoing
+    room_for = writer_of(config, stage).pool.max_replicas * writer_of(config, stage).pool.max_ongoing
     if stage == "mgpo":
         c = config.mgpo
         return Steps(c.steps, c.groups * c.group_size, 2 * room_for, c.max_staleness, config.trainer.workers)
@@ -236,7 +204,7 @@ def _gpus(config: Config, stage: str) -> tuple[dict[str, float], float]:
     ladder = config.prober.ladder
     replicas = sum(model.pool.max_replicas for model in ladder)
     each = {
-        "proposer": _writer(config, stage).pool.num_gpus,
+        "proposer": writer_of(config, stage).pool.num_gpus,
         "prober.ladder": sum(model.pool.num_gpus * model.pool.max_replicas for model in ladder) / replicas,
         "committee.judge": config.committee.judge.pool.num_gpus if config.committee.judge is not None else 0.0,
     }
@@ -246,7 +214,7 @@ def _gpus(config: Config, stage: str) -> tuple[dict[str, float], float]:
 
 def _cpus(config: Config, stage: str, groups: Sequence[Group]) -> float:
     """Logical CPUs that replicas and trainer reserve."""
-    writer, ladder = _writer(config, stage), config.prober.ladder
+    writer, ladder = writer_of(config, stage), config.prober.ladder
     machines = {group.name: group.machines for group in groups}
     served: list[tuple[PoolConfig, float]] = [(writer.pool, machines.get("proposer", writer.pool.max_replicas))]
     share = machines.get("prober.ladder", 0) / sum(model.pool.max_replicas for model in ladder) or 1.0

@@ -1,22 +1,24 @@
 """Times inferred from spans: against a simulation whose slowdowns are known."""
 
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pipeline.commands.capacity.calibration import _load, fit, work_done
+from pipeline.commands.capacity.calibration import Way, _inferred, _load, fit, work_done
 from pipeline.commands.capacity.simulation import Clock, Machine, Pool, settle
 
 
-def world(slowdown, n=150, seed=0, spread=0.2):
-    """Calls of two pools on one machine, in waves: (pool, begin, end, size, work) of each."""
-    clock, random, machine = Clock(), Random(seed), None
+def world(slowdown, n=150, seed=0, spread=0.2, count=1):
+    """Calls of two pools on so many machines, in waves: (pool, begin, end, size, work) of each."""
+    clock, random = Clock(), Random(seed)
     pools = {name: Pool(name, clock, random) for name in ("proposer", "prober")}
-    machine = Machine(clock)
-    for pool in pools.values():
-        pool.add(machine, 40)
-    settle([machine], slowdown)
+    machines = [Machine(clock) for _ in range(count)]
+    for machine in machines:
+        for pool in pools.values():
+            pool.add(machine, 40)
+    settle(machines, slowdown)
     rows = []
 
     def begin(name, lane, size, work):
@@ -56,6 +58,23 @@ def test_known_slowdowns_are_found_again_and_so_is_the_work(slowdown):
     taken = np.array([e - b for k, b, e, _, _ in rows if k == "proposer"])
     worked = np.array([work for k, *_, work in rows if k == "proposer"])
     assert np.mean(taken) > 1.5 * np.mean(worked)  # so much there was to find
+
+
+def test_calls_are_slowed_by_those_on_their_own_machine_alone():
+    """Of three machines, each has a third of the calls: what one call adds is not a third of what it does."""
+    known = 0.15
+    rows = [row for row in world({"proposer": {"proposer": known}}, n=600, count=3) if row[0] == "proposer"]
+    ways = [
+        Way(
+            {"proposer": (began, ended)},
+            SimpleNamespace(episode=SimpleNamespace(sampled_tokens=size, turns=()), probe=None),
+        )
+        for _, began, ended, size, _ in rows
+    ]
+    works = np.array([work for *_, work in rows])
+    alone, slowdown = _inferred(ways, {"proposer": 3, "committee": 1, "prober": 1}, beside=False)
+    assert slowdown["proposer"]["proposer"] == pytest.approx(known, rel=0.5)
+    assert np.mean(alone["proposer"]) == pytest.approx(np.mean(works), rel=0.2)
 
 
 def test_the_load_is_what_is_under_way_between_two_moments():
