@@ -161,9 +161,9 @@ class _Task:
 
     def __init__(self, stage: _Stage, trace: Trace, back: Callable[[Trace], None]):
         self._stage, self._trace, self._back, self._turn = stage, trace, back, 0
-        self._ahead: list[tuple[Kind, float]] = [
-            (kind, s) for kind, s in (("prober", trace.probing), ("committee", trace.judging)) if s is not None
-        ]
+        way: dict[Kind, float | None] = {"prober": trace.probing, "committee": trace.judging}
+        self._ahead = [(kind, seconds) for kind, seconds in way.items() if seconds is not None]
+        """Where it still has to go, the next one last."""
         self._seconds: float
         self._lane: Lane
         self._box: Lane
