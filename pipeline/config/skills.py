@@ -108,6 +108,11 @@ class MixtureTeacherConfig(TeacherConfig):
     of: tuple[WeightedTeacher, ...] = Field(min_length=1)
     """[{weight: 2, teacher: {kind: openai, …}}, {teacher: {kind: model, …}}]"""
 
+    def contradictions(self) -> Iterator[str]:
+        for i, one in enumerate(self.of):
+            if one.teacher.pool != PoolConfig():
+                yield f"of.{i}.teacher.pool: all teachers' episodes are played in one pool; expected teacher.pool alone"
+
     def each(self) -> dict[str, tuple[float, TeacherConfig]]:
         return {f"teacher.of.{i}.teacher": (one.weight, one.teacher) for i, one in enumerate(self.of)}
 

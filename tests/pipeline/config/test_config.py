@@ -336,6 +336,7 @@ def test_the_config_of_the_mini_world_is_the_defaults():
         (["acquire.min_category=2", "mgpo.curriculum.min_skills=3"], "never offered; expected at least that, or null"),
         (["teacher={kind: mixture, of: []}"], "teacher"),
         (["teacher={kind: mixture, of: [{weight: 0, teacher: {kind: scripted}}]}"], "weight"),
+        (["teacher={kind: mixture, of: [{teacher: {kind: scripted, pool: {max_replicas: 3}}}]}"], "of.0.teacher.pool"),
         (["teacher={kind: mixture, of: [{teacher: {kind: mixture, of: []}}]}"], "kind"),
         (["teacher={kind: model, model: {endpoint: {base_url: 'http://x/v1', model: m}}}"], "expected kind openai"),
         (["teacher={kind: model, model: {path: m, pool: {min_replicas: 0, num_gpus: 1}}}"], "teacher.timeout_s"),
