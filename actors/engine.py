@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from actors import meters
+from actors import engine_arguments, meters
 from actors.chat_templates import chat_format
 from actors.sample import Sample
 from actors.weight_transfer import announce
@@ -91,9 +91,9 @@ class PolicyEngine:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        arguments = self._arguments()
         try:
-            arguments = AsyncEngineArgs(**self._arguments())
-            self._llm = AsyncLLM.from_engine_args(arguments, stat_loggers=meters.engine_loggers())
+            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=meters.engine_loggers())
         except Exception as e:
             raise Failure(f"engine for {self._dir}: did not start: {_line(e)}", "infra_error") from e
         self.max_model_len = self._llm.model_config.max_model_len
@@ -108,6 +108,8 @@ class PolicyEngine:
 
         c = self._config
         cpu = current_platform.is_cpu()
+        if cpu and c.arguments.get("enable_chunked_prefill"):
+            raise Failure("engine.arguments.enable_chunked_prefill: expected false where the engine runs on a CPU")
         device: dict[str, Any] = {"gpu_memory_utilization": c.gpu_memory_utilization}
         if cpu:
             device = {
@@ -136,6 +138,7 @@ class PolicyEngine:
             "disable_log_stats": True,  # but for what `meters` exports
             "weight_transfer_config": WeightTransferConfig(backend=c.weight_transport),
             **device,
+            **engine_arguments.read(c.arguments),
         }
 
     def stop(self) -> None:

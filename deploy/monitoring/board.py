@@ -135,6 +135,13 @@ ROWS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
             "percentunit",
             {f"max by (model_name) (ray_vllm_kv_cache_usage_perc{_ENGINE})": "{{model_name}}"},
         ),
+        "Share of prompts that was in the prefix cache": (
+            "percentunit",
+            {
+                f"sum by (model_name) (rate(ray_vllm_prefix_cache_hits_total{_ENGINE}[5m]))"
+                f" / sum by (model_name) (rate(ray_vllm_prefix_cache_queries_total{_ENGINE}[5m]))": "{{model_name}}"
+            },
+        ),
         "Requests that were put off for lack of cache, a second": (
             "ops",
             {f"sum by (model_name) (rate(ray_vllm_num_preemptions_total{_ENGINE}[5m]))": "{{model_name}}"},

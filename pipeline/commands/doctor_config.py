@@ -50,7 +50,7 @@ def named(config: Config, needed: Needed = lambda field: True, stages: Collectio
         return [Check("config", "fail", str(e), "fix domain")]
     try:
         endpoints = _endpoints(config, stages)
-        models = list(_models(config, needed))
+        models = [*_models(config, needed), *_engines(config, needed)]
     except ModuleNotFoundError as e:  # the check of the packages says what to do
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
     corpora = [_corpus(config)] if needed("acquire.corpus") else []
@@ -120,6 +120,21 @@ def _models(config: Config, needed: Needed) -> Iterator[Check]:
             yield Check("model", "fail", str(e), todo, detail | {"kind": e.kind})
         else:
             yield Check("model", "ok", f"{path}: {found}", detail=detail)
+
+
+def _engines(config: Config, needed: Needed) -> Iterator[Check]:
+    """What is handed on to engines, read as they will read it."""
+    from actors import engine_arguments
+
+    for where, model in models_of(config, needed).items():
+        field = f"{where.removesuffix('.path')}.engine.arguments"
+        try:
+            read = engine_arguments.read(model.engine.arguments)
+        except Failure as e:
+            yield Check("engine", "fail", f"{where.removesuffix('path')}{e}", detail={"field": field, "kind": e.kind})
+        else:
+            if read:
+                yield Check("engine", "ok", f"{field}: {', '.join(read)}", detail={"field": field})
 
 
 def _model(folder: Path) -> str:

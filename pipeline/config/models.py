@@ -12,6 +12,17 @@ from pipeline.config.endpoints import EndpointConfig
 from pipeline.config.section import Section
 from pipeline.config.types import Positive, Seconds
 
+_DECIDED = {
+    "model": "expected the model's path",
+    "kv_cache_memory_bytes": "expected kv_cache_gb, or gpu_memory_utilization",
+    "weight_transfer_config": "expected weight_transport",
+    **dict.fromkeys(
+        ("served_model_name", "skip_tokenizer_init", "generation_config", "seed", "disable_log_stats"),
+        "expected none: the pool that serves the model decides it",
+    ),
+}
+"""Arguments of vLLM's that the project sets itself -> what a user says instead."""
+
 
 class EngineConfig(Section):
     """A vLLM engine. CPU and GPU share every field."""
@@ -37,6 +48,16 @@ class EngineConfig(Section):
     sharded_rdt: between GPUs, each worker its part only."""
     start_timeout_s: Seconds = 900
     """How long the engine may take to load its model."""
+    arguments: dict[str, Any] = Field(default={})
+    """Whatever else vLLM's engine takes, by the names of `vllm serve --help` with underscores, checked by vLLM itself:
+    {max_num_batched_tokens: 16384, kv_cache_dtype: fp8, enable_prefix_caching: false}."""
+
+    def contradictions(self) -> Iterator[str]:
+        for name in self.arguments:
+            if name in EngineConfig.model_fields:
+                yield f"arguments.{name}: expected the field {name} beside `arguments`"
+            elif name in _DECIDED:
+                yield f"arguments.{name}: {_DECIDED[name]}"
 
 
 class SamplingConfig(Section):
