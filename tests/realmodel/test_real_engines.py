@@ -86,8 +86,8 @@ def config(folder: Path, url: str, **more: Any) -> Path:
             "steps": 2, "groups": 2, "group_size": 2, "curriculum": {"min_skills": 2, "max_skills": 2},
         },
         "solve": {
-            "steps": 2, "problems": 3, "group_size": 4, "sampling": {"max_tokens": 128},
-            "base": {"path": model, "engine": engine},
+            "data": str(folder / "problems.jsonl"), "steps": 2, "problems": 3, "group_size": 4,
+            "sampling": {"max_tokens": 128}, "base": {"path": model, "engine": engine},
         },
         "evaluate": {"benchmark": str(folder / "problems.jsonl"), "samples": 2, "sampling": {"max_tokens": 128}},
         **more,
@@ -153,9 +153,6 @@ def test_two_steps_of_mgpo_are_played_and_every_failure_has_a_kind(world: Path) 
 
 
 def test_a_solver_learns_from_a_given_file_and_is_measured(world: Path) -> None:
-    run, _ = RunDir.read(world / "run")
-    run.write_text("dataset/problems.jsonl", (world / "problems.jsonl").read_text())
-    run.finish("synthesize", {"accepted": len(ROWS)}, 0.0)
     solve, _ = propose("solve", world)
     assert solve["steps"] == 2 and solve["problems"] == len(ROWS)
     evaluated, _ = propose("evaluate", world)
