@@ -18,6 +18,9 @@ _RECURRENT = ("mamba_", "ssm_", "layers_block_type", "hybrid_override_pattern", 
 _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _SCALES = ("logit_scale", "logits_scaling")
 
+_HEADER = 100 << 20
+"""Bytes of the largest header that safetensors itself reads."""
+
 
 def obstacle(config: Mapping[str, Any], tokens: int) -> str | None:
     """Why this model cannot be trained on trajectories of so many tokens; None where it can."""
@@ -64,16 +67,21 @@ def unadaptable(config: Mapping[str, Any], layers: Collection[str], targets: Seq
 
 
 def linear_layers(files: Iterable[Path]) -> set[str]:
-    """The last names of a decoder's linear layers, by the headers of its .safetensors; of an expert's own, none. Raises
-    OSError or ValueError for a file that is none."""
+    """The last names of a decoder's linear layers, by the headers of its .safetensors; of experts and their router,
+    none. Raises OSError or ValueError for a file that is none."""
     found = set()
     for file in files:
         with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-        for name, entry in header.items():
+            size = min(int.from_bytes(opened.read(8), "little"), _HEADER)
+            header = json.loads(opened.read(size))
+        try:
+            shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        except (AttributeError, LookupError, TypeError):
+            raise ValueError(f"{file}: no header of a .safetensors file") from None
+        for name, shape in shapes.items():
             *path, last = name.split(".")
-            block = any(part.isdigit() for part in path) and "experts" not in path
-            if block and last == "weight" and len(entry["shape"]) == 2 and path[-1] != "gate":
+            block = any(part.isdigit() for part in path) and not {"experts", "gate"} & set(path)
+            if block and last == "weight" and len(shape) == 2:
                 found.add(path[-1])
     return found
 

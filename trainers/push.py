@@ -90,10 +90,7 @@ class Source(WeightSource):
         self._model, self._dtype = model, dtype
 
     def metadata(self) -> list[ParamMeta]:
-        return [
-            ParamMeta(part.name, self._dtype, part.shape)
-            for part in adapters.parts(self._model)
-        ]
+        return [ParamMeta(part.name, self._dtype, part.shape) for part in adapters.parts(self._model)]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         for part in adapters.parts(self._model):

@@ -1,5 +1,5 @@
-"""The frozen reference, pi_ref: where it lies, and at hand where it is used. Of a policy that is an adapter on it, it is
-the policy with the adapter switched off, and there is no second copy.
+"""The frozen reference, pi_ref: where it lies, and at hand where it is used. Where the policy is an adapter on it, that
+is the policy with the adapter switched off: no second copy.
 
 Invariant: all ranks use it together, on as many micro-batches; what is shared out is gathered by all of them. It is
 never written to: what was offloaded is not brought back, its copy on the GPU is dropped.

@@ -1,4 +1,4 @@
-"""LoRA against peft: its own merged model, and a plain loop of torch with peft's model. Ranks over gloo, without Ray."""
+"""LoRA against peft: its merged model, its gradients, and a plain loop of torch with it. Ranks over gloo, no Ray."""
 
 from __future__ import annotations
 
@@ -108,11 +108,29 @@ def test_the_policy_is_the_merged_model_and_without_its_adapter_the_model_that_i
     merged = plain(base)
     merged.load_state_dict({part.name: part.whole(None) for part in adapters.parts(policy.lm)}, strict=False)
     torch.testing.assert_close(logp, one_by_one(merged, rollouts), rtol=1e-4, atol=1e-5)
-    assert float((logp - packed(plainly, batch, 50)[0]).abs().max()) > 0.01
+    assert float((logp - packed(plainly, batch, 50)[0]).detach().abs().max()) > 0.01
 
     trained = {name for name, p in policy.lm.named_parameters() if p.requires_grad}
     assert trained and all(".lora_" in name for name in trained)
     assert policy.trained == sum(p.numel() for p in policy.parameters() if p.requires_grad) < policy.size
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "computed again"])
+def test_gradients_are_pefts(base: Path, tmp_path: Path, again: bool) -> None:
+    rollouts = some_rollouts(1)
+    lora = LoRAConfig(rank=4, targets=targets_of(base))
+    policy = adapted(base, lora)
+    adapters.save(policy.lm, lora, base, 0, tmp_path / "adapter")
+    theirs = peft.PeftModel.from_pretrained(plain(base), tmp_path / "adapter", is_trainable=True)
+    if again:
+        policy.lm.gradient_checkpointing_enable()
+    packed(policy.train(), batch_of(rollouts), 64)[0].sum().backward()
+    one_by_one(theirs, rollouts).sum().backward()
+    expected = {name.removeprefix("base_model.model."): p.grad for name, p in theirs.named_parameters()}
+    found = {name: p.grad for name, p in policy.lm.named_parameters()}
+    assert found.keys() == expected.keys() and any(grad is not None for grad in found.values())
+    for name, grad in found.items():
+        torch.testing.assert_close(grad, expected[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_an_adapter_begins_with_its_seed_and_adds_nothing(base: Path) -> None:
@@ -160,7 +178,7 @@ def test_layers_that_a_model_has_not_are_refused_by_its_own(base: Path) -> None:
         line = f"trainer.lora: targets: {wrong} is no linear layer of the model; expected some of {there}"
         assert str(caught.value) == line
     if base.name == "experts":
-        with pytest.raises(Failure, match="experts of a mixture; expected trainer.lora.targets among k_proj, o_proj"):
+        with pytest.raises(Failure, match=r"experts of a mixture; expected trainer.lora.targets among k_proj, o_proj"):
             adapters.add(policy.lm, LoRAConfig(), torch.float32, 0)
     assert not any("lora" in name for name, _ in policy.lm.named_parameters())
 
@@ -210,7 +228,7 @@ def train(ranks: Any, base: Path, folder: Path, cases: list[tuple[str, int, dict
         assert checkpoints.read(resumed, root) == (2, 7)
         again = resumed.update(batch_of(share(STEPS[2], ranks.rank, ranks.world)), 3, RATE)
         other = Learner(spec.model_copy(update={"lora": LORA.model_copy(update={"alpha": 9})}), ranks)
-        with pytest.raises(Failure, match="was written with .*'alpha': 8.* this run has .*'alpha': 9"):
+        with pytest.raises(Failure, match=r"was written with .*'alpha': 8.* this run has .*'alpha': 9"):
             checkpoints.read(other, root)
         found[objective, zero_stage] = {
             "weights": dict(gathered(learner.engine.module.lm, 0, None)),
@@ -286,6 +304,7 @@ def test_training_an_adapter_is_that_of_torch_and_peft_and_goes_on_where_it_was(
             torch.testing.assert_close(of["weights"][name], tensor, rtol=0, atol=0.03 * moved, msg=f"{stage} {name}")
         assert [m["loss"] for m in of["metrics"]] == pytest.approx(losses, rel=1e-3, abs=1e-4)
         assert [m["grad_norm"] for m in of["metrics"]] == pytest.approx(norms, rel=1e-2)
+    check_checkpoint(base, tmp_path / "sft-1-0")
 
 
 def stored(root: Path) -> dict[str, Any]:
@@ -294,11 +313,8 @@ def stored(root: Path) -> dict[str, Any]:
     return torch.load(file, weights_only=False)["module"]
 
 
-@pytest.mark.engine
-def test_a_checkpoint_is_a_plain_model_with_its_adapter_beside_it(tmp_path: Path) -> None:
-    base = save_tiny_qwen3(tmp_path / "base")
-    (found,) = in_ranks(1, train, tmp_path, base, tmp_path, [("sft", 0, {})])
-    root = tmp_path / "sft-0-0"
+def check_checkpoint(base: Path, root: Path) -> None:
+    """It is a plain model, the adapter beside it, and the rest of the trainer's state is of the adapter alone."""
     merged = plain(root)
     theirs = peft.PeftModel.from_pretrained(plain(base), root / adapters.FOLDER).merge_and_unload()
     for name, tensor in theirs.named_parameters():
