@@ -264,9 +264,10 @@ def held(learner: Any) -> float:
 
 def plainly(base: Path, objective: Any) -> tuple[dict[str, torch.Tensor], list[float], list[float]]:
     """The same steps in one process by torch and peft: weights once merged, losses, norms."""
+    reference, own = plain(base), plain(base)
     torch.manual_seed(0)
     settings = peft.LoraConfig(r=LORA.rank, lora_alpha=LORA.alpha, target_modules=list(LORA.targets or ()))
-    lm, reference = peft.get_peft_model(plain(base), settings), plain(base)
+    lm = peft.get_peft_model(own, settings)
     optimizer = torch.optim.AdamW(
         [p for p in lm.parameters() if p.requires_grad], lr=RATE, betas=(0.9, 0.95), weight_decay=0.0
     )
