@@ -207,7 +207,11 @@ def spec_for(base: Path, objective: str, zero_stage: int, world: int, **changes:
     return spec_of(base, objective=OBJECTIVES[objective], zero_stage=zero_stage, workers=world, **settings)
 
 
-def train(ranks: Any, base: Path, folder: Path, cases: list[tuple[str, int, dict[str, Any]]]) -> dict[Any, Any]:
+def called(objective: str, zero_stage: int, changes: dict[str, Any]) -> str:
+    return "-".join([objective, str(zero_stage), *changes])
+
+
+def train(ranks: Any, base: Path, folder: Path, cases: list[tuple[str, int, dict[str, Any]]]) -> dict[str, Any]:
     """Case -> the weights that go out after the last step, each step's metrics, what the optimizer holds, and the same
     weights of a run that is resumed from a checkpoint of the second step."""
     from trainers import checkpoints, ds_config
@@ -225,7 +229,7 @@ def train(ranks: Any, base: Path, folder: Path, cases: list[tuple[str, int, dict
     found = {}
     for objective, zero_stage, changes in cases:
         spec = spec_for(base, objective, zero_stage, ranks.world, **changes)
-        root = folder / f"{objective}-{zero_stage}-{len(changes)}"
+        root = folder / called(objective, zero_stage, changes)
         root.mkdir(exist_ok=True)
         learner = Learner(spec, ranks)
         metrics = []
@@ -243,14 +247,14 @@ def train(ranks: Any, base: Path, folder: Path, cases: list[tuple[str, int, dict
         resumed.spec = spec.model_copy(update={"lora": LORA.model_copy(update={"alpha": 9})})
         with pytest.raises(Failure, match=r"was written with .*'alpha': 8.* this run has .*'alpha': 9"):
             checkpoints.read(resumed, root)
-        found[objective, zero_stage] = {
+        found[root.name] = {
             "weights": dict(gathered(learner.engine.module.lm, 0, None)),
             "resumed": dict(gathered(resumed.engine.module.lm, 0, None)),
             "metrics": metrics,
             "again": again,
             "held": held(learner),
             "trained": learner.engine.module.trained,
-            "copies": type(learner.reference).__name__,
+            "reference": type(learner.reference).__name__,
         }
     return found
 
@@ -291,34 +295,52 @@ def plainly(base: Path, objective: Any) -> tuple[dict[str, torch.Tensor], list[f
     return dict(lm.merge_and_unload().named_parameters()), losses, norms
 
 
-@pytest.mark.engine
-@pytest.mark.parametrize("world", [1, 2])
-def test_training_an_adapter_is_that_of_torch_and_peft_and_goes_on_where_it_was(tmp_path: Path, world: int) -> None:
-    """Each of DeepSpeed's stages; with dropout and bfloat16, resumption alone."""
-    base = save_tiny_qwen3(tmp_path / "base")
-    cases: list[Any] = [("mgpo", 0, {}), ("sft", 1, {}), ("grpo", 2, {}), ("mgpo", 3, {})]
-    drawn = [("sft", 0, {"lora": LORA.model_copy(update={"dropout": 0.2}), "activation_checkpointing": True})]
-    drawn += [("grpo", 3, {"lora": LORA.model_copy(update={"dropout": 0.2}), "dtype": "bfloat16"})]
-    found = in_ranks(world, train, tmp_path, base, tmp_path, [*cases, *drawn])[0]
+def check(found: dict[str, Any], base: Path, cases: list[Any], world: int) -> None:
+    """Against torch and peft; what draws (dropout) or rounds (bfloat16) against its own resumption alone."""
     before = plain(base).state_dict()
     adapter = sum(a + b for a, b in ((32, 32), (32, 16), (32, 32), (32, 48), (48, 32))) * LORA.rank * 2
-    for case, of in found.items():
+    for case in cases:
+        objective, stage, changes = case
+        of = found[called(*case)]
         for name, tensor in of["weights"].items():
             assert torch.equal(tensor, of["resumed"][name]), (case, name)
         assert of["again"]["loss"] == of["metrics"][-1]["loss"]
         assert of["trained"] == adapter
-        assert of["held"] == pytest.approx(adapter / (world if case[1] else 1), rel=0.02), case
-        assert of["copies"] == ("NoneType" if case[0] == "sft" else "WithoutAdapter")
-    for objective, stage, _ in cases:
-        of = found[objective, stage]
+        assert of["held"] == pytest.approx(adapter / (world if stage else 1), rel=0.02), case
+        assert of["reference"] == ("NoneType" if objective == "sft" else "WithoutAdapter")
+        if {"lora", "dtype"} & changes.keys():
+            continue
         expected, losses, norms = plainly(base, OBJECTIVES[objective])
         moved = max(float((tensor - before[name]).abs().max()) for name, tensor in expected.items())
         assert moved > 5e-3
         for name, tensor in expected.items():
-            torch.testing.assert_close(of["weights"][name], tensor, rtol=0, atol=0.03 * moved, msg=f"{stage} {name}")
+            torch.testing.assert_close(of["weights"][name], tensor, rtol=0, atol=0.03 * moved, msg=f"{case} {name}")
         assert [m["loss"] for m in of["metrics"]] == pytest.approx(losses, rel=1e-3, abs=1e-4)
         assert [m["grad_norm"] for m in of["metrics"]] == pytest.approx(norms, rel=1e-2)
-    check_checkpoint(base, tmp_path / "sft-1-0")
+
+
+AGAIN = {"activation_checkpointing": True}
+DROPOUT = {"lora": LORA.model_copy(update={"dropout": 0.2})}
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("world", [1, 2])
+def test_training_an_adapter_is_that_of_torch_and_peft_and_goes_on_where_it_was(tmp_path: Path, world: int) -> None:
+    base = save_tiny_qwen3(tmp_path / "base")
+    cases: list[Any] = [("mgpo", 0, {}), ("sft", 1, {}), ("grpo", 2, {}), ("mgpo", 3, AGAIN)]
+    cases += [("sft", 0, DROPOUT | AGAIN), ("grpo", 3, DROPOUT | {"dtype": "bfloat16"})]
+    check(in_ranks(world, train, tmp_path, base, tmp_path, cases)[0], base, cases, world)
+    check_checkpoint(base, tmp_path / called("sft", 1, {}))
+
+
+@pytest.mark.slow
+def test_whatever_is_trained_shared_and_offloaded(tmp_path: Path) -> None:
+    base = save_tiny_qwen3(tmp_path / "base")
+    cases: list[Any] = [(objective, stage, {}) for objective in OBJECTIVES for stage in (0, 1, 2, 3)]
+    cases += [("mgpo", stage, {"dtype": "bfloat16"}) for stage in (0, 1, 2, 3)]
+    cases += [("grpo", stage, {"offload": "optimizer"}) for stage in (1, 2, 3)]
+    cases += [("grpo", 3, {"offload": "parameters"})]
+    check(in_ranks(2, train, tmp_path, base, tmp_path, cases)[0], base, cases, 2)
 
 
 def stored(root: Path) -> dict[str, Any]:
