@@ -75,13 +75,12 @@ def linear_layers(files: Iterable[Path]) -> set[str]:
             size = min(int.from_bytes(opened.read(8), "little"), _HEADER)
             header = json.loads(opened.read(size))
         try:
-            shapes = {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-        except (AttributeError, LookupError, TypeError):
+            matrices = [name for name, entry in header.items() if len(entry.get("shape", ())) == 2]
+        except (AttributeError, TypeError):
             raise ValueError(f"{file}: no header of a .safetensors file") from None
-        for name, shape in shapes.items():
+        for name in matrices:
             *path, last = name.split(".")
-            block = any(part.isdigit() for part in path) and not {"experts", "gate"} & set(path)
-            if block and last == "weight" and len(shape) == 2:
+            if last == "weight" and any(part.isdigit() for part in path) and not {"experts", "gate"} & set(path):
                 found.add(path[-1])
     return found
 

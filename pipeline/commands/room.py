@@ -80,7 +80,7 @@ def _unadaptable(config: Config, settings: Mapping[str, Any], model: ModelConfig
     try:
         files = hub.weights(domains.of(config.domain).model(model.path, download=False))
         layers = linear_layers(file for file in files if file.suffix == ".safetensors")
-    except (Failure, ModuleNotFoundError, OSError, ValueError):
+    except (Failure, ModuleNotFoundError, OSError, ValueError, RecursionError):
         return None
     return unadaptable(settings, layers, lora.targets) if layers else None
 

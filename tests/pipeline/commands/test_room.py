@@ -137,7 +137,8 @@ def test_an_adapter_on_layers_that_the_model_has_not_is_refused_before_the_run(m
     (line,) = said("{}")
     assert "adapters do not reach the experts of a mixture; expected trainer.lora.targets among down_proj" in line
     assert said("{targets: [q_proj]}") == said("null") == []
-    for damage in (b"", b"\0" * 20, b"\xff" * 20, b"\2\0\0\0\0\0\0\0[]", b'\7\0\0\0\0\0\0\0{"a":3}'):
+    headers = (b"[]", b'{"a":3}', b'{"layers.0.q.weight":{"shape":3}}', b"[" * 90_000)
+    for damage in (b"", b"\0" * 20, b"\xff" * 20, *(len(text).to_bytes(8, "little") + text for text in headers)):
         (model / "model.safetensors").write_bytes(damage)
         assert said("{targets: [c_attn]}") == []  # what is wrong with the weights is told elsewhere
 
