@@ -7,7 +7,9 @@ logits. Dense models and mixtures of experts of that kind (Llama, Qwen2, Qwen3, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _ATTENTION = {"full_attention", "sliding_attention"}
@@ -15,6 +17,9 @@ _RECURRENT = ("mamba_", "ssm_", "layers_block_type", "hybrid_override_pattern", 
 """Keys that configs of state-space and hybrid models have, as they begin."""
 _CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 _SCALES = ("logit_scale", "logits_scaling")
+
+_HEADER = 100 << 20
+"""Bytes of the largest header that safetensors itself reads."""
 
 
 def obstacle(config: Mapping[str, Any], tokens: int) -> str | None:
@@ -47,6 +52,37 @@ def experts(config: Mapping[str, Any]) -> int:
     """Experts a layer; 0 of a dense model."""
     named = (config.get(name) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
     return next((n for n in named if isinstance(n, int) and n), 0)
+
+
+def unadaptable(config: Mapping[str, Any], layers: Collection[str], targets: Sequence[str] | None) -> str | None:
+    """Why LoRA cannot be on these of the model's linear `layers` (None: on all); None where it can."""
+    there = ", ".join(sorted(layers))
+    if not layers:
+        return "the model has no linear layers; expected one that is trained whole, trainer.lora null"
+    if targets is None and experts(config):
+        return f"adapters do not reach the experts of a mixture; expected trainer.lora.targets among {there}"
+    if unknown := [name for name in targets or () if name not in layers]:
+        return f"targets: {unknown[0]} is no linear layer of the model; expected some of {there}"
+    return None
+
+
+def linear_layers(files: Iterable[Path]) -> set[str]:
+    """The last names of a decoder's linear layers, by the headers of its .safetensors; of experts and their router,
+    none. Raises OSError or ValueError for a file that is none."""
+    found = set()
+    for file in files:
+        with file.open("rb") as opened:
+            size = min(int.from_bytes(opened.read(8), "little"), _HEADER)
+            header = json.loads(opened.read(size))
+        try:
+            matrices = [name for name, entry in header.items() if len(entry.get("shape", ())) == 2]
+        except (AttributeError, TypeError):
+            raise ValueError(f"{file}: no header of a .safetensors file") from None
+        for name in matrices:
+            *path, last = name.split(".")
+            if last == "weight" and any(part.isdigit() for part in path) and not {"experts", "gate"} & set(path):
+                found.add(path[-1])
+    return found
 
 
 def _listed(config: Mapping[str, Any], name: str) -> list[str]:

@@ -1,6 +1,8 @@
 """Checkpoints: a Hugging Face directory that vLLM and transformers load, with the optimizer's state beside it.
 
     step-NNNNNN/  config.json · model*.safetensors · tokenizer files      from rank 0
+                  adapter/                                                  of LoRA: the adapter as peft stores it; the
+                                                                            weights above have it added
                   trainer/state.json                                        step, rollouts trained up to it, and the
                                                                             ranks and ZeRO stage it was written by
                   trainer/engine/*                                          DeepSpeed's state, one part from each rank
@@ -25,6 +27,7 @@ from safetensors.torch import save_file
 
 from pipeline.records import Failure
 from pipeline.store.digests import digest, entries_of, files_below, unseal, write_manifest
+from trainers import adapters
 from trainers.learner import Learner
 from trainers.weights import gathered
 from trainers.wire import in_chunks
@@ -39,24 +42,32 @@ def save(learner: Learner, step: int, rollouts: int, metrics: dict[str, float]) 
     all parts are uploaded."""
     with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
         root = Path(folder)
-        _save_model(learner, root)
-        learner.engine.save_checkpoint(str(root / "trainer"), tag="engine", save_latest=False)
-        if learner.ranks.rank == 0:
-            spec = learner.spec
-            state = {
-                "step": step,
-                "rollouts": rollouts,
-                "world": learner.ranks.world,
-                "zero_stage": spec.zero_stage,
-                "dtype": spec.dtype,
-            }
-            (root / "trainer" / "state.json").write_text(json.dumps(state))
-        write_manifest(root, f"step-{step:06d}", files_below(root), _manifest(learner), step=step, rollouts=rollouts)
+        write(learner, root, step, rollouts)
         ray.train.report(
             metrics | {"step": step},
             checkpoint=ray.train.Checkpoint.from_directory(root),
             checkpoint_dir_name=f"step-{step:06d}",
         )
+
+
+def write(learner: Learner, root: Path, step: int, rollouts: int) -> None:
+    """This rank's part of a checkpoint. All ranks call it."""
+    _save_model(learner, root)
+    adapted = learner.spec.lora is not None  # then the rest is in the model that the run began with
+    learner.engine.save_checkpoint(
+        str(root / "trainer"), tag="engine", save_latest=False, exclude_frozen_parameters=adapted
+    )
+    if learner.ranks.rank == 0:
+        state = {"step": step, "rollouts": rollouts} | _written_by(learner)
+        (root / "trainer" / "state.json").write_text(json.dumps(state))
+    write_manifest(root, f"step-{step:06d}", files_below(root), _manifest(learner), step=step, rollouts=rollouts)
+
+
+def _written_by(learner: Learner) -> dict[str, Any]:
+    """What a run must have alike to resume from the checkpoint."""
+    spec = learner.spec
+    lora = None if spec.lora is None else spec.lora.model_dump(mode="json")
+    return {"world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype, "lora": lora}
 
 
 def restore(learner: Learner) -> tuple[int, int]:
@@ -65,16 +76,21 @@ def restore(learner: Learner) -> tuple[int, int]:
     if checkpoint is None:
         return 0, 0
     with checkpoint.as_directory() as folder:
-        _check(Path(folder), _manifest(learner))
-        state = json.loads((Path(folder) / "trainer" / "state.json").read_text())
-        spec = learner.spec
-        mine = {"world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype}
-        if differing := {k: state[k] for k in mine if state[k] != mine[k]}:
-            raise Failure(
-                f"checkpoint of step {state['step']} was written with {differing}, this run has "
-                f"{ {k: mine[k] for k in differing} }; resume with the former, or start a run of another name"
-            )
-        loaded, _ = learner.engine.load_checkpoint(str(Path(folder) / "trainer"), tag="engine")
+        return read(learner, Path(folder))
+
+
+def read(learner: Learner, root: Path) -> tuple[int, int]:
+    """Load a checkpoint; returns its step and rollouts. All ranks call it."""
+    _check(root, _manifest(learner))
+    state = json.loads((root / "trainer" / "state.json").read_text())
+    mine = _written_by(learner)
+    if differing := {k: state.get(k) for k in mine if state.get(k) != mine[k]}:
+        raise Failure(
+            f"checkpoint of step {state['step']} was written with {differing}, this run has "
+            f"{ {k: mine[k] for k in differing} }; resume with the former, or start a run of another name"
+        )
+    whole = learner.spec.lora is None  # of an adapter it has the adapter alone
+    loaded, _ = learner.engine.load_checkpoint(str(root / "trainer"), tag="engine", load_module_strict=whole)
     if loaded is None:
         raise Failure(f"checkpoint of step {state['step']}: DeepSpeed found no state in trainer/engine")
     return int(state["step"]), int(state["rollouts"])
@@ -111,6 +127,8 @@ def _save_model(learner: Learner, root: Path) -> None:
         parts.append(root / f"part-{len(parts)}")
         save_file(chunk, parts[-1], metadata={"format": "pt"})
         names |= dict.fromkeys(chunk, parts[-1].name)
+    if (lora := learner.spec.lora) is not None:
+        adapters.save(lm, lora, learner.spec.base_model, learner.ranks.rank, root / adapters.FOLDER)
     if learner.ranks.rank != 0:
         return
     if len(parts) == 1:

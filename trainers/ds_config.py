@@ -10,13 +10,13 @@ BUCKET = 50_000_000
 """Largest communication buffer, in elements; DeepSpeed allocates it whole, so a small model gets a small one."""
 
 
-def build(spec: TrainSpec, parameters: int) -> dict[str, Any]:
-    """Settings for `deepspeed.initialize`.
+def build(spec: TrainSpec, parameters: int, trained: int) -> dict[str, Any]:
+    """Settings for `deepspeed.initialize`, of a model with so many parameters.
 
     A step has as many micro-batches as its trajectories fill, so the loop owns the accumulation boundary
     (managed_gradient_accumulation is off) and scales the loss itself; the batch sizes here are formalities.
     """
-    bucket = max(1, min(BUCKET, parameters))
+    bucket = max(1, min(BUCKET, trained))
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -31,7 +31,7 @@ def build(spec: TrainSpec, parameters: int) -> dict[str, Any]:
             "overlap_comm": False,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
-            "stage3_prefetch_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": max(1, min(BUCKET, parameters)),
         }
         | _offloaded(spec),
         # The client's torch optimizer: DeepSpeed's own CPU Adam would compile an extension on the user's machine.

@@ -12,12 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pipeline.config import LoRAConfig
 from trainers.architectures import experts
 from trainers.ds_config import BUCKET
 from trainers.spec import CHUNK, LARGE
 
 _GATHERED = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered, and that its optimizer steps at a time: DeepSpeed's own defaults."""
+
+_INPUT = {"q_proj": "row", "k_proj": "row", "v_proj": "row", "o_proj": "attention", "gate_proj": "attended"}
+_INPUT |= {"up_proj": "attended", "down_proj": "product"}
+"""Linear layer -> what it takes; those that take the same keep it once."""
 
 Reference = Literal["whole", "sharded", "offloaded"]
 
@@ -91,18 +96,44 @@ class Shape:
         layer = attention + mlp + 2 * self.width
         return self.embedding * (1 if self.tied else 2) + self.layers * layer + self.width
 
-    def kept_a_token(self, size: int) -> int:
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """A layer's linear layers, those of experts left out: what each takes and gives."""
+        w, q, k, i = self.width, self.queries, self.keys, self.inner
+        attention = {"q_proj": (w, q), "k_proj": (w, k), "v_proj": (w, k), "o_proj": (q, w)}
+        return attention | ({} if self.experts else {"gate_proj": (w, i), "up_proj": (w, i), "down_proj": (i, w)})
+
+    def adapted(self, lora: LoRAConfig) -> dict[str, tuple[int, int]] | None:
+        """Those with an adapter; None where some are asked for whose sizes are not known here."""
+        names = self.linear if lora.targets is None else lora.targets
+        return {name: self.linear[name] for name in names} if set(names) <= set(self.linear) else None
+
+    def adapter(self, lora: LoRAConfig) -> int:
+        """Elements of an adapter."""
+        return self.layers * sum(lora.rank * (takes + gives) for takes, gives in (self.adapted(lora) or {}).values())
+
+    def kept_a_token(self, size: int, lora: LoRAConfig | None = None) -> int:
         """Bytes that a layer keeps of a token for its backward pass, with elements of so many bytes.
 
         A norm keeps its input in float32, one scale, and the normalised in the model's type; what is made of it is kept
         by who reads it. Attention keeps queries, keys, values, its output twice (per trajectory, and of the row) and
-        the sums of its rows. The MLP keeps both projections, the activation and the product.
+        the sums of its rows. The MLP keeps both projections, the activation and the product. Of weights that are
+        frozen nobody keeps an input: neither a norm the normalised, nor a layer what it takes, but for its adapter,
+        which keeps what it makes of it as well, and after dropout a copy and its mask.
         """
-        norms = 2 * (4 * self.width + 4 + size * self.width + size * self.width)
+        norms = 2 * (4 * self.width + 4)
+        attention = size * (2 * self.queries + 2 * self.keys) + 4 * self.heads
         if self.head_norms:
-            norms += (4 + size) * (self.queries + self.keys) + 4 * (self.heads + self.kv_heads)
-        attention = size * (3 * self.queries + 2 * self.keys) + 4 * self.heads
-        return norms + attention + size * 4 * self.inner * self.active
+            norms += 4 * (self.queries + self.keys + self.heads + self.kv_heads)
+        kept = norms + attention + size * 3 * self.inner * self.active
+        if lora is None:
+            normalised = 2 * self.width + self.head_norms * (self.queries + self.keys)
+            return kept + size * (normalised + 2 * self.width + self.queries + self.inner * self.active)
+        on = self.adapted(lora) or {}
+        if lora.dropout:
+            return kept + size * sum(lora.rank + 2 * takes for takes, _ in on.values())
+        inputs = {_INPUT[name]: takes for name, (takes, _) in on.items()}
+        return kept + size * (lora.rank * len(on) + sum(inputs.values()))
 
     def passing_a_token(self, size: int) -> int:
         """Bytes of a token within the backward pass of a layer: gradients of the MLP, and of its ends."""
@@ -124,9 +155,10 @@ class Settings:
     """Of the longest row."""
     checkpointing: bool | None
     reference: Reference | None
-    """None: the objective needs none."""
+    """None: the objective needs none, or it is the policy without its adapter."""
     offload: Literal["optimizer", "parameters"] | None
     use_gpu: bool
+    lora: LoRAConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -163,30 +195,32 @@ class Footprint:
 
 def footprint(shape: Shape, s: Settings) -> Footprint:
     size = 2 if s.dtype == "bfloat16" else 4
-    n, share = shape.parameters, shape.parameters / s.workers
-    whole = n * size
-    parameters = whole if s.zero_stage < 3 else share * size
+    frozen = s.lora is not None
+    n = shape.parameters + (shape.adapter(s.lora) if s.lora else 0)
+    trained = shape.adapter(s.lora) if s.lora else n
+    whole, share = n * size, trained / s.workers
+    parameters = whole if s.zero_stage < 3 else whole / s.workers
     gathered = 0.0 if s.zero_stage < 3 or s.workers == 1 else min(n, _GATHERED) * size
-    gradients = {0: whole, 1: whole, 2: share * 4, 3: share * 4}[s.zero_stage]
+    gradients = {0: trained * size, 1: trained * size, 2: share * 4, 3: share * 4}[s.zero_stage]
     wrapped = s.zero_stage > 0 or size == 2  # DeepSpeed keeps float32 weights beside the model's
-    optimizer = (share if s.zero_stage else n) * (8 + 4 * wrapped)
-    stepped = {0: n, 1: share, 2: share, 3: min(share, _GATHERED)}[s.zero_stage]
-    one = shape.embedding if s.zero_stage == 0 else stepped  # torch's AdamW, one tensor at a time
+    optimizer = (share if s.zero_stage else trained) * (8 + 4 * wrapped)
+    stepped = {0: trained, 1: share, 2: share, 3: min(share, _GATHERED)}[s.zero_stage]
+    one = min(shape.embedding, trained) if s.zero_stage == 0 else stepped  # torch's AdamW, one tensor at a time
     update = 4 * stepped * wrapped + 2 * 4 * one
-    reference = {None: 0.0, "whole": whole, "offloaded": 0.0, "sharded": share * size}[s.reference]
+    reference = {None: 0.0, "whole": whole, "offloaded": 0.0, "sharded": whole / s.workers}[s.reference]
 
     again = n > LARGE if s.checkpointing is None else s.checkpointing
-    kept = shape.kept_a_token(size)
-    ends = s.tokens * (2 * size + 4) * shape.width  # what the last norm keeps and gives
+    kept = shape.kept_a_token(size, s.lora)
+    ends = s.tokens * ((1 if frozen else 2) * size + 4) * shape.width  # what the last norm keeps and gives
     activations = ends + s.tokens * shape.layers * (shape.width * size if again else kept)
     layer = s.tokens * (shape.passing_a_token(size) + (kept if again else 0))
-    projection = shape.embedding * size  # its gradient; tied, it waits for that of the embedding
+    projection = 0 if frozen else shape.embedding * size  # its gradient; tied, it waits for that of the embedding
     logits = 3 * 4 * min(CHUNK, s.tokens * shape.words) + projection
-    if s.tokens * shape.words > CHUNK:
+    if s.tokens * shape.words > CHUNK and not frozen:
         logits += shape.embedding * 4
     if shape.tied:
         layer += projection
-    buffers = gathered + (min(BUCKET, n) * size if s.zero_stage else 0)
+    buffers = gathered + (min(BUCKET, trained) * size if s.zero_stage else 0)
     host = whole if s.reference == "offloaded" else 0.0
     if s.offload is not None:
         host, optimizer, update = host + optimizer, 0.0, 0.0

@@ -58,8 +58,9 @@ class _Score(torch.autograd.Function):
             d_logits_RV = torch._log_softmax_backward_data(slope_RV, log_RV, -1, log_RV.dtype).to(hidden_RD.dtype)
             del log_RV, slope_RV
             d_hidden.append(d_logits_RV @ weight_VD)
-            d_weight_VD = _sum(d_weight_VD, d_logits_RV.t() @ hidden_RD)
-            if bias_V is not None:
+            if ctx.needs_input_grad[1]:
+                d_weight_VD = _sum(d_weight_VD, d_logits_RV.t() @ hidden_RD)
+            if ctx.needs_input_grad[2]:
                 d_bias_V = _sum(d_bias_V, d_logits_RV.sum(0))
         return torch.cat(d_hidden), d_weight_VD, d_bias_V, None
 

@@ -11,16 +11,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import deepspeed
+import numpy as np
 import torch
 from torch import Tensor
 
-from trainers import diagnostics, ds_config
+from trainers import adapters, diagnostics, ds_config
 from trainers.batches import MicroBatch, StepBatch
 from trainers.objectives import make
 from trainers.objectives.base import Means, StepTokens, Totals
 from trainers.policy import Policy, check
 from trainers.ranks import Agreed, Ranks
-from trainers.reference import Reference
+from trainers.reference import Reference, WithoutAdapter
 from trainers.spec import LARGE, TrainSpec
 
 
@@ -38,25 +39,36 @@ class Learner:
         again = spec.activation_checkpointing
         if policy.size > LARGE if again is None else again:
             policy.lm.gradient_checkpointing_enable()
-        self.reference = Reference(spec, ranks) if self.objective.needs_reference else None
-        optimizer = torch.optim.AdamW(policy.parameters(), lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
+        self.reference: Reference | WithoutAdapter | None = None
+        if self.objective.needs_reference and spec.lora is None:
+            self.reference = Reference(spec, ranks)
+        trained = [p for p in policy.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=spec.lr, betas=spec.betas, weight_decay=spec.weight_decay)
         self.engine, *_ = deepspeed.initialize(
             model=policy,
             optimizer=optimizer,
-            config=ds_config.build(spec, policy.size),
+            config=ds_config.build(spec, policy.size, policy.trained),
             dist_init_required=False,
         )
+        if self.objective.needs_reference and spec.lora is not None:
+            self.reference = WithoutAdapter(self.engine)
         self._plain_norm = 0.0
         if self._plain:
             self.engine.clip_fp32_gradients = self._clip
 
     def _policy(self) -> Policy:
-        """Shared out as it is loaded, where it is to be shared out."""
+        """Shared out as it is loaded, where it is to be shared out; with its adapter, where one is trained."""
         spec, dtype = self.spec, getattr(torch, self.spec.dtype)
         if spec.zero_stage < 3:
-            return self.ranks.agree(lambda: Policy.load(spec.base_model, dtype))
-        self.ranks.agree(lambda: check(spec.base_model))  # before the first rank waits for the others in its loading
-        return Policy.load(spec.base_model, dtype, ds_config.build(spec, ds_config.BUCKET))
+            policy = self.ranks.agree(lambda: Policy.load(spec.base_model, dtype))
+        else:
+            self.ranks.agree(lambda: check(spec.base_model))  # before the first rank waits for the others in loading
+            policy = Policy.load(spec.base_model, dtype, ds_config.build(spec, ds_config.BUCKET, ds_config.BUCKET))
+        lora = spec.lora
+        if lora is not None:
+            self.ranks.agree(lambda: adapters.add(policy.lm, lora, dtype, spec.seed))
+            policy.register_state_dict_post_hook(adapters.without_frozen)
+        return policy
 
     def update(self, batch: StepBatch, step: int, lr: float) -> dict[str, float]:
         """Train on the step: `passes` times `mini_batches` updates; returns metrics that are equal on all ranks, means
@@ -65,6 +77,8 @@ class Learner:
         whole = self._totals(batch)
         if whole.tokens == 0:
             raise Agreed(f"step {step}: no loss token in {whole.sequences:g} trajectories; expected at least one")
+        # What a step draws (dropout) is the same in a run that is resumed.
+        torch.manual_seed(int(np.random.SeedSequence((spec.seed, step, ranks.rank)).generate_state(1)[0]))
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         found: list[tuple[Means, dict[str, float]]] = []

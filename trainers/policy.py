@@ -119,6 +119,11 @@ class Policy(nn.Module):
         """Parameters, of all ranks together."""
         return sum(getattr(p, "ds_numel", p.numel()) for p in self.parameters())
 
+    @property
+    def trained(self) -> int:
+        """Those of them that are trained: all, or the adapter's."""
+        return sum(getattr(p, "ds_numel", p.numel()) for p in self.parameters() if p.requires_grad)
+
     def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         hidden = self.lm.base_model(
             input_ids=batch.input_ids_1L,

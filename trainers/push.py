@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import deepspeed
 import ray
 import torch
 from ray.serve.exceptions import RayServeException
@@ -33,6 +32,7 @@ from vllm.distributed.weight_transfer.base import ParamMeta, TrainerInitInfo, We
 from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
 
 from pipeline.records import Failure
+from trainers import adapters
 from trainers.ranks import Ranks
 
 JOIN_S = 30.0
@@ -90,16 +90,13 @@ class Source(WeightSource):
         self._model, self._dtype = model, dtype
 
     def metadata(self) -> list[ParamMeta]:
-        return [
-            ParamMeta(name, self._dtype, tuple(getattr(p, "ds_shape", p.shape)))
-            for name, p in self._model.named_parameters()
-        ]
+        return [ParamMeta(part.name, self._dtype, part.shape) for part in adapters.parts(self._model)]
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in self._model.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-                whole = parameter.detach().to(self._dtype, copy=True)  # the gathered one is gone after this block
-            yield name, whole
+        for part in adapters.parts(self._model):
+            with part.gathered():
+                whole = part.whole(self._dtype)  # the gathered one is gone after this block
+            yield part.name, whole
 
 
 class Replicas:

@@ -1,4 +1,5 @@
-"""The frozen reference, pi_ref: where it lies, and at hand where it is used.
+"""The frozen reference, pi_ref: where it lies, and at hand where it is used. Where the policy is an adapter on it, that
+is the policy with the adapter switched off: no second copy.
 
 Invariant: all ranks use it together, on as many micro-batches; what is shared out is gathered by all of them. It is
 never written to: what was offloaded is not brought back, its copy on the GPU is dropped.
@@ -13,7 +14,7 @@ from typing import Any
 import deepspeed
 import torch
 
-from trainers import ds_config
+from trainers import adapters, ds_config
 from trainers.policy import Policy
 from trainers.ranks import Ranks
 from trainers.spec import TrainSpec
@@ -52,3 +53,17 @@ class Reference:
         finally:
             for tensor, data in lying:
                 tensor.data = data
+
+
+class WithoutAdapter:
+    """pi_ref of a policy with an adapter."""
+
+    def __init__(self, engine: Any):
+        self._engine = engine
+
+    @contextmanager
+    def at_hand(self) -> Iterator[Any]:
+        """The policy, its adapter switched off."""
+        self._engine.eval()
+        with adapters.off(self._engine.module.lm):
+            yield self._engine

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipeline.config import OBJECTIVES, ObjectiveConfig
+from pipeline.config import OBJECTIVES, LoRAConfig, ObjectiveConfig
 
 CHUNK = 1 << 26
 """Logits alive at once (256 MiB in float32)."""
@@ -56,6 +56,8 @@ class TrainSpec(BaseModel):
     """What DeepSpeed keeps in the machine's memory."""
     reference: Literal["whole", "sharded", "offloaded"] = "whole"
     """Where pi_ref lies; see `trainers.reference`."""
+    lora: LoRAConfig | None = None
+    """Train this adapter; None: all weights. pi_ref is then the policy without it."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     storage: Path
     """Folder of the runs; on several machines it must be shared."""

@@ -2,7 +2,8 @@
 
 Invariant: all ranks walk the parameters in the same order (under ZeRO-3 gathering one is a collective); no rank but
 the first keeps a gathered copy. Tied tensors appear once. What transformers holds in one tensor where a checkpoint has
-several (the experts of a layer) goes out as the several, so that engines and checkpoints know it by its names.
+several (the experts of a layer) goes out as the several, so that engines and checkpoints know it by its names; what an
+adapter adds to a weight goes out in the weight.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor
 from transformers.core_model_loading import revert_weight_conversion
 
+from trainers import adapters
 from trainers.wire import Shipment
 
 
 def gathered(model: Any, rank: int, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor in CPU memory) on rank 0, nothing on the others. None keeps the model's dtype."""
-    for name, parameter in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-            mine = parameter.detach().to("cpu", dtype or parameter.dtype, copy=True) if rank == 0 else None
+    for part in adapters.parts(model):
+        with part.gathered():
+            mine = part.whole(dtype, "cpu") if rank == 0 else None
         if mine is not None:
-            for named, tensor in revert_weight_conversion(model, {name: mine}).items():
+            for named, tensor in revert_weight_conversion(model, {part.name: mine}).items():
                 yield named, tensor.contiguous()
 
 

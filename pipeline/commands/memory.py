@@ -52,9 +52,9 @@ def processes(config: Config, stages: Sequence[str], gpu_bytes: int | None) -> d
 
 def _ranks(config: Config, stage: str, name: str, model: ModelConfig) -> Process | None:
     shape = Shape.of(room.settings_of(config, model)) if model.endpoint is None else None
-    if shape is None:
-        return None
     trainer = config.trainer
+    if shape is None or (trainer.lora is not None and shape.adapted(trainer.lora) is None):
+        return None
     row = max(trainer.micro_batch_tokens, room.longest(config, name, model))
     need = footprint(shape, settings(config, stage, row))
     parts = {key: value for key, value in vars(need).items() if key != "host"}
@@ -73,9 +73,10 @@ def settings(config: Config, stage: str, row: int) -> Settings:
         workers=trainer.workers,
         tokens=row,
         checkpointing=trainer.activation_checkpointing,
-        reference=trainer.reference if frozen else None,
+        reference=trainer.reference if frozen and trainer.lora is None else None,
         offload=trainer.offload,
         use_gpu=trainer.use_gpu,
+        lora=trainer.lora,
     )
 
 
@@ -166,7 +167,8 @@ def checks(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_by
         found = f"{rank.name} takes {much}"
         if rank.where == "GPU" and gpu_bytes is not None and rank.together > gpu_bytes:
             here = f"a GPU here has {gpu_bytes / _GB:.0f} GB"
-            todo = f"{here}: more trainer.workers, trainer.zero_stage 3, trainer.offload, or a smaller model"
+            fewer = "" if config.trainer.lora else "trainer.lora, "
+            todo = f"{here}: more trainer.workers, trainer.zero_stage 3, {fewer}trainer.offload, or a smaller model"
             yield Check("memory", "fail", found, todo, {"gb": _in_gb(rank)["gb"]})
         else:
             yield Check("memory", "ok", found, detail={"gb": _in_gb(rank)["gb"]})

@@ -28,6 +28,8 @@ from pipeline.store.rundir import RunDir, refuse_foreign
 _GB = 1e9
 _BYTES_A_WEIGHT_BYTE = 7
 """A checkpoint holds bfloat16 weights, float32 ones, and two moments of the optimizer."""
+_OF_AN_ADAPTER = 2
+"""With LoRA, the weights alone; in float32 where the trainer has them so."""
 
 _NEEDED_BY = {
     "acquire.corpus": ("acquire",),
@@ -145,7 +147,8 @@ def _place(root: Path) -> Iterator[Check]:
 def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     """Room for the checkpoints of the stages that train, and for what they write beside them."""
     trained = [(stage, _bytes(config, model)) for stage, _, model in room.trained(config, todo)]
-    need = _GB + sum(size * _BYTES_A_WEIGHT_BYTE * _copies(config, stage) for stage, size in trained)
+    each = _OF_AN_ADAPTER if config.trainer.lora else _BYTES_A_WEIGHT_BYTE
+    need = _GB + sum(size * each * _copies(config, stage) for stage, size in trained)
     there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))
     free = shutil.disk_usage(there).free
     if free < need:

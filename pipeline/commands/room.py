@@ -18,7 +18,7 @@ from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.domains import hub
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
-from trainers.architectures import experts, obstacle
+from trainers.architectures import experts, linear_layers, obstacle, unadaptable
 
 _JUDGED = ("mgpo", "synthesize")
 """Stages that judge and probe what is written, beside `sft` where it plays."""
@@ -63,10 +63,26 @@ def untrainable(config: Config, stages: Collection[str]) -> Iterator[Check]:
         settings = settings_of(config, model)
         if (why := obstacle(settings, longest(config, field, model))) is not None:
             yield Check("model", "fail", f"{field}.path {model.path}: cannot be trained: {why}", f"change {field}.path")
+        if (why := _unadaptable(config, settings, model)) is not None:
+            yield Check("model", "fail", f"trainer.lora: {field}.path {model.path}: {why}", "change trainer.lora")
         transport = model.engine.weight_transport
         if experts(settings) and transport != "object_store":
             found = f"{field}.engine.weight_transport {transport}: {model.path} is a mixture of experts"
             yield Check("model", "fail", found, "expected object_store, which alone knows experts by their names")
+
+
+def _unadaptable(config: Config, settings: Mapping[str, Any], model: ModelConfig) -> str | None:
+    """Why this model cannot get the adapter that the config asks for; None where it can, or its weights are not here:
+    then the trainer says it."""
+    lora = config.trainer.lora
+    if lora is None:
+        return None
+    try:
+        files = hub.weights(domains.of(config.domain).model(model.path, download=False))
+        layers = linear_layers(file for file in files if file.suffix == ".safetensors")
+    except (Failure, ModuleNotFoundError, OSError, ValueError, RecursionError):
+        return None
+    return unadaptable(settings, layers, lora.targets) if layers else None
 
 
 def longest(config: Config, field: str, model: ModelConfig) -> int:

@@ -15,6 +15,21 @@ from pipeline.config.section import Section
 from pipeline.config.types import Fraction, Positive, Seconds
 
 
+class LoRAConfig(Section):
+    """An adapter of low rank (LoRA, by peft) beside the model's weights, which stay as they are. It alone is trained;
+    engines, checkpoints and later stages see one model, the adapter added to its weights."""
+
+    rank: Positive = 16
+    """Of the two matrices that an adapted layer gets."""
+    alpha: Positive = 32
+    """Their product counts alpha / rank times."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of an adapter's input, in training. Above 0 the policy that is trained is not quite the one that sampled."""
+    targets: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Linear layers that get an adapter, by the last part of their names ([q_proj, v_proj]); None: all but the output
+    layer. A mixture of experts needs them named: its experts get none."""
+
+
 class TrainerConfig(Section):
     """Ray Train and DeepSpeed."""
 
@@ -43,6 +58,10 @@ class TrainerConfig(Section):
     reference: Literal["whole", "sharded", "offloaded"] = "whole"
     """Where the frozen reference of MGPO and GRPO lies: on each GPU, shared out by all, or in the machine's memory
     between uses."""
+    lora: LoRAConfig | None = None
+    """Train an adapter ({rank: 16}; {} for its defaults) in place of all weights; null: all weights. The memory of
+    gradients and optimizer becomes that of the adapter, and the reference the model without it; the learning rate
+    is commonly ten times that of all weights."""
     micro_batch_tokens: Positive = 20480
     """Tokens that one forward pass takes."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
@@ -70,6 +89,11 @@ class TrainerConfig(Section):
             yield f"offload ({self.offload}): without use_gpu all lies in the machine's memory; expected null"
         if not self.use_gpu and self.reference == "offloaded":
             yield "reference (offloaded): without use_gpu all lies in the machine's memory; expected whole or sharded"
+        if self.lora is not None and self.reference != "whole":
+            yield (
+                f"reference ({self.reference}): with lora it is the model without its adapter, and there is no second "
+                "copy to place; expected whole"
+            )
 
 
 class Scheduled(Section):

@@ -70,6 +70,7 @@ def spec_for(context: Context, stage: str, base: Path, steps: int | None = None)
         activation_checkpointing=t.activation_checkpointing,
         offload=t.offload,
         reference=t.reference,
+        lora=t.lora,
         dtype=t.dtype,
         storage=context.run.path("checkpoints"),
         name=stage,

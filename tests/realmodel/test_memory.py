@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import SFTConfig
+from pipeline.config import LoRAConfig, SFTConfig
 from tests.realmodel.smollm import model_dir
 from tests.trainers.processes import in_ranks
 from tests.trainers.test_updates import spec_of
@@ -76,24 +76,26 @@ def planned(base: Path, changes: dict[str, Any], tokens: int) -> Footprint:
         Settings(
             dtype=changes["dtype"], zero_stage=changes.get("zero_stage", 0), workers=1, tokens=tokens,
             checkpointing=changes["activation_checkpointing"], reference=None, offload=None, use_gpu=False,
+            lora=changes.get("lora"),
         ),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("dtype", "checkpointing", "tokens"),
+    ("dtype", "checkpointing", "tokens", "lora"),
     [
-        ("bfloat16", False, 2048),
-        ("bfloat16", True, 2048),
-        ("bfloat16", True, 8192),
-        ("bfloat16", False, 8192),
-        ("float32", True, 2048),
+        ("bfloat16", False, 2048, None),
+        ("bfloat16", True, 2048, None),
+        ("bfloat16", True, 8192, None),
+        ("bfloat16", False, 8192, None),
+        ("float32", True, 2048, None),
+        ("float32", False, 2048, LoRAConfig()),
     ],
 )
 def test_the_plan_is_within_a_tenth_of_what_training_takes(
-    tmp_path: Path, dtype: str, checkpointing: bool, tokens: int
+    tmp_path: Path, dtype: str, checkpointing: bool, tokens: int, lora: LoRAConfig | None
 ) -> None:
-    base, changes = model_dir(), {"dtype": dtype, "activation_checkpointing": checkpointing}
+    base, changes = model_dir(), {"dtype": dtype, "activation_checkpointing": checkpointing, "lora": lora}
     (found,) = in_ranks(1, measure, tmp_path, base, changes, [tokens])
     assert found[tokens] == pytest.approx(planned(base, changes, tokens).peak, rel=0.1)
 

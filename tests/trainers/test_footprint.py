@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from trainers import policy
+from pipeline.config import LoRAConfig
+from trainers import adapters, policy
 from trainers.footprint import Shape
 
 SIZES: dict[str, Any] = {
@@ -54,6 +55,30 @@ def test_what_a_layer_keeps_is_what_autograd_saves(name: str, dtype: torch.dtype
     shape = Shape.of(config.to_dict())
     assert shape is not None
     assert two - one == pytest.approx(TOKENS * shape.kept_a_token(dtype.itemsize), rel=0.02)
+
+
+ADAPTERS = {
+    "all": LoRAConfig(rank=8),
+    "two": LoRAConfig(rank=8, targets=("q_proj", "v_proj")),
+    "ends": LoRAConfig(rank=4, targets=("k_proj", "down_proj")),
+    "dropout": LoRAConfig(rank=8, dropout=0.5, targets=("q_proj", "k_proj", "up_proj")),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("lora", ADAPTERS.values(), ids=ADAPTERS)
+def test_of_an_adapter_too(name: str, dtype: torch.dtype, lora: LoRAConfig) -> None:
+    config, kind = MODELS[name]
+    shape = Shape.of(config.to_dict())
+    assert shape is not None
+    found = []
+    for layers in (2, 1):
+        lm = kind._from_config(config, attn_implementation="packed_rows").to(dtype)
+        adapters.add(lm, lora, dtype, 0)
+        assert sum(p.numel() for p in lm.parameters() if p.requires_grad) == shape.adapter(lora)
+        found.append(kept(lm, layers))
+    assert found[0] - found[1] == pytest.approx(TOKENS * shape.kept_a_token(dtype.itemsize, lora), rel=0.02)
 
 
 @pytest.mark.parametrize("name", MODELS)

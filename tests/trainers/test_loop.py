@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
+from pipeline.config import GRPOConfig, LoRAConfig, MGPOConfig, SFTConfig
 from pipeline.records import Failure, Rollout
 from tests.trainers.worlds import make_rollout, save_tiny_qwen3, some_rollouts
 from trainers.launch import Launcher
@@ -237,6 +237,27 @@ def test_a_killed_worker_comes_back_at_the_checkpoint_and_the_run_ends_as_if_not
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6, msg=f"{version} {name}")
     state = json.loads((summary.checkpoint / "trainer" / "state.json").read_text())
     assert state["rollouts"] == sum(len(rollouts) for rollouts in mgpo_steps(STEPS).values())
+
+
+@pytest.mark.slow
+def test_an_adapter_is_trained_published_and_resumed_as_a_plain_model(base: Path, tmp_path: Path) -> None:
+    spec = spec_of(base, tmp_path, "adapter", workers=2, zero_stage=3, lora=LoRAConfig(rank=4))
+    stalled, weights = MemoryLoader.remote(mgpo_steps(3), fail_at=3), MemoryWeights.remote()
+    with pytest.raises(Failure, match="no progress"):
+        Launcher().train(spec, stalled, weights)
+    loader = MemoryLoader.remote(mgpo_steps(3))
+    summary = Launcher().train(spec, loader, weights)
+    asked, done = ray.get(loader.history.remote())
+    assert min(step for _, step in asked) == 3 and sorted(done) == [3]
+    before, stored = dict(load_file(base / "model.safetensors")), load_file(summary.checkpoint / "model.safetensors")
+    sent = tensors_of(weights, 3)
+    assert sent.keys() == stored.keys() == before.keys()
+    assert all(torch.equal(sent[name], stored[name]) for name in sent)
+    changed = {name for name in before if not torch.equal(before[name], stored[name])}
+    assert changed == {name for name in before if "_proj." in name}
+    loaded = AutoModelForCausalLM.from_pretrained(summary.checkpoint).state_dict()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    assert (summary.checkpoint / "adapter" / "adapter_config.json").exists()
 
 
 def test_sft_learns_its_trajectories_by_heart_and_leaves_the_tools_words_alone(base: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.commands import memory
 from pipeline.commands.keys import MEMORY_KEYS
+from pipeline.config import LoRAConfig
 from pipeline.config.loading import load
 from pipeline.store.run_stages import RUN_STAGES
 from tests.pipeline.test_cli import propose
@@ -65,6 +66,36 @@ def test_a_reference_is_whole_shared_out_or_elsewhere_and_so_is_what_is_offloade
     optimizer, both = (footprint(shape, replace(PLAIN, offload=kind)) for kind in ("optimizer", "parameters"))
     assert optimizer.optimizer == both.optimizer == 0 and optimizer.parameters > both.parameters == 0
     assert whole.held == pytest.approx(optimizer.held + optimizer.host) == pytest.approx(both.held + both.host)
+
+
+def test_an_adapter_has_little_of_what_weights_have_and_no_reference():
+    """By hand: rank 16 on the seven layers of each block; 2 bytes of weight, 4 of gradient, 12 of the optimizer."""
+    shape = Shape.of(QWEN3_4B)
+    assert shape is not None
+    sums = (2560 + 4096) * 2 + (2560 + 1024) * 2 + (2560 + 9728) * 3
+    lora = LoRAConfig(rank=16)
+    n, few = shape.parameters, shape.adapter(lora)
+    assert few == 36 * 16 * sums == 33_030_144
+    need = footprint(shape, replace(PLAIN, reference=None, lora=lora))
+    assert need.held == pytest.approx((n + few) * 2 / 2 + few * 16 / 2)
+    alone = footprint(shape, replace(PLAIN, zero_stage=0, workers=1, reference=None, lora=lora))
+    assert alone.held == pytest.approx((n + few) * 2 + few * 14) and alone.peak < 24 * GB  # a GPU of 24 GB
+    half = footprint(shape, replace(PLAIN, reference=None, lora=LoRAConfig(targets=("q_proj", "v_proj"))))
+    assert half.optimizer == pytest.approx(36 * 16 * (2560 + 4096 + 2560 + 1024) * 12 / 2)
+    assert shape.adapted(LoRAConfig(targets=("qkv_proj",))) is None
+
+
+def test_a_plan_of_an_adapter_follows_the_config(large: Path) -> None:
+    given_ = [f"solve.base.path={large}", "solve.objective.kl=0.1", "trainer.dtype=bfloat16"]
+    found = {}
+    for lora in ("null", "{}", "{targets: [q_proj]}", "{targets: [qkv_proj]}"):
+        config = load(None, [*given_, f"trainer.lora={lora}"])
+        up = memory.processes(config, ["solve"], None)["solve"]
+        found[lora] = next((p.parts for p in up if p.name == "training solve.base"), None)
+    whole, every, one, unknown = found.values()
+    assert unknown is None  # left out, never guessed
+    assert whole["reference"] > 0 == every["reference"] and whole["gradients"] > 100 * every["gradients"] > 0
+    assert every["optimizer"] > 5 * one["optimizer"] > 0 and whole["parameters"] < every["parameters"]
 
 
 @given(st.integers(1, 64), st.sampled_from(["whole", "sharded", None]), st.sampled_from(["float32", "bfloat16"]))

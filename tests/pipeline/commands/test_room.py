@@ -120,6 +120,29 @@ def test_experts_go_by_the_object_store(model):
     assert "is a mixture of experts" in check.found and "object_store" in check.todo
 
 
+def test_an_adapter_on_layers_that_the_model_has_not_is_refused_before_the_run(model):
+    def said(lora):
+        config = load(None, [f"solve.base.path={model}", f"trainer.lora={lora}"])
+        return [c.found for c in room.untrainable(config, ["solve"])]
+
+    assert said("{}") == said("{targets: [q_proj, down_proj]}") == said("null") == []
+    (line,) = said("{targets: [q_proj, c_attn]}")
+    there = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    assert line == (
+        f"trainer.lora: solve.base.path {model}: targets: c_attn is no linear layer of the model; expected some of "
+        + there
+    )
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | {"num_experts": 8}))
+    (line,) = said("{}")
+    assert "adapters do not reach the experts of a mixture; expected trainer.lora.targets among down_proj" in line
+    assert said("{targets: [q_proj]}") == said("null") == []
+    headers = (b"[]", b'{"a":3}', b'{"layers.0.q.weight":{"shape":3}}', b"[" * 90_000)
+    for damage in (b"", b"\0" * 20, b"\xff" * 20, *(len(text).to_bytes(8, "little") + text for text in headers)):
+        (model / "model.safetensors").write_bytes(damage)
+        assert said("{targets: [c_attn]}") == []  # what is wrong with the weights is told elsewhere
+
+
 def test_the_doctor_looks_at_the_stages_that_a_config_can_run_or_those_it_is_told():
     assert room.possible(load(CONFIGS / "endpoints-only.yaml")) == ["acquire", "synthesize"]
     assert room.possible(load()) == ALL
