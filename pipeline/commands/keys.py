@@ -126,8 +126,8 @@ ADVERSARY_KEYS = {
 }
 LEDGER_KEYS = {
     "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "
-    "trained, filtered, failed, live, interrupted (failed because the run ended), attempts {number: issued}, "
-    "checkpointed",
+    "trained, filtered, failed, live, interrupted (failed because the run ended), not_needed (failed because the stage "
+    "had enough), attempts {number: issued}, checkpointed",
     "findings": "what does not add up, a line each; empty, else exit code 2",
 }
 VERIFY_KEYS = {

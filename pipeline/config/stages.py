@@ -197,7 +197,8 @@ class SynthesizeStage(Section):
     the case, blanks and LaTeX, the same clauses in another order, nearly the same words, or a good part of a question.
     The same words with other numbers may stay."""
     in_flight: Positive = 256
-    """Episodes of a wave, played at a time."""
+    """Episodes played at a time, and tasks of a step: steps are committed in order, and none waits for the one before it
+    to begin."""
 
 
 class SolveStage(Scheduled, Updates):

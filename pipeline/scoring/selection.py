@@ -30,10 +30,15 @@ class Selection:
     unsolved: list[Judged] = field(default_factory=list)
     """Valid, and nobody solves them above chance: no rows until a stronger prober does."""
     left_out: Counter[str] = field(default_factory=Counter)
+    taken: int = 0
+    solved: int = 0
+    """Episodes taken; those of them that a prober solves, copies and all."""
 
     def take(self, judged: Iterable[Judged]) -> Collection[Key]:
         """Choose among these; returns those that are copies."""
         judged = list(judged)
+        self.taken += len(judged)
+        self.solved += sum(j.solved for j in judged)
         copied = copies(judged, self.seen)
         asked = [(j.key, j.problem.question) for j in judged if j.accepted and j.problem]
         foreign = {asked[i][0]: whose for i, whose in self.foreign([question for _, question in asked]).items()}

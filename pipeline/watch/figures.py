@@ -77,6 +77,7 @@ _COUNTERS: dict[str, dict[str, str]] = {
         "filtered": "attempts that were judged and are not trained on",
         "failed": "attempts that infrastructure or data failed",
         "interrupted": "attempts that an interrupt cut off",
+        "not_needed": "attempts that were under way when their stage had enough",
         "tasks": "tasks begun",
     },
 }
