@@ -71,7 +71,8 @@ class Window(ABC):
         """Put on disk what was taken of a step. Others go on meanwhile."""
 
     def wanted(self) -> bool:
-        """Whether another task is to begin now; asked again whenever one has come back."""
+        """Whether another task is to begin now; asked again whenever one has come back. If none is when none is under
+        way, the stage ends with what was begun."""
         return True
 
     def take(self, step: OpenStep, judged: Judged) -> bool:
@@ -105,7 +106,8 @@ class Window(ABC):
         while True:
             if self._enough:
                 await self._end()
-            if self._open and (self._open[0].whole or (self._enough and self._open[0].taken)):
+            ended = self._enough or not (self.under_way or self._halt)
+            if self._open and (self._open[0].whole or (ended and self._open[0].taken)):
                 return self._open[0]
             if not self.under_way:
                 break

@@ -40,7 +40,9 @@ def _made(facts: Facts) -> str:
     hard = f", {number(sum(r < 0.5 for r in rho))} of which the prober fails more often than not" if rho else ""
     unsolved = facts.result("synthesize", "unsolved")
     apart = f"; {number(unsolved)} more are valid and no prober solves them" if unsolved else ""
-    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}."
+    by = facts.result("synthesize", "ended_by")
+    ended = f" It stopped writing at its target of {by}, before that of problems." if by in ("tokens", "hours") else ""
+    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}.{ended}"
 
 
 def _stopped(facts: Facts) -> str:

@@ -6,7 +6,8 @@ curriculum as MGPO left it, if it did. The data set is the first `target` accept
 order of the tasks (scoring/selection.py), so an interrupted run ends with the same data set and counts nothing twice.
 `problems.jsonl` is what a solver gets; where each problem came from stands beside it, and in `unsolved.jsonl` the valid
 ones that no prober solves above chance; all files of the folder: pipeline/dataset/folder.py. What was accepted before
-the stage ended early (`max_episodes`, a budget, a failure) is exported too. An interrupt leaves no time for that:
+the stage ended early (`max_episodes`, a budget, a failure) is exported too; tokens and hours are targets as well, with
+which it ends well. An interrupt leaves no time for that:
 `propose dataset export` reads the steps then.
 """
 
@@ -25,12 +26,13 @@ from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of
 from pipeline.flow.stream import Stream
-from pipeline.flow.synthesis import Synthesis
+from pipeline.flow.synthesis import Synthesis, ended_by, seconds_of
 from pipeline.flow.tasks import make_curriculum
 from pipeline.records import Failure, Halt, Problem
 from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.selection import Selection
+from pipeline.scoring.shares import shares_of
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import pruned, summarize
 from pipeline.skills import probing
@@ -108,12 +110,17 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
         ladder = probing.Ladder.model_validate(state["ladder"])
         if context.config.synthesize.skills is None:
             curriculum.restore(state["curriculum"])
+    if unknown := sorted(config.synthesize.categories.keys() - curriculum.proficiency.keys()):
+        raise Failure(
+            f"synthesize.categories.{unknown[0]}: no skill that is offered is of it; expected of "
+            f"{', '.join(sorted(curriculum.proficiency))}"
+        )
     prober = probing.prober(ladder, config.prober)
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
     selection, _ = _read(context.run, context.config)
-    if len(selection.chosen) >= target:
+    if ended_by(config.synthesize, selection, seconds_of(context.run)):
         close_begun(context.run, "synthesize")
         return
     cluster = context.cluster
@@ -129,12 +136,13 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
         ):
             watchdog.queues = stream.queues
             level = isolation["level"]
-            await Synthesis(context, stream, curriculum, prober, selection, level, watchdog, progress).run()
+            writing = Synthesis(context, stream, curriculum, prober, selection, level, watchdog, progress)
+            await writing.run()
     await stream.clear()
     close_begun(context.run, "synthesize")
     steps = len(context.run.steps("synthesize"))
     context.metrics.log("synthesize-ledger", steps, accounts.check(context.run, "synthesize"))
-    if len(selection.chosen) < target:
+    if not ended_by(config.synthesize, selection, writing.seconds):
         raise _Enough(
             f"{len(selection.chosen)} of {target} problems after synthesize.max_episodes "
             f"({config.synthesize.max_episodes}; {_left_out(selection)} left out), raise it, or train the proposer "
@@ -163,8 +171,14 @@ def _problems(judged: list[Judged]) -> list[Problem]:
 def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
     """Everything on disk, in the order of the tasks, each with the level of the sandbox that it was judged with, and
     what is chosen of it; what the stages before have written is new to nobody."""
+    wanted = config.synthesize
     selection = Selection(
-        domains.of(config.domain), register_of(run, config, ("sft", "mgpo")), _foreign(config.synthesize.avoid or ())
+        domains.of(config.domain),
+        register_of(run, config, ("sft", "mgpo")),
+        _foreign(wanted.avoid or ()),
+        shares=shares_of(wanted),
+        never_solved=wanted.never_solved == "keep",
+        always_solved=wanted.always_solved == "keep",
     )
     played: list[tuple[Judged, str]] = []
     for step in run.steps("synthesize"):
@@ -206,6 +220,10 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
     varied = diversity(identities)
     return {
         "accepted": len(chosen),
+        "ended_by": ended_by(config.synthesize, selection, seconds_of(run)),
+        "tokens": selection.tokens,
+        "tokens_per_problem": selection.tokens / len(chosen) if chosen else None,
+        "seconds_per_problem": seconds_of(run) / len(chosen) if chosen else None,
         "unsolved": len(selection.unsolved),
         "left_out": dict(sorted(selection.left_out.items())),
         "guessable": sum(j.probe.chance >= 0.5 for j in chosen if j.probe),
