@@ -214,8 +214,11 @@ class SynthesizeStage(Section):
     target_tokens: Positive | None = None
     """End well, with what was accepted, when episodes and probes have sampled so many; None: however many."""
     target_hours: float | None = Field(default=None, gt=0)
-    """End well when the pools have written for so long: no task begins after that. None: however long. What ends first
-    of the three targets is the result's `ended_by`; money is bounded by an endpoint's `budget_usd`."""
+    """End well when the pools have written for so long: no task begins after that. None: however long."""
+    target_usd: float | None = Field(default=None, gt=0)
+    """End well when the stage has spent so much at endpoints that have a price (`usd_per_million_in` and `_out`); what
+    is under way then is paid, too (an endpoint's `budget_usd` is never exceeded). None: however much. Which of the
+    targets ended the stage is its result's `ended_by`."""
     difficulty: tuple[DifficultyShare, ...] = ()
     """Shares of the rows by difficulty, for example [{low: 0.1, high: 0.5, share: 0.4}]: so many are in that band, the
     others outside of all bands. Chosen in the order of the tasks; what finds no place is counted as left out."""

@@ -1,14 +1,15 @@
 """The steps of synthesis: tasks are begun until what was begun is expected to make a target whole.
 
 Invariant: what is chosen of the tasks, and where the last step ends, follows from the tasks and what came of them in
-their order; only `target_hours` ends it by the clock, and then after all that was begun. How many tasks are begun
-beyond the last that is needed follows from what came back when: they are in the accounts, and nowhere else.
+their order; only `target_hours` and `target_usd` end it at a moment, and then after all that was begun. How many tasks
+are begun beyond the last that is needed follows from what came back when: they are in the accounts, and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from pipeline.config import SynthesizeStage
@@ -17,6 +18,7 @@ from pipeline.flow.steps import state_of, write_step
 from pipeline.flow.stream import Stream
 from pipeline.flow.tasks import make_tasks
 from pipeline.flow.window import OpenStep, Window
+from pipeline.pools import endpoints
 from pipeline.records import Task
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.selection import Selection, tokens_of
@@ -28,24 +30,44 @@ from pipeline.store.rundir import RunDir
 from pipeline.watch.progress import Handle
 from pipeline.watch.watchdog import Watchdog
 
-Target = Literal["problems", "tokens", "hours"]
+Target = Literal["problems", "tokens", "hours", "usd"]
 _RECENT = 200
 """Last tasks that say what is to be expected of others."""
 
 
-def ended_by(config: SynthesizeStage, selection: Selection, seconds: float) -> Target | None:
-    """The target that was reached, after so many seconds of writing."""
+@dataclass(frozen=True)
+class Spent:
+    """What writing took."""
+
+    seconds: float = 0.0
+    usd: float = 0.0
+    """Of all endpoints of the run."""
+
+    @classmethod
+    def of(cls, run: RunDir) -> Spent:
+        """By the end of the last step on disk."""
+        steps = run.steps("synthesize")
+        state = state_of(steps[-1]) if steps else {}
+        return cls(state.get("seconds", 0.0), state.get("usd", 0.0))
+
+    def over(self, config: SynthesizeStage) -> Target | None:
+        """The target after which nothing begins."""
+        if config.target_hours is not None and self.seconds >= 3600 * config.target_hours:
+            return "hours"
+        return "usd" if config.target_usd is not None and self.usd >= config.target_usd else None
+
+
+def ended_by(config: SynthesizeStage, selection: Selection, spent: Spent) -> Target | None:
+    """The target that was reached."""
     if len(selection.chosen) >= config.target:
         return "problems"
     if config.target_tokens is not None and selection.tokens >= config.target_tokens:
         return "tokens"
-    return "hours" if config.target_hours is not None and seconds >= 3600 * config.target_hours else None
+    return spent.over(config)
 
 
-def seconds_of(run: RunDir) -> float:
-    """How long the pools had written by the end of the last step on disk."""
-    steps = run.steps("synthesize")
-    return float(state_of(steps[-1]).get("seconds", 0.0)) if steps else 0.0
+def _paid() -> float:
+    return sum(at["usd"] for at in endpoints.spent().values())
 
 
 class Synthesis(Window):
@@ -68,8 +90,8 @@ class Synthesis(Window):
         self._curriculum, self._prober = curriculum, prober
         self._selection, self._sandbox_level = selection, sandbox_level
         self._watchdog, self._progress = watchdog, progress
-        self._before = seconds_of(context.run)
-        self._began = asyncio.get_running_loop().time()
+        self._before = Spent.of(context.run)
+        self._began, self._had_paid = asyncio.get_running_loop().time(), _paid()
         self._chosen_before = len(selection.chosen)
         self._tokens_before = selection.tokens
         self._back = 0
@@ -92,14 +114,15 @@ class Synthesis(Window):
         return OpenStep(number, tasks, ledger, self.stream.step(ledger))
 
     @property
-    def seconds(self) -> float:
-        return self._before + asyncio.get_running_loop().time() - self._began
+    def spent(self) -> Spent:
+        seconds = asyncio.get_running_loop().time() - self._began
+        return Spent(self._before.seconds + seconds, self._before.usd + _paid() - self._had_paid)
 
     def wanted(self) -> bool:
-        """It is early enough, and what was begun is not expected to make a target whole, by what became of the last
-        tasks; before there are any, by one chosen of two."""
+        """There is time and money, and what was begun is not expected to make a target whole, by what became of the
+        last tasks; before there are any, by one chosen of two."""
         config, selection = self._config, self._selection
-        if config.target_hours is not None and self.seconds >= 3600 * config.target_hours:
+        if (config.target_hours or config.target_usd) and self.spent.over(config):
             return False
         solved, chosen = (sum(task[i] for task in self._recent) for i in (0, 1))
         of_solved, of_all = ((chosen + 1) / (n + 2) for n in (solved, len(self._recent)))
@@ -126,7 +149,7 @@ class Synthesis(Window):
         self._chosen[step.number] = now = len(self._selection.chosen)
         self._recent.append((judged.solved, now > before, tokens_of(judged)))
         self._progress.advance(now - before)
-        return ended_by(self._config, self._selection, 0.0) is not None
+        return ended_by(self._config, self._selection, Spent()) is not None
 
     async def commit(self, step: OpenStep) -> None:
         context, judged, number = self._context, step.taken, step.number
@@ -136,7 +159,7 @@ class Synthesis(Window):
         facts |= await step.stream.canaries(judged, context.seed("synthesize", number, "canary"))
         account = await write_step(
             context, "synthesize", number, step.ledger, ends(judged, ()), judged=judged,
-            state={"sandbox_level": self._sandbox_level, "seconds": self.seconds},
+            state={"sandbox_level": self._sandbox_level, **asdict(self.spent)},
             facts=facts | {"accepted": self._chosen.pop(number)} | self._pace(),
         )  # fmt: skip
         self.stream.committed(step.stream, account)
@@ -148,16 +171,19 @@ class Synthesis(Window):
         a problem."""
         config, selection = self._config, self._selection
         problems, tokens = len(selection.chosen) - self._chosen_before, selection.tokens - self._tokens_before
-        seconds = self.seconds - self._before
+        spent = self.spent
+        seconds, usd = spent.seconds - self._before.seconds, spent.usd - self._before.usd
         if not (problems and seconds):
             return {}
         left = [(config.target - len(selection.chosen)) * seconds / problems]
         if config.target_tokens is not None and tokens:
             left.append((config.target_tokens - selection.tokens) * seconds / tokens)
         if config.target_hours is not None:
-            left.append(3600 * config.target_hours - self.seconds)
+            left.append(3600 * config.target_hours - spent.seconds)
+        if config.target_usd is not None and usd:
+            left.append((config.target_usd - spent.usd) * seconds / usd)
         return {
             "tokens_per_problem": tokens / problems,
             "seconds_per_problem": seconds / problems,
             "left_s": max(0.0, min(left)),
-        }
+        } | ({"usd_per_problem": usd / problems} if usd else {})

@@ -41,7 +41,8 @@ def _made(facts: Facts) -> str:
     unsolved = facts.result("synthesize", "unsolved")
     apart = f"; {number(unsolved)} more are valid and no prober solves them" if unsolved else ""
     by = facts.result("synthesize", "ended_by")
-    ended = f" It stopped writing at its target of {by}, before that of problems." if by in ("tokens", "hours") else ""
+    early = by not in (None, "problems")  # an earlier version says nothing
+    ended = f" It stopped writing at its target of {by}, before that of problems." if early else ""
     return f"The run made {number(len(facts.provenance))} problems{hard}{apart}.{ended}"
 
 

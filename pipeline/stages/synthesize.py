@@ -6,8 +6,8 @@ curriculum as MGPO left it, if it did. The data set is the first `target` accept
 order of the tasks (scoring/selection.py), so an interrupted run ends with the same data set and counts nothing twice.
 `problems.jsonl` is what a solver gets; where each problem came from stands beside it, and in `unsolved.jsonl` the valid
 ones that no prober solves above chance; all files of the folder: pipeline/dataset/folder.py. What was accepted before
-the stage ended early (`max_episodes`, a budget, a failure) is exported too; tokens and hours are targets as well, with
-which it ends well. An interrupt leaves no time for that:
+the stage ended early (`max_episodes`, a budget, a failure) is exported too; tokens, hours and
+dollars are targets as well, and it ends well with them. An interrupt leaves no time for that:
 `propose dataset export` reads the steps then.
 """
 
@@ -26,7 +26,7 @@ from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of
 from pipeline.flow.stream import Stream
-from pipeline.flow.synthesis import Synthesis, ended_by, seconds_of
+from pipeline.flow.synthesis import Spent, Synthesis, ended_by
 from pipeline.flow.tasks import make_curriculum
 from pipeline.records import Failure, Halt, Problem
 from pipeline.scoring.identity import diversity
@@ -120,7 +120,7 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
     selection, _ = _read(context.run, context.config)
-    if ended_by(config.synthesize, selection, seconds_of(context.run)):
+    if ended_by(config.synthesize, selection, Spent.of(context.run)):
         close_begun(context.run, "synthesize")
         return
     cluster = context.cluster
@@ -142,7 +142,7 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
     close_begun(context.run, "synthesize")
     steps = len(context.run.steps("synthesize"))
     context.metrics.log("synthesize-ledger", steps, accounts.check(context.run, "synthesize"))
-    if not ended_by(config.synthesize, selection, writing.seconds):
+    if not ended_by(config.synthesize, selection, writing.spent):
         raise _Enough(
             f"{len(selection.chosen)} of {target} problems after synthesize.max_episodes "
             f"({config.synthesize.max_episodes}; {_left_out(selection)} left out), raise it, or train the proposer "
@@ -216,14 +216,15 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         origin.about(config, len(chosen), counts, models, prompts),
         run=identity_of(config), made_from=_made_from(run),
     )  # fmt: skip
-    facts = summarize([j for j, _ in played])
+    facts, spent = summarize([j for j, _ in played]), Spent.of(run)
     varied = diversity(identities)
     return {
         "accepted": len(chosen),
-        "ended_by": ended_by(config.synthesize, selection, seconds_of(run)),
+        "ended_by": ended_by(config.synthesize, selection, spent),
         "tokens": selection.tokens,
         "tokens_per_problem": selection.tokens / len(chosen) if chosen else None,
-        "seconds_per_problem": seconds_of(run) / len(chosen) if chosen else None,
+        "seconds_per_problem": spent.seconds / len(chosen) if chosen else None,
+        "usd_per_problem": spent.usd / len(chosen) if chosen and spent.usd else None,
         "unsolved": len(selection.unsolved),
         "left_out": dict(sorted(selection.left_out.items())),
         "guessable": sum(j.probe.chance >= 0.5 for j in chosen if j.probe),

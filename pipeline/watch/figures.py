@@ -52,6 +52,7 @@ _GAUGES: dict[str, dict[str, str]] = {
         "hard_yield_per_1k": "hard accepted problems for a thousand episodes",
         "tokens_per_problem": "sampled for a row of the data set, by proposer and probers",
         "seconds_per_problem": "time for a row of the data set",
+        "usd_per_problem": "spent at endpoints for a row of the data set",
         "left_s": "until the first target of synthesis is reached, at this pace",
         "canaries_leaked": "secrets that were about to be shown to a judge",
         "staleness": "rollouts by how many versions old they are (of)",

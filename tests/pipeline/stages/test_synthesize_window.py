@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.pools import endpoints
 from pipeline.pools.buffer import MOST_OPEN
 from pipeline.records import Failure, Halt
 from pipeline.store import accounts
@@ -135,6 +136,16 @@ def test_hours_are_a_target_after_which_nothing_begins_and_what_began_is_kept(ro
     assert run(root, Pools(lambda n: n), target=100, sets=["synthesize.target_hours=0.001"])["ended_by"] == "hours"
     paces = [row["left_s"] for row in read_metrics(RunDir.look(root))["synthesize"]]
     assert len(paces) == 4 and paces[-1] == 0.0 < paces[0] <= 3.6
+
+
+def test_dollars_are_a_target_and_what_a_problem_costs_is_told(root, monkeypatch):
+    """An earlier stage has spent 5; each episode costs 0.1, the answer that came last too."""
+    pools = Pools(lambda n: n, seconds=lambda n: 1)
+    monkeypatch.setattr(endpoints, "spent", lambda: {"http://x/v1": {"usd": 5 + 0.1 * len(pools.played)}})
+    result = run(root, pools, target=100, sets=["synthesize.target_usd=1.5"])
+    assert (result["ended_by"], result["episodes"]) == ("usd", len(pools.begun)) and 15 <= len(pools.begun) < 15 + WAVE
+    assert result["usd_per_problem"] == pytest.approx(0.1 * len(pools.begun) / result["accepted"])
+    assert read_metrics(RunDir.look(root))["synthesize"][-1]["usd_per_problem"] == result["usd_per_problem"]
 
 
 def test_a_straggler_at_the_end_of_the_hours_loses_nothing(root):
