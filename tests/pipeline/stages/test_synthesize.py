@@ -29,10 +29,11 @@ WAVE = 8
 
 
 class Pools:
-    """Writes problem `number(n)` for the n-th task of the run; every third is rejected. The n-th takes `seconds(n)`."""
+    """Writes problem `number(n)` for the n-th task of the run; every third is rejected. The n-th takes `seconds(n)`. Can
+    be told to break."""
 
-    def __init__(self, number=lambda n: n // 2, seconds=lambda n: 7 - n % 7, wave=WAVE):
-        self._number, self._seconds, self._wave = number, seconds, wave
+    def __init__(self, number=lambda n: n // 2, seconds=lambda n: 7 - n % 7, wave=WAVE, break_at=None):
+        self._number, self._seconds, self._wave, self._break_at = number, seconds, wave, break_at
         self.waiting, self.begun, self.played = set(), [], []
         self.cancelled, self.most, self._now = [], 0, 0
         self.episode, self.judge, self.judge_many, self.probe, self.drop, self.clear = (
@@ -63,6 +64,8 @@ class Pools:
             raise
         finally:
             self._now -= 1
+        if n == self._break_at:
+            raise RuntimeError("interrupted here")
         self.waiting.add((task.id, attempt))
         self.played.append(n)
         return episode(
@@ -163,14 +166,8 @@ def test_the_answer_of_a_question_is_the_one_that_was_accepted(root):
 
 def test_interrupted_it_ends_with_the_same_data_set_and_plays_no_wave_twice(root, tmp_path):
     run(tmp_path / "whole", Pools(lambda n: n), target=20)
-
-    def breaks(n):
-        if n == 2 * WAVE + 6:
-            raise RuntimeError("interrupted here")
-        return 5 * (n // WAVE) + n % 2
-
     with pytest.raises(RuntimeError, match="interrupted here"):
-        run(root, Pools(lambda n: n, breaks), target=20)
+        run(root, Pools(lambda n: n, lambda n: 5 * (n // WAVE), break_at=2 * WAVE + 6), target=20)
     done = len(list((root / "steps" / "synthesize").iterdir()))
     rest = Pools(lambda n: n)
     run(root, rest, target=20)
