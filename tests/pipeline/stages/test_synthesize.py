@@ -29,8 +29,8 @@ WAVE = 8
 
 
 class Pools:
-    """Writes problem `number(n)` for the n-th task of the run; every third is rejected. The n-th takes `seconds(n)`. Can
-    be told to break."""
+    """Writes problem `number(n)` for the n-th task of the run; every third is rejected. The n-th takes `seconds(n)`.
+    Can be told to break."""
 
     def __init__(self, number=lambda n: n // 2, seconds=lambda n: 7 - n % 7, wave=WAVE, break_at=None):
         self._number, self._seconds, self._wave, self._break_at = number, seconds, wave, break_at
