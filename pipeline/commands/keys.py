@@ -52,6 +52,11 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     },
     "synthesize": {
         "accepted": "problems in dataset/problems.jsonl",
+        "ended_by": "target that was reached first: problems, tokens, hours or usd; null: none",
+        "tokens": "sampled for all episodes and their probes",
+        "tokens_per_problem": "the same for each row",
+        "seconds_per_problem": "of writing, for each row",
+        "usd_per_problem": "spent at endpoints, for each row; null: nothing",
         "unsolved": "valid ones that no prober solves above chance, in dataset/unsolved.jsonl",
         "left_out": "reason -> accepted problems that are no rows",
         "guessable": "rows of which a guess is right one time in two",
@@ -126,8 +131,8 @@ ADVERSARY_KEYS = {
 }
 LEDGER_KEYS = {
     "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "
-    "trained, filtered, failed, live, interrupted (failed because the run ended), attempts {number: issued}, "
-    "checkpointed",
+    "trained, filtered, failed, live, interrupted (failed because the run ended), not_needed (failed because the stage "
+    "had enough), attempts {number: issued}, checkpointed",
     "findings": "what does not add up, a line each; empty, else exit code 2",
 }
 VERIFY_KEYS = {

@@ -80,7 +80,8 @@ def _mgpo(r: dict[str, Any]) -> str:
 
 
 def _synthesize(r: dict[str, Any]) -> str:
-    return f"{r.get('accepted')} problems of {r.get('episodes')} episodes"
+    ended = f", ended by its target of {r['ended_by']}" if r.get("ended_by") in ("tokens", "hours", "usd") else ""
+    return f"{r.get('accepted')} problems of {r.get('episodes')} episodes{ended}"
 
 
 def _solve(r: dict[str, Any]) -> str:

@@ -143,10 +143,10 @@ class CommitteeConfig(Section):
     allow_same_model: bool = False
     """Let one model judge twice. Two judges of one model err alike, and then count for one."""
     spot_checks: int = Field(default=0, ge=0)
-    """Accepted problems of each step of MGPO and wave of synthesis that are spoiled in a known way and judged again:
+    """Accepted problems of each step of MGPO and of synthesis that are spoiled in a known way and judged again:
     what share is accepted is a live figure of the committee's quality. 0 where the domain knows no such ways."""
     canaries: int = Field(default=1, ge=0)
-    """Accepted problems of each step of MGPO and wave of synthesis that are judged and probed again with a secret in
+    """Accepted problems of each step of MGPO and of synthesis that are judged and probed again with a secret in
     place of their answer: how many secrets were about to be shown to a judge or a prober is a live figure."""
     judge: ModelConfig | None = None
     """The model that verifiers without an endpoint ask; None takes the strongest of `prober.ladder`."""

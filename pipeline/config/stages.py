@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -206,6 +207,26 @@ class MGPOStage(Scheduled, Updates):
         return objective
 
 
+class DifficultyShare(Section):
+    """Rows of one difficulty."""
+
+    low: Fraction
+    """Least share of the prober's answers that are right (rho, in the reading of `reward.rho`)."""
+    high: Fraction
+    """Where the band ends: rho is less; 1 is in it where it ends at 1."""
+    share: Fraction
+    """Of the rows of the data set."""
+
+    def holds(self, rho: float) -> bool:
+        return self.low <= rho < self.high or rho == self.high == 1
+
+    def contradictions(self) -> Iterator[str]:
+        if self.low >= self.high:
+            yield f"low ({self.low:g}) must be below high ({self.high:g})"
+        if self.share == 0:
+            yield "share (0): nothing is asked for; expected more, or no such band"
+
+
 class SynthesizeStage(Section):
     proposer: ModelConfig | None = None
     """Who writes: {path: a checkpoint} or {endpoint: …}. None: the proposer that MGPO trained in this run, and where
@@ -214,6 +235,23 @@ class SynthesizeStage(Section):
     """A skill library, as `acquire` leaves one in skills/ of its run directory. None: this run's."""
     target: Positive = 10_000
     """Accepted, distinct problems."""
+    target_tokens: Positive | None = None
+    """End well, with what was accepted, when episodes and probes have sampled so many; None: however many."""
+    target_hours: float | None = Field(default=None, gt=0)
+    """End well when the pools have written for so long: no task begins after that. None: however long."""
+    target_usd: float | None = Field(default=None, gt=0)
+    """End well when the stage has spent so much at endpoints that have a price (`usd_per_million_in` and `_out`); what
+    is under way then is paid, too (an endpoint's `budget_usd` is never exceeded). None: however much. Which of the
+    targets ended the stage is its result's `ended_by`."""
+    difficulty: tuple[DifficultyShare, ...] = ()
+    """Shares of the rows by difficulty, for example [{low: 0.1, high: 0.5, share: 0.4}]: so many are in that band, the
+    others outside of all bands. Chosen in the order of the tasks; what finds no place is counted as left out."""
+    categories: dict[str, Fraction] = Field(default={})
+    """The same by category: category -> its share of the rows."""
+    never_solved: Literal["aside", "keep"] = "aside"
+    """Valid problems that no prober solves above chance: in unsolved.jsonl, or rows like others."""
+    always_solved: Literal["keep", "leave_out"] = "keep"
+    """Problems that the prober solves every time: rows like others, or none."""
     max_episodes: Positive = 200_000
     """Stop after this many: what was accepted by then is exported, and the exit says how many are missing."""
     avoid: tuple[str, ...] | None = None
@@ -221,7 +259,23 @@ class SynthesizeStage(Section):
     the case, blanks and LaTeX, the same clauses in another order, nearly the same words, or a good part of a question.
     The same words with other numbers may stay."""
     in_flight: Positive = 256
-    """Episodes of a wave, played at a time."""
+    """Episodes played at a time, and tasks of a step: steps are committed in order, and none waits with its begin for
+    the one before it."""
+
+    def contradictions(self) -> Iterator[str]:
+        for name, shares in (
+            ("difficulty", [band.share for band in self.difficulty]),
+            ("categories", list(self.categories.values())),
+        ):
+            if sum(shares) > 1 + 1e-9:
+                yield f"{name}: shares add up to {sum(shares):g}; expected 1 at most"
+        bands = sorted(self.difficulty, key=lambda band: band.low)
+        for one, other in pairwise(bands):
+            if other.low < one.high:
+                yield (
+                    f"difficulty: {one.low:g} to {one.high:g} and {other.low:g} to {other.high:g} overlap; expected "
+                    "bands apart"
+                )
 
 
 class SolveStage(Scheduled, Updates):

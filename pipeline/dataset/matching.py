@@ -15,9 +15,9 @@ For `near` a bucket holds texts with the same numbers alone: of one template the
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -43,6 +43,11 @@ class Match:
     of: int
     """Which text of the reference, or which earlier row."""
     kind: Kind
+
+
+Buckets = dict[str, tuple[Array, Array]]
+"""Which keys -> the keys that texts of a reference have, in order, and the first text with each: 800 bytes a text in
+all. Whoever asks for a few rows at a time keeps them, so that a row does not cost a look at the whole reference."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +93,31 @@ def duplicates(rows: Sketches) -> list[Match]:
     return _matches(rows, rows, itself=True)
 
 
-def against(rows: Sketches, reference: Sketches, passages: bool = False) -> list[Match]:
-    """Rows that are a text of a reference; with `passages` also those that hold a good part of one."""
-    found = {match.row: match for match in _matches(rows, reference, itself=False)}
+def against(rows: Sketches, reference: Sketches, passages: bool = False, buckets: Buckets | None = None) -> list[Match]:
+    """Rows that are a text of a reference; with `passages` also those that hold a good part of one. `buckets` are those
+    of the reference, kept from one call to the next."""
+    found = {match.row: match for match in _matches(rows, reference, itself=False, buckets=buckets)}
     if passages:
         for match in reference.passages.within(rows.texts):
             found.setdefault(match.row, match)
     return [found[row] for row in sorted(found)]
 
 
-def _matches(rows: Sketches, reference: Sketches, itself: bool) -> list[Match]:
+def _matches(rows: Sketches, reference: Sketches, itself: bool, buckets: Buckets | None = None) -> list[Match]:
     if not len(rows) or not len(reference):
         return []
     found: dict[int, Match] = {}
 
-    def first(keys: Array, of: Array) -> Iterator[tuple[int, int]]:
+    def first(keys: Callable[[Sketches], Array], name: str) -> Iterator[tuple[int, int]]:
         """(row, the first text with its key), where that is another one, of rows without a match."""
-        values, where = np.unique(of, return_index=True)
-        at = np.minimum(np.searchsorted(values, keys), len(values) - 1)
-        hit = values[at] == keys
+        values, where = (buckets or {}).get(name) or np.unique(keys(reference), return_index=True)
+        if buckets is not None:
+            buckets[name] = values, where.astype(np.int32)
+        asked = keys(rows)
+        at = np.minimum(np.searchsorted(values, asked), len(values) - 1)
+        hit = values[at] == asked
         if itself:
-            hit &= where[at] < np.arange(len(keys))
+            hit &= where[at] < np.arange(len(asked))
         for row in np.flatnonzero(hit):
             if int(row) not in found:
                 yield int(row), int(where[at[row]])
@@ -116,29 +125,29 @@ def _matches(rows: Sketches, reference: Sketches, itself: bool) -> list[Match]:
     def alike(kind: Kind, same_numbers: bool) -> None:
         tried: dict[int, set[int]] = {}
         for band in range(0, _PERMUTATIONS, _BAND):
-            keys, of = (_band(s.minhash, band, s.numbers if same_numbers else None) for s in (rows, reference))
-            for row, text in first(keys, of):
+            keys = partial(_banded, start=band, same_numbers=same_numbers)
+            for row, text in first(keys, f"{kind} {band}"):
                 if text not in (before := tried.setdefault(row, set())):
                     before.add(text)
                     if _alike(rows, row, reference, text):
                         found[row] = Match(row, text, kind)
 
-    for row, text in first(rows.plain, reference.plain):
+    for row, text in first(lambda s: s.plain, "plain"):
         found[row] = Match(row, text, "exact")
-    for row, text in first(rows.clauses, reference.clauses):
+    for row, text in first(lambda s: s.clauses, "clauses"):
         found[row] = Match(row, text, "reordered")
     alike("near", same_numbers=True)
-    for row, text in first(rows.shape, reference.shape):
+    for row, text in first(lambda s: s.shape, "shape"):
         found[row] = Match(row, text, "changed numbers")
     alike("changed numbers", same_numbers=False)
     return [found[row] for row in sorted(found)]
 
 
-def _band(minhash: Array, start: int, more: Array | None) -> Array:
-    """A 64-bit key of some columns, and of one more."""
-    key: Array = np.zeros(len(minhash), np.uint64) if more is None else more.copy()
+def _banded(of: Sketches, start: int, same_numbers: bool) -> Array:
+    """A 64-bit key of some columns of the MinHash, and of the numbers."""
+    key: Array = of.numbers.copy() if same_numbers else np.zeros(len(of), np.uint64)
     for column in range(start, start + _BAND):
-        key = (key ^ minhash[:, column].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        key = (key ^ of.minhash[:, column].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(29)
     return key
 
@@ -188,18 +197,20 @@ def _runs(text: str) -> Array:
 
 
 class Foreign:
-    """Questions that other data sets have, by the name of each."""
+    """Questions that other data sets have, by the name of each. Asked for one question at a time or for many."""
 
     def __init__(self, others: Mapping[str, Sequence[str]]):
-        self._others = {name: sketch(questions) for name, questions in others.items()}
+        self._others: dict[str, tuple[Sketches, Buckets]] = {
+            name: (sketch(questions), {}) for name, questions in others.items()
+        }
 
     def __call__(self, questions: Sequence[str]) -> dict[int, str]:
         """Place -> the first data set that has the question, and how. One with other numbers is another question."""
-        if not self._others:
+        if not self._others or not questions:
             return {}
         own, found = sketch(questions), dict[int, str]()
-        for name, other in self._others.items():
-            for match in against(own, other, passages=True):
+        for name, (other, buckets) in self._others.items():
+            for match in against(own, other, passages=True, buckets=buckets):
                 if match.kind != "changed numbers":
                     found.setdefault(match.row, f"in {name}: {match.kind}")
         return found

@@ -136,6 +136,10 @@ class Stream:
         """
         return dict(self.counts) | {"live": sum(step.ledger.live for step in self._steps)}
 
+    async def clear(self) -> None:
+        """Forget all rollouts: the stage trains on none of them."""
+        await within(self.sink.clear.remote(), "rollout buffer", 60)
+
     def committed(self, step: StepStream, account: Mapping[str, int]) -> None:
         """A step is committed, with this account: its attempts have their ends."""
         self.counts.update({end: account[end] for end in ENDS})
@@ -318,10 +322,6 @@ class StepStream:
         """Forget the rollouts of episodes that will not be trained on."""
         if judged:
             await within(self._stream.sink.drop.remote([j.key for j in judged]), "rollout buffer", 60)
-
-    async def clear(self) -> None:
-        """Forget all rollouts: this step keeps none of them."""
-        await within(self._stream.sink.clear.remote(), "rollout buffer", 60)
 
 
 def _given_up(task: Task, attempt: int, outcome: Outcome) -> Episode:

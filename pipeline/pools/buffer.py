@@ -21,6 +21,10 @@ import pyarrow.parquet as pq
 from pipeline.records import Failure, Rollout
 from pipeline.store.files import writing
 
+MOST_OPEN = 20
+"""Steps of a stage under way side by side, at most: so many are played while one waits for a task that takes as long as
+20 others."""
+
 Key = tuple[str, int]
 """(episode id, attempt)."""
 
@@ -46,7 +50,7 @@ class RolloutBuffer:
             self._came.pop(key, None)
 
     async def clear(self) -> None:
-        """Forget all rollouts: a step has ended that keeps none of them, and no other step is under way."""
+        """Forget all rollouts: the stage trains on none of them."""
         await self.drop(list(self._waiting))
 
     async def write(self, folder: str, rows: Sequence[tuple[Key, Sequence[float], float]]) -> int:

@@ -20,7 +20,7 @@ from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.pools import catalogue, lease, room
-from pipeline.pools.buffer import RolloutBuffer
+from pipeline.pools.buffer import MOST_OPEN, RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
 from pipeline.pools.room import Asked
@@ -142,7 +142,7 @@ class Cluster:
     def buffer(self) -> Any:
         """The run's rollout buffer: where every replica sends what it sampled."""
         self.start()
-        return self.actors.once("buffer", RolloutBuffer, self.config.mgpo.max_staleness, lasting=True)
+        return self.actors.once("buffer", RolloutBuffer, max(MOST_OPEN, self.config.mgpo.max_staleness), lasting=True)
 
     def weights(self, policy: str) -> Any:
         """The weight store of a policy (proposer, student)."""

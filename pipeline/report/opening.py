@@ -40,7 +40,10 @@ def _made(facts: Facts) -> str:
     hard = f", {number(sum(r < 0.5 for r in rho))} of which the prober fails more often than not" if rho else ""
     unsolved = facts.result("synthesize", "unsolved")
     apart = f"; {number(unsolved)} more are valid and no prober solves them" if unsolved else ""
-    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}."
+    by = facts.result("synthesize", "ended_by")
+    early = by not in (None, "problems")  # an earlier version says nothing
+    ended = f" It stopped writing at its target of {by}, before that of problems." if early else ""
+    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}.{ended}"
 
 
 def _stopped(facts: Facts) -> str:

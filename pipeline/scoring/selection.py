@@ -1,5 +1,5 @@
 """What becomes a row of the data set: an accepted problem that is no copy, no held-out combination and in no other data
-set, passes the gates of its text, and is solved.
+set, passes the gates of its text, is solved, and finds a place among those of its kind.
 
 Invariant: judged episodes are taken in the order of their tasks; every accepted one ends in exactly one of `chosen`,
 `unsolved` and `left_out`.
@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.domains.base import Domain
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.quality import Gate, bar
+from pipeline.scoring.shares import Shares
 from pipeline.scoring.summary import copies
 from pipeline.store.ledger import Key
 
@@ -30,10 +32,19 @@ class Selection:
     unsolved: list[Judged] = field(default_factory=list)
     """Valid, and nobody solves them above chance: no rows until a stronger prober does."""
     left_out: Counter[str] = field(default_factory=Counter)
+    shares: Sequence[Shares[Any]] = ()
+    """Rows of each kind, where they were asked for."""
+    never_solved: bool = False
+    """Whether what nobody solves may be chosen, too."""
+    always_solved: bool = True
+    """Whether what is solved every time may be."""
+    tokens: int = 0
+    """Sampled for what was taken, by the proposer and the probers."""
 
     def take(self, judged: Iterable[Judged]) -> Collection[Key]:
         """Choose among these; returns those that are copies."""
         judged = list(judged)
+        self.tokens += sum(map(tokens_of, judged))
         copied = copies(judged, self.seen)
         asked = [(j.key, j.problem.question) for j in judged if j.accepted and j.problem]
         foreign = {asked[i][0]: whose for i, whose in self.foreign([question for _, question in asked]).items()}
@@ -48,11 +59,22 @@ class Selection:
                 self.left_out[whose] += 1
             elif (barred := _barred(j)) is not None:
                 self.left_out[barred.name] += 1
-            elif not j.solved:
+            elif not (j.solved or self.never_solved):
                 self.unsolved.append(j)
+            elif not self.always_solved and j.probe is not None and j.probe.rho == 1:
+                self.left_out["solved every time"] += 1
+            elif (full := next((shares for shares in self.shares if shares.full(j)), None)) is not None:
+                self.left_out[full.told] += 1
             else:
+                for shares in self.shares:
+                    shares.give(j)
                 self.chosen.append(j)
         return copied
+
+
+def tokens_of(j: Judged) -> int:
+    probed = 0 if j.probe is None else j.probe.tokens + sum(weaker.tokens for weaker in j.probe.weaker)
+    return j.episode.sampled_tokens + probed
 
 
 def _barred(j: Judged) -> Gate | None:

@@ -2,8 +2,8 @@
 many of each style and category, and with them examples of extraction (`sft.extraction`, L_skill-acq of stage 1). With
 `sft.data` nobody plays, and the trajectories of that file are cloned.
 
-Collecting goes in steps of `WAVE` episodes, each atomic; training reads their rollouts in seeded epochs. The result,
-the last checkpoint, is pi_ref.
+Collecting goes in steps of `STEP` episodes, each atomic, with no wait between them (flow/window.py); training reads
+their rollouts in seeded epochs. The result, the last checkpoint, is pi_ref.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from actors.teacher import pick
 from pipeline.flow import extraction_lessons, trajectories
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, write_step
-from pipeline.flow.stream import StepStream, Stream
+from pipeline.flow.stream import Stream
 from pipeline.flow.tasks import make_curriculum, make_tasks
 from pipeline.flow.training import spec_for, train_with_progress, trainable
+from pipeline.flow.window import OpenStep, Window
 from pipeline.pools.loaders import DatasetLoader
 from pipeline.records import Failure, Task
 from pipeline.scoring import styles
@@ -32,11 +33,12 @@ from pipeline.scoring.summary import ends, raise_if_all_failed
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.store import accounts, metrics
 from pipeline.store.ledger import Ledger
-from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
-from pipeline.watch.watchdog import watching
+from pipeline.watch.progress import Handle
+from pipeline.watch.watchdog import Watchdog, watching
 
-WAVE = 200
+STEP = 200
+"""Episodes of a step of collecting."""
 
 
 async def run(context: Context) -> dict[str, Any]:
@@ -128,45 +130,62 @@ def _most(context: Context) -> int | None:
 
 async def _collect(context: Context) -> None:
     wanted = context.config.sft.trajectories
-    waves = -(-wanted // WAVE)
+    steps = -(-wanted // STEP)
     done = len(context.run.steps("sft"))
     context.metrics.log("sft-ledger", done, accounts.check(context.run, "sft"))
-    if done == waves:
+    if done == steps:
         return
     teacher, committee = await asyncio.gather(context.cluster.teacher(), context.cluster.committee())
-    ledger = Ledger(context.run, "sft")
     played_by = [section for _, section in context.config.teacher.each().values()]
     stream = Stream(context.config, teacher, committee, None, context.cluster.buffer(), played_by=played_by)
-    curriculum = make_curriculum(context)
-    limit, cells = _most(context), Counter[styles.Cell]()
-    for folder in context.run.steps("sft"):
-        styles.kept(list(judged_in(folder)), cells, limit)
-
-    with context.progress.stage("sft: collect", wanted, "episode", done * WAVE) as progress:
+    with context.progress.stage("sft: collect", wanted, "episode", done * STEP) as progress:
         async with (
             watching("sft: collect", context.config.watchdog_s) as watchdog,
             showing(context.metrics, "sft-now", lambda: stream.now() | watchdog.now()),
         ):
             watchdog.queues = stream.queues
-            for wave in range(done + 1, waves + 1):
-                size = min(WAVE, wanted - (wave - 1) * WAVE)
-                ledger.begin(wave)
-                step = stream.step(ledger)
-                tasks = make_tasks(context, curriculum, "sft", wave, groups=size, size=1)
-
-                async def one(task: Task, step: StepStream = step) -> Judged:
-                    judged = await step.judged(task)
-                    progress.advance(1)
-                    if not judged.failed:
-                        watchdog.beat("teacher episodes and their verdicts")
-                    return judged
-
-                judged = await map_bounded(one, tasks, context.config.synthesize.in_flight)
-                raise_if_all_failed("sft", judged)
-                kept = styles.kept(judged, cells, limit)
-                rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
-                closed = ends(judged, [j.key for j in kept])
-                stream.committed(step, await write_step(context, "sft", wave, ledger, closed, rows=rows, judged=judged))
-                progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))
-    context.metrics.log("sft-ledger", waves, accounts.check(context.run, "sft"))
+            await _Collection(context, stream, watchdog, progress).run()
+    context.metrics.log("sft-ledger", steps, accounts.check(context.run, "sft"))
     await context.cluster.stop_teaching()
+
+
+class _Collection(Window):
+    """Steps of `STEP` episodes each, until there are as many as are to be collected."""
+
+    def __init__(self, context: Context, stream: Stream, watchdog: Watchdog, progress: Handle):
+        done = context.run.steps("sft")
+        super().__init__(stream, context.config.synthesize.in_flight, len(done))
+        self._context, self._watchdog, self._progress = context, watchdog, progress
+        self._curriculum = make_curriculum(context)
+        self._limit, self._cells = _most(context), Counter[styles.Cell]()
+        for folder in done:
+            styles.kept(list(judged_in(folder)), self._cells, self._limit)
+
+    def begin(self, number: int) -> OpenStep | None:
+        size = min(STEP, self._context.config.sft.trajectories - (number - 1) * STEP)
+        if size <= 0:
+            return None
+        ledger = Ledger(self._context.run, "sft")
+        ledger.begin(number)
+        tasks = make_tasks(self._context, self._curriculum, "sft", number, groups=size, size=1)
+        return OpenStep(number, tasks, ledger, self.stream.step(ledger))
+
+    async def play(self, step: OpenStep, task: Task) -> Judged:
+        judged = await step.stream.judged(task)
+        self._progress.advance(1)
+        if not judged.failed:
+            self._watchdog.beat("teacher episodes and their verdicts")
+        return judged
+
+    async def commit(self, step: OpenStep) -> None:
+        judged = step.taken
+        raise_if_all_failed("sft", judged)
+        kept = styles.kept(judged, self._cells, self._limit)
+        keys = {j.key for j in kept}
+        rows = [(j.key, [0.0] * len(j.episode.turns), 1.0) for j in kept]
+        account = await write_step(
+            self._context, "sft", step.number, step.ledger, ends(judged, keys), rows=rows, judged=judged
+        )
+        self.stream.committed(step.stream, account)
+        await step.stream.drop([j for j in judged if j.key not in keys])
+        self._progress.advance(0, accepted=mean([float(j.accepted) for j in judged]))

@@ -1,12 +1,14 @@
 """Synthesis: a proposer writes until the data set has its size. In a run it is the one that MGPO trained, alone it is
 any checkpoint or endpoint (`synthesize.proposer`), over any skill library (`synthesize.skills`).
 
-Work goes in waves of `in_flight` tasks, each one atomic step, under the curriculum as MGPO left it, if it did. The data
-set is the first `target` accepted, distinct and solved problems in the order of the tasks (scoring/selection.py), so an
-interrupted run ends with the same data set and counts nothing twice. `problems.jsonl` is what a solver gets; where each
-problem came from stands beside it, and in `unsolved.jsonl` the valid ones that no prober solves above chance; all files
-of the folder: pipeline/dataset/folder.py. What was accepted before the stage ended early (`max_episodes`, a budget, a
-failure) is exported too. An interrupt leaves no time for that: `propose dataset export` reads the steps then.
+Work goes in steps of `in_flight` tasks, each one atomic, with no wait between them (flow/window.py), under the
+curriculum as MGPO left it, if it did. The data set is the first `target` accepted, distinct and solved problems in the
+order of the tasks (scoring/selection.py), so an interrupted run ends with the same data set and counts nothing twice.
+`problems.jsonl` is what a solver gets; where each problem came from stands beside it, and in `unsolved.jsonl` the valid
+ones that no prober solves above chance; all files of the folder: pipeline/dataset/folder.py. What was accepted before
+the stage ended early (`max_episodes`, a budget, a failure) is exported too; tokens, hours and
+dollars are targets as well, and it ends well with them. An interrupt leaves no time for that:
+`propose dataset export` reads the steps then.
 """
 
 from __future__ import annotations
@@ -22,23 +24,24 @@ from pipeline.config import Config, ModelConfig
 from pipeline.dataset import folder, origin
 from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
-from pipeline.flow.steps import judged_in, register_of, state_of, write_step
-from pipeline.flow.stream import StepStream, Stream
-from pipeline.flow.tasks import make_curriculum, make_tasks
-from pipeline.records import Failure, Halt, Problem, Task
+from pipeline.flow.steps import judged_in, register_of, state_of
+from pipeline.flow.stream import Stream
+from pipeline.flow.synthesis import Spent, Synthesis, ended_by
+from pipeline.flow.tasks import make_curriculum
+from pipeline.records import Failure, Halt, Problem
 from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.selection import Selection
+from pipeline.scoring.shares import shares_of
 from pipeline.scoring.statistics import mean
-from pipeline.scoring.summary import ends, pruned, raise_if_all_failed, summarize
+from pipeline.scoring.summary import pruned, summarize
 from pipeline.skills import probing
 from pipeline.store import accounts
 from pipeline.store.digests import MANIFEST
 from pipeline.store.identity import identity_of
-from pipeline.store.ledger import Ledger
+from pipeline.store.ledger import close_begun
 from pipeline.store.manifest import digest_once
 from pipeline.store.rundir import RunDir
-from pipeline.watch.fanout import map_bounded
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
 
@@ -100,26 +103,31 @@ def skills_of(run: RunDir, config: Config) -> Path:
 
 async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> None:
     config = context.config if writer is None else context.config.model_copy(update={"proposer": writer})
-    target, size = config.synthesize.target, config.synthesize.in_flight
+    target = config.synthesize.target
     curriculum, ladder = make_curriculum(context, skills), probing.Ladder()
     if trained := context.run.steps("mgpo"):
         state = state_of(trained[-1])
         ladder = probing.Ladder.model_validate(state["ladder"])
         if context.config.synthesize.skills is None:
             curriculum.restore(state["curriculum"])
+    if unknown := sorted(config.synthesize.categories.keys() - curriculum.proficiency.keys()):
+        raise Failure(
+            f"synthesize.categories.{unknown[0]}: no skill that is offered is of it; expected of "
+            f"{', '.join(sorted(curriculum.proficiency))}"
+        )
     prober = probing.prober(ladder, config.prober)
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
     selection, _ = _read(context.run, context.config)
-    if len(selection.chosen) >= target:
+    if ended_by(config.synthesize, selection, Spent.of(context.run)):
+        close_begun(context.run, "synthesize")
         return
     cluster = context.cluster
     playing = cluster.writer(writer) if writer else cluster.proposer(Path(context.result_of("mgpo")["checkpoint"]))
     proposer, committee, pool = await asyncio.gather(playing, cluster.committee(), cluster.prober())
     isolation = await context.cluster.sandbox_stats()
     assert isolation is not None  # the committee has it
-    ledger = Ledger(context.run, "synthesize")
     stream = Stream(config, proposer, committee, pool, context.cluster.buffer())
     with context.progress.stage("synthesize", target, "problem", len(selection.chosen)) as progress:
         async with (
@@ -127,44 +135,19 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
             showing(context.metrics, "synthesize-now", lambda: stream.now() | watchdog.now()),
         ):
             watchdog.queues = stream.queues
-            wave = len(done)
-            while len(selection.chosen) < target:
-                wave += 1
-                if (wave - 1) * size >= config.synthesize.max_episodes:
-                    raise _Enough(
-                        f"{len(selection.chosen)} of {target} problems after synthesize.max_episodes "
-                        f"({config.synthesize.max_episodes}; {_left_out(selection)} left out), raise it, or train the "
-                        "proposer further"
-                    )
-                watchdog.beat(f"wave {wave} of episodes")
-                ledger.begin(wave)
-                step = stream.step(ledger)
-                tasks = make_tasks(context, curriculum, "synthesize", wave, groups=size, size=1)
-
-                async def one(
-                    task: Task, step: StepStream = step, waiting_for: str = f"wave {wave} of episodes"
-                ) -> Judged:
-                    judged = await step.judged(task, prober)
-                    if not judged.failed:
-                        watchdog.beat(waiting_for)
-                    return judged
-
-                judged = await map_bounded(one, tasks, size)
-                raise_if_all_failed("synthesize", judged)
-                await step.clear()
-                before = len(selection.chosen)
-                facts = summarize(judged, selection.take(judged))
-                facts |= await step.spot_check(judged, context.domain, context.seed("synthesize", wave, "spot"))
-                facts |= await step.canaries(judged, context.seed("synthesize", wave, "canary"))
-                account = await write_step(
-                    context, "synthesize", wave, ledger, ends(judged, ()), judged=judged,
-                    state={"sandbox_level": isolation["level"]}, facts=facts | {"accepted": len(selection.chosen)},
-                )  # fmt: skip
-                stream.committed(step, account)
-                progress.advance(
-                    min(len(selection.chosen), target) - min(before, target), accepted=facts["accepted_rate"]
-                )
-    context.metrics.log("synthesize-ledger", wave, accounts.check(context.run, "synthesize"))
+            level = isolation["level"]
+            writing = Synthesis(context, stream, curriculum, prober, selection, level, watchdog, progress)
+            await writing.run()
+    await stream.clear()
+    close_begun(context.run, "synthesize")
+    steps = len(context.run.steps("synthesize"))
+    context.metrics.log("synthesize-ledger", steps, accounts.check(context.run, "synthesize"))
+    if not ended_by(config.synthesize, selection, writing.spent):
+        raise _Enough(
+            f"{len(selection.chosen)} of {target} problems after synthesize.max_episodes "
+            f"({config.synthesize.max_episodes}; {_left_out(selection)} left out), raise it, or train the proposer "
+            "further"
+        )
 
 
 @cache
@@ -188,8 +171,14 @@ def _problems(judged: list[Judged]) -> list[Problem]:
 def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
     """Everything on disk, in the order of the tasks, each with the level of the sandbox that it was judged with, and
     what is chosen of it; what the stages before have written is new to nobody."""
+    wanted = config.synthesize
     selection = Selection(
-        domains.of(config.domain), register_of(run, config, ("sft", "mgpo")), _foreign(config.synthesize.avoid or ())
+        domains.of(config.domain),
+        register_of(run, config, ("sft", "mgpo")),
+        _foreign(wanted.avoid or ()),
+        shares=shares_of(wanted),
+        never_solved=wanted.never_solved == "keep",
+        always_solved=wanted.always_solved == "keep",
     )
     played: list[tuple[Judged, str]] = []
     for step in run.steps("synthesize"):
@@ -227,10 +216,15 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
         origin.about(config, len(chosen), counts, models, prompts),
         run=identity_of(config), made_from=_made_from(run),
     )  # fmt: skip
-    facts = summarize([j for j, _ in played])
+    facts, spent = summarize([j for j, _ in played]), Spent.of(run)
     varied = diversity(identities)
     return {
         "accepted": len(chosen),
+        "ended_by": ended_by(config.synthesize, selection, spent),
+        "tokens": selection.tokens,
+        "tokens_per_problem": selection.tokens / len(chosen) if chosen else None,
+        "seconds_per_problem": spent.seconds / len(chosen) if chosen else None,
+        "usd_per_problem": spent.usd / len(chosen) if chosen and spent.usd else None,
         "unsolved": len(selection.unsolved),
         "left_out": dict(sorted(selection.left_out.items())),
         "guessable": sum(j.probe.chance >= 0.5 for j in chosen if j.probe),

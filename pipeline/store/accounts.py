@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.records import Failure
 from pipeline.store.digests import MANIFEST
-from pipeline.store.ledger import ENDS, INTERRUPTED, SEGMENT, Entry, Journal, Key, journal_path
+from pipeline.store.ledger import ENDS, INTERRUPTED, NOT_NEEDED, SEGMENT, Entry, Journal, Key, journal_path
 from pipeline.store.manifest import Damage, cause, digest_once
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir, step_folders
@@ -37,7 +37,8 @@ def audit(run: RunDir) -> dict[str, Any]:
     "findings": [line, ...]}.
 
     A step's row: step, on_disk, checkpointed (in some checkpoint), tasks, issued, trained, filtered, failed, live,
-    interrupted (failed because the run ended), attempts ({attempt: issued}). Issued, its ends and live count attempts.
+    interrupted (failed because the run ended), not_needed (failed because the stage had enough), attempts ({attempt:
+    issued}). Issued, its ends and live count attempts.
     """
     stages, findings = {}, []
     for stage, kind in RUN_STAGES.items():
@@ -91,7 +92,7 @@ def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
         if step > last + 1 and step - 1 not in journals:
             found.append(f"{stage}: step {step} was begun although step {step - 1} was not")
     _compare_with_trainer(run, stage, steps, checkpoints, found)
-    totals = {k: sum(row[k] for row in steps) for k in ("tasks", "issued", *ENDS, "live", "interrupted")}
+    totals = {k: sum(row[k] for row in steps) for k in ("tasks", "issued", *ENDS, "live", "interrupted", "not_needed")}
     return {"steps": steps, "totals": totals, "checkpoints": checkpoints, "trained_twice": len(trained_twice)}
 
 
@@ -134,12 +135,13 @@ def _step(
             if said is not None and said != account:
                 found.append(f"{where}: {by} says {said}, its attempts are {account}")
         _compare_files(folder, where, stage, ended, trained, found)
-    interrupted = sum(e["event"] == "fail" and e["reason"] == INTERRUPTED for e in journal.events)
+    reasons = Counter(e["reason"] for e in journal.events if e["event"] == "fail")
     row = {
         "step": step, "on_disk": folder is not None, "tasks": len({name for name, _ in issued}),
         "issued": sum(issued.values()), "trained": account["trained"], "filtered": account["filtered"],
         "failed": account["failed"] + sum(failed.values()),
-        "live": 0 if folder is not None else len(journal.open()), "interrupted": interrupted,
+        "live": 0 if folder is not None else len(journal.open()), "interrupted": reasons[INTERRUPTED],
+        "not_needed": reasons[NOT_NEEDED],
         "attempts": dict(sorted(Counter(attempt for _, attempt in issued.elements()).items())),
     }  # fmt: skip
     return row, [name for name, _ in trained]

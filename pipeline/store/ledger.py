@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ ENDS: tuple[End, ...] = ("trained", "filtered", "failed")
 
 SEGMENT = "ledger.parquet"
 INTERRUPTED = "the run ended before its step did"
+NOT_NEEDED = "its stage had enough without it"
 
 
 class Entry(Record):
@@ -116,6 +117,13 @@ class Ledger:
         self._append("fail", key, reason=reason)
         self._open.discard(key)
 
+    def abandon(self, needed: Collection[Key]) -> int:
+        """Nobody waits for the other attempts that are open: they have failed. Returns how many they are."""
+        others = sorted(self._open.difference(needed))
+        for key in others:
+            self.fail(key, NOT_NEEDED)
+        return len(others)
+
     def quarantine(self, key: Key, record: Mapping[str, Any]) -> None:
         """Save what a worker died of, to be looked at: quarantine/<stage>/<id>.json."""
         told = {"id": key[0], "attempt": key[1], **record}
@@ -153,6 +161,15 @@ class Ledger:
         with writing(self._path):
             if os.write(self._file, line) < len(line):
                 raise OSError(errno.ENOSPC, "the disk took a part of the line")
+
+
+def close_begun(run: RunDir, stage: str) -> None:
+    """Steps that an earlier process began, and that are not needed: what it issued for them has failed."""
+    ledger, done = Ledger(run, stage), len(run.steps(stage))
+    for path in sorted(run.path("ledger", stage).glob("[0-9]*.jsonl"), key=lambda path: int(path.stem)):
+        if int(path.stem) > done:
+            ledger.begin(int(path.stem))
+    ledger.close()
 
 
 def _of(folder: Path) -> dict[str, str]:

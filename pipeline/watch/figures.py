@@ -50,6 +50,10 @@ _GAUGES: dict[str, dict[str, str]] = {
         "sampled_tokens_per_s": "sampled in the step",
         "rollout_s": "time to sample and judge the step",
         "hard_yield_per_1k": "hard accepted problems for a thousand episodes",
+        "tokens_per_problem": "sampled for a row of the data set, by proposer and probers",
+        "seconds_per_problem": "time for a row of the data set",
+        "usd_per_problem": "spent at endpoints for a row of the data set",
+        "left_s": "until the first target of synthesis is reached, at this pace",
         "canaries_leaked": "secrets that were about to be shown to a judge",
         "staleness": "rollouts by how many versions old they are (of)",
     },
@@ -77,6 +81,7 @@ _COUNTERS: dict[str, dict[str, str]] = {
         "filtered": "attempts that were judged and are not trained on",
         "failed": "attempts that infrastructure or data failed",
         "interrupted": "attempts that an interrupt cut off",
+        "not_needed": "attempts that were under way when their stage had enough",
         "tasks": "tasks begun",
     },
 }

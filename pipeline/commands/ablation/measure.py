@@ -133,7 +133,7 @@ async def _step(context: Context, name: str, proposer: Path, curriculum: Curricu
 
             judged = await map_bounded(one, tasks, config.synthesize.in_flight)
             raise_if_all_failed(name, judged)
-            await step.clear()
+            await stream.clear()
         progress.advance(0, accepted=mean([float(j.accepted) for j in judged if not j.failed]))
     account = await write_step(context, name, 1, ledger, ends(judged, ()), judged=judged)
     stream.committed(step, account)

@@ -66,6 +66,11 @@ class Recorded:
     steps: Sequence[Step]
 
     @property
+    def before(self) -> list[float]:
+        """When the step before each had ended: steps that overlap are written in their order."""
+        return [0.0, *(step.ended for step in self.steps[:-1])]
+
+    @property
     def ways(self) -> list[Way]:
         return [way for step in self.steps for way in step.ways]
 
@@ -128,7 +133,7 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
         slowdown,
         token_s,
         step_s,
-        median(step.ended - step.back for step in found.steps),
+        median(step.ended - max(step.back, before) for step, before in zip(found.steps, found.before, strict=True)),
         config.trainer.workers,
     )
 

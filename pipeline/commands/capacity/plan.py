@@ -27,7 +27,7 @@ _ROOM = 0.85
 _SIMULATED = 200_000
 """Episodes simulated, about."""
 _LEAST = {"mgpo": 2, "synthesize": 1}
-"""Steps simulated at least: waves are alike, steps of MGPO may overlap."""
+"""Steps simulated at least."""
 _MOST_STEPS = 30
 TRAINER = "trainer"
 
@@ -59,7 +59,7 @@ class Rate:
 
 
 def steps_of(config: Config, stage: str, kept: float) -> Steps:
-    """All steps of a stage; of `synthesize`, the waves that its target takes at this share of episodes that are kept.
+    """All steps of a stage; of `synthesize`, those that its target takes at this share of episodes that are kept.
     Raises Failure where none are."""
     room_for = writer_of(config, stage).pool.max_replicas * writer_of(config, stage).pool.max_ongoing
     if stage == "mgpo":
@@ -70,8 +70,8 @@ def steps_of(config: Config, stage: str, kept: float) -> Steps:
             "times: of the episodes none is accepted and solved; expected some, to plan for synthesize.target"
         )
     size = config.synthesize.in_flight
-    waves = min(ceil(config.synthesize.target / (size * kept)), ceil(config.synthesize.max_episodes / size))
-    return Steps(waves, size, size, None)
+    steps = min(ceil(config.synthesize.target / (size * kept)), ceil(config.synthesize.max_episodes / size))
+    return Steps(steps, size, size, None)
 
 
 def split(groups: Sequence[Group], each: dict[str, float], times: Times, gpus: float) -> list[Group]:

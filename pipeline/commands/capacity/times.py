@@ -12,7 +12,7 @@ Known from a run (`calibration`), which gives its episodes one by one, or given 
     kept: 0.8              # share of those accepted that count: solved, and no copy
     tokens: 3000           # of an episode
     trainer: {token_s: 0.0001, step_s: 2}
-    between_s: 1           # from the last answer of a step or wave to its end on disk
+    between_s: 1           # from the last answer of a step to its end on disk
 
 Invariant: what is drawn from given times has their means.
 """

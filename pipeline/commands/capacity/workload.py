@@ -2,10 +2,11 @@
 
     mgpo         a step begins when the version `max_staleness` + 1 before it is served; steps are written, and trained
                  on, in their order
-    synthesize   wave after wave, each when the one before it has come back whole
+    synthesize   a window over the tasks of all steps: one begins where one comes back, until so many steps as may be
+                 open wait for the first of them to be written
 
 Invariant: each task that was issued comes back once, and the order of steps is the stage's own (stages/mgpo.py,
-stages/synthesize.py). Nothing fails, and all replicas are there from the start.
+flow/window.py). Nothing fails, and all replicas are there from the start.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from pipeline.commands.capacity.simulation import Clock, Lane, Machine, Pool, settle
 from pipeline.commands.capacity.times import KINDS, Kind, Times, Trace
+from pipeline.pools.buffer import MOST_OPEN
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,12 @@ class Steps:
     """How the stage goes on."""
 
     count: int
-    """Steps or waves."""
     tasks: int
     """Of one."""
     at_once: int
-    """Of the tasks of one step."""
+    """Of the tasks of one step; where nothing is trained, of all steps."""
     staleness: int | None
-    """None: nothing is trained, a wave follows the one before it."""
+    """None: nothing is trained, steps are a window."""
     workers: int = 1
 
 
@@ -92,6 +93,8 @@ class _Stage:
         self.episodes = self.kept = 0
         self.training_s = 0.0
         self._begun = self._written = self._served = 0
+        self._window = _Room() if steps.staleness is None else None
+        self._newest: _Step
         self._came: dict[int, int] = {}
         """Steps that were played, and wait for those before them -> their tokens."""
         self._trainer_free = 0.0
@@ -99,9 +102,23 @@ class _Stage:
 
     def go_on(self) -> None:
         """Begin the next steps, as many as may."""
-        while self._begun < min(self.steps.count, self._served + 1 + (self.steps.staleness or 0)):
+        while self._begun < self.steps.count and self._may_begin():
             self._begun += 1
-            _Step(self, self._begun).fill()
+            self._newest = _Step(self, self._begun, self._window or _Room())
+            self._newest.fill()
+
+    def _may_begin(self) -> bool:
+        if self._window is not None:
+            return self._window.inside < self.steps.at_once and self._begun - self._served < MOST_OPEN
+        return self._begun <= self._served + (self.steps.staleness or 0)
+
+    def fill(self, step: _Step) -> None:
+        """Where a task of this step has come back, one begins."""
+        if self._window is None:
+            step.fill()
+        else:
+            self._newest.fill()
+            self.go_on()
 
     def draw(self) -> Trace:
         """The episodes that are known, in another order each time round."""
@@ -132,28 +149,34 @@ class _Stage:
         self.go_on()
 
 
+class _Room:
+    """For `at_once` tasks."""
+
+    inside = 0
+
+
 class _Step:
     """The tasks of one step."""
 
-    def __init__(self, stage: _Stage, number: int):
-        self._stage, self._number = stage, number
-        self._left, self._inside, self._open, self._tokens = stage.steps.tasks, 0, stage.steps.tasks, 0
+    def __init__(self, stage: _Stage, number: int, room: _Room):
+        self._stage, self._number, self._room = stage, number, room
+        self._left, self._open, self._tokens = stage.steps.tasks, stage.steps.tasks, 0
 
     def fill(self) -> None:
-        while self._left and self._inside < self._stage.steps.at_once:
+        while self._left and self._room.inside < self._stage.steps.at_once:
             self._left -= 1
-            self._inside += 1
+            self._room.inside += 1
             _Task(self._stage, self._stage.draw(), self.back).begin()
 
     def back(self, trace: Trace) -> None:
-        self._inside -= 1
+        self._room.inside -= 1
         self._open -= 1
         self._tokens += trace.tokens
         self._stage.episodes += 1
         self._stage.kept += trace.kept
         if not self._open:
             self._stage.played(self._number, self._tokens)
-        self.fill()
+        self._stage.fill(self)
 
 
 class _Task:

@@ -62,7 +62,7 @@ async def write(stream: Stream, task: Task, prober: str) -> AsyncGenerator[Event
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         with suppress(Failure):  # who guards the buffer ends the service
-            await step.clear()  # nothing is trained on what was sampled, of this request or of another
+            await stream.clear()  # nothing is trained on what was sampled, of this request or of another
 
 
 def event_of(what: Episode | Verdict | Probe) -> Event:

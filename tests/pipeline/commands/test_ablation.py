@@ -157,7 +157,7 @@ class Arm(Pools):
     """Pools as a cluster that notes its restarts."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, seconds=lambda n: 0.001 * (7 - n % 7), **kwargs)  # they end in another order
         self.restarts = []
 
     async def guarded(self, work):

@@ -48,7 +48,7 @@ def account(**totals):
 
 def test_the_ledger_is_a_row_a_stage_within_sixty_columns():
     totals = {"tasks": 99999, "issued": 999999, "trained": 999999, "filtered": 99999, "failed": 99999, "live": 99}
-    totals["interrupted"] = 4
+    totals |= {"interrupted": 4, "not_needed": 99999}
     found = {"stages": {"synthesize": account(**totals), "mgpo": account(**totals)}, "findings": []}
     short, long = ledger.render(found), ledger.render(found, steps=True)
     assert [line.split()[0] for line in short.splitlines()[:3]] == ["stage", "synthesize", "mgpo"]

@@ -186,6 +186,24 @@ def test_ways_to_write_something_else(a, b):
     assert texts.tokens(a) != texts.tokens(b)
 
 
+def test_asked_one_at_a_time_as_asked_at_once(monkeypatch):
+    """The same findings, and the reference is sorted for the first question alone."""
+    rng = random.Random(27)
+    reference = [made(rng) for _ in range(60)]
+    ways = ("case and blanks", "clauses", "a word", "numbers", "nothing of it")
+    asked = [made(rng) if i % 2 else planted(text, ways[i % 5], rng) for i, text in enumerate(reference)]
+    foreign = matching.Foreign({"one": reference[:30], "other": reference[30:]})
+    each: dict[int, str] = {}
+    for i, question in enumerate(asked):
+        if i == 1:
+            monkeypatch.setattr(matching.np, "unique", None)
+        if found := foreign([question]):
+            each[i] = found[0]
+    monkeypatch.undo()
+    assert each == matching.Foreign({"one": reference[:30], "other": reference[30:]})(asked) and len(each) > 20
+    assert foreign([]) == {}
+
+
 def test_many_rows_in_bounded_memory():
     """The arrays of a hundred thousand rows, without making so many texts: bytes a row, and candidates a bucket."""
     rng = random.Random(3)

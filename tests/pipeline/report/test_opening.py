@@ -15,14 +15,14 @@ def said(pattern):
     return items.items_of(items.table(rows, [[r"\boxed{1}"]] * len(rows), judged))
 
 
-def facts(paired=None, before=0.4, after=0.3, width=0.05, done=tuple(RUN_STAGES)):
+def facts(paired=None, before=0.4, after=0.3, width=0.05, done=tuple(RUN_STAGES), by="problems"):
     results = {
         "evaluate": {
             "before": {"mean": before, "interval": [before - width, before + width]},
             "after": {"mean": after, "interval": [after - width, after + width]},
             "paired": measures.compare(*paired, seed=0) if paired else None,
         },
-        "synthesize": {"unsolved": 7},
+        "synthesize": {"unsolved": 7, "ended_by": by},
     }
     return SimpleNamespace(
         results={stage: results.get(stage, {}) for stage in done},
@@ -57,5 +57,6 @@ def test_pairing_shows_what_two_intervals_alone_do_not():
 def test_what_was_made_and_where_a_run_has_come_to():
     html = opening(facts(done=("acquire", "sft", "mgpo", "synthesize")))
     assert "The run made 3 problems, 2 of which the prober fails more often than not; 7 more are valid" in html
-    assert "It is not done: solve comes next." in html and "solver" not in html
+    assert "It is not done: solve comes next." in html and "solver" not in html and "target" not in html
+    assert "It stopped writing at its target of hours, before that of problems." in opening(facts(by="hours"))
     assert opening(facts(done=())) == ""

@@ -24,8 +24,20 @@ def groups(proposer=1, seats=1, judges=1, judging=1, sandbox=1):
 
 def test_one_episode_takes_the_sum_of_its_parts():
     seen = simulate(groups(), times(between_s=0.5), Steps(3, 1, 1, None))
-    assert seen.seconds == pytest.approx(3 * (2 + 1 + 3 + 4 + 6 + 0.5)) and (seen.episodes, seen.kept) == (3, 3)
-    assert seen.held["proposer"] == pytest.approx(6 / 16.5)  # its seat is kept while the program runs
+    assert seen.seconds == pytest.approx(3 * (2 + 1 + 3 + 4 + 6) + 0.5) and (seen.episodes, seen.kept) == (3, 3)
+    assert seen.held["proposer"] == pytest.approx(18 / 48.5)  # its seat is kept while the program runs
+
+
+def test_a_straggler_holds_nobody_until_as_many_steps_wait_as_may_be_open():
+    """Two steps of 2 at once, one task in four takes 20 times as long: by turns, 5 steps would each take 20 s."""
+    slow, fast = (Trace(((s, 0.0),), None, None, True, 100) for s in (20.0, 1.0))
+    there = groups(2, 4)
+    alone = simulate(there, times((fast,)), Steps(10, 2, 2, None)).seconds
+    assert alone == pytest.approx(10)
+    mixed = simulate(there, times((slow, fast, fast, fast)), Steps(10, 2, 2, None))
+    assert mixed.seconds <= 20 * 5 / 2 + 15 + 20  # the work of 5 long and 15 short ones shared by two, and the last
+    held = simulate(there, times((slow._replace(turns=((500.0, 0.0),)), *[fast] * 199)), Steps(100, 2, 2, None))
+    assert 500 < held.seconds < 500 + 200  # it keeps one of two; 20 steps behind it the other waits too
 
 
 @pytest.mark.parametrize("staleness, seconds", [(0, 4 * (16 + 1 + 20 + 3)), (1, 17 + 4 * 20 + 3), (3, 17 + 4 * 20 + 3)])
