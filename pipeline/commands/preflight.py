@@ -38,6 +38,7 @@ _NEEDED_BY = {
     "solve.base.path": ("solve", "evaluate"),
     "synthesize.proposer": ("synthesize",),
     "evaluate.model": ("evaluate",),
+    "evaluate.models": ("evaluate",),
     "committee.judge.path": ("sft", "mgpo", "synthesize"),
     "prober.ladder": ("sft", "mgpo", "synthesize"),
 }
@@ -115,7 +116,7 @@ def _alone(config: Config, stage: str) -> bool:
         "sft": config.sft.data,
         "synthesize": config.synthesize.proposer or config.proposer.endpoint,
         "solve": config.solve.data,
-        "evaluate": config.evaluate.model,
+        "evaluate": config.evaluate.alone(),
     }
     return bool(given.get(stage))
 

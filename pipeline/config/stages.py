@@ -261,6 +261,9 @@ class EvaluateStage(Section):
     benchmark."""
     model: ModelConfig | None = None
     """Measure this model alone: {path: …} or {endpoint: …}. None: the solver of this run, before and after."""
+    models: tuple[ModelConfig, ...] = ()
+    """Measure these instead, one after the other, on the same problems with the same seeds, and compare each with those
+    before it; `propose evaluate --model` fills it."""
     problems: Positive | None = None
     """Problems used, from the front of the benchmark; None: all."""
     samples: Positive = 64
@@ -284,6 +287,14 @@ class EvaluateStage(Section):
             return None
         return PresetConfig(data="evaluate.fields", samples=self.samples, sampling=self.sampling, **given)
 
+    def alone(self) -> dict[str, ModelConfig]:
+        """The models that are measured in the place of the run's solver, by their fields."""
+        if self.model is not None:
+            return {"evaluate.model": self.model}
+        return {f"evaluate.models.{i}": model for i, model in enumerate(self.models)}
+
     def contradictions(self) -> Iterator[str]:
+        if self.model is not None and self.models:
+            yield "model and models: each says what is measured; expected one of the two"
         if self.keep is not None and self.fields is None and self.preset is None:
             yield "keep: only with fields or a preset is a file read by the names of its fields; expected one of them"
