@@ -86,7 +86,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",
         "models": "with evaluate.models or --model: model -> the same of each; empty without",
         "pairs": 'with them: "A ~ B" -> B against A: verdict in words, problems, difference, interval (95 %, '
-        "bootstrap), p (signs flipped at random), problems better and worse, which changed.parquet in the step of B holds",
+        "bootstrap), p (signs flipped at random), problems better and worse; changed.parquet in B's step holds them",
         "left_out": "reason -> rows of the benchmark that its preset does not ask",
         "answers": "files with the answers to every item, of each model; items.parquet beside them has a row a sample",
     },
