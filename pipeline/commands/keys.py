@@ -268,6 +268,15 @@ DATASET_EXPORT_KEYS = {
     "files": "in it",
     "pushed": "its address on the Hub; null without --push",
 }
+MODEL_CARD_KEYS = {"card": "the text of README.md"}
+MODEL_EXPORT_KEYS = {
+    "model": "proposer or solver",
+    "stage": "that trained it last",
+    "checkpoint": "that was copied",
+    "out": "the folder",
+    "files": "in it",
+    "pushed": "its address on the Hub; null without --push",
+}
 DOCTOR_KEYS = {"ready": "nothing prevents a run", "checks": "name, status, found, todo, detail of each"}
 VALID_KEYS = {"valid": "true, else exit code 2", "name": "of the run", "run_dir": "where it would run"}
 RUNS_KEYS = {
