@@ -7,7 +7,7 @@ the user's own (`HF_TOKEN`, or that of `hf auth login`), and no message of ours 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ _SHARDS = {"dataset": "data/*.parquet", "model": "*.safetensors"}
 """What a former version may have had more of."""
 
 
-def _send(folder: Path, whole: Mapping[str, Any], name: str, token: str, private: bool, kind: str, message: str) -> str:
+def _send(folder: Path, whole: dict[str, Any], name: str, token: str, private: bool, kind: str, message: str) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
     files = [MANIFEST, *manifest.listed(folder / MANIFEST, whole)]
