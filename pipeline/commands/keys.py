@@ -69,6 +69,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "solve": {
         "steps": "optimizer steps",
         "problems": "problems in the data set",
+        "sources": "file -> {problems, weight, asked: of the problems asked, those of it}",
         "reward_first": "accuracy on sampled problems, first steps",
         "reward_last": "the same, last steps",
         "dev": "step -> score of its checkpoint on the dev problems, 0: before training; empty without solve.dev",

@@ -131,8 +131,11 @@ def _proposer(run: RunDir, config: Config, stage: str, known: Mapping[str, Any])
 
 def _solver(run: RunDir, config: Config, known: Mapping[str, Any], result: Mapping[str, Any]) -> _Told:
     source = f"{result.get('problems')} problems"
-    if config.solve.data is not None:
-        source += f" of {origin.public(config.solve.data)}."
+    if not config.solve.on_own_data or config.solve.mixture:
+        files = [(s.path, s.weight) for s in config.solve.mixture] or [(config.solve.data, 1.0)]
+        named = [origin.public(path) if path else "the run's own data set" for path, _ in files]
+        weights = f" (weights {', '.join(f'{weight:g}' for _, weight in files)})" if len(files) > 1 else ""
+        source += f" of {', '.join(named)}{weights}."
     else:
         written = (run.result("synthesize") or {"result": {}})["result"].get("episodes")
         source += f", written by {origin.models(config)['proposer']} and accepted by a committee"

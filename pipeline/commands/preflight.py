@@ -115,7 +115,7 @@ def _alone(config: Config, stage: str) -> bool:
     given = {
         "sft": config.sft.data,
         "synthesize": config.synthesize.proposer or config.proposer.endpoint,
-        "solve": config.solve.data,
+        "solve": not config.solve.on_own_data,
         "evaluate": config.evaluate.alone(),
     }
     return bool(given.get(stage))

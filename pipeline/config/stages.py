@@ -200,10 +200,21 @@ class SynthesizeStage(Section):
     """Episodes of a wave, played at a time."""
 
 
+class SourceConfig(Section):
+    """A file of a mixture."""
+
+    path: str | None = None
+    """As `solve.data`. None: the data set of this run."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of what is learned from, against the other weights; not of how many problems it has."""
+
+
 class SolveStage(Scheduled, Updates):
     data: str | None = None
     """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
     run."""
+    mixture: tuple[SourceConfig, ...] = ()
+    """Learn from several files instead, each as often as its weight says."""
     steps: Positive = 200
     """Steps, each with answers of its own, and one optimizer update unless mini_batches or passes say more."""
     problems: Positive = 64
@@ -237,8 +248,18 @@ class SolveStage(Scheduled, Updates):
         low, high = self.band
         if low >= high:
             yield f"band ({low:g}, {high:g}) must have its lower end below its upper one"
-        if self.data is not None and self.band != (0.0, 1.0):
+        if (self.data is not None or self.mixture) and self.band != (0.0, 1.0):
             yield "band: only the run's own data set says how hard its problems are; expected no band, or no data"
+        if self.data is not None and self.mixture:
+            yield "data and mixture: each says what is learned from; expected one of the two"
+        paths = [source.path for source in self.mixture]
+        if twice := {path for path in paths if paths.count(path) > 1}:
+            yield f"mixture: {twice.pop() or 'the data set of this run'} is named twice; expected each source once"
+
+    @property
+    def on_own_data(self) -> bool:
+        """Whether the run's own data set is learned from, alone or with others."""
+        return self.data is None and (not self.mixture or any(source.path is None for source in self.mixture))
 
 
 class EvaluateStage(Section):
