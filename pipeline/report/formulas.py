@@ -4,7 +4,7 @@ without script or network.
 Invariant: what goes out is elements and attributes of the lists here, with their values checked, and escaped text: what
 latex2mathml makes of a hostile formula (links, styles, raw tags) never reaches the page. What is no formula, or cannot
 be read as one, is shown as it stands. A sum of money (`$5 and $7`) is no formula. Work is bounded: by the length of a
-formula, and macros, which may grow without end, are not expanded.
+formula and their number in a text, and macros, which may grow without end, are not expanded.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator
+from itertools import islice
 from xml.etree.ElementTree import Element
 
 from latex2mathml.converter import Converter
@@ -20,13 +21,15 @@ from pipeline.report.charts import text as escaped
 
 _LONGEST = 1_000
 _PATTERN = re.compile(
-    rf"(?<!\\)(?:\$\$(?P<block>[^$]{{1,{_LONGEST}}})\$\$|\\\[(?P<bracket>.{{1,{_LONGEST}}}?)\\\]"
-    rf"|\\\((?P<paren>.{{1,{_LONGEST}}}?)\\\)"
+    rf"(?<!\\)(?:\$\$(?P<block>[^$]{{1,{_LONGEST}}})\$\$|\\\[(?P<bracket>(?:[^\\]|\\[^\[\]]){{1,{_LONGEST}}}?)\\\]"
+    rf"|\\\((?P<paren>(?:[^\\]|\\[^()]){{1,{_LONGEST}}}?)\\\)"
     rf"|\$(?![\s$])(?P<inline>(?:[^$\n\\]|\\.){{1,{_LONGEST}}}?)(?<!\s)\$(?![\d$]))",
     re.DOTALL,
 )
 _MACROS = re.compile(r"\\(?:def|let|gdef|edef|xdef|newcommand|renewcommand|providecommand|require)\b")
 _COMMAND = re.compile(r"\\[a-zA-Z]")
+_FORMULAS = 200
+"""In a text; what comes after them is shown as it stands."""
 _MOST = 2_000
 """Elements of a formula."""
 _WIDE = 36
@@ -69,7 +72,7 @@ class _Unreadable(Exception):
 def typeset(value: str) -> str:
     """HTML of a text: escaped, with its formulas as MathML."""
     parts, at = [], 0
-    for found in _PATTERN.finditer(value):
+    for found in islice(_PATTERN.finditer(value), _FORMULAS):
         kind = found.lastgroup or ""
         parts.append(escaped(value[at : found.start()]))
         parts.append(_formula(found[kind], kind in ("block", "bracket")) or escaped(found[0]))

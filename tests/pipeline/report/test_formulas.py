@@ -79,6 +79,11 @@ def test_what_grows_without_end_ends(latex):
     assert len(typeset(f"${latex}$")) < 100_000
 
 
+def test_of_very_many_formulas_the_first_are_typeset_and_none_is_lost():
+    html = typeset("$x$ " * 500)
+    assert html.count("<math>") == 200 and html.count("$x$") == 300
+
+
 def test_an_answer_may_be_a_formula_without_marks():
     assert "<mfrac>" in typeset_answer(r"\frac{1}{2}") and "<msqrt>" in typeset_answer(r"$\sqrt{2}$")
     assert typeset_answer("a < b") == "a &lt; b" and typeset_answer("42") == "42"
