@@ -367,7 +367,8 @@ def test_dev_is_scored_at_each_checkpoint_and_what_was_scored_is_read_back(tmp_p
         run = RunDir(tmp_path) if found else RunDir.open(tmp_path, config)
         with Metrics(run) as metrics:
             context, scores = Context(config, run, cluster, metrics, progress), {}
-            work = solve._produce(context, loader, TWELVE[:10], TWELVE[10:], scores)
+            asked = Mixture([Source("p.jsonl", 1.0, TWELVE[:10])], context.rng)
+            work = solve._produce(context, loader, asked, TWELVE[10:], scores)
             asyncio.run(asyncio.wait_for(work, 20))
         found.append(scores)
     assert scored == [0, 2, 2, 4]
