@@ -43,9 +43,9 @@ def test_a_sort_says_how_hard_it_is_and_for_whom():
     assert sort_of("maths", "math", None, None) == ("maths", "math", "not asked", "not asked", "not judged")
 
 
-@pytest.fixture
-def run(tmp_path):
-    run = runs.upto(tmp_path / "run", "synthesize", FORMULA, mgpo_steps=1)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = runs.upto(tmp_path_factory.mktemp("problems") / "run", "synthesize", FORMULA, mgpo_steps=1)
     yield run
     run.close()
 
@@ -171,7 +171,7 @@ def test_models_on_the_benchmark_are_told_with_what_was_cut_off(tmp_path):
     of = {"mean": 0.5, "interval": [0.4, 0.6], "measures": {
         "mean@4": {"value": 0.5}, "best@4": {"value": 0.75}, "maj@4": {"value": 0.25}, "samples": 40, "truncated": 7,
         "no_answer": 3, "unknown": 1}}  # fmt: skip
-    pair = {"verdict": "<b>B</b> is better", "better": 5, "worse": 2}
+    pair = {"verdict": "<b>B</b> is better", "better": 5, "worse": 2, "interval": [0.1, 0.2]}
     run.finish(
         "evaluate", {"models": {"A": of, "<b>B</b>": of | {"measures": {}}}, "pairs": {"A ~ <b>B</b>": pair}}, 1.0
     )
@@ -179,4 +179,5 @@ def test_models_on_the_benchmark_are_told_with_what_was_cut_off(tmp_path):
     run.close()
     assert "A 50.0 % 40.0 to 60.0 % 75.0 % 25.0 % 40 7 3 1" in page.text
     assert "<b>B</b> 50.0 % 40.0 to 60.0 % – – – – – –" in page.text
+    assert "Measured: A 50.0 %, <b>B</b> 50.0 %; 1 of 1 pairs differ." in page.text
     assert "A ~ <b>B</b>: <b>B</b> is better; 5 problems better, 2 worse" in page.text
