@@ -14,11 +14,14 @@ from typing import Any
 from actors.canary import refuse
 from actors.chat import Message, solver_messages
 from actors.episode import turn_seed
-from actors.openai_client import ChatClient
+from actors.openai_client import ChatClient, Reply
 from actors.replica import PolicyReplica
 from actors.sample import Sample
 from pipeline import config
 from pipeline.records import ACTIONS, COGNITIVE_STAGES, AnswerKind, Failure, Rollout
+
+Answered = tuple[str, bool]
+"""A completion, and whether it was cut off at the limit of tokens."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ class Solver(PolicyReplica):
         sampling: config.SamplingConfig,
         seed: int,
         kinds: Sequence[AnswerKind] | None = None,
-    ) -> list[list[str]]:
+    ) -> list[list[Answered]]:
         """`n` completions of each question, all at once in the engine. One call, however many questions."""
         await self._catch_up()
         prompts = [self._encode(q, kind) for q, kind in zip(questions, kinds or _maths(questions), strict=True)]
         jobs = [self._complete(p, n, sampling, turn_seed(seed, n, i)) for i, p in enumerate(prompts)]
-        return [[s.text for s in samples] for samples in await asyncio.gather(*jobs)]
+        return [[(s.text, s.truncated) for s in samples] for samples in await asyncio.gather(*jobs)]
 
     async def sample(
         self,
@@ -136,6 +139,11 @@ class EndpointSolver:
         self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind = "math"
     ) -> list[tuple[str, int]]:
         """The same, each with the number of its tokens, as far as the endpoint tells."""
+        return [(reply.text, reply.reply_tokens) for reply in await self._replies(question, n, sampling, seed, kind)]
+
+    async def _replies(
+        self, question: str, n: int, sampling: config.SamplingConfig, seed: int, kind: AnswerKind
+    ) -> list[Reply]:
         messages, s = solver_messages(question, self._prompts[kind]), sampling
         jobs = [
             self._client.reply(
@@ -143,7 +151,7 @@ class EndpointSolver:
             )
             for i in range(n)
         ]
-        return [(reply.text, reply.reply_tokens) for reply in await asyncio.gather(*jobs)]
+        return await asyncio.gather(*jobs)
 
     async def answers_many(
         self,
@@ -152,11 +160,11 @@ class EndpointSolver:
         sampling: config.SamplingConfig,
         seed: int,
         kinds: Sequence[AnswerKind] | None = None,
-    ) -> list[list[str]]:
+    ) -> list[list[Answered]]:
         """`n` completions of each question. One call, however many questions."""
         asked = enumerate(zip(questions, kinds or _maths(questions), strict=True))
-        jobs = [self.answers(q, n, sampling, turn_seed(seed, n, i), kind) for i, (q, kind) in asked]
-        return list(await asyncio.gather(*jobs))
+        jobs = [self._replies(q, n, sampling, turn_seed(seed, n, i), kind) for i, (q, kind) in asked]
+        return [[(r.text, r.finish_reason == "length") for r in replies] for replies in await asyncio.gather(*jobs)]
 
 
 def _rollout(episode_id: str, attempt: int, group_id: str, prompt: list[int], sample: Sample) -> Rollout:

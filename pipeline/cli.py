@@ -19,12 +19,12 @@ from pathlib import Path
 from typer.exceptions import TyperException
 
 from pipeline.commands import screens
-from pipeline.commands.groups import cluster, configs, data, datasets, diagnosis, everyday, skills
+from pipeline.commands.groups import cluster, configs, data, datasets, diagnosis, everyday, models, skills
 from pipeline.commands.groups.base import FAULT, INPUT, INTERRUPTED, MEANS, OK, RETRY, app
 from pipeline.records import Failure
 from pipeline.watch import verbosity
 
-GROUPS = (everyday, configs, data, skills, datasets, cluster, diagnosis)
+GROUPS = (everyday, configs, data, skills, datasets, models, cluster, diagnosis)
 """Modules of commands; the help shows them in this order."""
 
 

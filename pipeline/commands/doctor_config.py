@@ -91,7 +91,7 @@ def models_of(config: Config, needed: Needed) -> dict[str, ModelConfig]:
         **{f"prober.ladder.{i}.path": model for i, model in enumerate(config.prober.ladder)},
         "committee.judge.path": config.committee.judge,
         "synthesize.proposer.path": config.synthesize.proposer,
-        "evaluate.model.path": config.evaluate.model,
+        **{f"{field}.path": model for field, model in config.evaluate.alone().items()},
         "acquire.proposer.path": config.acquire.proposer,
         **{f"{field}.model.path": teacher.model for field, (_, teacher) in config.teacher.each().items()
            if isinstance(teacher, ModelTeacherConfig)},

@@ -74,6 +74,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     "solve": {
         "steps": "optimizer steps",
         "problems": "problems in the data set",
+        "sources": "file -> {problems, weight, asked: of the problems asked, those of it}",
         "reward_first": "accuracy on sampled problems, first steps",
         "reward_last": "the same, last steps",
         "dev": "step -> score of its checkpoint on the dev problems, 0: before training; empty without solve.dev",
@@ -83,11 +84,15 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "problems": "problems of the benchmark",
         "samples": "k of Mean@k",
         "before": "{mean, interval (95 %), by_category, by_steps, unknown, measures} of the base solver; measures: "
-        "mean@n, pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, samples without answer",
+        "mean@n, pass@k, best@n, maj@n, each {value, interval (95 %, bootstrap over problems)}, and counts of samples: "
+        "truncated, of the others no_answer, unknown (nobody could judge)",
         "after": "the same of the trained solver",
         "gain": "after.mean - before.mean",
         "paired": "the gain problem by problem: difference, interval (95 %, bootstrap), p, problems better and worse",
         "score": "with evaluate.model: the same of that model; then before, after and gain are null",
+        "models": "with evaluate.models or --model: model -> the same of each; empty without",
+        "pairs": 'with them: "A ~ B" -> B against A: verdict in words, problems, difference, interval (95 %, '
+        "bootstrap), p (signs flipped at random), problems better and worse; changed.parquet in B's step holds them",
         "left_out": "reason -> rows of the benchmark that its preset does not ask",
         "answers": "files with the answers to every item, of each model; items.parquet beside them has a row a sample",
     },
@@ -265,6 +270,15 @@ DATASET_CARD_KEYS = {"card": "the text of README.md"}
 DATASET_EXPORT_KEYS = {
     "rows": "written",
     "layout": "their form",
+    "out": "the folder",
+    "files": "in it",
+    "pushed": "its address on the Hub; null without --push",
+}
+MODEL_CARD_KEYS = {"card": "the text of README.md"}
+MODEL_EXPORT_KEYS = {
+    "model": "proposer or solver",
+    "stage": "that trained it last",
+    "checkpoint": "that was copied",
     "out": "the folder",
     "files": "in it",
     "pushed": "its address on the Hub; null without --push",

@@ -66,7 +66,7 @@ def _size(config: Config, stage: str) -> float:
         "mgpo": mgpo.steps * mgpo.groups * mgpo.group_size,
         "synthesize": config.synthesize.target,
         "solve": solve.steps * solve.problems * solve.group_size,
-        "evaluate": evaluate.samples * (evaluate.problems or 1),
+        "evaluate": evaluate.samples * (evaluate.problems or 1) * (len(evaluate.alone()) or 2),
     }[stage]
 
 

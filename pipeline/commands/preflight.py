@@ -40,6 +40,7 @@ _NEEDED_BY = {
     "solve.base.path": ("solve", "evaluate"),
     "synthesize.proposer": ("synthesize",),
     "evaluate.model": ("evaluate",),
+    "evaluate.models": ("evaluate",),
     "committee.judge.path": ("sft", "mgpo", "synthesize"),
     "prober.ladder": ("sft", "mgpo", "synthesize"),
 }
@@ -116,8 +117,8 @@ def _alone(config: Config, stage: str) -> bool:
     given = {
         "sft": config.sft.data,
         "synthesize": config.synthesize.proposer or config.proposer.endpoint,
-        "solve": config.solve.data,
-        "evaluate": config.evaluate.model,
+        "solve": not config.solve.on_own_data,
+        "evaluate": config.evaluate.alone(),
     }
     return bool(given.get(stage))
 

@@ -36,7 +36,7 @@ def trained(config: Config, stages: Collection[str]) -> Iterator[tuple[str, str,
 def possible(config: Config) -> list[str]:
     """The stages that do not train a model behind an endpoint, nor need what such a stage makes."""
     left = {stage for stage, _, model in trained(config, RUN_STAGES) if model.endpoint is not None}
-    if "solve" in left and config.evaluate.model is None:
+    if "solve" in left and not config.evaluate.alone():
         left.add("evaluate")
     return [stage for stage in RUN_STAGES if stage not in left]
 
@@ -165,8 +165,8 @@ def _pools(config: Config, stage: str) -> Iterator[Reserved]:
     if stage in _JUDGED:
         writer = config.synthesize.proposer if stage == "synthesize" else None
         yield _pool("proposer", writer or config.proposer)
-    if stage == "evaluate" and config.evaluate.model is not None:
-        yield _pool("evaluate.model", config.evaluate.model)
+    if stage == "evaluate" and (alone := config.evaluate.alone()):  # one after the other
+        yield max((_pool(field, model) for field, model in alone.items()), key=lambda one: one.most)
     elif stage in ("solve", "evaluate"):
         yield _pool("solve.base", config.solve.base)
 

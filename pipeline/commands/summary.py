@@ -90,6 +90,7 @@ def _solve(r: dict[str, Any]) -> str:
 
 def _evaluate(r: dict[str, Any]) -> str:
     means = " → ".join(_percent(r[when]["mean"]) for when in ("before", "after", "score") if r.get(when))
+    means = means or ", ".join(f"{name} {_percent(found['mean'])}" for name, found in (r.get("models") or {}).items())
     return f"Mean@{r.get('samples')} on {r.get('problems')} problems: {means}"
 
 

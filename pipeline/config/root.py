@@ -175,8 +175,8 @@ class Config(Section):
                 yield f"{field}.model", teacher.model, {f"{field}.timeout_s": teacher.timeout_s}
         if self.acquire.proposer is not None:
             yield "acquire.proposer", self.acquire.proposer, {"acquire.timeout_s": self.acquire.timeout_s}
-        if self.evaluate.model is not None:
-            yield "evaluate.model", self.evaluate.model, {"watchdog_s": self.watchdog_s}
+        for field, model in self.evaluate.alone().items():
+            yield field, model, {"watchdog_s": self.watchdog_s}
 
     def _push(self, field: str, model: ModelConfig) -> Iterator[str]:
         """Where weights cannot be moved as the model's engine says."""

@@ -278,10 +278,21 @@ class SynthesizeStage(Section):
                 )
 
 
+class SourceConfig(Section):
+    """A file of a mixture."""
+
+    path: str | None = None
+    """As `solve.data`. None: the data set of this run."""
+    weight: float = Field(default=1.0, gt=0)
+    """Its share of what is learned from, against the other weights; not of how many problems it has."""
+
+
 class SolveStage(Scheduled, Updates):
     data: str | None = None
     """Problems to learn from: a .jsonl of question, answer (checks where that is a program). None: the data set of this
     run."""
+    mixture: tuple[SourceConfig, ...] = ()
+    """Learn from several files instead, each as often as its weight says."""
     steps: Positive = 200
     """Steps, each with answers of its own, and one optimizer update unless mini_batches or passes say more."""
     problems: Positive = 64
@@ -315,8 +326,18 @@ class SolveStage(Scheduled, Updates):
         low, high = self.band
         if low >= high:
             yield f"band ({low:g}, {high:g}) must have its lower end below its upper one"
-        if self.data is not None and self.band != (0.0, 1.0):
+        if (self.data is not None or self.mixture) and self.band != (0.0, 1.0):
             yield "band: only the run's own data set says how hard its problems are; expected no band, or no data"
+        if self.data is not None and self.mixture:
+            yield "data and mixture: each says what is learned from; expected one of the two"
+        paths = [source.path for source in self.mixture]
+        if twice := {path for path in paths if paths.count(path) > 1}:
+            yield f"mixture: {twice.pop() or 'the data set of this run'} is named twice; expected each source once"
+
+    @property
+    def on_own_data(self) -> bool:
+        """Whether the run's own data set is learned from, alone or with others."""
+        return self.data is None and (not self.mixture or any(source.path is None for source in self.mixture))
 
 
 class EvaluateStage(Section):
@@ -339,6 +360,9 @@ class EvaluateStage(Section):
     benchmark."""
     model: ModelConfig | None = None
     """Measure this model alone: {path: …} or {endpoint: …}. None: the solver of this run, before and after."""
+    models: tuple[ModelConfig, ...] = ()
+    """Measure these instead, one after the other, on the same problems with the same seeds, and compare each with those
+    before it; `propose evaluate --model` fills it."""
     problems: Positive | None = None
     """Problems used, from the front of the benchmark; None: all."""
     samples: Positive = 64
@@ -362,6 +386,14 @@ class EvaluateStage(Section):
             return None
         return PresetConfig(data="evaluate.fields", samples=self.samples, sampling=self.sampling, **given)
 
+    def alone(self) -> dict[str, ModelConfig]:
+        """The models that are measured in the place of the run's solver, by their fields."""
+        if self.model is not None:
+            return {"evaluate.model": self.model}
+        return {f"evaluate.models.{i}": model for i, model in enumerate(self.models)}
+
     def contradictions(self) -> Iterator[str]:
+        if self.model is not None and self.models:
+            yield "model and models: each says what is measured; expected one of the two"
         if self.keep is not None and self.fields is None and self.preset is None:
             yield "keep: only with fields or a preset is a file read by the names of its fields; expected one of them"

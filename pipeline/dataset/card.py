@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_UNKNOWN = "unknown"
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def text(about: About, shards: Sequence[str], provenance: str | None) -> str:
         configs.append({"config_name": "provenance", "data_files": [{"split": "train", "path": provenance}]})
     front = {
         "pretty_name": about.name,
-        "license": about.license or _UNKNOWN,
+        "license": about.license or UNKNOWN,
         "task_categories": ["text-generation"],
         "tags": ["reasoning", "synthetic"],
         "size_categories": [next((size for most, size in _SIZES if about.rows < most), "n>1M")],
@@ -58,12 +58,12 @@ def text(about: About, shards: Sequence[str], provenance: str | None) -> str:
     ]
     for heading, counted in about.counts.items():
         if counted:
-            parts.append(_table(heading, "", counted))
+            parts.append(table(heading, "", counted))
     if about.models:
-        parts.append(_table("Models", "model", about.models))
+        parts.append(table("Models", "model", about.models))
     parts.append(_sources(about))
     if about.made_by:
-        parts.append(_table("Made by", "", about.made_by))
+        parts.append(table("Made by", "", about.made_by))
     return "\n".join(part for part in parts if part)
 
 
@@ -72,16 +72,16 @@ def _code(provenance: str | None) -> str:
     return f'    load_dataset(folder, split="train")\n{more}'
 
 
-def _table(heading: str, column: str, values: Mapping[str, Any]) -> str:
-    lines = [f"| {name} | {_shown(value)} |" for name, value in values.items()]
+def table(heading: str, column: str, values: Mapping[str, Any]) -> str:
+    lines = [f"| {name} | {shown(value)} |" for name, value in values.items()]
     return f"## {heading}\n\n| | {column} |\n|---|---|\n" + "\n".join(lines) + "\n"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _sources(about: About) -> str:
-    license = about.license or f"{_UNKNOWN} (`acquire.license` was not set)"
+    license = about.license or f"{UNKNOWN} (`acquire.license` was not set)"
     listed = "".join(f"- {source}\n" for source in about.sources)
     return f"## Sources\n\nLicence of the sources: {license}.\n\n{listed}"

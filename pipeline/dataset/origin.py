@@ -22,14 +22,15 @@ def models(config: Config) -> dict[str, str]:
     trained = "" if config.synthesize.proposer or config.proposer.endpoint else ", trained by MGPO"
     verifiers = [str(getattr(v, "model", "") or v.kind) for v in config.committee.verifiers]
     return {
-        "proposer": f"{_model(writer)}{trained}",
+        "proposer": f"{named(writer)}{trained}",
         "teacher": ", ".join(public(teacher.called) for _, teacher in config.teacher.each().values()),
         "committee": ", ".join(public(name) for name in verifiers),
-        "probers": ", ".join(_model(m) for m in config.prober.ladder),
+        "probers": ", ".join(named(m) for m in config.prober.ladder),
     }
 
 
-def _model(model: ModelConfig) -> str:
+def named(model: ModelConfig) -> str:
+    """What a model may be called in public."""
     return model.endpoint.model if model.endpoint else public(model.path)
 
 
@@ -51,6 +52,15 @@ def code_version() -> str:
         return "not installed"
 
 
+def made_by(config: Config) -> dict[str, str]:
+    """Versions and digests."""
+    return {
+        "code": code_version(),
+        "domain": config.domain.model_dump()["kind"],
+        "config": identity_of(config)[:16],
+    }
+
+
 def about(
     config: Config,
     rows: int,
@@ -58,14 +68,9 @@ def about(
     models: Mapping[str, str],
     prompts: str | None,
 ) -> About:
-    made_by = {
-        "code": code_version(),
-        "domain": config.domain.model_dump()["kind"],
-        "config": identity_of(config)[:16],
-    }
     places = [place if isinstance(place, str) else place.path for place in config.acquire.corpus]
     return About(
         name=config.name, rows=rows, license=config.acquire.license,
         sources=[public(place) for place in places], counts=counts, models=models,
-        made_by=made_by | ({"prompts": prompts} if prompts else {}),
+        made_by=made_by(config) | ({"prompts": prompts} if prompts else {}),
     )  # fmt: skip

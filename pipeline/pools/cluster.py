@@ -258,7 +258,8 @@ class Cluster:
         return await self._pool(catalogue.solver(c, domains.of(c.domain), "student", c.solve.base, weights, sink))
 
     async def measured(self, model: ModelConfig) -> DeploymentHandle:
-        """A model that is measured alone."""
+        """A model that is measured alone, in the place of the one that was measured before it."""
+        await self.stop("measured")
         return await self._pool(catalogue.solver(self.config, domains.of(self.config.domain), "measured", model))
 
     async def stop_writing(self) -> None:

@@ -70,7 +70,7 @@ def endpoints_of(config: Config) -> list[Endpoint]:
         ("proposer", config.proposer, ("synthesize",)),
         ("synthesize.proposer", config.synthesize.proposer, ("synthesize",)),
         ("committee.judge", config.committee.judge, judging),
-        ("evaluate.model", config.evaluate.model, ("evaluate",)),
+        *((field, model, ("evaluate",)) for field, model in config.evaluate.alone().items()),
     ]
     for i, model in enumerate(config.prober.ladder):
         models.append((f"prober.ladder.{i}", model, judging if model is config.judge else probing))

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pipeline.report import charts
 from pipeline.report.charts import Series, number, text
 from pipeline.report.facts import Facts
+from pipeline.report.formulas import typeset
 from pipeline.report.page import document
 from pipeline.report.pieces import duration, figure, gallery, table, tenths
 from pipeline.report.plots import MGPO, SFT, SOLVE
@@ -204,7 +205,7 @@ def _changed(compared: Compared | str) -> str:
     if isinstance(compared, str) or not compared["changed"]:
         return ""
     items = [*compared["changed"][:_SHOWN], *compared["changed"][_SHOWN:][-_SHOWN:]]
-    rows = [(text(i["question"]), number(i["a"], True), number(i["b"], True)) for i in items]
+    rows = [(typeset(i["question"]), number(i["a"], True), number(i["b"], True)) for i in items]
     told = (
         f"{number(compared['better'])} problems better in B, {number(compared['worse'])} worse, of "
         f"{number(compared['problems'])}; shown are those that changed most."

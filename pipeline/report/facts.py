@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Config, loading
 from pipeline.records import Episode, Failure, Probe, Verdict
+from pipeline.report.strata import Sort, Strata, sort_of
 from pipeline.store import manifest, metrics
 from pipeline.store.digests import MANIFEST
 from pipeline.store.run_stages import RUN_STAGES
@@ -28,6 +29,8 @@ DIVERSITY = ("skeletons", "skeleton_entropy", "skeleton_top_share")
 ADVERSARY = "adversary.json"
 """What `audit-verifiers --adversary` left in the run directory."""
 PROVENANCE = "provenance.jsonl"
+_BROWSED = 72
+"""Problems that can be looked through, at most."""
 PRUNED = "a problem whose writer dropped a skill"
 REFINED = "the problem that was refined most"
 REJECTED = "a problem that the committee rejected"
@@ -42,6 +45,16 @@ class Sample:
     episode: Episode
     verdict: Verdict | None
     probe: Probe | None
+
+
+@dataclass(frozen=True)
+class Browsed:
+    """Problems of a stage, to be looked through."""
+
+    stage: str
+    counts: Counter[Sort]
+    """Of all that were submitted."""
+    entries: list[tuple[Sort, Sample]]
 
 
 @dataclass
@@ -104,6 +117,8 @@ class Facts:
     """As the last step of MGPO has left it; None before the first."""
     played: dict[str, Played]
     samples: list[Sample]
+    browsed: Browsed | None
+    """Of the latest stage that plays; None before the first."""
 
     def status(self, stage: str) -> str:
         """done · part done · not run"""
@@ -151,9 +166,10 @@ def gather(run: RunDir) -> Facts:
     results = {s: r for s in RUN_STAGES if (r := run.result(s)) is not None}
     played: dict[str, Played] = {}
     found: dict[str, dict[str, _Ref]] = {}
+    strata: dict[str, Strata[tuple[Path, int]]] = {}
     for stage in PLAYED:
         if steps := run.steps(stage):
-            played[stage], found[stage] = _count(steps)
+            played[stage], found[stage], strata[stage] = _count(steps)
     return Facts(
         run=run,
         config=config,
@@ -166,6 +182,7 @@ def gather(run: RunDir) -> Facts:
         curriculum=_curriculum(run),
         played=played,
         samples=_samples(found),
+        browsed=_browsed(strata),
     )
 
 
@@ -223,7 +240,10 @@ _COLUMNS = [
     "task.category",
     "task.skills.list.element.id",
     "active",
+    "id",
+    "attempt",
     "submitted.id",
+    "submitted.answer_kind",
     "outcome",
     "turns.list.element.stage",
 ]
@@ -239,9 +259,10 @@ def _judgements(step: Path) -> list[tuple[Verdict | None, Probe | None]]:
     return [(verdicts.get(key), probes.get(key)) for key in keys]
 
 
-def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref]]:
-    """Counts of a stage, and of each kind of episode the best sample (the newest of equals)."""
-    played, best = Played(), dict[str, _Ref]()
+def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref], Strata[tuple[Path, int]]]:
+    """Counts of a stage, of each kind of episode the best sample (the newest of equals), and where problems of each
+    sort lie."""
+    played, best, strata = Played(), dict[str, _Ref](), Strata[tuple[Path, int]]()
     for step in steps:
         episodes = read_table(step / "episodes.parquet", _COLUMNS).to_pylist()
         for row, (e, (verdict, probe)) in enumerate(zip(episodes, _judgements(step), strict=True)):
@@ -250,7 +271,10 @@ def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref]]:
             for kind, worth in _kinds(e, verdict, probe, pruned):
                 if kind not in best or worth >= best[kind].worth:
                     best[kind] = _Ref(step, row, worth)
-    return played, best
+            if e["submitted"] is not None:
+                sort = sort_of(e["task"]["category"], e["submitted"]["answer_kind"], verdict, probe)
+                strata.take(sort, f"{step.name}/{e['id']}/{e['attempt']}", (step, row))
+    return played, best, strata
 
 
 def _kinds(
@@ -280,9 +304,26 @@ def _samples(found: dict[str, dict[str, _Ref]]) -> list[Sample]:
     chosen: dict[tuple[Path, int], list[str]] = {}
     for kind in (*by_category, *others):
         chosen.setdefault((kinds[kind].step, kinds[kind].row), []).append(kind)
-    samples = []
-    for (step, row), why in chosen.items():
-        verdict, probe = _judgements(step)[row]
-        (episode,) = Episode.from_arrow(read_table(step / "episodes.parquet").slice(row, 1))
-        samples.append(Sample("; ".join(why), stage, episode, verdict, probe))
-    return samples
+    whole = _read(chosen, stage)
+    return [replace(whole[where], why="; ".join(why)) for where, why in chosen.items()]
+
+
+def _browsed(strata: dict[str, Strata[tuple[Path, int]]]) -> Browsed | None:
+    stage = next((s for s in reversed(PLAYED) if strata.get(s)), None)
+    if stage is None:
+        return None
+    chosen = strata[stage].chosen(_BROWSED)
+    whole = _read([where for _, where in chosen], stage)
+    entries = sorted(chosen, key=lambda one: one[0])
+    return Browsed(stage, strata[stage].counts, [(sort, whole[where]) for sort, where in entries])
+
+
+def _read(places: Collection[tuple[Path, int]], stage: str) -> dict[tuple[Path, int], Sample]:
+    """Whole trajectories, by where they lie; each step is read once."""
+    found = {}
+    for step in sorted({step for step, _ in places}):
+        judged, table = _judgements(step), read_table(step / "episodes.parquet")
+        for row in sorted(row for other, row in places if other == step):
+            (episode,) = Episode.from_arrow(table.slice(row, 1))
+            found[step, row] = Sample("", stage, episode, *judged[row])
+    return found

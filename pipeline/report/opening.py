@@ -19,7 +19,7 @@ _COLOURS = {"up": "good", "down": "bad", "level": "soft"}
 
 def opening(facts: Facts) -> str:
     """A paragraph of HTML."""
-    sentences = [_made(facts), _stopped(facts)]
+    sentences = [_made(facts), _stopped(facts), _measured(facts)]
     way: Way = "level"
     if (gain := _gain(facts)) is not None:
         way, low, high, difference = gain
@@ -48,8 +48,22 @@ def _made(facts: Facts) -> str:
 
 def _stopped(facts: Facts) -> str:
     """Where a run that is not done has come to."""
+    if facts.config.evaluate.alone() and set(facts.results) == {"evaluate"}:
+        return ""  # nothing else was asked for
     todo = [stage for stage in RUN_STAGES if stage not in facts.results]
     return f"It is not done: {text(todo[0])} comes next." if todo and facts.results else ""
+
+
+def _measured(facts: Facts) -> str:
+    """What each model that was measured alone has, and which differ."""
+    models = facts.result("evaluate", "models") or {}
+    if not models:
+        return ""
+    means = ", ".join(f"{text(name)} {number(found['mean'], True)}" for name, found in models.items())
+    pairs = facts.result("evaluate", "pairs") or {}
+    apart = [f for f in pairs.values() if f["interval"] and not f["interval"][0] <= 0 <= f["interval"][1]]
+    told = f"{number(len(apart))} of {number(len(pairs))} pairs differ" if apart else "no two are shown to differ"
+    return f"Measured: {means}; {told}."
 
 
 def _gain(facts: Facts) -> tuple[Way, float, float, float] | None:

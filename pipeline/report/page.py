@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from pipeline.report import browser
 from pipeline.report.charts import text
 from pipeline.report.facts import Facts
 from pipeline.report.opening import opening
@@ -26,6 +27,6 @@ def document(title: str, body: str) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text(title)} · report</title><style>{CSS}</style></head><body>"
+        f"<title>{text(title)} · report</title><style>{CSS}{browser.CSS}</style></head><body>"
         f"<main><h1>{text(title)}</h1>{body}</main></body></html>\n"
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report import charts, trajectories
+from pipeline.report import browser, charts, models, trajectories
 from pipeline.report import curriculum as tables
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
@@ -235,7 +235,8 @@ def pruning(facts: Facts) -> str:
 def solver(facts: Facts) -> str:
     before, after = facts.result("evaluate", "before"), facts.result("evaluate", "after")
     if not before or not after:
-        return _missing(facts, "evaluate")
+        alone = facts.result("evaluate", "models") or facts.result("evaluate", "score")
+        return "" if alone else _missing(facts, "evaluate")
     overall = Pair("overall", before["mean"], after["mean"], _interval(before), _interval(after))
     figures = [figure("Overall", charts.pairs([overall]), _solver_caption(facts, overall))]
     for title, name in (("By category", "by_category"), ("By number of steps", "by_steps")):
@@ -247,6 +248,10 @@ def solver(facts: Facts) -> str:
         drawn = charts.lines(curves, percent=True, x_label="k")
         figures.append(figure("Pass@k", drawn, "Problems that one of k answers solves, over k."))
     return gallery(figures)
+
+
+def benchmark(facts: Facts) -> str:
+    return models.render(facts)
 
 
 def _passes(figures: dict[str, Any]) -> list[tuple[float, float | None]]:
@@ -304,6 +309,10 @@ def sample_problems(facts: Facts) -> str:
     )
 
 
+def problems(facts: Facts) -> str:
+    return browser.render(facts)
+
+
 def failures(facts: Facts) -> str:
     return "".join(_causes(stage, facts.played[stage]) for stage in PLAYED if stage in facts.played)
 
@@ -347,10 +356,12 @@ SECTIONS = [
     Section("Validity and pruning", pruning),
     Section("An adversary against the judges", adversary),
     Section("The solver, before and after", solver),
+    Section("On the benchmark", benchmark),
     Section("Training the solver", solver_training),
     Section("Learning the loop (SFT)", cloning),
     Section("The skill library", skills),
     Section("Sample problems and how they were written", sample_problems),
+    Section("Problems to look through", problems),
     Section("What did not become a problem, and why", failures),
     Section("Configuration", configuration),
 ]

@@ -41,13 +41,18 @@ details { background:var(--card); border:1px solid var(--rule); border-radius:10
 summary { cursor:pointer } summary:focus-visible { outline:2px solid var(--c1) }
 pre { white-space:pre-wrap; margin:4px 0; font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;
   unicode-bidi:plaintext }
-.problem { font-size:16px; margin:8px 0 }
+.problem { font-size:16px; margin:8px 0 } .problem,.said { white-space:pre-wrap; unicode-bidi:plaintext }
+.said { margin:4px 0 } .code { background:var(--bg); border-radius:6px; padding:6px 10px }
+.votes { margin:4px 0; padding-left:20px } .votes .soft { white-space:pre-wrap }
+math { font-size:1.05em } .boxed { border:1px solid; padding:2px 4px }
+.wide { display:inline-block; max-width:100%; overflow:auto hidden; vertical-align:middle }
+.block { display:block; text-align:center; margin:6px 0 } a { color:var(--c1) }
 .turn { border-left:3px solid var(--rule); padding:2px 0 6px 12px; margin:10px 0 }
 .turn.check { border-color:var(--c3) } .turn.refine { border-color:var(--c2) } .turn.finalize { border-color:var(--c1) }
 .turn.draft { border-color:var(--c5) }
 .tool { background:var(--bg); border-radius:6px; padding:4px 10px; margin-top:4px }
-.tag { font-size:12px; border:1px solid var(--rule); border-radius:9px; padding:0 8px;
-  color:var(--soft) }
+.tag { display:inline-block; max-width:100%; font-size:12px; border:1px solid var(--rule); border-radius:9px;
+  padding:0 8px; color:var(--soft) }
 .opening { font-size:17px; max-width:70ch; margin:14px 0; border-left:4px solid var(--rule); padding:2px 0 2px 14px }
 .opening.up { border-color:var(--good) } .opening.down { border-color:var(--bad) }
 @media (max-width:640px) { body { padding:18px 12px 40px }

@@ -37,6 +37,12 @@ class Item:
     judged: Sequence[Judgement]
     given: Sequence[str | None]
     """The answer of each sample, in the form that tells equal ones; None: it gave none."""
+    truncated: Sequence[bool | None] = ()
+    """Whether each was cut off at the limit of tokens; empty or None: not known."""
+
+    def ended(self) -> list[str | None]:
+        """The answers of the samples that were not cut off."""
+        return [g for i, g in enumerate(self.given) if not (self.truncated and self.truncated[i])]
 
     @property
     def known(self) -> list[bool]:
@@ -49,9 +55,12 @@ class Item:
 
 
 def measures(items: Sequence[Item], seed: int) -> dict[str, Any]:
-    """name -> {value, interval}, and counts of samples that gave no answer or could not be judged."""
+    """name -> {value, interval}, and counts of samples: cut off at the limit of tokens (null: not known), of the
+    others those that gave no answer, and those that nobody could judge."""
     judged = [item for item in items if item.known]
     n = max((len(item.judged) for item in items), default=0)
+    samples = sum(len(item.judged) for item in items)
+    cuts = [cut for item in items for cut in item.truncated]
     columns: dict[str, list[float]] = {f"mean@{n}": [item.share for item in judged]}
     for k in (k for k in _doubles(n) if all(len(item.known) >= k for item in judged)):
         columns[f"pass@{k}"] = [pass_at_k(len(item.known), sum(item.known), k) for item in judged]
@@ -64,8 +73,9 @@ def measures(items: Sequence[Item], seed: int) -> dict[str, Any]:
         for name, values, interval in zip(columns, table, intervals, strict=True)
     }
     return found | {
-        "samples": sum(len(item.judged) for item in items),
-        "no_answer": sum(given is None for item in items for given in item.given),
+        "samples": samples,
+        "truncated": sum(map(bool, cuts)) if len(cuts) == samples and None not in cuts else None,
+        "no_answer": sum(given is None for item in items for given in item.ended()),
         "unknown": sum(o == "unknown" for item in items for o in item.judged),
         "problems_unknown": len(items) - len(judged),
     }
@@ -150,12 +160,12 @@ def flipped(changes: Array, seed: int) -> float:
     return (hits + 1) / (FLIPS + 1)
 
 
-def verdict(found: Mapping[str, Any]) -> str:
-    """A comparison in words."""
+def verdict(found: Mapping[str, Any], of: str = "B") -> str:
+    """A comparison in words; `of`: what b is called."""
     if not found["problems"]:
         return "nothing to compare: no problem was answered by both"
     low, high = found["interval"]
     points = f"{100 * found['difference']:+.1f} points (95 % {100 * low:+.1f} to {100 * high:+.1f}, p {found['p']:.3f})"
     if low <= 0 <= high:
-        return f"no difference is shown: B is at {points} on {found['problems']} problems"
-    return f"B is {'better' if low > 0 else 'worse'}: {points} on {found['problems']} problems"
+        return f"no difference is shown: {of} is at {points} on {found['problems']} problems"
+    return f"{of} is {'better' if low > 0 else 'worse'}: {points} on {found['problems']} problems"

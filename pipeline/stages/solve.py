@@ -1,5 +1,5 @@
 """The downstream solver: GRPO on the problems of a data set alone (PAPER, downstream solver): the run's own, or any
-file of problems (`solve.data`).
+file of problems (`solve.data`), or several with weights (`solve.mixture`).
 
     problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
                       ▲                                  │
@@ -20,6 +20,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from actors.answers.values import Judgement
 from actors.calls import within
 from actors.execution import Executor
 from actors.solver import Completion
+from pipeline.config import SourceConfig
 from pipeline.flow.context import Context
 from pipeline.flow.groups import Group, filled, rewarded
+from pipeline.flow.mixture import Mixture, Source
 from pipeline.flow.steps import state_of, write_step
 from pipeline.flow.training import run_with_trainer, spec_for, start_trainer, trainable
 from pipeline.flow.weight_sync import WeightSync
@@ -48,17 +51,16 @@ from pipeline.watch.watchdog import Watchdog, watching
 
 _FIRST_LAST = 5
 _AT_ONCE = 64
+OWN = "the data set of this run"
 
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config
     trainable("solve.base", config.solve.base)
-    if config.solve.data is None:
-        context.result_of("synthesize")
-        file = context.run.path("dataset", "problems.jsonl")
-    else:
-        file = context.domain.resolve(config.solve.data)
-    problems, dev = _split(context, _within_band(context, [of_row(row) for row in read(file, seed=config.seed)]))
+    sources = _sources(context)
+    _, dev = _split(context, [problem for source in sources for problem in source.problems])
+    sources = _without(sources, dev)
+    problems = Mixture(sources, context.rng)
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
@@ -75,7 +77,8 @@ async def run(context: Context) -> dict[str, Any]:
     rewards = metrics.values(context.run, "solve", "reward")
     return {
         "steps": len(context.run.steps("solve")),
-        "problems": len(problems),
+        "problems": sum(len(source.problems) for source in sources),
+        "sources": _told(context, sources, problems),
         "reward_first": mean(rewards[:_FIRST_LAST]),
         "reward_last": mean(rewards[-_FIRST_LAST:]),
         "dev": scores,
@@ -90,6 +93,30 @@ def _best(scores: dict[str, float], last: Path) -> Path:
     if not steps:
         return last
     return last.with_name(f"step-{max(steps, key=lambda step: (scores[str(step)], step)):06d}")
+
+
+def _sources(context: Context) -> list[Source]:
+    """What is learned from, by the names of the files; of the run's own data set those that its band takes."""
+    solve, seed = context.config.solve, context.config.seed
+    found = []
+    for asked in solve.mixture or (SourceConfig(path=solve.data),):
+        if asked.path is None:
+            context.result_of("synthesize")
+            file = context.run.path("dataset", "problems.jsonl")
+        else:
+            file = context.domain.resolve(asked.path)
+        problems = [of_row(row) for row in read(file, seed=seed)]
+        own = asked.path is None
+        found.append(Source(asked.path or OWN, asked.weight, _within_band(context, problems) if own else problems))
+    return found
+
+
+def _told(context: Context, sources: Sequence[Source], mixture: Mixture) -> dict[str, Any]:
+    asked = mixture.asked(_position(context, len(context.run.steps("solve")) + 1))
+    return {
+        source.name: {"problems": len(source.problems), "weight": source.weight, "asked": asked[source.name]}
+        for source in sources
+    }
 
 
 def _within_band(context: Context, problems: list[Problem]) -> list[Problem]:
@@ -119,8 +146,20 @@ def _split(context: Context, problems: list[Problem]) -> tuple[list[Problem], li
     )
 
 
+def _without(sources: Sequence[Source], dev: Sequence[Problem]) -> list[Source]:
+    """What of each source is trained on. Raises Failure where that is nothing."""
+    apart = set(map(id, dev))
+    left = [replace(source, problems=[p for p in source.problems if id(p) not in apart]) for source in sources]
+    for source, whole in zip(left, sources, strict=True):
+        if not source.problems:
+            raise Failure(
+                f"solve.mixture: solve.dev leaves none of the {len(whole.problems)} problems of {source.name}"
+            )
+    return left
+
+
 async def _produce(
-    context: Context, loader: Any, problems: list[Problem], dev: list[Problem], scores: dict[str, float]
+    context: Context, loader: Any, problems: Mixture, dev: list[Problem], scores: dict[str, float]
 ) -> None:
     """Sample, write and release the steps that are not on disk yet, and follow the trainer to its end. `scores` is
     filled with what each checkpoint is worth on the dev problems, by its step."""
@@ -267,7 +306,7 @@ class Sampler:
 
 
 async def _step(
-    context: Context, sampler: Sampler, executor: Executor, problems: list[Problem], step: int, dev: dict[str, float]
+    context: Context, sampler: Sampler, executor: Executor, problems: Mixture, step: int, dev: dict[str, float]
 ) -> dict[str, float]:
     """Sample and reward one step, and write it, with the dev scores that came before it; returns its metrics."""
     began = time.monotonic()
@@ -276,7 +315,7 @@ async def _step(
     sampler.ledger.begin(step)
 
     async def ask(positions: Sequence[int]) -> list[Group]:
-        chosen = [_problem_at(context, problems, position) for position in positions]
+        chosen = [problems.at(position) for position in positions]
         named = [(f"solve-{step:06d}-{position - first:04d}", p) for position, p in zip(positions, chosen, strict=True)]
         asked = await map_bounded(lambda one: sampler.group(*one), named, _AT_ONCE)
         answered = [[] if isinstance(group, Failure) else group for group in asked]
@@ -328,11 +367,3 @@ def _position(context: Context, step: int) -> int:
         return 0
     state = state_of(context.run.path("steps", "solve", f"{step - 1:06d}"))
     return int(state.get("position", (step - 1) * context.config.solve.problems))  # earlier versions never refilled
-
-
-def _problem_at(context: Context, problems: list[Problem], position: int) -> Problem:
-    """The data set in seeded epochs, each problem once an epoch."""
-    epoch, index = divmod(position, len(problems))
-    order = list(range(len(problems)))
-    context.rng("solve", "epoch", epoch).shuffle(order)
-    return problems[order[index]]

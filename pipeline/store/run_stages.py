@@ -81,7 +81,7 @@ RUN_STAGES: dict[str, RunStage] = {
         reads=("stages/synthesize", "dataset", "steps/solve", "checkpoints/solve"),
     ),
     "evaluate": RunStage(
-        "score the solver before and after",
+        "score the solver before and after, or any models against each other",
         after="solve",
         settings=("evaluate",),
         reads=("stages/solve", "checkpoints/solve", "steps/evaluate"),

@@ -82,7 +82,7 @@ def _count(
         target = config.synthesize.target
         return "problem", min(target, counts[-1][1] if counts else 0), target, counts
     if stage == "evaluate":
-        return "model", steps, 2, times
+        return "model", steps, len(config.evaluate.alone()) or 2, times
     return "wave", steps, None, []  # of documents
 
 

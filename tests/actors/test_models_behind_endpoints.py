@@ -38,7 +38,7 @@ def test_a_solver_answers_each_time_with_another_seed():
     assert {(r["temperature"], r["top_p"], r["max_tokens"]) for r in requests} == {(0.3, 0.9, 77)}
     assert [m["content"] for m in requests[0]["messages"]] == ["Solve it.", "1 + 1?"]
     many, requests = solving(says("b"), lambda s: s.answers_many(["p?", "q?"], 2, SAMPLING, 7, ["math", "text"]))
-    assert many == [["b"] * 2] * 2 and len({r["seed"] for r in requests}) == 4
+    assert many == [[("b", False)] * 2] * 2 and len({r["seed"] for r in requests}) == 4
     told = {r["messages"][1]["content"]: r["messages"][0]["content"] for r in requests}
     assert told == {"p?": "Solve it.", "q?": "In a word."}
 

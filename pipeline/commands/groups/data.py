@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated
 
+import typer
+
 from pipeline.commands import options as o
 from pipeline.commands import target
 from pipeline.commands.groups.base import DATA, OK, command, finish, plan_keys, print_result, work, work_on
@@ -53,7 +55,34 @@ def _acquire(
     return OK
 
 
-for _name, _stage in list(RUN_STAGES.items())[1:]:
+@command("evaluate", DATA, RUN_STAGES["evaluate"].summary, lambda: STAGE_KEYS["evaluate"], more=plan_keys)
+def _evaluate(
+    name: o.Target = None,
+    config: o.ConfigFile = None,
+    sets: o.Set = None,
+    run_dir: o.RunDir = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="a folder, a name on the Hub, or MODEL@http://host:8000/v1, in place of the solver; may be given "
+            "often, and each is compared with those before it",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: o.DryRun = False,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+    quiet: o.Quiet = False,
+) -> int:
+    from pipeline.commands import measured
+
+    made = measured.of(name, config, sets, run_dir, model) if model else target.of(name, config, sets, run_dir)
+    return work(*made, ["evaluate"], dry_run, as_json)
+
+
+for _name, _stage in list(RUN_STAGES.items())[1:-1]:
     command(
         _name,
         DATA,

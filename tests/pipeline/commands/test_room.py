@@ -37,6 +37,8 @@ def test_a_stage_done_alone_has_its_own_pools_only():
     assert taken("qwen3-4b-8gpu", "sft.data=x.jsonl", stages=["sft"]) == {"sft": 2}
     alone = taken("qwen3-4b-8gpu", "evaluate.model.path=m", "evaluate.model.pool.num_gpus=3", stages=["evaluate"])
     assert alone == {"evaluate": 3}
+    several = "evaluate.models=[{path: m, pool: {num_gpus: 1}}, {path: n, pool: {num_gpus: 3}}, {path: o}]"
+    assert taken("qwen3-4b-8gpu", several, stages=["evaluate"]) == {"evaluate": 3}, "one after the other"
 
 
 def test_probers_on_cpus_stay_up_while_the_solver_is_trained():

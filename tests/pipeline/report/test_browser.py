@@ -22,13 +22,15 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
 _AXE = "axe-playwright-python==0.1.7"
-LONG = " Find " + "x" * 400 + "."
+FORMULAS = r" $\sum_{i=1}^{n} " + "+".join(["x_i"] * 60) + r"$ $$\text{" + "y" * 200 + r"}$$ \(\frac{1}{2}\)"
+LONG = " Find " + "x" * 400 + "." + FORMULAS
 FRAME = """<iframe src="page.html" style="border:0;width:{width}px;height:3000px"></iframe><pre id="out"></pre>
 <script>onmessage = e => {{ document.getElementById("out").textContent = e.data }}</script>"""
 LOOK = """<script src="axe.min.js"></script><script>
 onload = async () => {
   for (const d of document.querySelectorAll("details")) d.open = true;
-  const wide = [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+  const wide = [...document.querySelectorAll("body *")].filter(
+    e => e.getBoundingClientRect().right > innerWidth + 1 && !e.parentElement.closest(".wide"));  // which scrolls
   const found = await axe.run(document);
   parent.postMessage(JSON.stringify({
     width: innerWidth, scroll: document.documentElement.scrollWidth, wide: wide.map(e => e.outerHTML.slice(0, 120)),
@@ -86,3 +88,44 @@ def test_nothing_is_said_on_the_console(pages, which):
     dom, told = browse(pages[0][which])
     assert "</h1>" in dom, "the page was read"
     assert [line for line in told.splitlines() if "CONSOLE" in line] == []
+
+
+FILTER = """<pre id="out"></pre><script>
+onload = () => {
+  const shown = () => [...document.querySelectorAll(".p")].filter(e => e.getBoundingClientRect().height > 0);
+  const found = [], all = shown().length;
+  for (const button of document.querySelectorAll("fieldset input[id]")) {
+    button.click();
+    found.push([button.id, shown().length, shown().every(e => e.classList.contains(button.id)),
+                document.querySelectorAll(".p." + button.id).length]);
+    button.closest("fieldset").querySelector("input:not([id])").click();
+  }
+  const [one, other] = ["f0v0", "f4v0"].map(id => { document.getElementById(id).click(); return id });
+  const both = document.querySelectorAll(`.p.${one}.${other}`).length;
+  document.getElementById("out").textContent = JSON.stringify({all, found, both, together: shown().length});
+}
+</script>"""
+
+
+def test_a_filter_shows_what_it_names_and_filters_go_together(pages):
+    made, folder = pages
+    page = re.sub(r"<meta http-equiv[^>]*>", "", made["one"].read_text(encoding="utf-8"))
+    (folder / "filter.html").write_text(page.replace("</body>", FILTER + "</body>"))
+    dom, _ = browse(folder / "filter.html", "--virtual-time-budget=60000")
+    found = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', dom, re.DOTALL)[1]))
+    assert found["all"] > 40 and len(found["found"]) > 8
+    for button, shown, only, named in found["found"]:
+        assert only and shown == named and 0 < shown < found["all"], button
+    assert found["together"] == found["both"] < found["all"]
+
+
+def test_a_page_prints_whole(pages):
+    """On paper all problems are there, and no buttons."""
+    made, folder = pages
+    out = folder / "page.pdf"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={out}", made["one"].as_uri()]
+    subprocess.run(command, capture_output=True, timeout=300)
+    from pypdf import PdfReader
+
+    text = "".join(p.extract_text() for p in PdfReader(out).pages)
+    assert "Problems to look through" in text and "not asked" in text and "kind of answer" not in text

@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.commands import measured
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config.loading import load
 from pipeline.flow.context import Context
@@ -34,7 +36,7 @@ class Cluster:
 
     async def _answers(self, questions, n, sampling, seed, kinds):
         right = [str(int(q.split()[2]) + 1) for q in questions]
-        return [[rf"\boxed{{{a if i % 2 == 0 else 77}}}" for i in range(n)] for a in right]
+        return [[(rf"\boxed{{{a if i % 2 == 0 else 77}}}", False) for i in range(n)] for a in right]
 
     async def _never(self, requests):
         raise AssertionError("numbers are compared without a sandbox")
@@ -146,7 +148,7 @@ def test_a_preset_reads_the_publishers_file_with_shots_and_keeps_every_sample(tm
     figures = result["score"]["measures"]
     assert figures["mean@4"]["value"] == figures["maj@4"]["value"] == 0.5
     assert figures["pass@2"]["value"] == pytest.approx(5 / 6) and figures["best@4"]["value"] == 1.0
-    assert (figures["samples"], figures["no_answer"], figures["unknown"]) == (24, 0, 0)
+    assert [figures[name] for name in ("samples", "truncated", "no_answer", "unknown")] == [24, 0, 0, 0]
     (step,) = RunDir.look(tmp_path / "run").steps("evaluate")
     table = items.read(step / items.FILE).to_pylist()
     assert [(t["sample"], t["given"], t["judged"]) for t in table[4:8]] == [
@@ -154,3 +156,101 @@ def test_a_preset_reads_the_publishers_file_with_shots_and_keeps_every_sample(tm
     ]  # fmt: skip
     with pytest.raises(Failure, match="no field problem"):
         run(tmp_path / "other", cluster, path, *settings[:1], "evaluate.preset=math-500")
+
+
+class Several(Cluster):
+    """Models that are served in turn: `good` is always right; `cut` is cut off, with an answer to even numbers only;
+    `mute` says nothing to the point; any other is right every second time."""
+
+    dies_at = None
+
+    async def _answers(self, questions, n, sampling, seed, kinds):
+        name = self.asked[-1].path
+        if name == self.dies_at:
+            raise Failure("no more", "infra_error")
+        plain = await super()._answers(questions, n, sampling, seed, kinds)
+        if name == "good":
+            return [[given[0]] * n for given in plain]
+        if name == "cut":
+            even = [int(q.split()[2]) % 2 == 0 for q in questions]
+            return [[(given[0][0] if e else "Let", True)] * n for given, e in zip(plain, even, strict=True)]
+        return [[("I do not know.", False)] * n for _ in plain] if name == "mute" else plain
+
+
+SEVERAL = "evaluate.models=[{path: plain}, {path: good}, {endpoint: {base_url: http://x/v1, model: cut}}, {path: mute}]"
+
+
+def test_several_models_are_each_told_and_compared_with_those_before(tmp_path, benchmark):
+    cluster = Several()
+    result = run(tmp_path / "run", cluster, benchmark, SEVERAL)
+    assert [m.path for m in cluster.asked] == ["plain", "good", "cut", "mute"]
+    assert set(result) == set(STAGE_KEYS["evaluate"])
+    assert {n: r["mean"] for n, r in result["models"].items()} == {"plain": 0.5, "good": 1, "cut": 0.5, "mute": 0}
+    assert [result[name] for name in ("before", "after", "gain", "paired", "score")] == [None] * 5
+    apart = {n: [r["measures"][k] for k in ("truncated", "no_answer", "unknown")] for n, r in result["models"].items()}
+    assert apart == {"plain": [0, 0, 0], "good": [0, 0, 0], "cut": [200, 0, 0], "mute": [0, 200, 0]}
+    assert list(result["pairs"]) == [
+        "plain ~ good", "plain ~ cut", "plain ~ mute", "good ~ cut", "good ~ mute", "cut ~ mute"
+    ]  # fmt: skip
+    won, lost, even = (result["pairs"][f"{pair}"] for pair in ("plain ~ good", "good ~ cut", "plain ~ cut"))
+    assert (won["difference"], won["better"], won["worse"]) == (0.5, 50, 0) and won["p"] < 0.01
+    assert won["verdict"].startswith("good is better: +50.0 points")
+    assert (lost["better"], lost["worse"]) == (0, 25) and lost["verdict"].startswith("cut is worse")
+    assert (even["difference"], even["better"], even["worse"]) == (0, 25, 25) and "no difference" in even["verdict"]
+    for name, found in result["models"].items():
+        kept = items.items_of(items.read(Path(found["items"])))
+        assert sum(item.share for item in kept.values()) / 50 == found["mean"], name
+    steps = RunDir.look(tmp_path / "run").steps("evaluate")
+    assert not (steps[0] / items.CHANGED_FILE).exists()
+    changed = pq.read_table(steps[2] / items.CHANGED_FILE).to_pylist()
+    assert [sum(row["against"] == name for row in changed) for name in ("plain", "good")] == [50, 25]
+    by_question = {row["question"]: (row["before"], row["after"]) for row in changed if row["against"] == "good"}
+    assert by_question == {f"What is {n} + 1?": (1.0, 0.0) for n in range(1, 50, 2)}
+
+
+def test_a_model_that_is_measured_is_not_asked_again(tmp_path, benchmark):
+    first = Several()
+    first.dies_at = "cut"
+    with pytest.raises(Failure, match="no more"):
+        run(tmp_path / "run", first, benchmark, SEVERAL)
+    second = Several()
+    result = run(tmp_path / "run", second, benchmark, SEVERAL)
+    assert [m.path for m in second.asked] == ["cut", "mute"]
+    whole = run(tmp_path / "other", Several(), benchmark, SEVERAL)
+    assert result["pairs"] == whole["pairs"]
+    one, other = (
+        pq.read_table(RunDir.look(tmp_path / name).steps("evaluate")[2] / items.CHANGED_FILE)
+        for name in ("run", "other")
+    )
+    assert one == other
+
+
+def test_one_model_twice_has_two_names_and_two_ways_to_say_what_is_measured_are_refused(tmp_path, benchmark):
+    twice = "evaluate.models=[{path: plain}, {path: plain, engine: {dtype: float32}}]"
+    result = run(tmp_path / "run", Several(), benchmark, twice)
+    assert list(result["models"]) == ["plain", "plain (2)"] and result["pairs"]["plain ~ plain (2)"]["difference"] == 0
+    with pytest.raises(Failure, match="model and models"):
+        run(tmp_path / "other", Several(), benchmark, twice, "evaluate.model={path: plain}")
+
+
+def test_the_command_line_names_models_of_every_sort_and_leaves_the_run_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(None, ["name=mine", "solve.base.engine.kv_cache_gb=2", "solve.base.pool.max_ongoing=7"])
+    root = tmp_path / "runs" / "a-run"
+    RunDir.open(root, config).close()
+    named = ["some/folder", "owner/name@main", "Qwen@4@http://h:8/v1"]
+    made, place = measured.of(str(root), None, ["seed=3"], None, named)
+    models = made.evaluate.models
+    assert [m.path for m in models] == ["some/folder", "owner/name@main", "Qwen@4"]
+    assert [(m.engine.kv_cache_gb, m.pool.max_ongoing) for m in models[:2]] == [(2, 7)] * 2
+    assert (models[2].endpoint.base_url, models[2].endpoint.model) == ("http://h:8/v1", "Qwen@4")
+    assert (made.seed, made.name, place.parent) == (3, "mine-measured", root.parent) and place.name.startswith(
+        made.name
+    )
+    RunDir.open(place, made).close()
+    assert measured.of(None, None, None, str(place), named) == (made, place), "the same again goes on"
+    for wrong in ("", "http://h:8/v1"):
+        with pytest.raises(Failure, match="expected a folder, a name on the Hub, or MODEL@http"):
+            measured.of(str(root), None, None, None, [wrong])
+    with pytest.raises(Failure, match="expected one of the two"):
+        measured.of(None, None, ["evaluate.model={path: x}"], None, ["y"])

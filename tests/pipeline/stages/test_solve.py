@@ -13,6 +13,7 @@ from actors.execution import Executor
 from actors.solver import Completion
 from pipeline.config.loading import load
 from pipeline.flow.context import Context
+from pipeline.flow.mixture import Mixture, Source
 from pipeline.pools.buffer import RolloutBuffer
 from pipeline.records import Failure, Lost, Problem, Rollout
 from pipeline.scoring.problems import of_row, read, text
@@ -66,9 +67,8 @@ def step(root, student, monkeypatch, problems=PROBLEMS, run_batch=never, number=
         cluster = SimpleNamespace(buffer=lambda: student)
         context = Context(config, run, cluster, metrics, None)
         watchdog = SimpleNamespace(beat=lambda _: None)
-        work = solve._step(
-            context, solve.Sampler(context, student, watchdog), Executor(run_batch), problems, number, {}
-        )
+        asked = Mixture([Source("p.jsonl", 1.0, problems)], context.rng)
+        work = solve._step(context, solve.Sampler(context, student, watchdog), Executor(run_batch), asked, number, {})
         asyncio.run(asyncio.wait_for(work, 20))
     run.close()
     return run
@@ -166,7 +166,49 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     cluster = SimpleNamespace(actor=lambda *_: None, stop_writing=stop, weights=lambda _: None)
     with Metrics(run) as metrics, pytest.raises(Seen) as seen:
         asyncio.run(solve.run(Context(config, run, cluster, metrics, None)))
-    assert seen.value.args == (PROBLEMS,)
+    (mixture,) = seen.value.args
+    assert sorted((mixture.at(i) for i in range(len(PROBLEMS))), key=lambda p: p.question) == PROBLEMS
+
+
+def test_of_several_files_each_is_asked_as_often_as_its_weight_says(tmp_path):
+    for name, rows in (("a", PROBLEMS), ("b", TWELVE[4:])):
+        (tmp_path / f"{name}.jsonl").write_text(text(rows))
+    files = f"{{path: {tmp_path}/a.jsonl, weight: 3}}, {{path: {tmp_path}/b.jsonl}}"
+    config = load(None, [f"solve.mixture=[{files}]", "solve.dev=2", "solve.problems=5"])
+    run = RunDir.open(tmp_path / "run", config)
+    context = Context(config, run, None, None, None)
+    sources = solve._sources(context)
+    assert [source.weight for source in sources] == [3, 1]
+    train, dev = solve._split(context, [p for source in sources for p in source.problems])
+    left = solve._without(sources, dev)
+    assert [p for source in left for p in source.problems] == train and len(train) == 10
+    asked = [Mixture(left, context.rng).at(i) for i in range(40)]
+    of_a = [p in PROBLEMS for p in asked]
+    assert of_a.count(True) == 30 and not set(asked) & set(dev)
+    with pytest.raises(Failure, match=r"leaves none of the 4 problems of .*a\.jsonl"):
+        solve._without(sources, sources[0].problems)
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["solve.mixture=[{path: a}]", "solve.data=b"], "data and mixture"),
+        (["solve.mixture=[{path: a}, {path: a}]"], "a is named twice"),
+        (["solve.mixture=[{}, {weight: 2}]"], "the data set of this run is named twice"),
+        (["solve.mixture=[{path: a}]", "solve.band=[0.1, 0.9]"], "only the run's own data set says how hard"),
+        (["solve.mixture=[{path: a, weight: 0}]"], "weight"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_refused(settings, says):
+    with pytest.raises(Failure, match=says):
+        load(None, settings)
+
+
+def test_a_mixture_without_the_runs_own_data_set_does_not_need_it():
+    own = [load(None, s).solve.on_own_data for s in (
+        [], ["solve.data=a"], ["solve.mixture=[{path: a}]"], ["solve.mixture=[{path: a}, {weight: 2}]"])]  # fmt: skip
+    assert own == [True, False, False, True]
 
 
 def easy(number, i):
@@ -325,7 +367,8 @@ def test_dev_is_scored_at_each_checkpoint_and_what_was_scored_is_read_back(tmp_p
         run = RunDir(tmp_path) if found else RunDir.open(tmp_path, config)
         with Metrics(run) as metrics:
             context, scores = Context(config, run, cluster, metrics, progress), {}
-            work = solve._produce(context, loader, TWELVE[:10], TWELVE[10:], scores)
+            asked = Mixture([Source("p.jsonl", 1.0, TWELVE[:10])], context.rng)
+            work = solve._produce(context, loader, asked, TWELVE[10:], scores)
             asyncio.run(asyncio.wait_for(work, 20))
         found.append(scores)
     assert scored == [0, 2, 2, 4]
