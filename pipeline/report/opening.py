@@ -48,8 +48,8 @@ def _made(facts: Facts) -> str:
 
 def _stopped(facts: Facts) -> str:
     """Where a run that is not done has come to."""
-    if facts.config.evaluate.alone() and set(facts.results) == {"evaluate"}:
-        return ""  # nothing else was asked for
+    if set(facts.results) == {"evaluate"}:
+        return ""  # models were measured alone: nothing else was asked for
     todo = [stage for stage in RUN_STAGES if stage not in facts.results]
     return f"It is not done: {text(todo[0])} comes next." if todo and facts.results else ""
 
