@@ -150,7 +150,7 @@ def _reap(family: list[psutil.Process]) -> None:
     _, left = psutil.wait_procs({*family, *psutil.Process().children(recursive=True)}, timeout=2)
     for process in left:
         process.kill()
-    psutil.wait_procs(left, timeout=2)
+    psutil.wait_procs(left, timeout=5)  # the memory of an engine is freed by then, on a busy machine too
 
 
 def _backstop(ending: threading.Event, ended: threading.Event, interrupted: threading.Event) -> None:

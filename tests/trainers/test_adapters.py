@@ -315,7 +315,8 @@ def check(found: dict[str, Any], base: Path, cases: list[Any], world: int) -> No
         assert moved > 5e-3
         for name, tensor in expected.items():
             torch.testing.assert_close(of["weights"][name], tensor, rtol=0, atol=0.03 * moved, msg=f"{case} {name}")
-        assert [m["loss"] for m in of["metrics"]] == pytest.approx(losses, rel=1e-3, abs=1e-4)
+        if objective != "grpo":  # whose loss has the same gradient as ours, and another value
+            assert [m["loss"] for m in of["metrics"]] == pytest.approx(losses, rel=1e-3, abs=1e-4)
         assert [m["grad_norm"] for m in of["metrics"]] == pytest.approx(norms, rel=1e-2)
 
 
