@@ -325,7 +325,7 @@ DROPOUT = {"lora": LORA.model_copy(update={"dropout": 0.2})}
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_training_an_adapter_is_that_of_torch_and_peft_and_goes_on_where_it_was(tmp_path: Path, world: int) -> None:
     base = save_tiny_qwen3(tmp_path / "base")
     cases: list[Any] = [("mgpo", 0, {}), ("sft", 1, {}), ("grpo", 2, {}), ("mgpo", 3, AGAIN)]
