@@ -34,7 +34,7 @@ svg .line { fill:none; stroke-width:1.8; stroke-linejoin:round } svg .interval {
 table { border-collapse:collapse; width:100%; background:var(--card); border:1px solid var(--rule); font-size:14px }
 th,td { text-align:left; padding:6px 12px; border-bottom:1px solid var(--rule); vertical-align:top }
 th { color:var(--soft); font-weight:500; font-size:13px }
-th { overflow-wrap:normal }
+th { overflow-wrap:normal } th,td { min-width:3.2em } td:first-child { min-width:7.2em }
 td.n,th.n { text-align:right; font-variant-numeric:tabular-nums }
 .missing { color:var(--soft); border-left:3px solid var(--c2); padding:4px 12px; margin:10px 0 }
 details { background:var(--card); border:1px solid var(--rule); border-radius:10px; margin:10px 0; padding:10px 14px }
