@@ -322,7 +322,7 @@ MEMORY_KEYS = {
 }
 POOLS_KEYS = {
     "stage": "the stage",
-    "steps": "of the stage; of synthesize, waves until its target",
+    "steps": "of the stage; of synthesize, as many as its target takes",
     "episodes": "of all steps",
     "seconds": "that the stage would take",
     "episodes_per_hour": "rate",

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.commands import target
+from pipeline.records import Failure
 from pipeline.watch import verbosity
 from pipeline.watch.verbosity import Verbosity
 
@@ -188,3 +189,14 @@ Quiet = Annotated[
     bool,
     typer.Option("-q", "--quiet", callback=_be_quiet, help="no progress, errors and result alone", show_default=False),
 ]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="a folder that is new or empty")]
+Push = Annotated[
+    str | None,
+    typer.Option("--push", metavar="OWNER/NAME", help="put it on the Hub, too, by your HF_TOKEN", show_default=False),
+]
+Public = Annotated[bool, flag("--public", help="with --push: for everybody to read")]
+
+
+def refuse_public(public: bool, push: str | None) -> None:
+    if public and push is None:
+        raise Failure("--public: of what --push sends; expected --push OWNER/NAME")

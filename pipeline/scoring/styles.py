@@ -1,7 +1,7 @@
 """Expert trajectories: of which style each is, which are cloned so that styles and categories balance, and why the
 others are not.
 
-Invariant: what is kept of a wave follows from that wave and the counts of those before it, in the order of the tasks.
+Invariant: what is kept of a step follows from that step and the counts of those before it, in the order of the tasks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def most(stage: SFTStage, categories: int) -> int | None:
 
 
 def kept(judged: Sequence[Judged], so_far: Counter[Cell], limit: int | None) -> list[Judged]:
-    """The accepted ones of a wave, as far as their cells have room; `so_far` grows by them."""
+    """The accepted ones of a step, as far as their cells have room; `so_far` grows by them."""
     found = []
     for one in judged:
         if one.accepted and (limit is None or so_far[cell(one)] < limit):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipeline.config import GRPOConfig, MGPOConfig
+from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Rollout
 from tests.trainers.worlds import alone, totals_of
 from trainers.batches import StepBatch
@@ -118,6 +118,17 @@ def brute_force_mgpo(rollouts: list[Rollout], config: MGPOConfig, logp: list[flo
             truncated = 1.0 if config.importance_cap is None else min(r, config.importance_cap)
             result[n] = sech**2 * w * truncated / len(engine)
     return result
+
+
+def plain_loss(rollouts: list[Rollout], objective: Any, logp: torch.Tensor, ref: torch.Tensor) -> torch.Tensor:
+    """What a plain loop of torch takes a step on; differentiable in logp. Of GRPO it has the gradient of what the
+    trainer reports as its loss, and another value."""
+    if isinstance(objective, SFTConfig):
+        return -logp.mean()
+    if isinstance(objective, GRPOConfig):
+        engine = torch.tensor([x for r in rollouts for x, m in zip(r.logprobs, r.loss_mask, strict=True) if m])
+        return textbook_grpo(rollouts, objective, logp, engine, ref)
+    return -(torch.tensor(brute_force_mgpo(rollouts, objective, logp.tolist(), ref.tolist())) * logp).sum()
 
 
 def textbook_grpo(

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qw
 
 from pipeline.config import GRPOConfig, LoRAConfig, MGPOConfig, SFTConfig
 from pipeline.records import Failure, Rollout
-from tests.trainers.oracles import brute_force_mgpo, textbook_grpo
+from tests.trainers.oracles import plain_loss
 from tests.trainers.processes import in_ranks
 from tests.trainers.test_policy import one_by_one, packed
 from tests.trainers.test_updates import spec_of
@@ -281,13 +281,7 @@ def plainly(base: Path, objective: Any) -> tuple[dict[str, torch.Tensor], list[f
         logp = one_by_one(lm, rollouts)
         with torch.no_grad():
             ref = one_by_one(reference, rollouts)
-        if isinstance(objective, SFTConfig):
-            loss = -logp.mean()
-        elif isinstance(objective, GRPOConfig):
-            engine = torch.tensor([x for r in rollouts for x, m in zip(r.logprobs, r.loss_mask, strict=True) if m])
-            loss = textbook_grpo(rollouts, objective, logp, engine, ref)
-        else:
-            loss = -(torch.tensor(brute_force_mgpo(rollouts, objective, logp.tolist(), ref.tolist())) * logp).sum()
+        loss = plain_loss(rollouts, objective, logp, ref)
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(lm.parameters(), 0.5)))
         optimizer.step()
@@ -315,7 +309,7 @@ def check(found: dict[str, Any], base: Path, cases: list[Any], world: int) -> No
         assert moved > 5e-3
         for name, tensor in expected.items():
             torch.testing.assert_close(of["weights"][name], tensor, rtol=0, atol=0.03 * moved, msg=f"{case} {name}")
-        if objective != "grpo":  # whose loss has the same gradient as ours, and another value
+        if objective != "grpo":  # see `plain_loss`
             assert [m["loss"] for m in of["metrics"]] == pytest.approx(losses, rel=1e-3, abs=1e-4)
         assert [m["grad_norm"] for m in of["metrics"]] == pytest.approx(norms, rel=1e-2)
 

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.config import GRPOConfig, MGPOConfig, MGPONoStageConfig, SFTConfig
 from pipeline.records import Rollout
-from tests.trainers.oracles import brute_force_mgpo, textbook_grpo
+from tests.trainers.oracles import plain_loss
 from tests.trainers.processes import in_ranks
 from tests.trainers.test_policy import one_by_one
 from tests.trainers.test_updates import spec_of
@@ -121,14 +121,7 @@ def plainly(base: Path, objective: Any, steps: list[list[Rollout]], lr: float) -
         logp = one_by_one(lm, rollouts)
         with torch.no_grad():
             ref = one_by_one(reference, rollouts)
-        if isinstance(objective, SFTConfig):
-            loss = -logp.mean()
-        elif isinstance(objective, GRPOConfig):
-            engine = torch.tensor([x for r in rollouts for x, m in zip(r.logprobs, r.loss_mask, strict=True) if m])
-            loss = textbook_grpo(rollouts, objective, logp, engine, ref)
-        else:
-            weight = brute_force_mgpo(rollouts, objective, logp.tolist(), ref.tolist())
-            loss = -(torch.tensor(weight) * logp).sum()
+        loss = plain_loss(rollouts, objective, logp, ref)
         loss.backward()
         optimizer.step()
         losses.append(loss.detach())

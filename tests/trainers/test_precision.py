@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConf
 
 from pipeline.config import GRPOConfig, MGPOConfig, SFTConfig
 from pipeline.records import Rollout
-from tests.trainers.oracles import brute_force_mgpo, textbook_grpo
+from tests.trainers.oracles import plain_loss
 from tests.trainers.test_policy import one_by_one
 from tests.trainers.test_updates import owners, spec_of
 from tests.trainers.worlds import batch_of, save_tiny_qwen3, some_rollouts
@@ -98,13 +98,7 @@ def plain_updates(base: Path, spec: TrainSpec, parts: list[list[Rollout]], lr: f
         logp = one_by_one(lm, part)
         with torch.no_grad():
             ref = one_by_one(reference, part)
-        if isinstance(spec.objective, GRPOConfig):
-            engine = torch.tensor([x for r in part for x, m in zip(r.logprobs, r.loss_mask, strict=True) if m])
-            loss = textbook_grpo(part, spec.objective, logp, engine, ref)
-        else:
-            weight = brute_force_mgpo(part, spec.objective, logp.tolist(), ref.tolist())  # type: ignore[arg-type]
-            loss = -(torch.tensor(weight) * logp).sum()
-        loss.backward()
+        plain_loss(part, spec.objective, logp, ref).backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(lm.parameters(), spec.grad_clip)))
         optimizer.step()
     return lm, norms

@@ -95,21 +95,15 @@ def _card(place: Place, as_json: o.Json = False) -> int:
 @command("export", None, "write a data set in the form that a trainer reads", lambda: DATASET_EXPORT_KEYS, of=datasets)
 def _export(
     place: Place,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that is new or empty")],
+    out: o.Out,
     layout: Annotated[str, o.choice("--layout", of=LAYOUTS, help="whose form (qa: the bare two columns)")] = "qa",
-    push: Annotated[
-        str | None,
-        typer.Option(
-            "--push", metavar="OWNER/NAME", help="put it on the Hub, too, by your HF_TOKEN", show_default=False
-        ),
-    ] = None,
-    public: Annotated[bool, o.flag("--public", help="with --push: for everybody to read")] = False,
+    push: o.Push = None,
+    public: o.Public = False,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import dataset
 
-    if public and push is None:
-        raise Failure("--public: of what --push sends; expected --push OWNER/NAME")
+    o.refuse_public(public, push)
     found = dataset.export(place, out, layout, push, private=not public)
     shown = f"{found['rows']} rows, layout {layout}: {', '.join(found['files'])} in {out}"
     shown += f"; {found['pushed']}" if found["pushed"] else ""

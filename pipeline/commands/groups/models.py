@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
@@ -12,7 +11,6 @@ from pipeline.commands import options as o
 from pipeline.commands import screens
 from pipeline.commands.groups.base import DATA, OK, app, command
 from pipeline.commands.keys import MODEL_CARD_KEYS, MODEL_EXPORT_KEYS
-from pipeline.records import Failure
 
 models = typer.Typer(cls=screens.Group, help="Describe or export a model that a run trained.", no_args_is_help=True)
 app.add_typer(models, name="model", rich_help_panel=DATA)
@@ -39,22 +37,16 @@ def _card(run: Trained, which: Which = "solver", license: License = None, as_jso
          lambda: MODEL_EXPORT_KEYS, of=models)  # fmt: skip
 def _export(
     run: Trained,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="a folder that is new or empty")],
+    out: o.Out,
     which: Which = "solver",
     license: License = None,
-    push: Annotated[
-        str | None,
-        typer.Option(
-            "--push", metavar="OWNER/NAME", help="put it on the Hub, too, by your HF_TOKEN", show_default=False
-        ),
-    ] = None,
-    public: Annotated[bool, o.flag("--public", help="with --push: for everybody to read")] = False,
+    push: o.Push = None,
+    public: o.Public = False,
     as_json: o.Json = False,
 ) -> int:
     from pipeline.commands import model
 
-    if public and push is None:
-        raise Failure("--public: of what --push sends; expected --push OWNER/NAME")
+    o.refuse_public(public, push)
     found = model.export(run, out, cast(Literal["proposer", "solver"], which), license, push, private=not public)
     shown = f"{found['model']} of {found['checkpoint']}: {len(found['files'])} files in {out}"
     shown += f"; {found['pushed']}" if found["pushed"] else ""
