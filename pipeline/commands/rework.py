@@ -119,6 +119,7 @@ def _begin(run: RunDir, new: Path, config: Config, shared: Sequence[str]) -> int
             for name in (metrics.FILE, events.FILE):
                 if run.path(name).is_file():
                     replace(temporary / name, aside.before(run, name, taken, aside.of_stages(others)))
+            metrics.board_again(RunDir(temporary))
             events.undone(RunDir(temporary), others)
             for name in shared:  # a result says of which run it is
                 done = manifest.read(temporary / "stages" / f"{name}.json")

@@ -22,6 +22,7 @@ from pipeline.store.lock import in_use
 from pipeline.store.metrics import Metrics
 from pipeline.store.run_stages import RUN_STAGES, first_reader, onwards
 from pipeline.store.rundir import RunDir
+from pipeline.store.verify import verify
 from tests.pipeline import runs
 from tests.pipeline.test_cli import propose, refused
 
@@ -305,7 +306,7 @@ def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tm
     new = Path(found["run_dir"])
     assert found["changed"] == ["solve.lr"] and found["shared"] == ["acquire", "sft", "mgpo", "synthesize"]
     assert found["again"] == ["solve", "evaluate"] and new.parent == Path("runs") and new.name != "mini-1"
-    forked = files(new)
+    forked = {n: content for n, content in files(new).items() if not n.startswith("tensorboard/")}
     others = {"config.yaml", "metrics.jsonl", ".lock", "adversary.json"}
     words = {"solve", "evaluate", "solve.json", "evaluate.json", "tensorboard"}
     shared = {n for n in before if n not in others and not words & set(n.split("/")[:2])}
@@ -324,6 +325,15 @@ def test_a_fork_shares_what_stays_the_same_and_leaves_the_other_alone(capsys, tm
     assert run.result("synthesize") and not run.result("solve")
     run.close()
     assert "is there already" in refused(capsys, "fork", "mini-1", "--set", "solve.lr=1e-4")
+
+
+def test_the_board_of_a_fork_has_the_rows_of_the_stages_that_it_shares(tmp_path, finished):
+    root = finished(tmp_path / "runs" / "mini-1")
+    new = RunDir(Path(rework.fork(root, ["solve.lr=1e-4"], None, False)["run_dir"]))
+    log = Metrics(new)
+    log.log("solve", 1, {"reward": 0.5})
+    log.close()
+    assert [found for found in verify(new) if found.unit == "tensorboard"] == []
 
 
 def test_a_fork_that_changes_nothing_or_everything(capsys, tmp_path, finished):
