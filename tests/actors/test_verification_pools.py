@@ -51,32 +51,38 @@ class Slow:
     """Work that takes for ever, and what became of it."""
 
     def __init__(self):
-        self.ended = []
+        self.told_of = []
 
     async def work(self):
+        self.told_of.append("begun")
         try:
             await asyncio.sleep(600)
         except asyncio.CancelledError:
-            self.ended.append("cancelled")
+            self.told_of.append("cancelled")
             raise
 
     async def told(self):
-        return self.ended
+        return self.told_of
 
 
 def test_what_nobody_waits_for_any_more_ends_in_its_replica(pools):
     _, _, deploy = pools
     slow = deploy("slow", Slow)
 
-    async def scene():
-        with pytest.raises(Failure, match=r"^slow: no answer within 0.5 s$"):
-            await within(slow.work.remote(), "slow", 0.5)
+    async def until(n):
         end = time.monotonic() + 20
-        while not (ended := await slow.told.remote()) and time.monotonic() < end:
+        while len(told := await slow.told.remote()) < n and time.monotonic() < end:
             await asyncio.sleep(0.1)
-        return ended
+        return told
 
-    assert asyncio.run(scene()) == ["cancelled"]
+    async def scene():
+        work = slow.work.remote()
+        assert await until(1) == ["begun"]  # what is cancelled before it begins leaves nothing to be told of
+        with pytest.raises(Failure, match=r"^slow: no answer within 0.5 s$"):
+            await within(work, "slow", 0.5)
+        return await until(2)
+
+    assert asyncio.run(scene()) == ["begun", "cancelled"]
 
 
 def test_the_committee_judges_through_its_pools(pools):

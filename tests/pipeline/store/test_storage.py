@@ -175,7 +175,10 @@ def test_storage_that_fails_now_and_then_is_a_line_and_the_step_can_be_made_agai
 def test_an_object_store_that_is_full_spills_and_loses_nothing(tmp_path):
     """Two versions of the weights, each as large as the whole store, and a step's rollouts beside them."""
     store_bytes = 80 << 20
-    ray.init(address="local", num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, log_to_driver=False)
+    ray.init(
+        address="local", num_cpus=1, include_dashboard=False, object_store_memory=store_bytes, log_to_driver=False,
+        _system_config={"local_fs_capacity_threshold": 1},  # however full the disk of the machine that tests it
+    )  # fmt: skip
     try:
         store = ray.remote(WeightStore).options(num_cpus=0).remote()
         for version in (1, 2):
