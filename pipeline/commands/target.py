@@ -46,15 +46,16 @@ def of(target: str | None, file: Path | None, sets: Sequence[str] | None, run_di
 
 
 def existing(run: str | None, run_dir: str | None = None, file: Path | None = None) -> Path:
-    """The run to look at: the one named, the one that a config makes, or the newest in runs/."""
-    given = [place for place in (run, run_dir, file) if place is not None]
-    if len(given) > 1:
-        raise Failure(f"{given[0]} and {given[1]}: two runs; expected one")
+    """The run to look at: the one named (as an argument, or as the directory that a config was told to work in), the one
+    that a config makes, or the newest in runs/."""
+    if run is not None:
+        _once(run, "--run-dir", run_dir)
+        _once(run, "--config", None if file is None else str(file))
+    if (place := run if run is not None else run_dir) is not None:
+        name = str(named(Path(place)))
+        return _folder(name) or Path(name)
     if file is not None:
         return default_root(loading.load(file))
-    if given:
-        name = str(named(Path(given[0])))
-        return _folder(name) or Path(name)
     found = every(RUNS)
     if not found:
         raise Failure(f"no run in {RUNS}/; name the directory of one, or make one with `propose run`")

@@ -156,7 +156,15 @@ def test_a_thing_is_said_once(capsys, tmp_path):
     (tmp_path / "c.yaml").write_text("domain: mini")
     assert "said twice" in refused(capsys, "run", "r", "--run-dir", "s")
     assert "said twice" in refused(capsys, "run", "c.yaml", "--config", "c.yaml")
-    assert "two runs" in refused(capsys, "ledger", "r", "--run-dir", "s")
+    assert "said twice" in refused(capsys, "ledger", "r", "--run-dir", "s")
+    assert "said twice" in refused(capsys, "ledger", "r", "--config", "c.yaml")
+
+
+def test_a_run_that_a_config_made_elsewhere_is_looked_at_by_the_options_that_made_it(capsys, tmp_path):
+    runs.upto(tmp_path / "elsewhere", "acquire").close()
+    (tmp_path / "c.yaml").write_text("domain: mini")
+    code, _, err = propose(capsys, "ledger", "--config", "c.yaml", "--run-dir", "elsewhere")
+    assert (code, err) == (0, "")
 
 
 def test_a_section_of_the_config_is_meant_although_a_folder_is_called_like_it(capsys, tmp_path):
