@@ -243,7 +243,7 @@ def _asked(episode: Episode | None, active: Sequence[str]) -> Asked:
         return Asked(None, tuple(active), tuple(active))
     skills = episode.task.skills
     intents = tuple((skill.id, skill.intent) for skill in skills)
-    return Asked(episode.task.category, tuple(skill.id for skill in skills), tuple(active), intents)
+    return Asked(episode.task.category or None, tuple(skill.id for skill in skills), tuple(active), intents)
 
 
 def _told(votes: Sequence[Vote]) -> dict[str, Any]:

@@ -38,28 +38,32 @@ class Prober:
         c = self._config
         if prober not in self._solvers:
             raise Failure(f"prober {prober!r} is not on the ladder; expected one of {', '.join(self._solvers)}")
-        outcomes, tokens = await self._sampled(problem, prober, c.at_first, seed)
+        outcomes, tokens, solution = await self._sampled(problem, prober, c.at_first, seed)
         right, judged = outcomes.count("equal"), len(outcomes) - outcomes.count("unknown")
         decided = judged >= c.k and right >= enough and easy(len(outcomes), right, c.easy)
         if len(outcomes) < c.n and not decided:
-            more, cost = await self._sampled(problem, prober, c.n - len(outcomes), turn_seed(seed, c.n, len(outcomes)))
-            outcomes, tokens = outcomes + more, tokens + cost
+            seed = turn_seed(seed, c.n, len(outcomes))
+            more, cost, later = await self._sampled(problem, prober, c.n - len(outcomes), seed)
+            outcomes, tokens, solution = outcomes + more, tokens + cost, solution if solution is not None else later
         correct, wrong, unknown = (outcomes.count(o) for o in ("equal", "different", "unknown"))
         spared = c.n - len(outcomes)
         counts = {"problems": 1, "samples": len(outcomes), "spared": spared, "correct": correct, "unknown": unknown}
         for name, count in counts.items():
             self._counts[name] += count
         found = estimate(problem.id, correct, wrong, unknown, c.k, prober)
-        return found.model_copy(update={"spared": spared, "tokens": tokens})
+        return found.model_copy(update={"spared": spared, "tokens": tokens, "solution": solution})
 
-    async def _sampled(self, problem: Problem, prober: str, n: int, seed: int) -> tuple[list[Judgement], int]:
-        """What each of n samples is worth, and their tokens."""
+    async def _sampled(
+        self, problem: Problem, prober: str, n: int, seed: int
+    ) -> tuple[list[Judgement], int, str | None]:
+        """What each of n samples is worth, their tokens, and the first that is right."""
         c = self._config
         counted = await self._solvers[prober].counted_answers(
             f"prober {prober}", c.timeout_s, problem.question, n, c.sampling, seed, problem.answer_kind
         )
         outcomes = await judge_completions([(problem, text) for text, _ in counted], self._executor)
-        return outcomes, sum(tokens for _, tokens in counted)
+        right = (text for (text, _), outcome in zip(counted, outcomes, strict=True) if outcome == "equal")
+        return outcomes, sum(tokens for _, tokens in counted), next(right, None)
 
     async def stats(self) -> dict[str, float]:
         return {k: float(v) for k, v in self._counts.items()}

@@ -297,6 +297,9 @@ class Probe(Record):
     """Whether the prober is right oftener than guessing explains; None: nobody asked, and any right answer counts."""
     weaker: tuple[Attempts, ...] = ()
     """Probers before this one that solved the problem no oftener than chance, weakest first."""
+    solution: str | None = None
+    """The first of its samples that is right, as it was written: a worked solution by one who saw the question alone.
+    None where none is, and of probes that were written before this field was."""
 
     @property
     def rate(self) -> float:

@@ -29,7 +29,7 @@ def check(
     """With a `model` of embeddings also what says the same in other words, from a cosine of `alike` on."""
     path = _place(place)
     close = semantic.ALIKE if alike is None else alike
-    return gates.check_place(path, _rows(path), against, benchmarks, languages, model, close)
+    return gates.check_place(path, _rows(path), against, benchmarks, languages, model, close, _origins(path))
 
 
 def render_check(found: dict[str, Any]) -> str:
@@ -50,7 +50,7 @@ def stats(place: str) -> dict[str, Any]:
     answers = Counter(p.answer for p in rows)
     (top, most), *_ = answers.most_common(1) or [("", 0)]
     seen = Register(lambda question: None)
-    solved = sorted(o["pass_at_k"] for o in origins if "pass_at_k" in o)
+    solved = sorted(o["pass_at_k"] for o in origins if o.get("pass_at_k") is not None)
     return {
         "rows": len(rows),
         "kinds": dict(sorted(Counter(str(p.answer_kind) for p in rows).items())),

@@ -52,7 +52,7 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
     },
     "synthesize": {
         "accepted": "problems in dataset/problems.jsonl",
-        "ended_by": "target that was reached first: problems, tokens, hours or usd; null: none",
+        "ended_by": "target that was reached first: problems, episodes, tokens, hours or usd; null: none",
         "tokens": "sampled for all episodes and their probes",
         "tokens_per_problem": "the same for each row",
         "seconds_per_problem": "of writing, for each row",
@@ -75,6 +75,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "steps": "optimizer steps",
         "problems": "problems in the data set",
         "sources": "file -> {problems, weight, asked: of the problems asked, those of it}",
+        "warmup": "SFT before GRPO: solutions learned from, left_out (reason -> problems), steps, loss_first, "
+        "loss_last, checkpoint; null: none",
         "reward_first": "accuracy on sampled problems, first steps",
         "reward_last": "the same, last steps",
         "dev": "step -> score of its checkpoint on the dev problems, 0: before training; empty without solve.dev",
@@ -176,6 +178,8 @@ CHAOS_KEYS = {
 ABLATE_KEYS = {
     "arms": "arm -> {meaning, seeds, and of each metric {mean, interval (95 % over seeds), values} or null}",
     "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
+    "sources": "arm -> {episodes, tokens, problems, validity} of what its solver learned from, each as above; of those "
+    "with a solver",
     "budget": "what every arm got",
 }
 DATASET_CHECK_KEYS = {

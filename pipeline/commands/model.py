@@ -150,7 +150,9 @@ def _solver(run: RunDir, config: Config, known: Mapping[str, Any], result: Mappi
     evaluated = run.result("evaluate")
     paired = evaluated["result"].get("paired") if evaluated else None
     words = f"Each problem compared with itself: {measures.verdict(paired, 'the trained model')}." if paired else None
-    what = "A model that solves problems, trained by reinforcement on verified answers."
+    warm = result.get("warmup")
+    first = f"SFT on {warm['solutions']} worked solutions and then by " if warm else ""
+    what = f"A model that solves problems, trained by {first}reinforcement on verified answers."
     return config.solve.base, what, [source], results, words
 
 

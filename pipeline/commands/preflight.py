@@ -116,7 +116,7 @@ def _alone(config: Config, stage: str) -> bool:
     """Whether a stage is given what it would else take from the one before it."""
     given = {
         "sft": config.sft.data,
-        "synthesize": config.synthesize.proposer or config.proposer.endpoint,
+        "synthesize": config.synthesize.rewrite or config.synthesize.proposer or config.proposer.endpoint,
         "solve": not config.solve.on_own_data,
         "evaluate": config.evaluate.alone(),
     }
@@ -125,6 +125,9 @@ def _alone(config: Config, stage: str) -> bool:
 
 def needed(config: Config, field: str, todo: Sequence[str]) -> bool:
     """Whether these stages use what this field of the config names."""
+    rewrites = config.synthesize.rewrite is not None and "synthesize" in todo
+    if rewrites and (field == "teacher" or field.startswith("teacher.")):
+        return True
     if _alone(config, "sft") and field != "proposer.path":
         todo = [stage for stage in todo if stage != "sft"]  # nothing is played, nobody judges
     if _alone(config, "evaluate") and field == "solve.base.path":
@@ -158,10 +161,13 @@ def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
 
 
 def _copies(config: Config, stage: str) -> int:
-    """Checkpoints of a stage that lie on the disk at once: with `solve.dev` all, until the best one is known."""
-    if stage == "solve" and config.solve.dev:
-        return math.ceil(config.solve.steps / config.solve.checkpoint_every)
-    return config.trainer.keep_checkpoints + 1
+    """Checkpoints of a stage that lie on the disk at once: with `solve.dev` all, until the best one is known. A warm-up
+    has its own."""
+    kept = config.trainer.keep_checkpoints + 1
+    if stage != "solve":
+        return kept
+    warm = kept if config.solve.warmup is not None else 0
+    return warm + (math.ceil(config.solve.steps / config.solve.checkpoint_every) if config.solve.dev else kept)
 
 
 def _bytes(config: Config, model: ModelConfig) -> int:

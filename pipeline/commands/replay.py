@@ -29,6 +29,7 @@ from actors.calls import within
 from pipeline import domains
 from pipeline.commands.driver import closing
 from pipeline.config import Config
+from pipeline.flow import warmup
 from pipeline.flow.context import Context
 from pipeline.flow.training import run_with_trainer, spec_for, start_trainer
 from pipeline.pools.cluster import Cluster
@@ -135,7 +136,7 @@ def _begin_at(run: RunDir, own: RunDir, stage: str, origin: int) -> None:
 
 def _base(run: RunDir, config: Config, stage: str) -> Path:
     if stage == "solve":
-        return domains.of(config.domain).model(config.solve.base.path)
+        return warmup.begun_with(run, domains.of(config.domain).model(config.solve.base.path))
     done = run.result("sft")
     if done is None:
         raise Failure(f"run directory {run.root}: has no result of sft, which {stage} began with")

@@ -152,7 +152,8 @@ def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]
 
 
 def _pools(config: Config, stage: str) -> Iterator[Reserved]:
-    if stage == "acquire" or (stage == "sft" and config.sft.data is None):
+    rewrites = stage == "synthesize" and config.synthesize.rewrite is not None
+    if stage == "acquire" or rewrites or (stage == "sft" and config.sft.data is None):
         for field, (_, teacher) in config.teacher.each().items():
             if isinstance(teacher, ModelTeacherConfig):
                 yield _pool(f"{field}.model", teacher.model)
@@ -163,6 +164,8 @@ def _pools(config: Config, stage: str) -> Iterator[Reserved]:
         if config.committee.judge is not None:
             yield _pool("committee.judge", config.committee.judge)
     if stage in _JUDGED:
+        if rewrites:
+            return
         writer = config.synthesize.proposer if stage == "synthesize" else None
         yield _pool("proposer", writer or config.proposer)
     if stage == "evaluate" and (alone := config.evaluate.alone()):  # one after the other

@@ -80,12 +80,15 @@ def _mgpo(r: dict[str, Any]) -> str:
 
 
 def _synthesize(r: dict[str, Any]) -> str:
-    ended = f", ended by its target of {r['ended_by']}" if r.get("ended_by") in ("tokens", "hours", "usd") else ""
+    by = r.get("ended_by")
+    ended = f", ended by its target of {by}" if by not in (None, "problems") else ""
     return f"{r.get('accepted')} problems of {r.get('episodes')} episodes{ended}"
 
 
 def _solve(r: dict[str, Any]) -> str:
-    return f"{r.get('steps')} steps on {r.get('problems')} problems"
+    warm = r.get("warmup")
+    after = f", after SFT on {warm['solutions']} worked solutions" if warm else ""
+    return f"{r.get('steps')} steps on {r.get('problems')} problems{after}"
 
 
 def _evaluate(r: dict[str, Any]) -> str:

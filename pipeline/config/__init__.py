@@ -35,6 +35,7 @@ from pipeline.config.objectives import (
     SFTConfig,
 )
 from pipeline.config.rewards import ReflectionJudgeConfig, RewardConfig
+from pipeline.config.rewriting import REWRITINGS, MetaMathConfig, RewritingConfig, WizardMathConfig
 from pipeline.config.root import Config
 from pipeline.config.section import Implemented, Registry, Section
 from pipeline.config.skills import (
@@ -52,20 +53,21 @@ from pipeline.config.stages import (
     STYLES,
     CurriculumConfig,
     EvaluateStage,
-    LoRAConfig,
     MGPOStage,
     SFTStage,
     SolveStage,
     SourceConfig,
     Style,
     SynthesizeStage,
-    TrainerConfig,
+    WarmupConfig,
 )
+from pipeline.config.training import LoRAConfig, Supervised, TrainerConfig
 
 __all__ = [
     "DOMAINS",
     "OBJECTIVES",
     "PROMPTS",
+    "REWRITINGS",
     "STYLES",
     "TEACHERS",
     "VERIFIERS",
@@ -92,6 +94,7 @@ __all__ = [
     "MGPOFields",
     "MGPONoStageConfig",
     "MGPOStage",
+    "MetaMathConfig",
     "MiniDomainConfig",
     "MixtureTeacherConfig",
     "ModelConfig",
@@ -106,6 +109,7 @@ __all__ = [
     "ReflectionJudgeConfig",
     "Registry",
     "RewardConfig",
+    "RewritingConfig",
     "SFTConfig",
     "SFTStage",
     "SamplingConfig",
@@ -115,11 +119,14 @@ __all__ = [
     "SolveStage",
     "SourceConfig",
     "Style",
+    "Supervised",
     "SymbolicVerifierConfig",
     "SynthesizeStage",
     "TeacherConfig",
     "TextDomainConfig",
     "TrainerConfig",
     "VerifierConfig",
+    "WarmupConfig",
+    "WizardMathConfig",
     "asks_endpoint",
 ]

@@ -25,7 +25,8 @@ from pipeline.config.models import ModelConfig
 from pipeline.config.rewards import RewardConfig
 from pipeline.config.section import Section, over
 from pipeline.config.skills import TEACHERS, AcquireStage, ModelTeacherConfig, TeacherConfig
-from pipeline.config.stages import EvaluateStage, MGPOStage, SFTStage, SolveStage, SynthesizeStage, TrainerConfig
+from pipeline.config.stages import EvaluateStage, MGPOStage, SFTStage, SolveStage, SynthesizeStage
+from pipeline.config.training import TrainerConfig
 from pipeline.config.types import Seconds
 
 

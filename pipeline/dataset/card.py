@@ -13,6 +13,7 @@ import yaml
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 UNKNOWN = "unknown"
+_CHECKED = {True: "accepted by a committee of verifiers", False: "**not checked**: answers may be wrong"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class About:
     """Role -> model."""
     made_by: Mapping[str, str] = field(default_factory=dict)
     """Digests and versions."""
+    filtered: bool = True
+    """Whether a committee has accepted each row."""
 
 
 def text(about: About, shards: Sequence[str], provenance: str | None) -> str:
@@ -50,7 +53,7 @@ def text(about: About, shards: Sequence[str], provenance: str | None) -> str:
     parts = [
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---\n",
         f"# {about.name}\n",
-        f"{about.rows} problems with answers, written by a language model, accepted by a committee of verifiers.\n",
+        f"{about.rows} problems with answers, written by a language model, {_CHECKED[about.filtered]}.\n",
         "A row has `question`, `answer` and `answer_kind` (math, code, choice or text); where an answer is a program, "
         "`checks` are its tests, each a JSON text. How rows were made stands in the provenance alone"
         + (", a row each under the same number, keyed by `id`:\n" if provenance else ".\n"),

@@ -14,7 +14,7 @@ from pipeline.dataset import matching, semantic, traces
 from pipeline.dataset.folder import rows_of
 from pipeline.dataset.matching import Array, Match
 from pipeline.scoring import problems
-from pipeline.scoring.quality import GATES, faults
+from pipeline.scoring.quality import GATES, UNUSED, faults
 
 EXAMPLES = 3
 """Shown of each gate."""
@@ -28,9 +28,11 @@ def check(
     languages: Collection[str] = (),
     meaning: Callable[[Sequence[str]], Array] | None = None,
     alike: float = semantic.ALIKE,
+    origins: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """What the gates say of rows, against the questions of other data sets and of benchmarks, by name. With `meaning`,
-    the vectors of texts, also what they say in other words, from the cosine `alike` on."""
+    the vectors of texts, also what they say in other words, from the cosine `alike` on; with the rows' `origins`, which
+    leave a skill unused."""
     counts: Counter[str] = Counter()
     examples: dict[str, list[dict[str, Any]]] = {}
     barred: set[int] = set()
@@ -47,6 +49,9 @@ def check(
         problem = problems.of_row(dict(row))
         for gate in faults(problem.question, problem.answer, problem.answer_kind, languages):
             mark(i, gate.name, gate.bars)
+    for i, origin in enumerate(origins):
+        if unused := sorted(set(origin.get("active", ())) - set(origin.get("used", origin.get("active", ())))):
+            mark(i, UNUSED.name, UNUSED.bars, of=", ".join(unused))
     own = matching.sketch(questions)
     vectors = meaning(questions) if meaning else None
     same = matching.duplicates(own)
@@ -83,11 +88,12 @@ def check_place(
     languages: Collection[str],
     model: str | None = None,
     alike: float = semantic.ALIKE,
+    origins: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The gates over the rows of a run, a folder or a file, and the traces of its making that its files hold."""
     read = {str(path): [str(row["question"]) for row in rows_of(path)] for path in (*others, *benchmarks)}
     foreign, asked = ({str(p): read[str(p)] for p in paths} for paths in (others, benchmarks))
-    found = check(rows, foreign, asked, languages, semantic.Embedder(model) if model else None, alike)
+    found = check(rows, foreign, asked, languages, semantic.Embedder(model) if model else None, alike, origins)
     folder = place / "dataset" if (place / "config.yaml").is_file() else place
     told = [str(trace) for trace in traces.find(folder, traces.ids_of(folder))] if folder.is_dir() else []
     return found | {"traces": len(told), "traces_shown": told[:20]}

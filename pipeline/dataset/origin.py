@@ -21,9 +21,11 @@ def models(config: Config) -> dict[str, str]:
     writer = config.synthesize.proposer or config.proposer
     trained = "" if config.synthesize.proposer or config.proposer.endpoint else ", trained by MGPO"
     verifiers = [str(getattr(v, "model", "") or v.kind) for v in config.committee.verifiers]
+    teacher = ", ".join(public(teacher.called) for _, teacher in config.teacher.each().values())
+    rewriting = config.synthesize.rewrite
     return {
-        "proposer": f"{named(writer)}{trained}",
-        "teacher": ", ".join(public(teacher.called) for _, teacher in config.teacher.each().values()),
+        "proposer": f"{named(writer)}{trained}" if rewriting is None else f"{teacher}, rewriting by {rewriting.kind}",
+        "teacher": teacher,
         "committee": ", ".join(public(name) for name in verifiers),
         "probers": ", ".join(named(m) for m in config.prober.ladder),
     }
@@ -69,8 +71,10 @@ def about(
     prompts: str | None,
 ) -> About:
     places = [place if isinstance(place, str) else place.path for place in config.acquire.corpus]
+    if config.synthesize.rewrite is not None:
+        places = [config.synthesize.rewrite.seeds]
     return About(
-        name=config.name, rows=rows, license=config.acquire.license,
+        name=config.name, rows=rows, filtered=config.synthesize.filter == "committee", license=config.acquire.license,
         sources=[public(place) for place in places], counts=counts, models=models,
         made_by=made_by(config) | ({"prompts": prompts} if prompts else {}),
     )  # fmt: skip

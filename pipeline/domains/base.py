@@ -114,6 +114,9 @@ class Prompts:
     prompts; empty where the domain has no such files."""
     rubric: str = rubric.PROMPT
     """Asks for the score of a skill: has the places skill and text."""
+    rewriting: Mapping[str, str] = field(default_factory=dict)
+    """Asks a teacher to write a problem from another one, by algorithm and operation (actors/rewriting/): places
+    problem and, in depth, method. Empty: problems of the domain are not rewritten."""
     extractor: str = ""
     """Asks a model that has learned to extract, and needs no form: has the place text. Empty: as a teacher is asked."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -16,7 +17,6 @@ from pipeline.config import SynthesizeStage
 from pipeline.flow.context import Context
 from pipeline.flow.steps import state_of, write_step
 from pipeline.flow.stream import Stream
-from pipeline.flow.tasks import make_tasks
 from pipeline.flow.window import OpenStep, Window
 from pipeline.pools import endpoints
 from pipeline.records import Task
@@ -24,13 +24,14 @@ from pipeline.scoring.judged import Judged
 from pipeline.scoring.selection import Selection, tokens_of
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import ends, raise_if_all_failed, summarize
-from pipeline.skills.curriculum import Curriculum
 from pipeline.store.ledger import Key, Ledger
 from pipeline.store.rundir import RunDir
 from pipeline.watch.progress import Handle
 from pipeline.watch.watchdog import Watchdog
 
-Target = Literal["problems", "tokens", "hours", "usd"]
+Target = Literal["problems", "episodes", "tokens", "hours", "usd"]
+Tasks = Callable[[int], Sequence[Task]]
+"""The tasks of the step of this number."""
 _RECENT = 200
 """Last tasks that say what is to be expected of others."""
 
@@ -61,6 +62,8 @@ def ended_by(config: SynthesizeStage, selection: Selection, spent: Spent) -> Tar
     """The target that was reached."""
     if len(selection.chosen) >= config.target:
         return "problems"
+    if config.target_episodes is not None and selection.episodes >= config.target_episodes:
+        return "episodes"
     if config.target_tokens is not None and selection.tokens >= config.target_tokens:
         return "tokens"
     return spent.over(config)
@@ -78,7 +81,7 @@ class Synthesis(Window):
         self,
         context: Context,
         stream: Stream,
-        curriculum: Curriculum,
+        tasks: Tasks,
         prober: str,
         selection: Selection,
         sandbox_level: str,
@@ -87,7 +90,7 @@ class Synthesis(Window):
     ):
         super().__init__(stream, context.config.synthesize.in_flight, len(context.run.steps("synthesize")))
         self._context, self._config = context, context.config.synthesize
-        self._curriculum, self._prober = curriculum, prober
+        self._tasks_of, self._prober = tasks, prober
         self._selection, self._sandbox_level = selection, sandbox_level
         self._watchdog, self._progress = watchdog, progress
         self._before = Spent.of(context.run)
@@ -95,10 +98,10 @@ class Synthesis(Window):
         self._chosen_before = len(selection.chosen)
         self._tokens_before = selection.tokens
         self._back = 0
-        self._solved_ahead = self._tokens_ahead = 0
+        self._ahead = self._solved_ahead = self._tokens_ahead = 0
         """Of tasks that are back, and wait for one before them."""
         self._recent = deque[tuple[bool, bool, int]](maxlen=_RECENT)
-        """Of each task: whether a prober solved its problem, whether that was chosen, tokens."""
+        """Of each task: whether its problem promised to be chosen, whether it was, tokens."""
         self._copied: dict[int, set[Key]] = {}
         self._chosen: dict[int, int] = {}
         """Step -> copies in it, and problems chosen by its end."""
@@ -110,8 +113,7 @@ class Synthesis(Window):
         ledger = Ledger(self._context.run, "synthesize")
         ledger.begin(number)
         self._copied[number] = set()
-        tasks = make_tasks(self._context, self._curriculum, "synthesize", number, groups=size, size=1)
-        return OpenStep(number, tasks, ledger, self.stream.step(ledger))
+        return OpenStep(number, self._tasks_of(number), ledger, self.stream.step(ledger))
 
     @property
     def spent(self) -> Spent:
@@ -123,6 +125,9 @@ class Synthesis(Window):
         last tasks; before there are any, by one chosen of two."""
         config, selection = self._config, self._selection
         if (config.target_hours or config.target_usd) and self.spent.over(config):
+            return False
+        begun = selection.episodes + self._ahead + self.under_way
+        if config.target_episodes is not None and begun >= config.target_episodes:
             return False
         solved, chosen = (sum(task[i] for task in self._recent) for i in (0, 1))
         of_solved, of_all = ((chosen + 1) / (n + 2) for n in (solved, len(self._recent)))
@@ -137,17 +142,19 @@ class Synthesis(Window):
         self._back += 1
         if self._back % self._config.in_flight == 0:
             await self.stream.clear()
-        self._solved_ahead += judged.solved
+        self._ahead += 1
+        self._solved_ahead += self._selection.promises(judged)
         self._tokens_ahead += tokens_of(judged)
         return judged
 
     def take(self, step: OpenStep, judged: Judged) -> bool:
-        self._solved_ahead -= judged.solved
+        self._ahead -= 1
+        self._solved_ahead -= self._selection.promises(judged)
         self._tokens_ahead -= tokens_of(judged)
         before = len(self._selection.chosen)
         self._copied[step.number].update(self._selection.take([judged]))
         self._chosen[step.number] = now = len(self._selection.chosen)
-        self._recent.append((judged.solved, now > before, tokens_of(judged)))
+        self._recent.append((self._selection.promises(judged), now > before, tokens_of(judged)))
         self._progress.advance(now - before)
         return ended_by(self._config, self._selection, Spent()) is not None
 
@@ -176,6 +183,8 @@ class Synthesis(Window):
         if not (problems and seconds):
             return {}
         left = [(config.target - len(selection.chosen)) * seconds / problems]
+        if config.target_episodes is not None:
+            left.append((config.target_episodes - selection.episodes) * seconds / max(self._back, 1))
         if config.target_tokens is not None and tokens:
             left.append((config.target_tokens - selection.tokens) * seconds / tokens)
         if config.target_hours is not None:

@@ -1,4 +1,5 @@
-"""Tasks: what the curriculum asks of the proposer, with ids and seeds that depend on nothing but the config.
+"""Tasks: what the curriculum asks of the proposer, or which seed problem is rewritten, with ids and seeds that depend
+on nothing but the config.
 
 Invariant: task n of step s of a stage is the same task on every run, given the curriculum's state, so a stage that is
 interrupted and run again does the same work under the same ids.
@@ -6,10 +7,12 @@ interrupted and run again does the same work under the same ids.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.flow.context import Context
 from pipeline.records import Task
+from pipeline.scoring.seeds import Seed
 from pipeline.skills.curriculum import Curriculum
 from pipeline.skills.extraction import SkillLibrary
 
@@ -43,4 +46,16 @@ def make_tasks(context: Context, curriculum: Curriculum, stage: str, step: int, 
         for i in range(size):
             name = f"{group}-{i:02d}"
             tasks.append(Task(id=name, group_id=group, category=category, skills=skills, seed=context.seed(name)))
+    return tasks
+
+
+def make_seed_tasks(context: Context, seeds: Mapping[str, Seed], stage: str, step: int, size: int) -> list[Task]:
+    """`size` tasks, one a seed problem: over the steps seeds come in shuffled epochs, each once an epoch."""
+    groups, tasks = list(seeds), []
+    for g in range(size):
+        epoch, place = divmod((step - 1) * size + g, len(groups))
+        group = context.rng(stage, "seeds", epoch).sample(groups, len(groups))[place]
+        name = f"{stage}-{step:06d}-{g:04d}-00"
+        seed = context.seed(name)
+        tasks.append(Task(id=name, group_id=group, category=seeds[group].category, skills=(), seed=seed))
     return tasks

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.calls import within
-from pipeline.config import MGPOStage, ModelConfig, SFTConfig, SFTStage, SolveStage
+from pipeline.config import MGPOStage, ModelConfig, SFTConfig, SolveStage, Supervised
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
 from pipeline.pools.room import Asked
@@ -32,18 +32,20 @@ def trainable(field: str, model: ModelConfig) -> None:
 
 
 def spec_for(context: Context, stage: str, base: Path, steps: int | None = None) -> TrainSpec:
-    """The training run of a stage: its section of the config over the common `trainer` section. `steps`: how many it
-    takes, where the section does not say it."""
+    """The training run of a stage, or of a solver's warm-up: its section of the config over the common `trainer`
+    section. `steps`: how many it takes, where the section does not say it."""
     config = context.config
-    sections: dict[str, SFTStage | MGPOStage | SolveStage] = {
+    sections: dict[str, Supervised | MGPOStage | SolveStage | None] = {
         "sft": config.sft,
         "mgpo": config.mgpo,
         "solve": config.solve,
+        "solve.warmup": config.solve.warmup,
     }
     section = sections[stage]
-    served = {"sft": None, "mgpo": config.proposer, "solve": config.solve.base}[stage]
+    assert section is not None, "asked for where it is configured"
+    served = {"mgpo": config.proposer, "solve": config.solve.base}.get(stage)
     transport = served.engine.weight_transport if served else "object_store"
-    objective = SFTConfig() if isinstance(section, SFTStage) else section.objective
+    objective = SFTConfig() if isinstance(section, Supervised) else section.objective
     t = config.trainer
     return TrainSpec(
         base_model=base,
@@ -52,9 +54,9 @@ def spec_for(context: Context, stage: str, base: Path, steps: int | None = None)
         warmup_steps=section.warmup_steps,
         schedule=section.schedule,
         lr_end=section.lr_end,
-        steps=steps if isinstance(section, SFTStage) else section.steps,
-        mini_batches=1 if isinstance(section, SFTStage) else section.mini_batches,
-        passes=1 if isinstance(section, SFTStage) else section.passes,
+        steps=steps if isinstance(section, Supervised) else section.steps,
+        mini_batches=1 if isinstance(section, Supervised) else section.mini_batches,
+        passes=1 if isinstance(section, Supervised) else section.passes,
         betas=t.betas,
         weight_decay=t.weight_decay,
         grad_clip=t.grad_clip,
@@ -77,7 +79,7 @@ def spec_for(context: Context, stage: str, base: Path, steps: int | None = None)
         checkpoint_every=section.checkpoint_every,
         # Which one is best is known at the end.
         keep_checkpoints=None if isinstance(section, SolveStage) and section.dev else t.keep_checkpoints,
-        publish_every=1 if RUN_STAGES[stage].on_policy else None,
+        publish_every=1 if stage in RUN_STAGES and RUN_STAGES[stage].on_policy else None,
         publish_dtype=t.publish_dtype,
         transport=transport,
         max_failures=t.max_failures,

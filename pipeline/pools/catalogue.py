@@ -13,6 +13,7 @@ from actors.chat import system_prompt
 from actors.committee import Committee
 from actors.prober import Prober
 from actors.proposer import Proposer
+from actors.rewriting.writer import SeedWriter
 from actors.sandbox_pool import SandboxPool
 from actors.solver import EndpointSolver, Solver
 from actors.teacher import EndpointPolicy, TeacherProposer
@@ -20,6 +21,8 @@ from pipeline.config import Config, ModelConfig
 from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
 from pipeline.pools.serving import PoolSpec
+from pipeline.records import Failure
+from pipeline.scoring import seeds
 
 
 def sandbox(c: Config) -> PoolSpec:
@@ -90,6 +93,24 @@ def proposer_endpoint(c: Config, domain: Domain, sandbox: DeploymentHandle, sink
         "kind_of": domain.answer_kind,
     }
     return PoolSpec("proposer", c.proposer.pool, TeacherProposer, arguments, longest_call_s=c.episode.limits.wall_s)
+
+
+def seed_writer(c: Config, domain: Domain, models: Mapping[str, Any]) -> PoolSpec:
+    """Writes problems from seeds, in the proposer's place; `models` as for the teacher, who is asked. Raises Failure
+    where there are no seeds, or problems of the domain are not rewritten."""
+    asked, prompts = c.synthesize.rewrite, domain.prompts.rewriting
+    assert asked is not None, "started where it is configured"
+    if not prompts:
+        raise Failure(f"synthesize.rewrite ({asked.kind}): this domain has no prompts for it; expected none")
+    arguments = {
+        "teacher": make_teacher(c.teacher, domain, models),
+        "rewriting": asked.load()(asked, prompts),
+        "seeds": {group: seed.problem for group, seed in seeds.read(c, domain).items()},
+        "model_dir": None if c.proposer.endpoint is not None else str(domain.model(c.proposer.path)),
+        "limits": c.episode.limits,
+        "kind_of": domain.answer_kind,
+    }
+    return PoolSpec("proposer", c.teacher.pool, SeedWriter, arguments, longest_call_s=c.episode.limits.wall_s)
 
 
 def solver(

@@ -247,15 +247,22 @@ class Cluster:
             return await self._proposer(c, domain.model(model.path))
         return await self._pool(catalogue.proposer_endpoint(c, domain, await self.sandbox(), self.buffer()))
 
+    async def seed_writer(self) -> DeploymentHandle:
+        """What writes problems from seeds, in the place of the policy."""
+        await self.stop("proposer")
+        models = await self.teaching_models()
+        return await self._pool(catalogue.seed_writer(self.config, domains.of(self.config.domain), models))
+
     async def _proposer(self, c: Config, model_dir: Path) -> DeploymentHandle:
         sandbox, weights, sink = await self.sandbox(), self.weights("proposer"), self.buffer()
         return await self._pool(catalogue.proposer(c, domains.of(c.domain), model_dir, sandbox, weights, sink))
 
-    async def student(self) -> DeploymentHandle:
-        """The solver in training, from its base model until its weight store has a version."""
+    async def student(self, model_dir: Path | None = None) -> DeploymentHandle:
+        """The solver in training, from `model_dir` (None: its base model) until its weight store has a version."""
         c = self.config
+        base = c.solve.base if model_dir is None else c.solve.base.model_copy(update={"path": str(model_dir)})
         weights, sink = self.weights("student"), self.buffer()
-        return await self._pool(catalogue.solver(c, domains.of(c.domain), "student", c.solve.base, weights, sink))
+        return await self._pool(catalogue.solver(c, domains.of(c.domain), "student", base, weights, sink))
 
     async def measured(self, model: ModelConfig) -> DeploymentHandle:
         """A model that is measured alone, in the place of the one that was measured before it."""
@@ -263,11 +270,12 @@ class Cluster:
         return await self._pool(catalogue.solver(self.config, domains.of(self.config.domain), "measured", model))
 
     async def stop_writing(self) -> None:
-        """Take down what writes; and what judges, where that holds GPUs, which others wait for."""
+        """Take down what writes and teaches; and what judges, where that holds GPUs, which others wait for."""
         ladder = [f"solver-{i}" for i in range(len(self.config.prober.ladder))]
         judging = ("prober", "committee", "judge", *ladder) if self.config.judged_on_gpus else ()
         for name in ("proposer", *judging):
             await self.stop(name)
+        await self.stop_teaching()
 
     async def stop(self, name: str) -> None:
         """Take a pool down, and with it the store that its replicas had their weights from."""

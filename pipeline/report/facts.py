@@ -134,11 +134,11 @@ class Facts:
         return sum(r["wall_s"] for r in self.results.values())
 
     def pass_at_k(self) -> list[float]:
-        return [p["pass_at_k"] for p in self.provenance]
+        return [p["pass_at_k"] for p in self.provenance if p["pass_at_k"] is not None]
 
     def pass_rate(self) -> list[float]:
         """The prober's rate on each problem; empty where its rows do not say it, as earlier versions wrote them."""
-        return [p["pass_rate"] for p in self.provenance if "pass_rate" in p]
+        return [p["pass_rate"] for p in self.provenance if p.get("pass_rate") is not None]
 
     def diversity(self) -> dict[str, float]:
         """Of the data set; empty where its rows do not say their skeletons, as earlier versions wrote them."""

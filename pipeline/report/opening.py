@@ -43,7 +43,9 @@ def _made(facts: Facts) -> str:
     by = facts.result("synthesize", "ended_by")
     early = by not in (None, "problems")  # an earlier version says nothing
     ended = f" It stopped writing at its target of {by}, before that of problems." if early else ""
-    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}.{ended}"
+    rejected = sum(p.get("decision", "accepted") != "accepted" for p in facts.provenance)
+    unchecked = f" Nobody was to check them, and the committee rejects {number(rejected)} of them." if rejected else ""
+    return f"The run made {number(len(facts.provenance))} problems{hard}{apart}.{unchecked}{ended}"
 
 
 def _stopped(facts: Facts) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from pipeline.report import browser, charts, models, trajectories
@@ -81,10 +82,11 @@ def dataset(facts: Facts) -> str:
     if not facts.provenance:
         return _missing(facts, "synthesize")
     rho = facts.pass_at_k()
-    chances = [p["chance"] for p in facts.provenance if "chance" in p]
+    chances = [p["chance"] for p in facts.provenance if p.get("chance") is not None]
     skeletons = Counter(p["skeleton"] for p in facts.provenance if "skeleton" in p)
     categories = Counter(p["category"] for p in facts.provenance)
     by_skill = Counter(s for p in facts.provenance for s in p["active"])
+    together = Counter(pair for p in facts.provenance for pair in combinations(sorted(p.get("used", p["active"])), 2))
     k = facts.config.prober.k
     figures = [
         figure(f"Pass@{k}", charts.columns(tenths(rho)), f"Problems by the prober's Pass@{k}, each column up to its "
@@ -99,6 +101,10 @@ def dataset(facts: Facts) -> str:
         figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
                 f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
     ]  # fmt: skip
+    if together:
+        pairs = [(f"{one} + {other}", float(n), "") for (one, other), n in together.most_common(8)]
+        caption = f"Problems that need both skills, as the verifiers read them; the commonest of {len(together)} pairs."
+        figures.append(figure("Skills together", charts.bars(pairs), caption))
     if chances:
         caption = "Problems by the chance that a guess is right."
         figures.append(figure("Guessable", charts.columns(tenths(chances)), caption))
@@ -153,7 +159,19 @@ def proposer_training(facts: Facts) -> str:
 
 
 def solver_training(facts: Facts) -> str:
-    return _stage_plots(facts, "solve", SOLVE)
+    return _warmup(facts) + _stage_plots(facts, "solve", SOLVE)
+
+
+def _warmup(facts: Facts) -> str:
+    """What SFT before GRPO came to."""
+    warm = facts.result("solve", "warmup")
+    if not warm:
+        return ""
+    left_out = "".join(f"; left out: {number(n)} {text(why)}" for why, n in warm["left_out"].items())
+    return (
+        f"<p>Before GRPO, SFT on {number(warm['solutions'])} worked solutions, {number(warm['steps'])} steps: loss "
+        f"{warm['loss_first']:.2f} → {warm['loss_last']:.2f} nats a token{left_out}.</p>"
+    )
 
 
 def cloning(facts: Facts) -> str:
@@ -385,5 +403,6 @@ def _partly(facts: Facts, stage: str) -> str:
 
 
 def _difficulty(facts: Facts, category: str) -> str:
-    values = [1 - p["pass_at_k"] for p in facts.provenance if p["category"] == category]
-    return f"mean difficulty {number(sum(values) / len(values), True)}"
+    of_it = [p["pass_at_k"] for p in facts.provenance if p["category"] == category]
+    values = [1 - rho for rho in of_it if rho is not None]
+    return f"mean difficulty {number(sum(values) / len(values), True)}" if values else "none was probed"

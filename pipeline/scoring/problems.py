@@ -66,6 +66,21 @@ def read(path: Path, limit: int | None = None, seed: int = 0) -> list[dict[str, 
     return rows
 
 
+def solutions(path: Path, seed: int = 0) -> dict[str, str]:
+    """Problem id -> what the column `solution` of its row says, of the rows that have one. Raises Failure as `read`."""
+    read(path, seed=seed)  # every line is a row
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        given = {str(name).strip().lower(): value for name, value in (json.loads(line) if line.strip() else {}).items()}
+        solution = given.get("solution")
+        if solution is None or (isinstance(solution, str) and not solution.strip()):
+            continue
+        if not isinstance(solution, str):
+            raise Failure(f"{path}:{number}: solution is {type(solution).__name__}; expected text")
+        found[of_row(read_row(given, seed)).id] = solution
+    return found
+
+
 def _try_checks(where: str, checks: Any) -> None:
     if not isinstance(checks, list) or not checks:
         raise Failure(f"{where}: checks {json.dumps(checks)[:80]}; expected a list of objects, the tests of a program")

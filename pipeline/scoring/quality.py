@@ -46,7 +46,9 @@ EMPTY = Gate("too short", True)
 LONG = Gate("too long", True)
 LEAK = Gate("answer stated in the question", True)
 LANGUAGE = Gate("another language", False)
-GATES = (CONTROL, EMPTY, LONG, LEAK, LANGUAGE)
+UNUSED = Gate("unused skill", False)
+"""A skill that was active when the row was written, and that it does not need: only where it came from tells that."""
+GATES = (CONTROL, EMPTY, LONG, LEAK, LANGUAGE, UNUSED)
 
 
 def faults(question: str, answer: str, kind: AnswerKind, languages: Collection[str] = ()) -> list[Gate]:

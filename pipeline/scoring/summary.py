@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from pipeline.records import Episode, Failure
 from pipeline.scoring import chance
@@ -19,12 +19,14 @@ def pruned(episode: Episode) -> bool:
     return len(episode.active) < len(episode.task.skills)
 
 
-def copies(judged: Iterable[Judged], seen: Register) -> set[Key]:
-    """The accepted episodes whose problem was seen before. `seen` grows by the others: of several episodes with one
-    problem, the first in this order is no copy."""
+def copies(
+    judged: Iterable[Judged], seen: Register, counts: Callable[[Judged], bool] = lambda j: j.accepted
+) -> set[Key]:
+    """The episodes that count (the accepted ones) whose problem was seen before. `seen` grows by the others: of several
+    episodes with one problem, the first in this order is no copy."""
     found = set()
     for j in judged:
-        if j.accepted and j.problem:
+        if counts(j) and j.problem:
             identity = seen.identify(j.problem.question)
             if seen.known(identity):
                 found.add(j.key)

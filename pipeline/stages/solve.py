@@ -1,5 +1,6 @@
 """The downstream solver: GRPO on the problems of a data set alone (PAPER, downstream solver): the run's own, or any
-file of problems (`solve.data`), or several with weights (`solve.mixture`).
+file of problems (`solve.data`), or several with weights (`solve.mixture`). With `solve.warmup` SFT on their worked
+solutions comes before it (flow/warmup.py), and the model that it leaves is the one that GRPO begins with.
 
     problems ──► student replicas ──completions──► answer check ──► step on disk ──► trainer ──version──► replicas
                       ▲                                  │
@@ -30,6 +31,7 @@ from actors.calls import within
 from actors.execution import Executor
 from actors.solver import Completion
 from pipeline.config import SourceConfig
+from pipeline.flow import warmup
 from pipeline.flow.context import Context
 from pipeline.flow.groups import Group, filled, rewarded
 from pipeline.flow.mixture import Mixture, Source
@@ -61,17 +63,18 @@ async def run(context: Context) -> dict[str, Any]:
     _, dev = _split(context, [problem for source in sources for problem in source.problems])
     sources = _without(sources, dev)
     problems = Mixture(sources, context.rng)
+    await context.cluster.stop_writing()
+    base = context.domain.model(config.solve.base.path)
+    base = await warmup.warmed(context, base, [problem for source in sources for problem in source.problems], dev)
     done = context.run.steps("solve")
     context.metrics.log("solve-ledger", len(done), accounts.check(context.run, "solve"))
     loader = context.cluster.actor(StepLoader, [str(folder) for folder in done], config.trainer.step_timeout_s)
-    base = context.domain.model(config.solve.base.path)
     spec = spec_for(context, "solve", base)
-    await context.cluster.stop_writing()
-    pool = None if spec.transport == "object_store" else await context.cluster.student()
+    pool = None if spec.transport == "object_store" else await context.cluster.student(base)
     trainer = start_trainer(context.cluster, spec, loader, context.cluster.weights("student"), pool)
 
     scores: dict[str, float] = {}
-    work = _produce(context, loader, problems, dev, scores)
+    work = _produce(context, base, loader, problems, dev, scores)
     summary = await run_with_trainer(trainer, work, config.trainer.step_timeout_s)
     context.metrics.log("solve-ledger", config.solve.steps, accounts.check(context.run, "solve"))
     rewards = metrics.values(context.run, "solve", "reward")
@@ -79,6 +82,7 @@ async def run(context: Context) -> dict[str, Any]:
         "steps": len(context.run.steps("solve")),
         "problems": sum(len(source.problems) for source in sources),
         "sources": _told(context, sources, problems),
+        "warmup": warmup.told(context.run),
         "reward_first": mean(rewards[:_FIRST_LAST]),
         "reward_last": mean(rewards[-_FIRST_LAST:]),
         "dev": scores,
@@ -127,7 +131,7 @@ def _within_band(context: Context, problems: list[Problem]) -> list[Problem]:
     lines = verified(context.run.path("dataset", "provenance.jsonl")).read_text(encoding="utf-8").splitlines()
     rates = [json.loads(line).get("pass_rate") for line in lines if line]
     if None in rates:
-        raise Failure("solve.band: the data set says no rates, as earlier versions wrote it; expected no band")
+        raise Failure("solve.band: the data set does not say all rates (nobody probed some); expected no band")
     chosen = [problem for problem, rate in zip(problems, rates, strict=True) if low <= rate <= high]
     if not chosen:
         raise Failure(f"solve.band ({low:g}, {high:g}): no rate of the data set's {len(problems)} problems is within")
@@ -159,14 +163,14 @@ def _without(sources: Sequence[Source], dev: Sequence[Problem]) -> list[Source]:
 
 
 async def _produce(
-    context: Context, loader: Any, problems: Mixture, dev: list[Problem], scores: dict[str, float]
+    context: Context, base: Path, loader: Any, problems: Mixture, dev: list[Problem], scores: dict[str, float]
 ) -> None:
-    """Sample, write and release the steps that are not on disk yet, and follow the trainer to its end. `scores` is
-    filled with what each checkpoint is worth on the dev problems, by its step."""
+    """Sample, write and release the steps that are not on disk yet, and follow the trainer to its end; the student
+    begins as `base`. `scores` is filled with what each checkpoint is worth on the dev problems, by its step."""
     config, done = context.config, len(context.run.steps("solve"))
     if done:
         scores |= state_of(context.run.steps("solve")[-1]).get("dev", {})
-    student, sandbox = await asyncio.gather(context.cluster.student(), context.cluster.sandbox())
+    student, sandbox = await asyncio.gather(context.cluster.student(base), context.cluster.sandbox())
     executor = Executor(sandbox.run_batch.remote)
     with context.progress.stage("solve", config.solve.steps, "step", done) as progress:
         async with (

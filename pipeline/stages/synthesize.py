@@ -1,5 +1,6 @@
 """Synthesis: a proposer writes until the data set has its size. In a run it is the one that MGPO trained, alone it is
-any checkpoint or endpoint (`synthesize.proposer`), over any skill library (`synthesize.skills`).
+any checkpoint or endpoint (`synthesize.proposer`), over any skill library (`synthesize.skills`). For a baseline
+problems are written from seed problems instead (`synthesize.rewrite`), and taken unchecked (`synthesize.filter: none`).
 
 Work goes in steps of `in_flight` tasks, each one atomic, with no wait between them (flow/window.py), under the
 curriculum as MGPO left it, if it did. The data set is the first `target` accepted, distinct and solved problems in the
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from functools import cache
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,10 @@ from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of
 from pipeline.flow.stream import Stream
-from pipeline.flow.synthesis import Spent, Synthesis, ended_by
-from pipeline.flow.tasks import make_curriculum
-from pipeline.records import Failure, Halt, Problem
+from pipeline.flow.synthesis import Spent, Synthesis, Tasks, ended_by
+from pipeline.flow.tasks import make_curriculum, make_seed_tasks, make_tasks
+from pipeline.records import Failure, Halt, Probe, Problem
+from pipeline.scoring import seeds
 from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.selection import Selection
@@ -45,12 +49,17 @@ from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
 
+_PROBED = (
+    *("prober", "samples", "correct", "k", "interval", "weaker_probers", "pass_at_k", "pass_rate"),
+    *("pass_rate_interval", "chance", "solution"),
+)
+"""Of a row of provenance, what probers have found."""
+
 
 async def run(context: Context) -> dict[str, Any]:
-    writer = writer_of(context.run, context.config)
-    skills = skills_of(context.run, context.config)
+    source = _rewriting(context) if context.config.synthesize.rewrite is not None else _agent(context)
     try:
-        await _fill(context, writer, skills)
+        await _fill(context, source)
     except (_Enough, Halt) as e:
         raise Failure(f"synthesize: {e}; {_so_far(context)}") from None
     except Failure:
@@ -101,21 +110,65 @@ def skills_of(run: RunDir, config: Config) -> Path:
     return run.path("skills")
 
 
-async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> None:
+@dataclass(frozen=True)
+class _Source:
+    """Who writes, of what tasks."""
+
+    config: Config
+    """The run's, with whoever writes as its proposer."""
+    tasks: Tasks
+    categories: Collection[str]
+    prober: str
+    """The first that is asked."""
+    playing: Callable[[], Awaitable[Any]]
+    """Starts the pool that plays the tasks."""
+    played_by: tuple[Any, ...] = ()
+    """Sections of whoever plays, if it is no policy."""
+
+
+def _agent(context: Context) -> _Source:
+    """The proposer, over skills."""
+    run, cluster = context.run, context.cluster
+    writer, skills = writer_of(run, context.config), skills_of(run, context.config)
     config = context.config if writer is None else context.config.model_copy(update={"proposer": writer})
-    target = config.synthesize.target
     curriculum, ladder = make_curriculum(context, skills), probing.Ladder()
-    if trained := context.run.steps("mgpo"):
+    if trained := run.steps("mgpo"):
         state = state_of(trained[-1])
-        ladder = probing.Ladder.model_validate(state["ladder"])
+        if writer is None:  # others are probed from the weakest on
+            ladder = probing.Ladder.model_validate(state["ladder"])
         if context.config.synthesize.skills is None:
             curriculum.restore(state["curriculum"])
-    if unknown := sorted(config.synthesize.categories.keys() - curriculum.proficiency.keys()):
+
+    def playing() -> Awaitable[Any]:
+        return cluster.writer(writer) if writer else cluster.proposer(Path(context.result_of("mgpo")["checkpoint"]))
+
+    size = config.synthesize.in_flight
+    tasks = partial(make_tasks, context, curriculum, "synthesize", groups=size, size=1)
+    return _Source(config, tasks, curriculum.proficiency, probing.prober(ladder, config.prober), playing)
+
+
+def _rewriting(context: Context) -> _Source:
+    """The teacher, over seed problems; probed from the weakest prober on."""
+    config, size = context.config, context.config.synthesize.in_flight
+    found = seeds.read(config, context.domain)
+
+    return _Source(
+        config,
+        partial(make_seed_tasks, context, found, "synthesize", size=size),
+        {seed.category for seed in found.values()},
+        probing.prober(probing.Ladder(), config.prober),
+        context.cluster.seed_writer,
+        tuple(section for _, section in config.teacher.each().values()),
+    )
+
+
+async def _fill(context: Context, source: _Source) -> None:
+    config, target = source.config, source.config.synthesize.target
+    if unknown := sorted(config.synthesize.categories.keys() - set(source.categories)):
         raise Failure(
-            f"synthesize.categories.{unknown[0]}: no skill that is offered is of it; expected of "
-            f"{', '.join(sorted(curriculum.proficiency))}"
+            f"synthesize.categories.{unknown[0]}: no skill or seed that is written from is of it; expected of "
+            f"{', '.join(sorted(source.categories))}"
         )
-    prober = probing.prober(ladder, config.prober)
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
@@ -124,11 +177,10 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
         close_begun(context.run, "synthesize")
         return
     cluster = context.cluster
-    playing = cluster.writer(writer) if writer else cluster.proposer(Path(context.result_of("mgpo")["checkpoint"]))
-    proposer, committee, pool = await asyncio.gather(playing, cluster.committee(), cluster.prober())
+    proposer, committee, pool = await asyncio.gather(source.playing(), cluster.committee(), cluster.prober())
     isolation = await context.cluster.sandbox_stats()
     assert isolation is not None  # the committee has it
-    stream = Stream(config, proposer, committee, pool, context.cluster.buffer())
+    stream = Stream(config, proposer, committee, pool, context.cluster.buffer(), played_by=source.played_by)
     with context.progress.stage("synthesize", target, "problem", len(selection.chosen)) as progress:
         async with (
             watching("synthesize", config.watchdog_s) as watchdog,
@@ -136,7 +188,7 @@ async def _fill(context: Context, writer: ModelConfig | None, skills: Path) -> N
         ):
             watchdog.queues = stream.queues
             level = isolation["level"]
-            writing = Synthesis(context, stream, curriculum, prober, selection, level, watchdog, progress)
+            writing = Synthesis(context, stream, source.tasks, source.prober, selection, level, watchdog, progress)
             await writing.run()
     await stream.clear()
     close_begun(context.run, "synthesize")
@@ -177,6 +229,7 @@ def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, st
         register_of(run, config, ("sft", "mgpo")),
         _foreign(wanted.avoid or ()),
         shares=shares_of(wanted),
+        unfiltered=wanted.filter == "none",
         never_solved=wanted.never_solved == "keep",
         always_solved=wanted.always_solved == "keep",
     )
@@ -197,12 +250,18 @@ def export(run: RunDir, config: Config) -> dict[str, Any]:
     identities = [selection.seen.identify(j.problem.question) for j in chosen if j.problem]
     models, prompts = origin.models(config), origin.prompts_digest(run)
     origins = [
-        {**_provenance(j, levels[j.key], identity.skeleton), "proposer": models["proposer"], "prompts": prompts}
+        {
+            **_provenance(j, levels[j.key], identity.skeleton),
+            "proposer": models["proposer"],
+            "prompts": prompts,
+            **_rewritten(config, j),
+        }
         for j, identity in zip(chosen, identities, strict=True)
     ]
     counts: dict[str, dict[str, int]] = {
         "Gates": {
             "episodes": len(played), "accepted by the committee": sum(j.accepted for j, _ in played),
+            **({"rows that it accepted": sum(j.accepted for j in chosen)} if selection.unfiltered else {}),
             **{f"left out: {name}": n for name, n in sorted(selection.left_out.items())},
             "left out: solved by no prober above chance": len(selection.unsolved),
             "left out: beyond the target": len(selection.chosen) - len(chosen), "in the data set": len(chosen),
@@ -266,8 +325,18 @@ def _within(run: RunDir, path: Path) -> str:
     return path.relative_to(run.root).as_posix() if path.is_relative_to(run.root) else str(path)
 
 
+def _rewritten(config: Config, j: Judged) -> dict[str, Any]:
+    """Of a problem that was written from another one."""
+    asked = config.synthesize.rewrite
+    if asked is None:
+        return {}
+    operations = asked.load()(asked, {}).plan(j.episode.task.seed)
+    return {"seed": j.episode.task.group_id.removeprefix("seed-"), "operations": [asked.kind, *operations]}
+
+
 def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:
-    assert j.episode.submitted is not None and j.verdict is not None and j.probe is not None
+    """Where a row comes from; what a problem that nobody accepted has no figures of is null."""
+    assert j.episode.submitted is not None and j.verdict is not None
     return {
         "id": j.episode.submitted.id,
         "category": j.episode.task.category,
@@ -278,18 +347,22 @@ def _provenance(j: Judged, sandbox_level: str, skeleton: str) -> dict[str, Any]:
         "skeleton": skeleton,
         "episode_id": j.episode.id,
         "policy_versions": list(j.episode.policy_versions),
-        "prober": j.probe.prober,
-        "samples": j.probe.n,
-        "correct": j.probe.correct,
-        "k": j.probe.k,
-        "interval": [j.probe.low, j.probe.high],
-        "weaker_probers": [attempts.prober for attempts in j.probe.weaker],
-        "pass_at_k": j.probe.pass_at_k,
-        "pass_rate": j.probe.rate,
-        "pass_rate_interval": [j.probe.rate_low, j.probe.rate_high],
-        "chance": j.probe.chance,
+        "decision": j.verdict.decision,
+        **_probed(j.probe),
         "votes": [v.model_dump(mode="json") for v in j.verdict.votes],
         "pruned": pruned(j.episode),
         "turns": len(j.episode.turns),
         "sandbox_level": sandbox_level,
     }
+
+
+def _probed(probe: Probe | None) -> dict[str, Any]:
+    """What the probers found; null where nobody asked them."""
+    if probe is None:
+        return dict.fromkeys(_PROBED)
+    values = (
+        probe.prober, probe.n, probe.correct, probe.k, [probe.low, probe.high],
+        [attempts.prober for attempts in probe.weaker], probe.pass_at_k, probe.rate,
+        [probe.rate_low, probe.rate_high], probe.chance, probe.solution,
+    )  # fmt: skip
+    return dict(zip(_PROBED, values, strict=True))

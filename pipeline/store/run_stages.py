@@ -78,7 +78,7 @@ RUN_STAGES: dict[str, RunStage] = {
         on_policy=True,
         after="synthesize",
         settings=("solve",),
-        reads=("stages/synthesize", "dataset", "steps/solve", "checkpoints/solve"),
+        reads=("stages/synthesize", "dataset", "checkpoints/solve.warmup", "steps/solve", "checkpoints/solve"),
     ),
     "evaluate": RunStage(
         "score the solver before and after, or any models against each other",

@@ -125,3 +125,17 @@ def test_a_whole_probe_may_take_as_long_as_the_calls_it_makes():
     assert (EARLY.at_first, EARLY.longest_s) == (8, 2 * EARLY.timeout_s)
     for first in (None, 16, 99):
         assert changed(EARLY, first=first).longest_s == EARLY.timeout_s
+
+
+def test_the_first_right_answer_is_kept_as_a_worked_solution():
+    assert probe(Boxes("50", "51.0", "51")).solution == "thinking\n\\boxed{51.0}"
+    assert probe(Boxes("50", None)).solution is None
+
+    class Later(Boxes):
+        """Right only when it is asked again."""
+
+        async def answers(self, question, n, sampling, seed, kind="math"):
+            given = await super().answers(question, n, sampling, seed, kind)
+            return given if len(self.asked) > 1 else ["no answer"] * n
+
+    assert probe(Later("51"), config=EARLY).solution == "thinking\n\\boxed{51}"

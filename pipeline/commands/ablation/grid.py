@@ -25,8 +25,11 @@ class Arm:
     """Dotted config overrides, as `--set` takes them."""
     trained: Literal["no", "sft", "mgpo"] = "mgpo"
     """How far its proposer is trained: the base model, pi_ref, or pi_ref and then MGPO (or what replaces it)."""
-    own_sft: bool = False
-    """Its teacher plays under its overrides too; else it starts from the SFT of the full method."""
+    start: str | None = FULL
+    """The arm whose skills and SFT it has; its own where its teacher plays under its overrides too. None: it has no
+    proposer, and there is nothing of one to measure."""
+    writes: bool = True
+    """Whether its solver is trained at all."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ def _only(stages: str, tools: str) -> tuple[str, ...]:
 
 
 _ONE_SHOT = _only("draft, finalize", "")
+SEEDS = "SEEDS"
+"""In an override: where seed problems lie, which depends on the domain."""
+
+
+def _rewriting(kind: str) -> tuple[str, ...]:
+    return (f"synthesize.rewrite={{kind: {kind}, seeds: {SEEDS}}}",)
+
 
 ARMS = {
     FULL: Arm("the whole method: MGPO with omega 0.5, all stages and tools"),
@@ -62,19 +72,26 @@ ARMS = {
     "omega-0": Arm("MGPO without the stage advantage", ("mgpo.objective.name=mgpo_no_stage",)),
     "omega-0.25": Arm("MGPO, omega 0.25", ("mgpo.objective.omega=0.25",)),
     "omega-1": Arm("MGPO, omega 1", ("mgpo.objective.omega=1",)),
-    "one-shot": Arm("draft and submit", _ONE_SHOT, own_sft=True),
+    "one-shot": Arm("draft and submit", _ONE_SHOT, start="one-shot"),
     "reflection": Arm(
-        "draft, refine and submit; no code is run", _only("draft, refine, finalize", "edit, skill"), own_sft=True
+        "draft, refine and submit; no code is run", _only("draft, refine, finalize", "edit, skill"), start="reflection"
     ),
     "tools": Arm(
         "draft, check by code and submit; nothing is mended",
         _only("draft, check, finalize", "exec, skill"),
-        own_sft=True,
+        start="tools",
     ),
-    "no-pruning": Arm("skills cannot be dropped", ("episode.limits.tools=[exec, skill]",), own_sft=True),
+    "no-pruning": Arm("skills cannot be dropped", ("episode.limits.tools=[exec, skill]",), start="no-pruning"),
     "base": Arm("base model, draft and submit, no skills shown", (*_ONE_SHOT, "episode.show_skills=false"), "no"),
     "base-skills": Arm("base model, draft and submit", _ONE_SHOT, "no"),
     "base-workflow": Arm("base model, all stages and tools", (), "no"),
+    "none": Arm("no data: the solver as it is", trained="no", start=None, writes=False),
+    "one-shot-unfiltered": Arm(
+        "pi_ref of one-shot; all that it hands in", (*_ONE_SHOT, "synthesize.filter=none"), "sft", start="one-shot"
+    ),
+    "one-shot-filtered": Arm("pi_ref of one-shot; what the committee accepts", _ONE_SHOT, "sft", start="one-shot"),
+    "metamath": Arm("seed problems rewritten as by MetaMath", _rewriting("metamath"), "no", start=None),
+    "wizardmath": Arm("seed problems evolved as by WizardMath", _rewriting("wizardmath"), "no", start=None),
 }
 
 COMPARISONS = {
@@ -86,7 +103,16 @@ COMPARISONS = {
     ),
     "pruning": Comparison("Pruning", ("no-pruning", FULL), (68.7, 82.3), "verified_rate"),
     "omega": Comparison("omega", ("omega-0", "omega-0.25", "omega-1", FULL), (None, None, None, None)),
+    "sources": Comparison(
+        "Data source",
+        ("one-shot-unfiltered", "metamath", "wizardmath", "one-shot-filtered", "base", "none", "base-skills",
+         "base-workflow", "sft", FULL),
+        (None, 30.8, 31.0, 31.5, 32.8, 34.2, 34.6, 36.4, None, 38.3),
+    ),
 }  # fmt: skip
+
+SOURCES = "sources"
+"""The comparison of what solvers learn from."""
 
 QUICK = (
     "sft.trajectories=300",
@@ -109,19 +135,48 @@ def arms_of(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(arm for arm in ARMS if arm in wanted)
 
 
-def wanted(only: str | None, quick: bool) -> tuple[str, ...]:
-    """The comparisons that `--only` names, else all. Raises Failure for a name that is none."""
-    names = tuple(only.split(",")) if only else QUICK_COMPARISONS if quick else tuple(COMPARISONS)
+def wanted(only: str | None, quick: bool, solvers: bool) -> tuple[str, ...]:
+    """The comparisons that `--only` names, else all; without `solvers` none of data sources, which are compared by
+    them. Raises Failure for a name that is none."""
+    every = tuple(name for name in COMPARISONS if solvers or name != SOURCES)
+    names = tuple(only.split(",")) if only else QUICK_COMPARISONS if quick else every
     if unknown := [name for name in names if name not in COMPARISONS]:
         raise Failure(f"--only {unknown[0]}: no comparison; expected some of {', '.join(COMPARISONS)}")
+    if SOURCES in names and not solvers:
+        raise Failure(
+            f"--only {SOURCES}: sources are compared by the solvers that learn from them; expected --downstream"
+        )
     return names
 
 
-def counts(seeds: int | None, episodes: int | None, downstream: int | None, quick: bool) -> tuple[int, int, int]:
-    """Seeds, measured episodes, episodes for a solver; what is not given is the grid's."""
+@dataclass(frozen=True)
+class Budget:
+    """What is written for a solver: so many episodes, or until so many tokens are sampled, probes among them."""
+
+    episodes: int = 0
+    tokens: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.episodes or self.tokens)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Of `synthesize`: it ends with the budget, whatever came of it."""
+        most = self.tokens or self.episodes  # of episodes and of problems: each takes a token at least
+        return {"target": most, "max_episodes": most, "target_tokens": self.tokens} if self.tokens else {
+            "target": most, "max_episodes": most, "target_episodes": self.episodes
+        }  # fmt: skip
+
+
+def counts(
+    seeds: int | None, episodes: int | None, downstream: int | None, tokens: int | None, quick: bool
+) -> tuple[int, int, Budget]:
+    """Seeds, measured episodes, what is written for a solver; what is not given is the grid's. Raises Failure."""
     own = (2, 40, 0) if quick else (3, 160, 240)
+    if tokens and downstream:
+        raise Failure("--downstream and --tokens: each says how much is written for a solver; expected one of the two")
     first, second, third = (n if n is not None else d for n, d in zip((seeds, episodes, downstream), own, strict=True))
-    return first, second, third
+    return first, second, Budget(tokens=tokens) if tokens else Budget(episodes=third)
 
 
 def tables() -> Mapping[str, Mapping[str, str]]:

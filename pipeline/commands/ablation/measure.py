@@ -1,6 +1,7 @@
 """What an arm's proposer is worth: what it writes on held-out skill combinations, and what a solver learns from it.
 
-Both parts have a budget in episodes, the same for every arm. Tasks, prober and judges are the same too, given the seed.
+Both parts have a budget, the same for every arm: in episodes, that of a solver's problems also in tokens. Tasks, first
+prober and judges are the same too, given the seed.
 Held-out combinations measure the proposer. A solver is trained on problems of the other combinations, because its own
 benchmark is made of held-out ones.
 """
@@ -10,26 +11,23 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 from pipeline import stages
+from pipeline.commands.ablation.grid import Budget
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, write_step
 from pipeline.flow.stream import Stream
-from pipeline.flow.tasks import make_curriculum, make_heldout, make_tasks
-from pipeline.scoring import problems
+from pipeline.flow.tasks import make_heldout, make_tasks
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
-from pipeline.scoring.selection import Selection
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import copies, ends, raise_if_all_failed, summarize
 from pipeline.skills.curriculum import Curriculum
-from pipeline.store.digests import MANIFEST
-from pipeline.store.identity import identity_of
 from pipeline.store.ledger import Ledger
-from pipeline.store.manifest import digest_once, seal_folder
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.watchdog import watching
 
@@ -41,6 +39,13 @@ METRICS = {
     "diversity": "1 - mean overlap of word pairs between two accepted problems, numbers and names put aside",
     "solver": "Mean@k of a solver trained on what the arm wrote",
 }
+SOURCE = {
+    "episodes": "written for the solver",
+    "tokens": "sampled for them and their probes",
+    "problems": "that it learned from",
+    "validity": "share of judged episodes that the committee accepts",
+}
+"""What is told of a data source, beside its solver."""
 
 
 async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]:
@@ -67,27 +72,28 @@ async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]
     return figures
 
 
-async def solver(context: Context, proposer: Path, episodes: int) -> float | None:
-    """The score of a solver trained on the distinct, solved problems of so many episodes; None if none was accepted."""
-    if context.run.result("synthesize") is None:
-        judged = await _write(context, "synthesize", proposer, make_curriculum(context), episodes)
-        selection = Selection(context.domain, Register(context.domain.identity))
-        selection.take(judged)
-        chosen = selection.chosen
-        context.run.write_text("dataset/problems.jsonl", problems.text(j.problem for j in chosen if j.problem))
-        made_from = {
-            f"steps/synthesize/{s.name}": digest_once(s / MANIFEST)[1] for s in context.run.steps("synthesize")
-        }
-        seal_folder(
-            context.run.path("dataset"), "dataset", ["problems.jsonl"], problems=len(chosen),
-            run=identity_of(context.config), made_from=made_from,
-        )  # fmt: skip
-        context.run.finish("synthesize", {"accepted": len(chosen), "episodes": episodes}, 0.0)
-    if not context.result_of("synthesize")["accepted"]:
-        return None
+async def solver(context: Context, proposer: Path | None, budget: Budget, writes: bool) -> dict[str, Any]:
+    """What an arm's problems are worth to a solver: its `score` (None if there was no problem), and of `SOURCE`. They
+    are the data set that `synthesize` makes under the arm's settings, with this proposer over the run's skills (None:
+    with whatever the settings name), as far as the budget goes. An arm that writes nothing has the score of the
+    base."""
+    if not writes:
+        alone = context.config.evaluate.model_copy(update={"model": context.config.solve.base})
+        measured = replace(context, config=context.config.model_copy(update={"evaluate": alone}))
+        return {"score": (await stages.run(measured, "evaluate"))["score"]["mean"]}
+    c = context.config
+    given: dict[str, Any] = dict(budget.settings)
+    if proposer is not None:
+        given |= {"proposer": c.proposer.model_copy(update={"path": str(proposer)})}
+        given |= {"skills": str(context.run.path("skills"))}
+    config = c.model_copy(update={"synthesize": c.synthesize.model_copy(update=given)})
+    context = replace(context, config=config)
+    written = await stages.run(context, "synthesize")
+    found = {"problems": written["accepted"], **{name: written[name] for name in ("episodes", "tokens", "validity")}}
+    if not written["accepted"]:
+        return {"score": None, **found}
     await stages.run(context, "solve")
-    score: float = (await stages.run(context, "evaluate"))["after"]["mean"]
-    return score
+    return {"score": (await stages.run(context, "evaluate"))["after"]["mean"], **found}
 
 
 def diversity(questions: Sequence[str]) -> float | None:

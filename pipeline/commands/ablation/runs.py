@@ -8,8 +8,8 @@
 
 Invariant: of a (arm, seed) what is in stages/ is done and never touched again; one that was interrupted goes on as any
 run does. Solvers can be left out, and trained by a later call. All arms have the same budgets: the same number of
-teacher episodes, of MGPO steps and episodes, of measured episodes. Tokens are not held equal (a longer loop spends
-more); the yield is per token for that reason.
+teacher episodes, of MGPO steps and episodes, of measured episodes, and for a solver's problems of episodes or of
+tokens. Else tokens are not held equal (a longer loop spends more); the yield is per token for that reason.
 
 The pools that judge stay up from one arm to the next; only what holds a policy is started anew.
 """
@@ -27,7 +27,8 @@ from typing import Any
 from pipeline import stages
 from pipeline.commands import driver
 from pipeline.commands.ablation import measure, table
-from pipeline.commands.ablation.grid import ARMS, FULL, arms_of
+from pipeline.commands.ablation.grid import ARMS, Budget, arms_of
+from pipeline.commands.ablation.measure import METRICS
 from pipeline.config import Config
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
@@ -37,16 +38,17 @@ from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.watch.progress import Progress
 
+_WRITTEN = ("downstream_episodes", "downstream_tokens")
 Configure = Callable[[Sequence[str]], Config]
 """The user's config with further overrides."""
 
 
 def ablate(
-    configure: Configure, root: Path, comparisons: tuple[str, ...], seeds: int, episodes: int, downstream: int
+    configure: Configure, root: Path, comparisons: tuple[str, ...], seeds: int, episodes: int, downstream: Budget
 ) -> dict[str, Any]:
     """Run what is missing of the grid, and write the table of what there is; returns it.
 
-    `episodes` are measured of each arm, `downstream` ones written for its solver (0: none is trained).
+    `episodes` are measured of each arm, `downstream` is written for its solver (nothing: none is trained).
     """
     root, config = root.absolute(), configure(())
     budget = {
@@ -54,7 +56,8 @@ def ablate(
         "mgpo_steps": config.mgpo.steps,
         "mgpo_episodes_a_step": config.mgpo.groups * config.mgpo.group_size,
         "measured_episodes": episodes,
-        "downstream_episodes": downstream,
+        "downstream_episodes": downstream.episodes,
+        "downstream_tokens": downstream.tokens,
     }
     with closing(RunDir.open(root, config)) as run, Progress() as progress:
         _adopt(run, budget)
@@ -71,10 +74,11 @@ def write_table(root: RunDir, comparisons: tuple[str, ...], seeds: int) -> dict[
     for arm in arms_of(comparisons):
         for seed in range(seeds):
             run = RunDir(root.path("arms", arm, str(seed)))
-            if done := run.result("measure"):
-                downstream = run.result("downstream")
-                solver = downstream["result"]["score"] if downstream else None
-                figures.setdefault(arm, {})[seed] = done["result"] | {"solver": solver}
+            done, downstream = run.result("measure"), run.result("downstream")
+            if done or (downstream and ARMS[arm].start is None):
+                known = dict.fromkeys(METRICS) | (done["result"] if done else {})
+                source = dict(downstream["result"]) if downstream else {"score": None}
+                figures.setdefault(arm, {})[seed] = known | {"solver": source.pop("score"), "source": source}
                 if rows := metrics.read(run).get("mgpo"):
                     curves.setdefault(arm, []).append(rows)
     found = table.make(figures, comparisons, _budget(root))
@@ -87,9 +91,10 @@ def write_table(root: RunDir, comparisons: tuple[str, ...], seeds: int) -> dict[
 def _adopt(run: RunDir, budget: dict[str, int]) -> None:
     """Raises Failure where the directory's arms had another budget. No solver has none: it goes with any."""
     if run.result("ablate"):
-        before, solver = _budget(run), "downstream_episodes"
-        budget = budget | {solver: budget[solver] or before[solver]}
-        before[solver] = before[solver] or budget[solver]
+        before = {"downstream_tokens": 0} | _budget(run)  # which earlier versions did not know
+        for one, other in ((budget, before), (before, budget)):
+            if not any(one[name] for name in _WRITTEN):
+                one |= {name: other[name] for name in _WRITTEN}
         for name, now in budget.items():
             if before[name] != now:
                 raise Failure(f"{run.root}: {name} was {before[name]}, is now {now}; take another --run-dir")
@@ -107,7 +112,7 @@ class _Grid:
     """The runs of an ablation, one after another over one cluster."""
 
     def __init__(
-        self, configure: Configure, root: Path, cluster: Cluster, progress: Progress, episodes: int, downstream: int
+        self, configure: Configure, root: Path, cluster: Cluster, progress: Progress, episodes: int, downstream: Budget
     ):
         self._configure, self._root = configure, root
         self._cluster, self._progress = cluster, progress
@@ -124,22 +129,27 @@ class _Grid:
                 await self._arm(arm, seed)
 
     async def _arm(self, arm: str, seed: int) -> None:
-        start = await self._start(arm if ARMS[arm].own_sft else FULL, seed)
-        with self._open(self._path("arms", arm, seed), ARMS[arm].overrides) as context:
+        own = ARMS[arm]
+        start = await self._start(own.start, seed) if own.start is not None else None
+        with self._open(self._path("arms", arm, seed), own.overrides) as context:
             await self._cluster.renew(context.config)
-            _share(start, context.run)
-            proposer = await _proposer(context, arm)
-            if context.run.result("measure") is None:
+            proposer = None
+            if start is not None:
+                _share(start, context.run)
+                proposer = await _proposer(context, arm)
+            if proposer is not None and context.run.result("measure") is None:
                 began = time.monotonic()
                 figures = await measure.run(context, proposer, self._episodes)
                 context.run.finish("measure", figures, time.monotonic() - began)
             if self._downstream:
                 began = time.monotonic()
-                score = await measure.solver(context, proposer, self._downstream)
-                context.run.finish("downstream", {"score": score}, time.monotonic() - began)
+                found = await measure.solver(context, proposer, self._downstream, own.writes)
+                context.run.finish("downstream", found, time.monotonic() - began)
 
     def _finished(self, arm: str, seed: int) -> bool:
-        wanted = ("measure", "downstream") if self._downstream else ("measure",)
+        wanted = [
+            *(["measure"] if ARMS[arm].start is not None else []), *(["downstream"] if self._downstream else [])
+        ]  # fmt: skip
         stages = self._path("arms", arm, seed) / "stages"
         return all((stages / f"{name}.json").is_file() for name in wanted)
 

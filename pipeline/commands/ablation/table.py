@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pipeline.commands.ablation.grid import ARMS, COMPARISONS
-from pipeline.commands.ablation.measure import METRICS
+from pipeline.commands.ablation.measure import METRICS, SOURCE
 from pipeline.report import charts
 from pipeline.report.charts import Series, text
 from pipeline.report.page import document
@@ -30,7 +30,8 @@ Figures = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def make(figures: Figures, comparisons: Sequence[str], budget: Mapping[str, int]) -> dict[str, Any]:
-    """The table as JSON: `arms`, `orderings` of each comparison, and the budget of every arm."""
+    """The table as JSON: `arms`, `orderings` of each comparison, `sources` (what each solver learned from), and the
+    budget of every arm."""
     return {
         "arms": {
             arm: {
@@ -47,6 +48,13 @@ def make(figures: Figures, comparisons: Sequence[str], budget: Mapping[str, int]
             for metric in _JUDGED_BY
             if lower in figures and higher in figures
         ],
+        "sources": {
+            arm: {
+                name: summary([s["source"][name] for s in by_seed.values() if name in s["source"]]) for name in SOURCE
+            }
+            for arm, by_seed in figures.items()
+            if any(s["solver"] is not None for s in by_seed.values())
+        },
         "budget": dict(budget),
     }
 
@@ -104,14 +112,49 @@ def markdown(table: Mapping[str, Any]) -> str:
         lines.append(
             f"| {o['comparison']} | {o['higher']} > {o['lower']} | {o['metric']} | {difference} | {o['verdict']} |"
         )
+    lines += _sources(table)
     meanings = [f"- `{arm}`: {row['meaning']}" for arm, row in table["arms"].items()]
-    columns = [f"- `{m}`: {meaning}" for m, meaning in METRICS.items()]
+    columns = [f"- `{m}`: {meaning}" for m, meaning in (METRICS | (SOURCE if table["sources"] else {})).items()]
     notes = [
         "Mean [95 % interval over seeds, Student's t]; differences are paired by seed. holds: the interval is above "
         "zero · reversed: below · open: it holds zero · one seed: no interval.",
         f"Budget of every arm: {_budget(table['budget'])}.",
     ]
     return "\n".join([*lines, "", *notes, "", *meanings, "", *columns]) + "\n"
+
+
+def _by_source(table: Mapping[str, Any]) -> list[list[str]]:
+    """A row a data source: its name, of `SOURCE`, the solver that learned from it; the best first."""
+    found = sorted(table["sources"].items(), key=lambda row: -table["arms"][row[0]]["solver"]["mean"])
+    return [
+        [arm, *(_count(row[name], name) for name in SOURCE), _shown(table["arms"][arm]["solver"], "solver")]
+        for arm, row in found
+    ]
+
+
+def _sources(table: Mapping[str, Any]) -> list[str]:
+    """Their table; nothing where no solver was trained."""
+    if not (rows := _by_source(table)):
+        return []
+    head = ["", f"| data source | {' | '.join(SOURCE)} | solver |", "|---|" + "---|" * (len(SOURCE) + 1)]
+    return [*head, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _html_sources(table: Mapping[str, Any]) -> str:
+    if not (rows := _by_source(table)):
+        return ""
+    head = "".join(f"<th class=n>{text(name)}</th>" for name in (*SOURCE, "solver"))
+    body = "".join(
+        f"<tr><td>{text(arm)}</td>" + "".join(f"<td class=n>{text(cell)}</td>" for cell in cells) + "</tr>"
+        for arm, *cells in rows
+    )
+    return f"<h2>What solvers learned from</h2><table><tr><th>data source</th>{head}</tr>{body}</table>"
+
+
+def _count(figure: Mapping[str, Any] | None, name: str) -> str:
+    if figure is None:
+        return "–"
+    return f"{100 * figure['mean']:.1f}" if name == "validity" else f"{figure['mean']:.0f}"
 
 
 def page(table: Mapping[str, Any], curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> str:
@@ -131,7 +174,7 @@ def page(table: Mapping[str, Any], curves: Mapping[str, Sequence[Sequence[Mappin
     if learned:
         caption = "hard_yield_per_1k of the training episodes, mean over seeds; the first five arms."
         figures.append(figure("Learning curves", charts.lines(learned), caption))
-    told = f'<p class="soft">{text(_budget(table["budget"]))}</p>{_html_table(table)}'
+    told = f'<p class="soft">{text(_budget(table["budget"]))}</p>{_html_table(table)}{_html_sources(table)}'
     return document("Ablation", f"{told}<h2>Plots</h2>{gallery(figures)}")
 
 

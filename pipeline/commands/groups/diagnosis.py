@@ -174,7 +174,9 @@ says which of the paper's orderings hold, with intervals over seeds.
 The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the same command
 can be given until the table is whole; a larger --seeds or --only adds to it. Results: table.json, table.md and
 table.html in the run directory (runs/ablation-<digest>), where each arm is a run of its own, for `propose report` too.
-Budgets are equal in episodes and steps, not in tokens"""
+Budgets are equal in episodes and steps; --tokens makes those of a solver's problems equal in tokens. --only sources
+compares what solvers learn from: no data, one-shot problems unfiltered and filtered, MetaMath's rewriting and
+WizardMath's evolving of seed problems, a prompted model, with skills, with the workflow, SFT and MGPO"""
 
 
 @command("ablate", DIAGNOSIS, _ABLATE, lambda: ABLATE_KEYS, more=grid.tables)
@@ -198,16 +200,24 @@ def _ablate(
             help="written by each arm for its solver; 0: no solver, a later call can add it (240; quick 0)",
         ),
     ] = None,
+    tokens: Annotated[
+        int | None, o.count("--tokens", least=1, help="that budget in tokens instead, those of probes among them")
+    ] = None,
+    seed_problems: Annotated[
+        str, typer.Option(metavar="FILE", help="what metamath and wizardmath begin with, .jsonl (mini:seeds)")
+    ] = "mini:seeds",
     quick: Annotated[bool, o.flag("--quick", help="a small form; a seed took 7 minutes on two busy cores")] = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> int:
-    wanted = grid.wanted(only, quick)
+    trainings, measured, budget = grid.counts(seeds, episodes, downstream, tokens, quick)
+    wanted = grid.wanted(only, quick, bool(budget))
     given = [*(grid.QUICK if quick else ()), *(sets or ())]
 
     def configure(overrides: Sequence[str]) -> Config:
-        return target.of(name, config, [*given, *overrides], None)[0]
+        own = [override.replace(grid.SEEDS, seed_problems) for override in overrides]
+        return target.of(name, config, [*given, *own], None)[0]
 
     settings = configure(("name=ablation",))
     root = Path(run_dir) if run_dir is not None else default_root(settings)
@@ -215,7 +225,7 @@ def _ablate(
 
     if settings.mirror is not None:
         raise Failure("mirror: an ablation makes many runs, and a mirror holds one; leave it out")
-    table = ablate(configure, root, wanted, *grid.counts(seeds, episodes, downstream, quick))
+    table = ablate(configure, root, wanted, trainings, measured, budget)
     if as_json:
         print(json.dumps(table))
     else:

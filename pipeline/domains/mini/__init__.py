@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from actors.verifiers.mini.controlled import Reading, read
 from pipeline.domains.base import Adversary, Domain, Identity, Planted, Prompts, Sound
+from pipeline.domains.mini import rewriting
 from pipeline.domains.mini.adversary import MiniAdversary
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.defects import plant, sound_problems
@@ -27,13 +28,19 @@ _HERE = Path(__file__).parent
 class MiniDomain(Domain):
     categories = CATEGORIES
     prompts = Prompts(
-        QA_PROMPT, TEXT_PROMPT, PROPOSER_SYSTEM, SOLVER_SYSTEM, extractor="Skills of this text:\n{{text}}"
+        QA_PROMPT,
+        TEXT_PROMPT,
+        PROPOSER_SYSTEM,
+        SOLVER_SYSTEM,
+        rewriting=rewriting.PROMPTS,
+        extractor="Skills of this text:\n{{text}}",
     )
     bundled: ClassVar[Mapping[str, Path]] = {
         "mini:proposer": _HERE / "models" / "proposer",
         "mini:solver": _HERE / "models" / "solver",
         "mini:corpus": _HERE / "corpus",
         "mini:heldout": _HERE / "heldout.jsonl",
+        "mini:seeds": _HERE / "seeds.jsonl",
     }
 
     def answer_kind(self, question: str) -> AnswerKind:

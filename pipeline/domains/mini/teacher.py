@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from pipeline.domains.mini import rewriting
 from pipeline.domains.mini.combinations import feasible, largest_feasible
 from pipeline.domains.mini.domain import BY_ID
 from pipeline.domains.mini.generate import PICK, Sentence, Text, draft, evaluate, fill, read
@@ -26,17 +27,21 @@ Message = dict[str, str]
 
 
 class ScriptedTeacher:
-    """Answers the acquisition prompts, and plays the proposer turn by turn."""
+    """Answers the acquisition prompts, rewrites problems, and plays the proposer turn by turn."""
 
     async def complete(self, messages: Sequence[Message], seed: int = 0) -> str:
         """The next assistant message. Raises Failure for a conversation it has no answer to."""
         users = [m["content"] for m in messages if m["role"] == "user"]
         if users and users[0].startswith("Category: "):
             return _Proposer(messages, seed).turn()
+        if users and users[-1].startswith(rewriting.OPENING):
+            return rewriting.reply(users[-1], seed, _in_the_head)
         for marker in ("\nQuestion and answer:\n", "\nText:\n"):
             if users and marker in users[-1]:
                 return _acquire(users[-1].split(marker, 1)[1], seed)
-        raise Failure("the scripted teacher was asked something else than to find skills or to write a problem")
+        raise Failure(
+            "the scripted teacher was asked something else than to find skills, or to write or rewrite a problem"
+        )
 
 
 # ---------------------------------------------------------------- acquisition

@@ -42,6 +42,7 @@ class TextDomain(Domain):
             solver=files["solver_math"],
             roles=files,
             rubric=files["score_skill"],
+            rewriting={role: text for role, text in files.items() if role.startswith(("metamath_", "wizardmath_"))},
         )
 
     def is_heldout(self, skills: Collection[str]) -> bool:

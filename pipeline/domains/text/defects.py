@@ -13,11 +13,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 
-from actors import loose_json
 from actors.answers import compare
 from actors.answers.words import options
 from actors.prompts import fill
-from actors.tool_calls import visible
+from actors.rewriting.base import question_and_answer
 from pipeline.domains.base import Planted, Sound
 from pipeline.records import Problem
 from pipeline.skills.scripts import is_cjk
@@ -255,14 +254,7 @@ def ask(prompt: str, problem: Problem, defect: str) -> list[dict[str, str]]:
 
 def read(reply: str, problem: Problem) -> Problem | None:
     """The spoiled problem of a reply; None where there is none, or nothing was changed."""
-    text = visible(reply)
-    start, end = text.find("{"), text.rfind("}") + 1
-    try:
-        found = loose_json.loads(text[start:end] if start >= 0 else "", set())
-        fields = {str(k): loose_json.prose(v, set()) if isinstance(v, str) else v for k, v in found.items()}
-        question, answer = str(fields["question"]).strip(), str(fields["answer"]).strip()
-    except (ValueError, RecursionError, KeyError, AttributeError):
+    found = question_and_answer(reply)
+    if found is None or (found["question"], found["answer"]) == (problem.question, problem.answer):
         return None
-    if not question or not answer or (question, answer) == (problem.question, problem.answer):
-        return None
-    return _made(problem, question, answer)
+    return _made(problem, found["question"], found["answer"])

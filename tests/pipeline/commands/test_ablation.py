@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from pipeline import config as configs
 from pipeline.commands.ablation import measure, runs, table
-from pipeline.commands.ablation.grid import ARMS, COMPARISONS, FULL, QUICK, QUICK_COMPARISONS, arms_of
+from pipeline.commands.ablation.grid import (
+    ARMS,
+    COMPARISONS,
+    FULL,
+    QUICK,
+    QUICK_COMPARISONS,
+    Budget,
+    arms_of,
+    counts,
+    wanted,
+)
 from pipeline.commands.ablation.measure import METRICS, diversity
 from pipeline.commands.keys import ABLATE_KEYS
 from pipeline.config import loading
@@ -21,6 +31,7 @@ from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.records import Episode, Failure, Lost, Skill, Stalled
 from pipeline.skills.extraction import SkillLibrary
+from pipeline.stages import synthesize
 from pipeline.store.ledger import Journal, journal_path
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
@@ -54,9 +65,22 @@ def changed(arm):
 def test_an_arm_changes_the_objective_or_the_episode_and_nothing_else(arm):
     """What all arms must share (budgets, judges, prober, models) is out of its reach."""
     allowed = ("mgpo.objective.", "episode.limits.stages", "episode.limits.tools", "episode.show_skills")
+    sources = ("synthesize.rewrite", "synthesize.filter")
     own_rate = {"mgpo.lr"} if arm == "grpo" else set()
-    assert all(field.startswith(allowed) for field in changed(arm) - own_rate)
-    assert (changed(arm) == set()) == (arm in (FULL, "sft", "base-workflow"))
+    assert all(field.startswith((*allowed, *sources)) for field in changed(arm) - own_rate)
+    assert (changed(arm) == set()) == (arm in (FULL, "sft", "base-workflow", "none"))
+
+
+def test_the_sources_differ_in_who_writes_and_in_what_is_kept():
+    """One difference each: the filter between the two one-shot arms, the algorithm between the two rewriting ones."""
+    one, other = ARMS["one-shot-unfiltered"], ARMS["one-shot-filtered"]
+    assert set(one.overrides) - set(other.overrides) == {"synthesize.filter=none"}
+    assert (one.trained, one.start) == (other.trained, other.start) == ("sft", "one-shot")
+    kinds = {arm: loading.load(None, ARMS[arm].overrides).synthesize.rewrite.kind for arm in ("metamath", "wizardmath")}
+    assert kinds == {"metamath": "metamath", "wizardmath": "wizardmath"}
+    assert {arm for arm, own in ARMS.items() if own.start is None} == {"none", *kinds}
+    assert [arm for arm, own in ARMS.items() if not own.writes] == ["none"]
+    assert all(own.start is None or own.start == FULL or ARMS[own.start].overrides for own in ARMS.values())
 
 
 def test_the_arms_of_a_comparison_are_there_and_lead_to_the_full_method():
@@ -95,7 +119,7 @@ def test_the_interval_is_students():
 def figures(**arms):
     """Seeds' hard yields of each arm; the other metrics are not known."""
     return {
-        arm: {s: dict.fromkeys(METRICS, None) | {"hard_yield_per_1k": v} for s, v in enumerate(values)}
+        arm: {s: dict.fromkeys(METRICS) | {"hard_yield_per_1k": v, "source": {}} for s, v in enumerate(values)}
         for arm, values in arms.items()
     }
 
@@ -123,6 +147,27 @@ def test_what_is_not_measured_is_null_and_said_to_be():
     text = table.markdown(made)
     (row,) = [line for line in text.splitlines() if line.startswith("| grpo |")]
     assert row == "| grpo | 1 | – | – | 1.00 | – | – | – |"
+    assert made["sources"] == {} and "data source" not in text
+
+
+def test_solvers_stand_by_what_they_learned_from_the_best_first():
+    def of(solver, **source):
+        return dict.fromkeys(METRICS) | {"solver": solver, "source": source}
+
+    told = {"episodes": 40, "tokens": 900, "problems": 30, "validity": 0.75}
+    known = {
+        "none": {0: of(0.2), 1: of(0.3)},
+        "metamath": {0: of(0.4, **told), 1: of(0.5, **told)},
+        "sft": {0: of(None)},
+    }
+    made = table.make(known, ("sources",), {})
+    assert list(made["sources"]) == ["none", "metamath"]
+    text = table.markdown(made).splitlines()
+    first = text.index("| data source | episodes | tokens | problems | validity | solver |")
+    assert text[first + 2] == "| metamath | 40 | 900 | 30 | 75.0 | 45.0 [-18.5, 108.5] |"
+    assert text[first + 3] == "| none | – | – | – | – | 25.0 [-38.5, 88.5] |"
+    page = table.page(made, {})
+    assert page.index("<td>metamath</td><td class=n>40</td>") < page.index("<td>none</td><td class=n>–</td>")
 
 
 def test_the_page_is_whole_with_and_without_intervals():
@@ -182,7 +227,8 @@ def measured(root, pools, downstream=0, sets=()):
             context = Context(config, run, pools, metrics, progress)
             figures = asyncio.run(measure.run(context, Path("nowhere"), 12))
             if downstream:
-                figures["solver"] = asyncio.run(measure.solver(context, Path("nowhere"), downstream))
+                found = asyncio.run(measure.solver(context, Path("nowhere"), Budget(episodes=downstream), True))
+                figures |= {"solver": found.pop("score"), "source": found}
             return figures
     finally:
         run.close()
@@ -242,29 +288,58 @@ def test_a_measurement_that_hangs_says_where_and_what_failed_was_no_progress(tmp
 
 def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held_out(tmp_path, monkeypatch):
     async def stage(context, name):
-        return {"after": {"mean": 0.4}}
+        return await synthesize.run(context) if name == "synthesize" else {"after": {"mean": 0.4}}
 
     monkeypatch.setattr("pipeline.stages.run", stage)
-    assert measured(tmp_path / "r", Arm(), downstream=9)["solver"] == 0.4
+    pools = Arm(wave=4)
+    found = measured(tmp_path / "r", pools, downstream=9)
+    assert found["solver"] == 0.4
+    assert found["source"] == {"problems": 5, "episodes": 9, "tokens": 90, "validity": pytest.approx(6 / 9)}
     rows = [json.loads(line) for line in (tmp_path / "r/dataset/problems.jsonl").read_text().splitlines()]
     accepted = [n for n in range(9) if n % 3]
     assert [r["question"] for r in rows] == [f"Problem {i}?" for i in dict.fromkeys(n // 2 for n in accepted)]
     heldout = {
         stage: [
             is_heldout([s.id for s in e.task.skills])
-            for e in read_records(tmp_path / "r/steps" / stage / "000001/episodes.parquet", Episode)
+            for folder in sorted((tmp_path / "r/steps" / stage).iterdir())
+            for e in read_records(folder / "episodes.parquet", Episode)
         ]
         for stage in ("measure", "synthesize")
     }
     assert all(heldout["measure"]) and not any(heldout["synthesize"])
 
 
-def test_an_arm_that_writes_nothing_sound_has_no_solver(tmp_path):
+def test_an_arm_that_writes_nothing_is_the_base_solver(tmp_path, monkeypatch):
+    async def stage(context, name):
+        assert (name, context.config.evaluate.model) == ("evaluate", context.config.solve.base)
+        return {"score": {"mean": 0.3}}
+
+    monkeypatch.setattr("pipeline.stages.run", stage)
+    context = Context(loading.load(None), None, None, None, None)
+    assert asyncio.run(measure.solver(context, None, Budget(episodes=9), False)) == {"score": 0.3}
+
+
+def test_a_budget_ends_synthesis_by_itself():
+    assert Budget(episodes=9).settings == {"target": 9, "max_episodes": 9, "target_episodes": 9}
+    assert Budget(tokens=500).settings == {"target": 500, "max_episodes": 500, "target_tokens": 500}
+    assert not Budget() and counts(None, None, 0, None, False) == (3, 160, Budget())
+    assert counts(1, 5, None, 700, True) == (1, 5, Budget(tokens=700))
+    with pytest.raises(Failure, match="expected one of the two"):
+        counts(None, None, 4, 700, False)
+
+
+def test_an_arm_that_writes_nothing_sound_has_no_solver(tmp_path, monkeypatch):
+    async def stage(context, name):
+        assert name == "synthesize"
+        return await synthesize.run(context)
+
+    monkeypatch.setattr("pipeline.stages.run", stage)
+
     class Hopeless(Arm):
         async def _judge(self, problem, played, active):
             return verdict(played, "rejected")
 
-    found = measured(tmp_path / "r", Hopeless(), downstream=4)
+    found = measured(tmp_path / "r", Hopeless(wave=4), downstream=4)
     assert (found["verified_rate"], found["hard_yield_per_1k"]) == (0, 0)
     assert (found["difficulty"], found["diversity"], found["solver"]) == (None, None, None)
 
@@ -287,9 +362,9 @@ def stubs(monkeypatch, tmp_path):
             context.run.finish(name, {"checkpoint": f"{where}/{name}"}, 1.0)
         return context.run.result(name)["result"]
 
-    async def solving(context, proposer, episodes):
-        calls.append(f"solver {'/'.join(context.run.root.parts[-2:])} of {proposer} with {episodes}")
-        return 0.25
+    async def solving(context, proposer, budget, writes):
+        calls.append(f"solver {'/'.join(context.run.root.parts[-2:])} of {proposer} with {budget.episodes}")
+        return {"score": 0.25, **({"problems": 7} if writes else {})}
 
     async def measuring(context, proposer, episodes):
         arm, seed = context.run.root.parts[-2:]
@@ -310,11 +385,11 @@ def stubs(monkeypatch, tmp_path):
     return calls, stop_at
 
 
-def ablate(root, seeds=1, comparisons=("start", "rl"), episodes=4, sets=(), downstream=0):
+def ablate(root, seeds=1, comparisons=("start", "rl"), episodes=4, sets=(), downstream=0, tokens=0):
     def configure(more):
         return loading.load(None, [*sets, *more])
 
-    return runs.ablate(configure, root, comparisons, seeds, episodes, downstream)
+    return runs.ablate(configure, root, comparisons, seeds, episodes, Budget(downstream, tokens))
 
 
 def test_arms_share_the_sft_of_their_seed_and_are_trained_as_far_as_they_go(tmp_path, stubs):
@@ -380,6 +455,22 @@ def test_solvers_can_be_trained_by_a_later_call(tmp_path, stubs):
     assert [without["arms"][arm]["solver"] is None for arm in ("sft", "grpo")] == [False, True]
     with pytest.raises(Failure, match=r"downstream_episodes was 9, is now 5; take another --run-dir"):
         ablate(tmp_path / "a", downstream=5)
+    with pytest.raises(Failure, match=r"downstream_episodes was 9, is now 0; take another --run-dir"):
+        ablate(tmp_path / "a", tokens=500)
+
+
+def test_data_sources_share_what_they_begin_with_and_some_begin_with_nothing(tmp_path, stubs):
+    calls, _ = stubs
+    found = ablate(tmp_path / "a", comparisons=("sources",), downstream=9)
+    starts = [call for call in calls if call.startswith("start")]
+    assert starts == [f"start/{arm}/0: {stage}" for arm in ("full", "one-shot") for stage in ("acquire", "sft")]
+    alone = [call for call in calls if any(f" {arm}/0 " in call for arm in ("none", "metamath", "wizardmath"))]
+    assert alone == [f"solver {arm}/0 of None with 9" for arm in ("none", "metamath", "wizardmath")]
+    assert "solver one-shot-unfiltered/0 of start/one-shot/0/sft with 9" in calls
+    assert set(found["sources"]) == set(COMPARISONS["sources"].arms)
+    assert found["sources"]["metamath"]["problems"]["mean"] == 7 and found["sources"]["none"]["problems"] is None
+    calls[:] = []
+    assert ablate(tmp_path / "a", comparisons=("sources",), downstream=9) == found and calls == []
 
 
 def test_another_budget_is_refused(tmp_path, stubs):
@@ -395,6 +486,12 @@ def test_another_budget_is_refused(tmp_path, stubs):
 
 def test_an_unknown_comparison_is_named_with_what_there_is(capsys):
     assert "--only rll: no comparison; expected some of rl, start, loop" in refused(capsys, "ablate", "--only", "rll")
+
+
+def test_sources_are_compared_by_their_solvers(capsys):
+    assert "expected --downstream" in refused(capsys, "ablate", "--only", "sources", "--downstream", "0")
+    assert wanted(None, False, False) == tuple(name for name in COMPARISONS if name != "sources")
+    assert wanted(None, False, True) == tuple(COMPARISONS)
 
 
 def test_the_help_teaches_the_grid(capsys):

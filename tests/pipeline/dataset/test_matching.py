@@ -237,3 +237,13 @@ def test_gates_count_every_row_and_show_examples():
         "benchmark bench: exact": 1,
     }
     assert found["examples"]["duplicate: exact"] == [{"row": 4, "question": rows[3]["question"], "of": "row 3"}]
+
+
+def test_a_skill_that_was_active_and_is_not_needed_is_told_and_keeps_no_row_out():
+    rows = [
+        {"question": f"How many are {n} and {n * n} of these together?", "answer": str(n + n * n)} for n in (3, 5, 7)
+    ]
+    origins = [{"active": ["a", "b"], "used": ["a"]}, {"active": ["a"], "used": ["a", "c"]}, {"active": ["a"]}]
+    found = gates.check(rows, {}, {}, origins=origins)
+    assert (found["gates"]["unused skill"], found["barred"]) == (1, 0)
+    assert found["examples"]["unused skill"][0] | {"question": ""} == {"row": 1, "question": "", "of": "b"}

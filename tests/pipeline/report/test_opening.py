@@ -60,3 +60,11 @@ def test_what_was_made_and_where_a_run_has_come_to():
     assert "It is not done: solve comes next." in html and "solver" not in html and "target" not in html
     assert "It stopped writing at its target of hours, before that of problems." in opening(facts(by="hours"))
     assert opening(facts(done=())) == ""
+
+
+def test_problems_that_nobody_checked_are_said_to_be_unchecked():
+    run = facts(done=("acquire", "sft", "mgpo", "synthesize"))
+    run.provenance = [{"decision": "accepted"}, {"decision": "rejected"}, {"decision": "rejected"}]
+    assert "Nobody was to check them, and the committee rejects 2 of them." in opening(run)
+    run.provenance = [{"decision": "accepted"}, {}]  # of a version that did not say it
+    assert "Nobody" not in opening(run)

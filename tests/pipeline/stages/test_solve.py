@@ -151,7 +151,7 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
     class Seen(Exception):
         pass
 
-    def produce(context, loader, problems, *_):
+    def produce(context, base, loader, problems, *_):
         raise Seen(problems)
 
     async def stop():
@@ -168,6 +168,34 @@ def test_the_problems_of_a_file_are_what_is_trained_on(tmp_path, monkeypatch):
         asyncio.run(solve.run(Context(config, run, cluster, metrics, None)))
     (mixture,) = seen.value.args
     assert sorted((mixture.at(i) for i in range(len(PROBLEMS))), key=lambda p: p.question) == PROBLEMS
+
+
+def test_after_a_warm_up_student_and_trainer_begin_with_what_it_left(tmp_path, monkeypatch):
+    class Seen(Exception):
+        pass
+
+    async def warmed(context, base, posed, dev):
+        assert sorted(p.question for p in posed) == sorted(p.question for p in PROBLEMS if p not in dev)
+        assert (base, len(dev)) == (context.domain.model("mini:solver"), 1)
+        return tmp_path / "warm"
+
+    def produce(context, base, loader, problems, *_):
+        raise Seen(base)
+
+    async def stop():
+        pass
+
+    specs = []
+    monkeypatch.setattr(solve.warmup, "warmed", warmed)
+    monkeypatch.setattr(solve, "start_trainer", lambda cluster, spec, *_: specs.append(spec))
+    monkeypatch.setattr(solve, "_produce", produce)
+    (tmp_path / "p.jsonl").write_text(text(PROBLEMS))
+    config = load(None, [f"solve.data={tmp_path / 'p.jsonl'}", "solve.dev=1", "solve.warmup={}"])
+    run = RunDir.open(tmp_path / "run", config)
+    cluster = SimpleNamespace(actor=lambda *_: None, stop_writing=stop, weights=lambda _: None)
+    with Metrics(run) as metrics, pytest.raises(Seen) as seen:
+        asyncio.run(solve.run(Context(config, run, cluster, metrics, None)))
+    assert seen.value.args == (tmp_path / "warm",) and specs[0].base_model == tmp_path / "warm"
 
 
 def test_of_several_files_each_is_asked_as_often_as_its_weight_says(tmp_path):
@@ -355,7 +383,7 @@ def test_dev_is_scored_at_each_checkpoint_and_what_was_scored_is_read_back(tmp_p
 
     cluster = SimpleNamespace(
         buffer=lambda: student,
-        student=lambda: pool(student),
+        student=lambda base: pool(student),
         sandbox=lambda: pool(SimpleNamespace(run_batch=Remote(never))),
     )
     loader = SimpleNamespace(release=Remote(done), finish=Remote(done))
@@ -368,7 +396,7 @@ def test_dev_is_scored_at_each_checkpoint_and_what_was_scored_is_read_back(tmp_p
         with Metrics(run) as metrics:
             context, scores = Context(config, run, cluster, metrics, progress), {}
             asked = Mixture([Source("p.jsonl", 1.0, TWELVE[:10])], context.rng)
-            work = solve._produce(context, loader, asked, TWELVE[10:], scores)
+            work = solve._produce(context, tmp_path, loader, asked, TWELVE[10:], scores)
             asyncio.run(asyncio.wait_for(work, 20))
         found.append(scores)
     assert scored == [0, 2, 2, 4]

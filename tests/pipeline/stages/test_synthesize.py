@@ -43,7 +43,7 @@ class Pools:
     async def _this(self, *_):
         return self
 
-    proposer = committee = prober = _this
+    proposer = writer = committee = prober = _this
 
     def buffer(self):
         return self
