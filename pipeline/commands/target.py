@@ -46,8 +46,8 @@ def of(target: str | None, file: Path | None, sets: Sequence[str] | None, run_di
 
 
 def existing(run: str | None, run_dir: str | None = None, file: Path | None = None) -> Path:
-    """The run to look at: the one named (as an argument, or as the directory that a config was told to work in), the one
-    that a config makes, or the newest in runs/."""
+    """The run to look at: the one named (as an argument, or as the directory that a config was told to work in), the
+    one that a config makes, or the newest in runs/."""
     if run is not None:
         _once(run, "--run-dir", run_dir)
         _once(run, "--config", None if file is None else str(file))
