@@ -137,7 +137,8 @@ ADVERSARY_KEYS = {
     "examples": "fault -> the best paid ones",
 }
 LEDGER_KEYS = {
-    "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks)}; each step: tasks, attempts issued, "
+    "stages": "stage -> {steps, totals, checkpoints, trained_twice (tasks), taught (solutions that a warm-up learned "
+    "from, no attempts)}; each step: tasks, attempts issued, "
     "trained, filtered, failed, live, interrupted (failed because the run ended), not_needed (failed because the stage "
     "had enough), attempts {number: issued}, checkpointed",
     "findings": "what does not add up, a line each; empty, else exit code 2",

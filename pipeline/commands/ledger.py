@@ -65,6 +65,8 @@ def _notes(stage: str, account: dict[str, Any]) -> list[str]:
         notes.append(f"{stage}: {interrupted} failed because the run ended")
     if not_needed := account["totals"]["not_needed"]:
         notes.append(f"{stage}: {not_needed} failed because it had enough")
+    if account["taught"]:
+        notes.append(f"{stage}: before it, SFT on {account['taught']} worked solutions")
     if account["checkpoints"]:
         last = max(account["checkpoints"], key=lambda c: c["step"])
         notes.append(f"{stage}: checkpoint of step {last['step']}, {last['rollouts']} rollouts")

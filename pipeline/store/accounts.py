@@ -33,8 +33,8 @@ _SHOWN = 20
 
 
 def audit(run: RunDir) -> dict[str, Any]:
-    """{"stages": {stage: {"steps": [...], "totals": {...}, "checkpoints": [...], "trained_twice": tasks}},
-    "findings": [line, ...]}.
+    """{"stages": {stage: {"steps": [...], "totals": {...}, "checkpoints": [...], "trained_twice": tasks,
+    "taught": examples of its warm-up}}, "findings": [line, ...]}.
 
     A step's row: step, on_disk, checkpointed (in some checkpoint), tasks, issued, trained, filtered, failed, live,
     interrupted (failed because the run ended), not_needed (failed because the stage had enough), attempts ({attempt:
@@ -93,7 +93,20 @@ def _stage(run: RunDir, stage: str, found: list[str]) -> dict[str, Any]:
             found.append(f"{stage}: step {step} was begun although step {step - 1} was not")
     _compare_with_trainer(run, stage, steps, checkpoints, found)
     totals = {k: sum(row[k] for row in steps) for k in ("tasks", "issued", *ENDS, "live", "interrupted", "not_needed")}
-    return {"steps": steps, "totals": totals, "checkpoints": checkpoints, "trained_twice": len(trained_twice)}
+    return {
+        "steps": steps, "totals": totals, "checkpoints": checkpoints, "trained_twice": len(trained_twice),
+        "taught": _taught(run, stage, found),
+    }  # fmt: skip
+
+
+def _taught(run: RunDir, stage: str, found: list[str]) -> int:
+    """Examples that a warm-up of the stage learned from: they were no attempts."""
+    try:
+        done = run.result(f"{stage}.warmup")
+    except Failure as e:
+        found.append(str(e))
+        return 0
+    return done["result"]["solutions"] if done else 0
 
 
 def _step(

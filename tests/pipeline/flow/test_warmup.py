@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from actors.chat_templates import chat_format
-from pipeline.commands import aside
+from pipeline.commands import aside, ledger
 from pipeline.config import SFTConfig
 from pipeline.config.loading import load
 from pipeline.dataset import folder
@@ -16,6 +16,7 @@ from pipeline.dataset.card import About
 from pipeline.flow import training, warmup
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Problem, Rollout
+from pipeline.store import accounts
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
@@ -115,6 +116,10 @@ def test_the_solutions_of_the_runs_own_data_set_are_what_the_trainer_is_handed(t
     told = warmup.told(run)
     assert told["left_out"] == {"no solution": 1, "comes to another answer": 1}
     assert (told["solutions"], told["loss_first"], told["loss_last"]) == (4, 2.0, 0.5)
+    found: list[str] = []
+    account = accounts._stage(run, "solve", found)
+    assert (found, account["taught"], account["totals"]["issued"]) == ([], 4, 0)
+    assert "before it, SFT on 4 worked solutions" in ledger.render({"stages": {"solve": account}, "findings": []})
     assert begins == run.path("checkpoints", "solve.warmup", "step-000004") == warmup.begun_with(run, base)
 
 

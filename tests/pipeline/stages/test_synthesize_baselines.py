@@ -74,7 +74,9 @@ def written(root, run_batch, *sets):
             context = Context(config, run, None, metrics, progress)
             cluster = Cluster(config, context.domain, run_batch)
             context = Context(config, run, cluster, metrics, progress)
-            return asyncio.run(asyncio.wait_for(synthesize.run(context), 120))
+            result = asyncio.run(asyncio.wait_for(synthesize.run(context), 120))
+            run.finish("synthesize", result, 1.0)
+            return result
     finally:
         run.close()
 
