@@ -102,7 +102,7 @@ def dataset(facts: Facts) -> str:
                 f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
     ]  # fmt: skip
     if together:
-        pairs = [(f"{one} + {other}", float(n), "") for (one, other), n in together.most_common(8)]
+        pairs = [(f"{one} + {other}"[:60], float(n), "") for (one, other), n in together.most_common(8)]
         caption = f"Problems that need both skills, as the verifiers read them; the commonest of {len(together)} pairs."
         figures.append(figure("Skills together", charts.bars(pairs), caption))
     if chances:

@@ -2,11 +2,12 @@
 
 import inspect
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline import report
-from pipeline.report import sections
+from pipeline.report import charts, sections
 from pipeline.report.charts import text
 from pipeline.report.facts import gather
 from pipeline.report.sections import SECTIONS, Section
@@ -81,3 +82,36 @@ def test_a_data_set_says_what_nobody_solves_and_how_little_it_varies(whole):
     assert "Little variety: 3 skeletons in 60 problems, the commonest 34 % of them" in shown
     summary = report.summary(whole)
     assert (summary["unsolved"], summary["guessable"], summary["skeletons"]) == (7, 30, 3)
+
+
+def facts_of(provenance, **results):
+    played = SimpleNamespace(prober=SimpleNamespace(k=4))
+    return SimpleNamespace(
+        config=played,
+        provenance=provenance,
+        pass_at_k=lambda: [p["pass_at_k"] for p in provenance if p["pass_at_k"] is not None],
+        pass_rate=lambda: [],
+        diversity=lambda: None,
+        result=lambda stage, name: results.get(stage, {}).get(name),
+        status=lambda stage: "done",
+        rows={},
+    )
+
+
+def test_skills_that_rows_need_together_are_counted_by_pairs():
+    """By what verifiers read; of an earlier version by what was active. A row that nobody probed is in no figure of
+    difficulty."""
+    row = {"category": "maths", "active": ["a", "b"], "pass_at_k": 0.5}
+    html = sections.dataset(facts_of([row, row | {"used": ["b", "c", "a"]}, row | {"used": [], "pass_at_k": None}]))
+    drawn = html[html.index("Skills together") :]
+    assert "a + b · 2" in drawn and "a + c · 1" in drawn and "b + c · 1" in drawn and "commonest of 3 pairs" in drawn
+    assert f"mean difficulty {charts.number(0.5, True)}" in html
+    unprobed = sections.dataset(facts_of([row | {"used": ["a"], "pass_at_k": None}]))
+    assert "none was probed" in unprobed and "Skills together" not in unprobed
+
+
+def test_a_warm_up_is_told_before_the_curves_of_training():
+    warm = {"solutions": 180, "steps": 6, "loss_first": 1.25, "loss_last": 0.5, "left_out": {"no solution": 3}}
+    html = sections.solver_training(facts_of([], solve={"warmup": warm}))
+    told = "SFT on 180 worked solutions, 6 steps: loss 1.25 → 0.50 nats a token; left out: 3 no solution."
+    assert told in html and "SFT on" not in sections.solver_training(facts_of([]))
