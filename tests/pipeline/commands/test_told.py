@@ -43,7 +43,8 @@ def test_a_change_within_chance_is_none(before, after, said):
 
 def account(**totals):
     rows = [{"step": n, "checkpointed": n < 2, "attempts": {1: 8, 2: 1}, **totals} for n in (1, 2)]
-    return {"steps": rows, "totals": totals, "checkpoints": [{"step": 1, "rollouts": 8}], "trained_twice": 0}
+    checkpoints = [{"step": 1, "rollouts": 8}]
+    return {"steps": rows, "totals": totals, "checkpoints": checkpoints, "trained_twice": 0, "taught": 99999}
 
 
 def test_the_ledger_is_a_row_a_stage_within_sixty_columns():
