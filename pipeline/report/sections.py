@@ -98,8 +98,9 @@ def dataset(facts: Facts) -> str:
             (c, float(n), _difficulty(facts, c))
             for c, n in categories.most_common()
         ]), "Problems in the data set."),
-        figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
-                f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}."),
+        *([figure("Skills", charts.bars([(s, float(n), "") for s, n in by_skill.most_common(8)]),
+                  f"Problems that use a skill; the {min(8, len(by_skill))} commonest of {len(by_skill)}.")]
+          if by_skill else []),
     ]  # fmt: skip
     if together:
         pairs = [(f"{one} + {other}"[:60], float(n), "") for (one, other), n in together.most_common(8)]

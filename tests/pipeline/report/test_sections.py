@@ -108,6 +108,8 @@ def test_skills_that_rows_need_together_are_counted_by_pairs():
     assert f"mean difficulty {charts.number(0.5, True)}" in html
     unprobed = sections.dataset(facts_of([row | {"used": ["a"], "pass_at_k": None}]))
     assert "none was probed" in unprobed and "Skills together" not in unprobed
+    rewritten = sections.dataset(facts_of([row | {"active": [], "used": []}]))  # from a seed: no skill was offered
+    assert "Categories" in rewritten and "Skills" not in rewritten
 
 
 def test_a_warm_up_is_told_before_the_curves_of_training():
