@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from actors.committee import Committee
+from pipeline import report
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config.loading import load
 from pipeline.domains.mini.truth import faults
 from pipeline.flow.context import Context
 from pipeline.pools import catalogue
 from pipeline.records import Failure
-from pipeline.report import summary
 from pipeline.scoring.problems import of_row
 from pipeline.stages import synthesize
 from pipeline.store.metrics import Metrics
@@ -76,7 +76,8 @@ def written(root, run_batch, *sets):
             context = Context(config, run, cluster, metrics, progress)
             result = asyncio.run(asyncio.wait_for(synthesize.run(context), 120))
             run.finish("synthesize", result, 1.0)
-            return result
+        report.write(run)  # a page can be made of it
+        return result
     finally:
         run.close()
 
@@ -126,7 +127,8 @@ def test_unfiltered_whatever_was_handed_in_is_a_row_and_the_card_says_so(tmp_pat
     card = (every / "dataset" / "README.md").read_text()
     assert "not checked" in card and f"| rows that it accepted | {one['accepted'] + one['unsolved']} |" in card
     run = RunDir.look(every)
-    assert summary(run)["mean_pass_at_k"] == 0.5  # of those that were probed
+    assert "Nobody was to check them" in (every / "report.html").read_text()
+    assert report.summary(run)["mean_pass_at_k"] == 0.5  # of those that were probed
 
 
 def test_a_budget_of_episodes_ends_the_agents_work_too_and_begins_none_beyond_it(tmp_path):
