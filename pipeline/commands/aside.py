@@ -37,8 +37,8 @@ def left_by(root: Path, stage: str) -> list[Path]:
         for entry in sorted(folder.iterdir())
         if entry.name == stage or entry.name.startswith(f"{stage}.")
     ]
-    own = RUN_STAGES[stage].makes
-    found += [Path(own)] if own is not None and (root / own).is_dir() else []
+    own = (RUN_STAGES[stage].makes, RUN_STAGES[stage].gathers)
+    found += [Path(name) for name in own if name is not None and (root / name).is_dir()]
     return sorted(found, key=lambda path: path.parts[0] != "stages")
 
 

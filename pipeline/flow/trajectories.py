@@ -18,8 +18,8 @@ from actors.episode import Conversation
 from actors.sample import Sample
 from actors.tool_calls import ToolCall
 from pipeline.records import ACTIONS, COGNITIVE_STAGES, Action, Failure, Rollout
-from pipeline.store.files import writing
-from pipeline.store.manifest import seal_folder
+from pipeline.store.digests import write_manifest
+from pipeline.store.files import whole_folder
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_records
 
@@ -51,13 +51,13 @@ def read(path: Path, chat: ChatFormat, max_tokens: int) -> tuple[list[Rollout], 
 
 
 def write(run: RunDir, name: str, rollouts: Sequence[Rollout]) -> Path:
-    """A file of rollouts that a stage made of what was given to it, as the loader reads one."""
-    path = run.path("trajectories", f"{name}.parquet")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path):
-        write_records(path, rollouts, Rollout)
-        seal_folder(path.parent, "trajectories", sorted(file.name for file in path.parent.glob("*.parquet")))
-    return path
+    """A file of rollouts that a stage made of what was given to it, as the loader reads one. It takes the place of what
+    an earlier process wrote."""
+    final = run.path("trajectories")
+    with whole_folder(final, stays=lambda _: False) as folder:
+        write_records(folder / f"{name}.parquet", rollouts, Rollout)
+        write_manifest(folder, final.name, [f"{name}.parquet"])
+    return final / f"{name}.parquet"
 
 
 def _messages(line: Any) -> list[Message]:

@@ -27,6 +27,8 @@ class RunStage:
     otherwise."""
     makes: str | None = None
     """The folder that it makes for the stages after it, and for others than this run."""
+    gathers: str | None = None
+    """The folder of what it hands to its trainer beside its steps, where there is anything."""
     reads: tuple[str, ...] = ()
     """What it builds on, itself included, as folders of the run directory; `stages/<name>` is that stage's result."""
 
@@ -47,6 +49,7 @@ RUN_STAGES: dict[str, RunStage] = {
         "collect teacher trajectories and clone the accepted ones",
         plays=True,
         trains=True,
+        gathers="trajectories",
         after="acquire",
         settings=(
             *("proposer", "system_prompt", "episode", "committee", "prober", "trainer", "sft"),
@@ -90,6 +93,8 @@ RUN_STAGES: dict[str, RunStage] = {
 
 PRODUCTS = {stage.makes: name for name, stage in RUN_STAGES.items() if stage.makes}
 """Folder -> the stage that makes it."""
+GATHERED = {stage.gathers: name for name, stage in RUN_STAGES.items() if stage.gathers}
+"""Folder -> the stage that gathers it."""
 
 
 def first_reader(field: str) -> str:

@@ -3,7 +3,8 @@
     config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
     prompts.json           digests of the prompts
     skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
-    checkpoints/<stage>/   Hugging Face directories       dataset/              problems, provenance, card
+    trajectories/          what SFT clones beside them    dataset/              problems, provenance, card
+    checkpoints/<stage>/   Hugging Face directories
     metrics.jsonl, tensorboard/, report.html              events.jsonl          what befell the run, for who watches
 
 Invariant: a file or step directory that exists under its final name is whole; it was written under another name,
@@ -314,9 +315,8 @@ class RunDir:
         checkpoints = self.path("checkpoints", stage)
         if (checkpoints / CHECKPOINTS).is_file():
             found += [checkpoints / CHECKPOINTS, *checkpoints.glob("[!.]*/trainer/manifest-*.json")]
-        product = RUN_STAGES[stage].makes if stage in RUN_STAGES else None
-        if product and self.path(product, MANIFEST).is_file():
-            found.append(self.path(product, MANIFEST))
+        folders = (RUN_STAGES[stage].makes, RUN_STAGES[stage].gathers) if stage in RUN_STAGES else ()
+        found += [path for name in folders if name and (path := self.path(name, MANIFEST)).is_file()]
         found += [self.path(name) for name in (*APPENDED, PROMPTS) if self.path(name).is_file()]
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 

@@ -1,6 +1,6 @@
 """Everything that a run wrote, held against the digests that it wrote with it.
 
-    config.yaml      its own digest                      skills/, dataset/   manifest, named by the stage's result
+    config.yaml      its own digest                      skills, dataset, …  manifest, named by the stage's result
     stages/*.json    sealed; names what its stage left   steps/*/*           manifest, named by the next and the journal
     ledger/          the chain of its lines, `accounts`  checkpoints/*/*     a manifest of each rank
     metrics, events  the chain of their lines, `told`    tensorboard/, report.html, quarantine/   their own
@@ -28,7 +28,7 @@ from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage
 from pipeline.store.manifest import Damage, cause, differs
 from pipeline.store.pairs import Pairs
-from pipeline.store.run_stages import PRODUCTS, RUN_STAGES
+from pipeline.store.run_stages import GATHERED, PRODUCTS, RUN_STAGES
 from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, step_folders
 from pipeline.store.snapshot import CHECKPOINTS, MIRRORED, registered
 
@@ -77,6 +77,9 @@ def _all(run: RunDir) -> Iterator[Finding]:
         left = run.path(product).exists() and step_folders(run.path("steps", maker))  # it ended early, or is not done
         if left or os.path.lexists(run.path("stages", f"{maker}.json")):
             yield from _product(run, product)
+    for name in GATHERED:
+        if os.path.lexists(run.path(name)):  # that one is gone is told by the result of its stage
+            yield from manifested(run, run.path(name), name)
 
 
 _IN_A_STAGE = ("steps", "ledger", "quarantine", "checkpoints", "stages")
@@ -91,8 +94,8 @@ def _place(finding: Finding) -> tuple[int, int, int, str]:
     if top in _IN_A_STAGE and rest:
         stage = rest[0].removesuffix(".json")
         return 1, stages.index(stage) if stage in stages else len(stages), _IN_A_STAGE.index(top), finding.path
-    if top in PRODUCTS:
-        return 1, stages.index(PRODUCTS[top]), len(_IN_A_STAGE), finding.path
+    if of := PRODUCTS.get(top) or GATHERED.get(top):
+        return 1, stages.index(of), len(_IN_A_STAGE), finding.path
     return 2, int(finding.unit in own.PAGES), 0, finding.path
 
 
@@ -160,8 +163,8 @@ def mend(run: RunDir, finding: Finding) -> str:
             "writes it again" if kind == "config.yaml" else "makes it again"
         )
     mirrored = f"`{command} --repair` restores it from the mirror; without, " if run.path(MIRRORED).exists() else ""
-    if kind == "stages":
-        return mirrored + run.stage_again(stage)
+    if kind == "stages" or kind in GATHERED:
+        return mirrored + run.stage_again(GATHERED.get(kind, stage))
     if kind == "adversary.json":
         return mirrored + run.file_again(kind, "audit-verifiers --adversary")
     undone = stage in RUN_STAGES and not run.path("stages", f"{stage}.json").exists()
@@ -400,9 +403,8 @@ def _lines(run: RunDir) -> Iterator[Finding]:
                 yield Finding(f"{file}:{number}", "is not the line that was written; readers leave it out", file)
         except Failure as e:
             yield Finding(file, str(e), file)
-    if not run.path(metrics.FILE).exists() and any(
-        _sorted(run, name) for name, stage in RUN_STAGES.items() if stage.issues_attempts
-    ):
+    steps = (_sorted(run, name) for name, stage in RUN_STAGES.items() if stage.issues_attempts)
+    if not run.path(metrics.FILE).exists() and any(steps):
         yield Finding(metrics.FILE, "is missing", metrics.FILE)
 
 

@@ -1,5 +1,6 @@
 """A small whole run on disk, every kind of file in it, made by the code that makes real ones: without Ray, in a second.
-What a GPU or a teacher would have made of it is a few bytes."""
+What a GPU or a teacher would have made of it is a few bytes. A stage goes on from what there is of it, as real ones
+do."""
 
 import json
 import shutil
@@ -10,18 +11,19 @@ from safetensors.numpy import save_file
 
 from pipeline import domains, report
 from pipeline.config.loading import load
+from pipeline.flow import trajectories
 from pipeline.pools.buffer import _write as write_rollouts
 from pipeline.records import Episode, Probe, Rollout, Skill, Verdict
 from pipeline.skills import asked, candidates
 from pipeline.skills.extraction import SkillLibrary, render
 from pipeline.stages import acquire, synthesize
-from pipeline.store import events
+from pipeline.store import accounts, events
 from pipeline.store.digests import files_below, write_manifest
 from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
-from pipeline.store.snapshot import CHECKPOINTS
+from pipeline.store.snapshot import CHECKPOINTS, registered
 from pipeline.store.tables import write_keyed, write_records
 from tests.pipeline.judged import episode, probe, rollout, task, verdict
 
@@ -30,6 +32,9 @@ AS_SET = [x for setting in SETTINGS for x in ("--set", setting)]
 STEPS = {"sft": 2, "mgpo": 3, "synthesize": 2, "solve": 2}
 SIZE = 4
 """Episodes of a step."""
+_VACUOUS = {"tries": 20, "accepted": 4, "paid": 2, "exported": 1, "exploits": 0}
+ADVERSARY = {"tries": 20, "exploit_share": 0.0, "by_fault": {}, "by_kind": {"vacuous": _VACUOUS}}
+"""What the adversary found."""
 
 
 def config(mirror=None, seed=0):
@@ -52,6 +57,7 @@ def make(root, mirror=None, upto="evaluate", done=True, seed=0):
                     out(run, stage)
                 break
     if done and upto == "evaluate":
+        run.write_sealed("adversary.json", ADVERSARY)
         report.write(run)
     return run
 
@@ -67,7 +73,7 @@ def out(run, stage):
 
 def _acquire(run, log):
     names = ("first", "second", "third")
-    for number, name in enumerate(names, start=1):
+    for number, name in list(enumerate(names, start=1))[len(run.steps("acquire")) :]:
         skill = Skill(
             id=name, category="maths", intent=f"does the {name}", method="a\n\nb", difficulty="d", tool_hint="t",
             score=0.9, source="s.md", script="def f(x):\n    return x\n" if name == "first" else None,
@@ -85,8 +91,9 @@ def _acquire(run, log):
 
 def played(run, log, stage):
     """Steps of episodes: of each four one is rejected, one fails, two are accepted."""
-    ledger, trained = Ledger(run, stage), 0
-    for step in range(1, STEPS[stage] + 1):
+    accounts.check(run, stage)
+    ledger = Ledger(run, stage)
+    for step in range(1 + len(run.steps(stage)), STEPS[stage] + 1):
         ledger.begin(step)
         names = [f"{stage}-{step:06d}-{i}" for i in range(SIZE)]
         keys = [(name, ledger.issue(name)) for name in names]
@@ -114,10 +121,15 @@ def played(run, log, stage):
             (folder / "state.json").write_text(json.dumps({**state, "ledger": account}))
             log.log(stage, step, {"accepted_rate": 0.75, "reward": step / 10, "hard_yield_per_1k": 1.0 + step})
         ledger.commit(account)
-        trained += len(kept)
-        if stage == "mgpo":
-            checkpoint(run, "mgpo", step, trained)
     ledger.close()
+
+
+def train(run, stage, each):
+    """A checkpoint after each step that the trainer has not seen, of so many rollouts."""
+    snapshot = run.path("checkpoints", stage, CHECKPOINTS)
+    seen = int(max(registered(snapshot.read_bytes()))[-6:]) if snapshot.exists() else 0
+    for step in range(1 + seen, STEPS[stage] + 1):
+        checkpoint(run, stage, step, step * each)
 
 
 def table(rollouts):
@@ -146,12 +158,15 @@ def checkpoint(run, stage, step, rollouts):
 
 def _sft(run, log):
     played(run, log, "sft")
-    checkpoint(run, "sft", 5, 8)
+    trajectories.write(run, "extraction", [rollout("extraction-000000", 1, tokens=20)])
+    if not run.path("checkpoints", "sft").exists():
+        checkpoint(run, "sft", 5, 8)
     return {"steps": 5, "accepted": 6, "checkpoint": str(run.path("checkpoints", "sft", "step-000005"))}
 
 
 def _mgpo(run, log):
     played(run, log, "mgpo")
+    train(run, "mgpo", 3)
     for steps in (1, 2):
         events.append(run, "stage_restarted", stage="mgpo", steps=steps, cause="a worker died", pools="kept")
     return {"steps": 3, "episodes": 12, "checkpoint": str(run.path("checkpoints", "mgpo", "step-000003"))}
@@ -163,8 +178,9 @@ def _synthesize(run, log):
 
 
 def _solve(run, log):
-    ledger, trained = Ledger(run, "solve"), 0
-    for step in range(1, STEPS["solve"] + 1):
+    accounts.check(run, "solve")
+    ledger = Ledger(run, "solve")
+    for step in range(1 + len(run.steps("solve")), STEPS["solve"] + 1):
         ledger.begin(step)
         keys = [(name, ledger.issue(name)) for name in (f"solve-{step:06d}-0/{i}" for i in range(SIZE))]
         if step == 1:
@@ -175,20 +191,17 @@ def _solve(run, log):
             (folder / "state.json").write_text(json.dumps({"ledger": account}))
             log.log("solve", step, {"reward": 0.5})
         ledger.commit(account)
-        trained += len(keys)
-        checkpoint(run, "solve", step, trained)
     ledger.close()
+    train(run, "solve", SIZE)
     return {"steps": 2, "problems": 6, "checkpoint": str(run.path("checkpoints", "solve", "step-000002"))}
 
 
 def _evaluate(run, log):
     score = {"mean": 0.5, "interval": [0.4, 0.6], "by_category": {"maths": 0.5}, "by_steps": {"1": 0.5}, "unknown": 0}
-    for number in (1, 2):
+    for number in (1, 2)[len(run.steps("evaluate")) :]:
         with run.new_step("evaluate", number) as folder:
             (folder / "score.json").write_text(json.dumps(score))
             log.log("evaluate", number, {"mean": 0.5})
-    by_kind = {"vacuous": {"tries": 20, "accepted": 4, "paid": 2, "exported": 1, "exploits": 0}}
-    run.write_sealed("adversary.json", {"tries": 20, "exploit_share": 0.0, "by_fault": {}, "by_kind": by_kind})
     return {"problems": 4, "samples": 2, "before": score, "after": score, "gain": 0.0}
 
 

@@ -326,7 +326,7 @@ def test_a_command_that_is_advised_works_as_it_stands_whatever_the_run_is_called
 @pytest.mark.parametrize(
     "name",
     ["dataset/problems.jsonl", "stages/mgpo.json", "steps/mgpo/000002/state.json", "prompts.json", "adversary.json",
-     "checkpoints/mgpo/step-000003/config.json"],
+     "checkpoints/mgpo/step-000003/config.json", "trajectories/extraction.parquet"],
 )  # fmt: skip
 def test_so_does_one_that_mends(whole, tmp_path, name):
     root = shutil.copytree(whole, tmp_path / "a run")

@@ -20,7 +20,7 @@ from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
 from pipeline.store.rundir import RunDir
 from tests.pipeline import made
-from tests.pipeline.damage import files, flip
+from tests.pipeline.damage import delete, files, flip, flipped, kind
 from tests.pipeline.store.verifying import found, propose
 
 
@@ -28,6 +28,15 @@ def test_a_run_as_it_was_written_has_no_findings(capsys, root):
     assert found(root) == []
     code, out, _ = propose(capsys, "verify", str(root), "--json")
     assert code == 0 and json.loads(out)["findings"] == [] and json.loads(out)["files"] == len(files(root))
+
+
+@pytest.mark.parametrize("damage", [flipped, delete], ids=lambda damage: damage.__name__)
+def test_each_kind_of_file_is_missed_and_a_bit_of_it_too(whole, root, damage):
+    """All other damages, and what mends them: `test_damage`, nightly."""
+    for name in {kind(name): name for name in files(whole)}.values():
+        if damage(root / name, root) is not False:  # an empty file has no bit
+            assert next(verify._all(RunDir(root)), None) is not None, name
+        shutil.copyfile(whole / name, root / name)
 
 
 def test_it_says_the_file_what_is_wrong_who_needs_it_and_what_mends_it(capsys, root):
