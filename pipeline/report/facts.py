@@ -22,6 +22,7 @@ from pipeline.store.digests import MANIFEST
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_keyed, read_table
+from pipeline.store.verify import verify
 
 PLAYED = tuple(name for name, stage in RUN_STAGES.items() if stage.plays)
 """The stages that play episodes."""
@@ -119,6 +120,8 @@ class Facts:
     samples: list[Sample]
     browsed: Browsed | None
     """Of the latest stage that plays; None before the first."""
+    damaged: list[str]
+    """What is not as it was written, a line each; the other fields are without it."""
 
     def status(self, stage: str) -> str:
         """done · part done · not run"""
@@ -183,6 +186,7 @@ def gather(run: RunDir) -> Facts:
         played=played,
         samples=_samples(found),
         browsed=_browsed(strata),
+        damaged=[str(finding) for finding in verify(run, whole=False)],
     )
 
 

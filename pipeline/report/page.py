@@ -17,8 +17,18 @@ def render(facts: Facts) -> str:
     moments = [row["time"] for rows in facts.rows.values() for row in rows if "time" in row]
     last = f" · last step {datetime.fromtimestamp(max(moments), UTC):%Y-%m-%d %H:%M UTC}" if moments else ""
     sections = [html for section in SECTIONS if (html := section.html(facts))]
-    told = f'<p class="soft">Run {text(facts.run.root.name)}{last}</p>{opening(facts)}'
+    told = f'<p class="soft">Run {text(facts.run.root.name)}{last}</p>{_damaged(facts)}{opening(facts)}'
     return document(facts.config.name, told + "\n".join(sections))
+
+
+def _damaged(facts: Facts) -> str:
+    """Above all figures."""
+    lines = "".join(f"<li>{text(line)}</li>" for line in facts.damaged)
+    return (
+        f'<div class="missing">Not as the run wrote it, so that figures may be without it:<ul>{lines}</ul></div>'
+        if lines
+        else ""
+    )
 
 
 def document(title: str, body: str) -> str:

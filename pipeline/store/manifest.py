@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pipeline.records import Failure
-from pipeline.store.digests import MANIFEST, SEAL, Entry, digest, entries_of, seal, unseal
+from pipeline.store.digests import MANIFEST, SEAL, Entry, digest, entries_of, files_below, seal, unseal
 from pipeline.store.files import replace
 
 _Stamp = tuple[int, int, int, int]
@@ -135,6 +137,20 @@ def digest_once(path: Path) -> Entry:
     if known is None or known[0] != stamp:
         _KNOWN[path] = known = (stamp, digest(path))
     return known[1]
+
+
+def digest_ahead(root: Path) -> None:
+    """Digest what will be asked for of a run, on all cores: the rest is looking up."""
+    files = [root / top / name for top in UNITS for name in files_below(root / top)]
+
+    def one(path: Path) -> None:
+        try:
+            digest_once(path)
+        except OSError:
+            return  # found where it is looked up
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(one, files))
 
 
 def written(folder: Path, entries: dict[str, Entry]) -> None:

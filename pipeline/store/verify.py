@@ -17,7 +17,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,30 +47,36 @@ class Finding:
         return f"{self.path}: {self.what}"
 
 
-def verify(run: RunDir) -> list[Finding]:
-    """All findings of a run, in the order in which they are mended. Raises nothing for what is damaged. Beside a run
-    that is going on, what is found once may have been on its way: what is found again is damage."""
-    first = _look(run)
-    return [finding for finding in _look(run) if finding in first] if first else []
+def verify(run: RunDir, whole: bool = True) -> list[Finding]:
+    """All findings of a run, in the order in which they are mended; unless `whole`, of what takes no time: neither of
+    the files of steps and checkpoints, nor of pages. Raises nothing for what is damaged. Beside a run that is going on,
+    what is found once may have been on its way: what is found again is damage."""
+    first = _look(run, whole)
+    return [finding for finding in _look(run, whole) if finding in first] if first else []
 
 
-def _look(run: RunDir) -> list[Finding]:
-    found = list(_all(run))
+def _look(run: RunDir, whole: bool) -> list[Finding]:
+    found = list(_all(run, whole))
     gone = {f.path for f in found if not os.path.exists(run.path(f.path))}  # several tell of it, and one is enough
     once = {f.path if f.path in gone else str(f): f for f in reversed(found)}
     return sorted(once.values(), key=_place)
 
 
-def _all(run: RunDir) -> Iterator[Finding]:
+def _all(run: RunDir, whole: bool = True) -> Iterator[Finding]:
     """As they are found; what several tell of comes several times."""
     yield from _config(run)
     yield from _lines(run)
-    yield from _own(run)
-    _digest_ahead(run)
+    yield from (f for f in _own(run) if whole or f.unit not in own.PAGES)
+    if whole:
+        manifest.digest_ahead(run.root)
     for stage in _stages(run):
-        found = [*_result(run, stage), *_steps(run, stage), *_checkpoints(run, stage, registered_in(run, stage))]
+        found = list(_result(run, stage))
+        if whole:
+            found += [*_steps(run, stage), *_checkpoints(run, stage, registered_in(run, stage))]
         yield from found
-        if all(f.unit.startswith(("ledger", "quarantine")) for f in found):  # else what accounts are held against
+        if whole and all(
+            f.unit.startswith(("ledger", "quarantine")) for f in found
+        ):  # else what these are held against
             yield from _accounts(run, stage)
     for product, maker in PRODUCTS.items():
         left = run.path(product).exists() and step_folders(run.path("steps", maker))  # it ended early, or is not done
@@ -434,17 +439,3 @@ def _unit(file: str) -> str:
     parts = file.split("/")
     size = {"steps": 3, "checkpoints": 2, "ledger": 2, "stages": 2, "quarantine": len(parts)}.get(parts[0], 1)
     return "/".join(parts[:size])
-
-
-def _digest_ahead(run: RunDir) -> None:
-    """Digest what will be asked for, on all cores: the rest is looking up."""
-    files = [run.root / top / name for top in manifest.UNITS for name in files_below(run.path(top))]
-
-    def one(path: Path) -> None:
-        try:
-            manifest.digest_once(path)
-        except OSError:
-            return  # found where it is looked up
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(one, files))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -23,9 +24,10 @@ import pyarrow.parquet as pq
 
 from pipeline.config.loading import load
 from pipeline.records import Episode, Probe, Rollout, Verdict
-from pipeline.store import verify
+from pipeline.store import metrics, verify
 from pipeline.store.digests import digest, files_below
 from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import of_lines
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_keyed
@@ -65,6 +67,8 @@ class Step:
         again = time.perf_counter()  # what the manifest alone costs
         for name in files_below(folder.parent / f"{number:06d}"):
             digest(folder.parent / f"{number:06d}" / name)
+        if run.path(metrics.FILE).exists():  # the step vouches for all the lines so far
+            of_lines(run.path(metrics.FILE))
         return total, time.perf_counter() - again
 
 
@@ -90,8 +94,9 @@ def main() -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         findings = verify.verify(RunDir(root))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         print(f"verified {len(files_below(root))} files, {size / 1e6:.1f} MB: {wall:.2f} s, {cpu:.2f} s of CPU, "
-              f"{len(findings)} findings, {os.cpu_count()} cores")  # fmt: skip
+              f"{len(findings)} findings, {os.cpu_count()} cores, at most {peak:.0f} MB resident")  # fmt: skip
 
 
 def synthetic(root: Path, steps: int) -> None:
@@ -108,8 +113,10 @@ def synthetic(root: Path, steps: int) -> None:
     run.close()
     if took:
         total, digests = (sum(x) for x in zip(*took, strict=True))
+        last = [sum(x) / len(took[-100:]) * 1e3 for x in zip(*took[-100:], strict=True)]
         print(f"wrote {len(took)} steps of {SIZE} rollouts: {total / len(took) * 1e3:.1f} ms a step, of which digests "
-              f"{digests / len(took) * 1e3:.2f} ms ({digests / total:.1%})")  # fmt: skip
+              f"{digests / len(took) * 1e3:.2f} ms ({digests / total:.1%}); of the last hundred {last[1]:.2f} of "
+              f"{last[0]:.1f} ms")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import options as o
-from pipeline.commands import target
+from pipeline.commands import screens, target
 from pipeline.commands.groups.base import EVERYDAY, OK, command, plan_keys, say, work, work_on
 from pipeline.commands.keys import FORK_KEYS, REDO_KEYS, REPORT_TWO_KEYS, RUNS_KEYS, STATUS_KEYS, summary_keys
 from pipeline.records import Failure
@@ -62,6 +62,7 @@ def _report(
 ) -> int:
     from pipeline import report
     from pipeline.commands import compare, summary
+    from pipeline.store import verify
 
     if name is not None and other is not None:
         if config or run_dir:
@@ -72,10 +73,13 @@ def _report(
     if out is not None:
         raise Failure(f"--out {out}: only of two runs; a run's own page is its report.html")
     run, settings = RunDir.read(target.existing(name, run_dir, config))
+    damaged = verify.verify(run, whole=False)  # before the summary is another, which tells of what there was
     try:
         report.write(run)
     finally:  # what the disk does not take can be told all the same
         print(json.dumps(summary.of(run)) if as_json else summary.render(run, settings, target.shown))
+    for finding in damaged:
+        screens.tell(f"report: {finding}; {verify.mend(run, finding)}")
     return OK
 
 

@@ -17,6 +17,7 @@ from pipeline.store.identity import config_text
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from tests.pipeline import made
+from tests.pipeline.advice import World
 from tests.pipeline.damage import files, flip
 from tests.pipeline.store.verifying import found, propose
 
@@ -333,6 +334,21 @@ def test_so_does_one_that_mends(whole, tmp_path, name):
     flip(root / name, 9)
     (mend,) = {verify.mend(RunDir(root), f) for f in verify.verify(RunDir(root)) if f.path.startswith(name)}
     assert {str(root), str(root / name)} & set(shlex.split(mend.split("`")[1]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "prompts.json", "stages/mgpo.json", "steps/solve/000002/rollouts.parquet", "report.html",
+     "checkpoints/mgpo/step-000003/config.json", "trajectories/extraction.parquet", "dataset/provenance.jsonl"],
+)  # fmt: skip
+def test_a_run_is_whole_again_once_what_is_advised_is_done(whole, root, monkeypatch, name):
+    """To the letter; of all kinds of files and damages: `test_damage`, nightly."""
+    world = World(monkeypatch)
+    flip(root / name, 99)
+    assert world.followed("verify", root) == "" == world.followed("run", root)
+    assert verify.verify(RunDir(root)) == [] == world.built_on and world.codes == {0, 2}
+    for same in ("dataset/problems.jsonl", "config.yaml", "prompts.json"):
+        assert (root / same).read_bytes() == (whole / same).read_bytes()
 
 
 def test_what_is_set_aside_takes_with_it_all_that_tells_of_it(capsys, root):

@@ -14,7 +14,7 @@ from pipeline.commands import verify as command
 from pipeline.config import loading
 from pipeline.flow.steps import judged_in
 from pipeline.records import Failure
-from pipeline.store import events, manifest, verify
+from pipeline.store import events, manifest, own, verify
 from pipeline.store.digests import MANIFEST, write_manifest
 from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
@@ -94,6 +94,19 @@ def test_a_manifest_of_another_step_takes_no_file_of_this_one_away(capsys, root)
     assert "steps/mgpo/000001/rollouts.parquet" not in {f.path for f in verify.verify(RunDir(root))}
     propose(capsys, "verify", "--run-dir", str(root), "--repair")
     assert (root / "steps/mgpo/000001/rollouts.parquet").is_file()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "adversary.json", "stages/sft.json", "dataset/problems.jsonl"])
+def test_a_report_that_is_without_something_says_so(capsys, root, name):
+    """On its page too; else other figures would be shown in silence."""
+    assert propose(capsys, "report", str(root))[::2] == (0, "")
+    before = (root / "summary.json").read_bytes()
+    (root / name).unlink()
+    (finding,) = (f for f in verify.verify(RunDir(root)) if f.unit not in own.PAGES)
+    line = f"{finding}; {verify.mend(RunDir(root), finding)}"
+    assert propose(capsys, "report", str(root))[::2] == (0, f"propose: report: {line}\n")
+    assert name.startswith("dataset") or (root / "summary.json").read_bytes() != before
+    assert f"<li>{finding}</li>" in (root / "report.html").read_text()
 
 
 def test_a_sealed_file_in_the_place_of_another_is_noticed(root):
