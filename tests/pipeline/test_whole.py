@@ -254,3 +254,30 @@ def test_two_runs_on_one_machine_do_not_disturb_each_other(tmp_path: Path) -> No
         for run in runs:
             run.terminate()
             run.wait(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_damaged_is_trained_again_from_its_steps(
+    finished: tuple[Path, dict[str, object], str], tmp_path: Path
+) -> None:
+    """By the command in the line, in a shell: to the same bits, and the run goes on. In a fork, which has no mirror to
+    restore it from."""
+    root = tmp_path / "a fork"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, timeout=800)
+
+    fork = shell(f"propose fork '{finished[0]}' --run-dir '{root}' --set evaluate.samples=1")
+    assert fork.returncode == 0, fork.stderr
+    weights = root / "checkpoints" / "solve" / f"step-{SMALL['solve.steps']:06d}" / "model.safetensors"
+    before = weights.read_bytes()
+    weights.unlink()  # it is shared
+    weights.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    refused = shell(f"propose run '{root}'")
+    assert refused.returncode == 2 and "model.safetensors: has SHA-256" in refused.stderr
+    again = shell(refused.stderr.splitlines()[-1].split("`")[1])
+    assert again.returncode == 0, again.stderr
+    assert weights.read_bytes() == before
+    done = shell(f"propose run '{root}' && propose verify '{root}' && propose ledger '{root}'")
+    assert done.returncode == 0, done.stderr
