@@ -16,7 +16,7 @@ from typing import Any
 from pipeline.commands.tables import columns, duration
 from pipeline.config import Config, loading
 from pipeline.records import Failure
-from pipeline.store import manifest
+from pipeline.store import manifest, own
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 
@@ -31,18 +31,13 @@ _COUNTS = (
 
 def of(run: RunDir) -> dict[str, Any]:
     """The summary as the last report has it, or as of now where a stage has ended since."""
-    path = run.path("summary.json")
-    if path.is_file():
-        written = path.stat().st_mtime_ns
-        results = [p.stat().st_mtime_ns for p in run.path("stages").glob("*.json")]
-        try:
-            found = manifest.read(path)
-        except manifest.Damage:
-            found = {}
-        if found and all(at <= written for at in results):
-            return found | {"run_dir": str(run.root)}  # it may have been moved
     from pipeline import report
 
+    path = run.path(report.SUMMARY)
+    if own.sealed_damage(run, report.SUMMARY) is None:
+        written = path.stat().st_mtime_ns
+        if all(p.lstat().st_mtime_ns <= written for p in run.path("stages").glob("*.json")):
+            return manifest.read(path) | {"run_dir": str(run.root)}  # it may have been moved
     return report.summary(run)
 
 

@@ -8,6 +8,7 @@ not decide, are counted apart).
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any
 from pipeline.config import Config, loading
 from pipeline.records import Episode, Failure, Probe, Verdict
 from pipeline.report.strata import Sort, Strata, sort_of
-from pipeline.store import manifest, metrics
+from pipeline.store import manifest, metrics, own
 from pipeline.store.digests import MANIFEST
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -220,12 +221,11 @@ def _curriculum(run: RunDir) -> dict[str, Any] | None:
 
 def _adversary(run: RunDir) -> dict[str, Any] | None:
     path = run.path(ADVERSARY)
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    try:
-        return manifest.read(path)
-    except manifest.Damage as e:
-        raise Failure(f"{path}: {e.what}; {run.file_again(ADVERSARY, 'audit-verifiers --adversary')}") from None
+    if wrong := own.sealed_damage(run, ADVERSARY):
+        raise Failure(f"{path}: {wrong}; {run.file_again(ADVERSARY, 'audit-verifiers --adversary')}")
+    return manifest.read(path)
 
 
 # ---------------------------------------------------------------- episodes

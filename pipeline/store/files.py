@@ -10,6 +10,7 @@ import errno
 import itertools
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ _NUMBERS = itertools.count()
 _WRITER = re.compile(r"\.(\d+)-\d+\.tmp$", re.ASCII)
 _NO_PLACE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY, errno.ENXIO),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO),
 }
 
 
@@ -110,6 +111,9 @@ def writing(path: Path) -> Iterator[None]:
             raise Failure(
                 f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
             ) from None
+        if e.errno == errno.EISDIR:
+            away = f"rm -r {shlex.quote(str(path))}"
+            raise Failure(f"{path}: {os.strerror(e.errno)}; expected a file: `{away}`") from None
         if e.errno in _NO_PLACE:
             raise Failure(f"{path}: {os.strerror(e.errno)}; expected a directory this user may write to") from None
         raise

@@ -27,7 +27,7 @@ Found = tuple[str, str, str]
 PAGES = ("report.html", "tensorboard")
 """Units that are made of what the others hold."""
 _ADVERSARY, _SUMMARY = "adversary.json", "summary.json"
-_OF = {MIRRORED: "known", _ADVERSARY: "exploit_share", _SUMMARY: "stages"}
+_OF = {MIRRORED: "known", _ADVERSARY: "by_kind", _SUMMARY: "stages"}
 """Sealed file -> a field that it has, and no other of them."""
 
 
@@ -35,7 +35,7 @@ def findings(run: RunDir) -> Iterator[Found]:
     """In no order."""
     sealed = [p.relative_to(run.root).as_posix() for p in run.path("quarantine").rglob("[!.]*.json")]
     for name in [*sealed, *(name for name in (MIRRORED, _ADVERSARY) if os.path.lexists(run.path(name)))]:
-        if wrong := _unsealed(run, name):
+        if wrong := sealed_damage(run, name):
             yield (name, wrong, name)
     if not os.path.lexists(run.path(MIRRORED)) and _names_a_mirror(run):
         yield (MIRRORED, "is missing, and config.yaml names a mirror", MIRRORED)
@@ -43,8 +43,8 @@ def findings(run: RunDir) -> Iterator[Found]:
     yield from _board(run)
 
 
-def _unsealed(run: RunDir, name: str) -> str | None:
-    """What is wrong with a sealed file, in words."""
+def sealed_damage(run: RunDir, name: str) -> str | None:
+    """What is wrong with a sealed file, in words; None if it is the one of its name, as it was written."""
     try:
         found = manifest.read(run.path(*name.split("/")))
     except Damage as e:
@@ -77,7 +77,7 @@ def _pages(run: RunDir) -> Iterator[Found]:
             yield ("report.html", "is missing", "report.html")
         if not summed:
             return
-    if wrong := _unsealed(run, _SUMMARY):
+    if wrong := sealed_damage(run, _SUMMARY):
         yield (_SUMMARY, wrong, "report.html")
         return
     told = manifest.read(run.path(_SUMMARY))

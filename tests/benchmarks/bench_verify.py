@@ -23,14 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.loading import load
-from pipeline.records import Episode, Probe, Rollout, Verdict
+from pipeline.records import Episode, Probe, Record, Rollout, Verdict
 from pipeline.store import metrics, verify
 from pipeline.store.digests import digest, files_below
 from pipeline.store.ledger import Ledger
 from pipeline.store.manifest import of_lines
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
-from pipeline.store.tables import write_keyed
+from pipeline.store.tables import Key, write_keyed
 from tests.pipeline.judged import episode, probe, rollout, task, verdict
 
 SIZE, TOKENS, TURNS, FIGURES = 128, 500, 6, 80
@@ -42,10 +42,12 @@ class Step:
     def __init__(self) -> None:
         made = [episode(task(str(i)), 1, f"What is {i} + 1?" * 8, turns=TURNS) for i in range(SIZE)]
         keys = {(e.id, e.attempt): e for e in made}
-        self._rollouts = pa.Table.from_batches([Rollout.to_arrow([_sampled(e.id, i) for i, e in enumerate(made)])])
-        self._episodes = pa.Table.from_batches([Episode.to_arrow(made)])
-        self._verdicts = {key: verdict(e) for key, e in keys.items()}
-        self._probes = {key: probe(e) for key, e in keys.items()}
+        self._tables = {
+            "rollouts": pa.Table.from_batches([Rollout.to_arrow([_sampled(e.id, i) for i, e in enumerate(made)])]),
+            "episodes": pa.Table.from_batches([Episode.to_arrow(made)]),
+            "verdicts": _keyed({key: verdict(e) for key, e in keys.items()}, Verdict),
+            "probes": _keyed({key: probe(e) for key, e in keys.items()}, Probe),
+        }
 
     def write(self, run: RunDir, ledger: Ledger, number: int) -> tuple[float, float]:
         """Returns the seconds of the step and, of them, of its manifest."""
@@ -54,12 +56,10 @@ class Step:
         names = [f"mgpo-{number:06d}-{i}" for i in range(SIZE)]
         keys = [(name, ledger.issue(name)) for name in names]
         with run.new_step("mgpo", number) as folder:
-            for table, column, file in ((self._rollouts, 0, "rollouts"), (self._episodes, 0, "episodes")):
-                field = table.schema.field(column)
-                named = table.set_column(column, field, pa.array(names, field.type))
+            for file, table in self._tables.items():
+                field = table.schema.field(0)
+                named = table.set_column(0, field, pa.array(names, field.type))
                 pq.write_table(named, folder / f"{file}.parquet", compression="zstd")
-            write_keyed(folder / "verdicts.parquet", dict(zip(keys, self._verdicts.values(), strict=True)), Verdict)
-            write_keyed(folder / "probes.parquet", dict(zip(keys, self._probes.values(), strict=True)), Probe)
             account = ledger.segment(folder, dict.fromkeys(keys, "trained"))
             (folder / "state.json").write_text(json.dumps({"ledger": account}))
         ledger.commit(account)
@@ -70,6 +70,13 @@ class Step:
         if run.path(metrics.FILE).exists():  # the step vouches for all the lines so far
             of_lines(run.path(metrics.FILE))
         return total, time.perf_counter() - again
+
+
+def _keyed(records: dict[Key, Record], of: type[Record]) -> pa.Table:
+    """As a step holds them."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_keyed(Path(folder, "table"), records, of)
+        return pq.read_table(Path(folder, "table"))
 
 
 def _sampled(name: str, seed: int) -> Rollout:

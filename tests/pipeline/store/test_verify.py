@@ -20,6 +20,7 @@ from pipeline.store.identity import default_root
 from pipeline.store.manifest import Damage, seal_folder
 from pipeline.store.rundir import RunDir
 from tests.pipeline import made
+from tests.pipeline.advice import World
 from tests.pipeline.damage import delete, files, flip, flipped, kind
 from tests.pipeline.store.verifying import found, propose
 
@@ -109,10 +110,31 @@ def test_a_report_that_is_without_something_says_so(capsys, root, name):
     assert f"<li>{finding}</li>" in (root / "report.html").read_text()
 
 
-def test_a_sealed_file_in_the_place_of_another_is_noticed(root):
-    (root / "adversary.json").write_bytes((root / "prompts.json").read_bytes())
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("adversary.json", "prompts.json"), ("adversary.json", "summary.json"), ("summary.json", "adversary.json")],
+)
+def test_a_sealed_file_in_the_place_of_another_is_noticed(capsys, root, name, other):
+    (root / name).write_bytes((root / other).read_bytes())
     (finding,) = verify.verify(RunDir(root))
-    assert finding.path == "adversary.json"
+    assert finding.path == name
+    assert propose(capsys, "report", str(root))[0] == (2 if name == "adversary.json" else 0)  # the other is made of it
+
+
+@pytest.mark.parametrize("name", ["stages/acquire.json", "stages/evaluate.json", "adversary.json"])
+def test_a_report_of_a_run_with_a_link_to_nowhere_is_one_line(capsys, root, name):
+    (root / name).unlink()
+    (root / name).symlink_to("/nowhere")
+    code, _, err = propose(capsys, "report", str(root))
+    (finding,) = verify.verify(RunDir(root))
+    assert code == 2 and err.count("\n") == 1 and verify.mend(RunDir(root), finding) in err
+
+
+@pytest.mark.parametrize("name", ["summary.json", "report.html"])
+def test_a_folder_in_the_place_of_a_page_is_taken_away_by_what_is_advised(root, monkeypatch, name):
+    (root / name).unlink()
+    (root / name).mkdir()
+    assert World(monkeypatch).followed("report", root) == "" and verify.verify(RunDir(root)) == []
 
 
 def test_content_that_is_written_over_with_the_time_it_had_is_digested_again(root):
