@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pipeline.records import Failure
 from pipeline.store import chained
-from pipeline.store.files import replace, writing
+from pipeline.store.files import replace, without, writing
 from pipeline.store.rundir import RunDir
 
 FILE = "events.jsonl"
@@ -80,7 +80,7 @@ def _lines(path: Path) -> Iterator[chained.Line]:
     except FileNotFoundError:
         return iter(())
     except OSError as e:
-        raise Failure(f"{path}: {e.strerror}; expected a file of events: move it away to go on without") from None
+        raise Failure(f"{path}: {e.strerror}; expected a file of events; {without(path)}") from None
     return chained.lines(content if content.endswith(b"\n") or not content else content + b"\n")
 
 

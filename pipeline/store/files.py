@@ -97,6 +97,12 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def without(path: Path) -> str:
+    """The command that takes a file out of the way and keeps it, for the end of a line about one that a run can do
+    without."""
+    return f"`mv {shlex.quote(str(path))} {shlex.quote(f'{path}.away')}` goes on without it"
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what a disk may refuse into one line."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.records import Failure
 from pipeline.store import chained
-from pipeline.store.files import writing
+from pipeline.store.files import without, writing
 from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import Gauges
 from pipeline.watch.trackers import Sending
@@ -37,7 +37,7 @@ class Metrics:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as e:
-            raise Failure(f"{path}: {e.strerror}; expected a file this user may write to") from None
+            raise Failure(f"{path}: {e.strerror}; expected a file this user may write to; {without(path)}") from None
         self._chain = self._mend(path.read_bytes())
         self._board: Any = None
         self._folder = str(run.path("tensorboard"))
@@ -135,7 +135,7 @@ def _lines(run: RunDir) -> Iterator[chained.Line]:
     except FileNotFoundError:
         return iter(())
     except OSError as e:
-        raise Failure(f"{path}: {e.strerror}; expected a file of metrics: move it away to go on without") from None
+        raise Failure(f"{path}: {e.strerror}; expected a file of metrics; {without(path)}") from None
     *_, tail = content.split(b"\n")
     return chained.lines(content + b"\n" if chained.is_whole(tail) else content)
 

@@ -279,6 +279,17 @@ def test_what_a_stage_that_was_stopped_has_written_is_missed(stopped, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
+def test_a_folder_in_their_place_keeps_no_run_from_going_on_once_what_is_advised_is_done(
+    stopped, tmp_path, monkeypatch, name
+):
+    root = stopped("solve", tmp_path / "a run")
+    (root / name).unlink()
+    (root / name).mkdir()
+    assert World(monkeypatch).followed("run", root) == "" and (root / f"{name}.away").is_dir()
+    assert (root / "stages" / "evaluate.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events.jsonl"])
 def test_lines_that_a_step_was_written_after_are_missed(stopped, tmp_path, name):
     """Whole ones, so that those that are left follow from each other."""
     root = stopped("mgpo", tmp_path / "run")
