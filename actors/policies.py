@@ -26,9 +26,13 @@ class EnginePolicy:
         return sample
 
 
+class Cut(str):
+    """A reply that was cut off at its limit of tokens, as far as it goes."""
+
+
 class TextPolicy:
     """A teacher, or any chat client: its text is tokenised here, so its episodes give rollouts to imitate. A call of
-    Hermes's form becomes one of the form of the model that is to learn from it.
+    Hermes's form becomes one of the form of the model that is to learn from it. A reply that is `Cut` has no end.
 
     It knows no log-probabilities (0) and has no version (0).
     """
@@ -37,13 +41,14 @@ class TextPolicy:
         self._complete, self._chat = complete, chat
 
     async def __call__(self, conversation: Conversation, max_tokens: int, seed: int) -> Sample:
-        said = self._chat.written(await self._complete(conversation.messages))
-        whole = [*self._chat.encode_text(said), self._chat.eos_id]
+        said = await self._complete(conversation.messages)
+        cut = isinstance(said, Cut)
+        whole = [*self._chat.encode_text(self._chat.written(said)), *([] if cut else [self._chat.eos_id])]
         ids = whole[:max_tokens]
         return Sample(
             text=self._chat.decode(ids),
             token_ids=ids,
             logprobs=[0.0] * len(ids),
             versions=[0] * len(ids),
-            truncated=len(ids) < len(whole),
+            truncated=cut or len(ids) < len(whole),
         )

@@ -20,7 +20,7 @@ from actors.chat_templates import PlainText, chat_format
 from actors.episode import KindOf, run_episode, turn_seed
 from actors.guidance import TURN
 from actors.openai_client import ChatClient
-from actors.policies import TextPolicy
+from actors.policies import Cut, TextPolicy
 from actors.shipping import ship
 from actors.tools import SandboxTools
 from pipeline import config
@@ -111,6 +111,13 @@ class EndpointPolicy:
         self._client: ChatClient | None = None
 
     async def complete(self, messages: list[Message], seed: int = 0) -> str:
+        reply = await self.turn(messages, seed)
+        if isinstance(reply, Cut):
+            raise Failure(f"the reply was cut off at {self._sampling.max_tokens} tokens", "model_error")
+        return reply
+
+    async def turn(self, messages: list[Message], seed: int = 0) -> str:
+        """Its next turn in an episode; one that was cut off is a turn as far as it goes, as of an engine."""
         e, s = self._endpoint, self._sampling
         turn = sum(message["role"] == "assistant" for message in messages)
         if self._client is None:
@@ -124,7 +131,7 @@ class EndpointPolicy:
         )
         if not reply.text.strip():
             raise Failure("the reply holds no text", "model_error")
-        return reply.text
+        return Cut(reply.text) if reply.finish_reason == "length" else reply.text
 
 
 class TeacherProposer:
@@ -153,7 +160,7 @@ class TeacherProposer:
     async def episode(self, task: Task, attempt: int) -> Episode:
         """Play a task. The rollout has reached the sink when this returns, unless there is nothing to train on."""
         teacher = of(self._teacher, task.seed)
-        say = teacher.turn if isinstance(teacher, OpenAITeacher) else teacher.complete
+        say = teacher.turn if isinstance(teacher, OpenAITeacher | EndpointPolicy) else teacher.complete
         words = in_style(self._styles, task.seed)
         policy = TextPolicy(lambda messages: say(told(messages, words), seed=task.seed), self._chat)
         tools = SandboxTools(self._sandbox)

@@ -15,7 +15,7 @@ from actors.tool_calls import render
 from pipeline.config import EndpointConfig, SamplingConfig
 from pipeline.domains.base import Domain
 from pipeline.records import Failure
-from tests.actors.endpoint import endpoint, response, says, sends
+from tests.actors.endpoint import chat, endpoint, response, says, sends
 from tests.mini import MINI
 from tests.pipeline.judged import Remote, task
 
@@ -51,11 +51,11 @@ def test_no_text_is_an_empty_answer_and_no_endpoint_a_failure():
         solving(says("a"), lambda s: s.answers(f"q? {secret(1)}", 2, SAMPLING, 7))
 
 
-def test_a_proposer_plays_an_episode_with_no_tokenizer_at_hand():
-    submit = render("submit", {"question": "What is 1 + 1?", "answer": "2"})
+def proposing(behaviour):
+    """(episode, requests, what reached the sink) of a proposer behind such an endpoint."""
 
     async def main():
-        async with endpoint(says("## Draft\nA sum.", f"## Finalize\n{submit}")) as requests:
+        async with endpoint(behaviour) as requests:
             sent = []
 
             async def put(*args):
@@ -68,10 +68,33 @@ def test_a_proposer_plays_an_episode_with_no_tokenizer_at_hand():
             )
             return await replica.episode(task(), 1), requests, sent
 
-    episode, requests, sent = asyncio.run(main())
+    return asyncio.run(main())
+
+
+SUBMIT = f"## Finalize\n{render('submit', {'question': 'What is 1 + 1?', 'answer': '2'})}"
+
+
+def test_a_proposer_plays_an_episode_with_no_tokenizer_at_hand():
+    episode, requests, sent = proposing(says("## Draft\nA sum.", SUBMIT))
     assert episode.submitted is not None and episode.submitted.answer == "2" and len(sent) == 1
     assert len(requests) == 2 and requests[0]["seed"] != requests[1]["seed"]
     assert requests[1]["messages"][2] == {"role": "assistant", "content": "## Draft\nA sum."}
+
+
+def test_a_turn_that_is_cut_off_is_marked_and_told_of_and_a_message_that_is_cut_off_is_none():
+    cut, whole = response(chat(SUBMIT[:60], "length")), response(chat(SUBMIT))
+    episode, requests, _ = proposing(sends(cut, whole))
+    assert [turn.truncated for turn in episode.turns] == [True, False] and episode.submitted is not None
+    assert "Malformed call" in requests[1]["messages"][-1]["content"]
+
+    async def asked():
+        async with endpoint(sends(cut)) as requests:
+            policy = EndpointPolicy(EndpointConfig(base_url=requests.url, model="m"), SAMPLING)
+            return await policy.complete([{"role": "user", "content": "Which skills?"}])
+
+    with pytest.raises(Failure, match="cut off at 77 tokens") as e:
+        asyncio.run(asked())
+    assert e.value.kind == "model_error"
 
 
 @pytest.mark.parametrize("text", ["", "a", "ab", "naïve ✓", "x" * 100])
