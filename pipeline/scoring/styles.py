@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from actors.chat import parse_turn
 from pipeline.config import STYLES, SFTStage, Style
 from pipeline.records import Episode
 from pipeline.scoring.judged import Judged
@@ -21,10 +22,13 @@ FULL = "enough of its style and category"
 
 
 def style(episode: Episode) -> Style:
-    """As it was played, whatever was asked for: a skill dropped, a draft written anew, something run, or neither."""
+    """As it was played, whatever was asked for: a skill dropped, a draft written anew, something run, or neither.
+
+    A draft that is written anew after a check that passed is of the stage that the environment suggests then, finalize;
+    here it counts as what it says it is, for that is what is cloned of it."""
     if pruned(episode):
         return "pruned"
-    if any(turn.stage == "refine" for turn in episode.turns):
+    if any(turn.stage == "refine" or parse_turn(turn.text)[0] == "refine" for turn in episode.turns):
         return "refined"
     return "checked" if any(turn.action == "exec" for turn in episode.turns) else "at_once"
 

@@ -41,6 +41,14 @@ def test_the_style_is_how_it_was_played(moves, active, style):
     assert styles.style(played(moves=moves, active=active).episode) == style
 
 
+def test_a_draft_written_anew_after_a_check_that_passed_is_refined():
+    """As style_refined.md asks for it; the environment had suggested to finalize."""
+    e = played(moves=(DRAFT, RUN, ("finalize", "think"), RUN)).episode
+    assert styles.style(e) == "checked"
+    anew = e.turns[2].model_copy(update={"text": "## Refine\nThe whole problem anew."})
+    assert styles.style(e.model_copy(update={"turns": (*e.turns[:2], anew, *e.turns[3:])})) == "refined"
+
+
 def test_reasons():
     accepted, rejected = played(), played(decision="rejected")
     e = episode(outcome=Outcome(kind="model_error", reason="turn limit"))
