@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -104,18 +105,23 @@ def _single(judge: str, item: Item, rates: Rates) -> Iterator[tuple[str, float]]
 class Judges:
     """The behaviour of the endpoint. Counts what it was asked, by model."""
 
-    def __init__(self, items: Sequence[Item], rates: Rates, seed: int, noise: float = 0.0):
+    def __init__(self, items: Iterable[Item], rates: Rates, seed: int, noise: float = 0.0):
         """`noise`: how often the first of three replies is none."""
-        self._items = sorted(items, key=lambda item: -len(item.problem.question))
+        self.known = {item.problem.question: item for item in items}
         self._rates, self._seed, self._noise = rates, seed, noise
-        self.asked: dict[str, int] = {}
+        self.asked: Counter[str] = Counter()
+        self.first: Counter[bool] = Counter()
+        """First replies of three, by whether they were none."""
 
     async def __call__(self, n: int, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        writer.write(response(chat(self.reply(body))))
+
+    def reply(self, body: dict[str, Any]) -> str:
+        """What the model says that a request's body names."""
         system, shown = (message["content"] for message in body["messages"])
-        statement = shown.split(">>\n", 1)[1].split("\n<<end ", 1)[0]
-        item = next(item for item in self._items if item.problem.question == statement)
+        item = self.known[shown.split(">>\n", 1)[1].split("\n<<end ", 1)[0]]
         judge, seed = body["model"], body["seed"]
-        self.asked[judge] = self.asked.get(judge, 0) + 1
+        self.asked[judge] += 1
         said = drawn(item, self._rates, self._seed)[JUDGES.index(judge)]
         rng = Random(f"{judge} {seed} {item.problem.id}")
         if judge in ("plain", "symbolic"):
@@ -124,9 +130,12 @@ class Judges:
             text = _review(item, said, rng)
         else:
             text = _solution(item, said, rng)
-        if seed % 3 == 0 and rng.random() < self._noise:
-            text = rng.choice(["I cannot help with that.", "```\n", "<think>Let me see", '{"vote": '])
-        writer.write(response(chat(text)))
+        if seed % 3 == 0:
+            none = rng.random() < self._noise
+            self.first[none] += 1
+            if none:
+                text = rng.choice(["I cannot help with that.", "```\n", "<think>Let me see", '{"vote": '])
+        return text
 
 
 def _other(item: Item) -> str:
@@ -202,7 +211,7 @@ def _review(item: Item, said: str, rng: Random) -> str:
     reply = {
         "vote": rng.choice([0, "0", False]) if flag else rng.choice([1, "1", True]),
         "flags": flags,
-        "used_skills": list(item.active[:1]),
+        "used_skills": list(item.active[:-1] if flag == "off_task" else item.active),
         "category": rng.choice(["maths", "Maths", "science"]),
         "on_task": flag != "off_task",
         "rationale": "Because $\\frac{1}{2}$ of it follows.",

@@ -1,23 +1,28 @@
-"""A random Qwen3 of 4 layers x 64 with a byte-level ChatML tokenizer, made in a second."""
+"""A random Qwen3 of 4 layers x 64 with a byte-level ChatML tokenizer, made in a second; with texts to learn them from,
+the tokenizer has longer tokens too, and the model a longer context."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 ADDED = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 
 
-def make_tokenizer(folder: Path) -> Path:
+def make_tokenizer(folder: Path, texts: Sequence[str] = ()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=bool(texts))
     tokenizer.decoder = decoders.ByteLevel()
+    if texts:
+        tokenizer.train_from_iterator(texts, BpeTrainer(vocab_size=2048, initial_alphabet=alphabet))
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in ADDED])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -29,13 +34,13 @@ def make_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def make_model(folder: Path, seed: int = 0, scale: float = 0.3):
+def make_model(folder: Path, seed: int = 0, scale: float = 0.3, texts: Sequence[str] = ()):
     """Write the model directory; returns the model (float32 weights that bfloat16 holds exactly)."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    make_tokenizer(folder)
-    model = Qwen3ForCausalLM(tiny_config())
+    make_tokenizer(folder, texts)
+    model = Qwen3ForCausalLM(_config_of(folder) if texts else tiny_config())
     randomize(model, seed, scale)
     model.to(torch.bfloat16).save_pretrained(folder)
     assert Qwen3Config.from_pretrained(folder).num_hidden_layers == 4
@@ -59,6 +64,14 @@ def tiny_config():
         eos_token_id=258,
         pad_token_id=256,
     )
+
+
+def _config_of(folder: Path):
+    """As many tokens as the tokenizer has, and room for the bundled prompts."""
+    tokenizer, config = Tokenizer.from_file(str(folder / "tokenizer.json")), tiny_config()
+    config.vocab_size, config.max_position_embeddings = tokenizer.get_vocab_size(), 8192
+    config.eos_token_id, config.pad_token_id = map(tokenizer.token_to_id, ("<|im_end|>", "<|endoftext|>"))
+    return config
 
 
 def randomize(model, seed: int, scale: float = 0.3) -> None:
