@@ -178,8 +178,9 @@ FAULTS = {
     "repeats": 0.03,
     "never submits": 0.03,
 }
-"""Ways of a writer with the form -> share of its episodes. The first four are read like the right one; the next four,
-and a proposer's reply that was cut, are told of, and done right in the next turn; the others end the episode."""
+"""Ways of a writer with the form -> share of its episodes. The first four are read like the right one; the next is
+noted; the three after it, and a proposer's reply that was cut, are told of, and done right in the next turn; the others
+end the episode."""
 ENDS = {"cut": "cut off", "silent": "holds no text", "repeats": "repeat earlier ones", "never submits": "turn limit"}
 """Fault -> what the error of its episode says."""
 MALFORMED = ("broken call", "unknown tool", "skill as tool", "cut")
@@ -213,7 +214,7 @@ class Plan:
         return "" if self.fault == "cut" and self.role == "proposer" else ENDS.get(self.fault, "")
 
     def turns(self, offered: Sequence[str]) -> list[tuple[str, str]]:
-        """Its turns, each with how it ends; the last but one again and again where it never submits."""
+        """Its turns, each with how it ends; more than it may have, where it never submits."""
         item, p = self.item, self.item.problem
         before = [("Draft", f"Sketch {self.number}: {p.question}")]
         if self.style == "pruned":
