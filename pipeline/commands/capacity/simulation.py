@@ -59,8 +59,8 @@ class Lane:
         self.pace = 1.0
         self.alone = 1.0
         """Slowness before the sum over `beside`, in which a call counts itself too."""
-        self.beside: Sequence[tuple[Lane, float]] = ()
-        """Lanes of the machine whose calls slow its own, and how much each does."""
+        self.beside: Sequence[tuple[list[Any], float]] = ()
+        """What works in the lanes of the machine whose calls slow its own, and how much each does."""
         self.apart = True
         """Nothing slows its calls, and they slow nothing."""
         self._count = 0
@@ -103,30 +103,34 @@ class Machine:
             return
         first, now = inf, self.clock.now
         for lane in self.shared:
-            if not lane.working:
-                continue
-            slow = lane.alone
-            for other, cost in lane.beside:
-                slow += cost * len(other.working)
-            lane.pace = 1.0 / slow
-            due = now + (lane.working[0][0] - lane.done) * slow
-            if due < first:
-                first = due
-        first = max(first, now)
+            working = lane.working
+            if working:
+                slow = lane.alone
+                for others, cost in lane.beside:
+                    slow += cost * len(others)
+                lane.pace = 1.0 / slow
+                due = now + (working[0][0] - lane.done) * slow
+                if due < first:
+                    first = due
+        if first < now:
+            first = now
         if first < self._due:  # what was foreseen for later finds nothing to end, and looks again
             self._due = first
             self.clock.at(first, self._end)
 
     def _end(self) -> None:
-        if self.clock.now < self._due:
+        now = self.clock.now
+        if now < self._due:
             return  # a forecast that an earlier one has replaced
         self._due = inf
         self.catch_up()
         ended = []
         for lane in self.shared:
-            near = lane.done + max(1e-9 * (1.0 + lane.done), ulp(self.clock.now))  # no clock tells less apart
-            while lane.working and lane.working[0][0] <= near:
-                ended.append(heappop(lane.working)[2])
+            working = lane.working
+            if working:
+                near = lane.done + max(1e-9 * (1.0 + lane.done), ulp(now))  # no clock tells less apart
+                while working and working[0][0] <= near:
+                    ended.append(heappop(working)[2])
         self._ending = True
         for then in ended:
             then()
@@ -136,7 +140,7 @@ class Machine:
 
 class Pool:
     def __init__(self, name: str, clock: Clock, random: Random):
-        self.name, self._clock, self._random = name, clock, random
+        self.name, self._clock, self._random = name, clock, random.random
         self.lanes: list[Lane] = []
         self._free: list[Lane] = []
         self._queue: deque[tuple[float, Callable[[Lane], Any]]] = deque()
@@ -161,9 +165,9 @@ class Pool:
             self._queue.append((self._clock.now, then))
             return
         # As Ray Serve's router does: the less busy of two that it draws.
-        lane = free[int(self._random.random() * len(free))]
+        lane = free[int(self._random() * len(free))]
         if len(free) > 1:
-            other = free[int(self._random.random() * len(free))]
+            other = free[int(self._random() * len(free))]
             if other.held * lane.seats < lane.held * other.seats:
                 lane = other
         self._count(1)
@@ -203,9 +207,9 @@ def settle(machines: Sequence[Machine], slowdown: Mapping[Any, Mapping[Any, floa
         for lane in machine.lanes:
             costs = slowdown.get(lane.pool.name, {})
             beside = ((other, costs.get(other.pool.name, 0.0)) for other in machine.lanes)
-            lane.beside = [(other, cost) for other, cost in beside if cost]
+            lane.beside = [(other.working, cost) for other, cost in beside if cost]
             lane.alone = 1.0 - costs.get(lane.pool.name, 0.0)
-        felt = {other for lane in machine.lanes for other, _ in lane.beside}
+        felt = {id(working) for lane in machine.lanes for working, _ in lane.beside}
         for lane in machine.lanes:
-            lane.apart = not lane.beside and lane not in felt
+            lane.apart = not lane.beside and id(lane.working) not in felt
         machine.shared = [lane for lane in machine.lanes if not lane.apart]

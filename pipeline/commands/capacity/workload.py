@@ -11,6 +11,7 @@ flow/window.py). Nothing fails, and all replicas are there from the start.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -65,8 +66,14 @@ class Seen:
 
 def simulate(groups: Sequence[Group], times: Times, steps: Steps, seed: int = 0) -> Seen:
     stage = _Stage(groups, times, steps, seed)
-    stage.go_on()
-    stage.clock.run()
+    collects = gc.isenabled()
+    gc.disable()  # it would look at all tasks again and again, of which none is garbage in a circle
+    try:
+        stage.go_on()
+        stage.clock.run()
+    finally:
+        if collects:
+            gc.enable()
     end = max(stage.clock.now, 1e-9)
     return Seen(
         seconds=end,
@@ -184,9 +191,12 @@ class _Task:
 
     def __init__(self, stage: _Stage, trace: Trace, back: Callable[[Trace], None]):
         self._stage, self._trace, self._back, self._turn = stage, trace, back, 0
-        way: dict[Kind, float | None] = {"prober": trace.probing, "committee": trace.judging}
-        self._ahead = [(kind, seconds) for kind, seconds in way.items() if seconds is not None]
+        self._ahead: list[tuple[Kind, float]] = []
         """Where it still has to go, the next one last."""
+        if trace.probing is not None:
+            self._ahead.append(("prober", trace.probing))
+        if trace.judging is not None:
+            self._ahead.append(("committee", trace.judging))
         self._seconds: float
         self._lane: Lane
         self._box: Lane
