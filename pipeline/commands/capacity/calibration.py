@@ -9,7 +9,7 @@ Assumed: pools without GPUs on one machine slow each other too, others do not; r
 programs of judges count as the committee's time, and a program's seconds are its own; trainer workers share the tokens
 out evenly.
 
-Invariant: with its own counts, a simulation of these times has the run's calls; only which come beside which is drawn.
+Invariant: with its own counts, a simulation of these times has the run's calls, in its order.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
     alone, slowdown = _inferred(found.ways, machines, beside=on_one_machine(config))
     traces = [_trace(way, {kind: alone[kind][i] for kind in way.spans}) for i, way in enumerate(found.ways)]
     kept = [i for i, trace in enumerate(traces) if trace.kept]
-    for copy in kept[: round(len(kept) * _copied(run, stage))]:  # which of them are, no file tells
+    copies = round(len(kept) * _copied(run, stage))
+    for number in range(copies):  # which of them are, no file tells: one here and there
+        copy = kept[number * len(kept) // copies]
         traces[copy] = traces[copy]._replace(kept=False)
     token_s, step_s = _trainer(run, stage)
     return Times(
@@ -135,6 +137,7 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
         step_s,
         median(step.ended - max(step.back, before) for step, before in zip(found.steps, found.before, strict=True)),
         config.trainer.workers,
+        as_they_came=True,
     )
 
 

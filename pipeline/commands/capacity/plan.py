@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Any
 
-from pipeline.commands import memory, room
+from pipeline.commands import memory
 from pipeline.commands.capacity.layout import MACHINE, layout, writer_of
 from pipeline.commands.capacity.times import KINDS, SHARED, Times
 from pipeline.commands.capacity.workload import Group, Seen, Steps, capacity, machines_for, simulate
 from pipeline.commands.tables import columns, duration
 from pipeline.config import Config, PoolConfig
+from pipeline.pools.gpus import reserved
 from pipeline.records import Failure
 
 BINDS = 0.8
@@ -208,7 +209,7 @@ def _gpus(config: Config, stage: str) -> tuple[dict[str, float], float]:
         "prober.ladder": sum(model.pool.num_gpus * model.pool.max_replicas for model in ladder) / replicas,
         "committee.judge": config.committee.judge.pool.num_gpus if config.committee.judge is not None else 0.0,
     }
-    trainer = sum(one.most for one in room.reserved(config, [stage])[stage] if one.model is None)
+    trainer = sum(one.most for one in reserved(config, [stage])[stage] if one.model is None)
     return each, trainer
 
 

@@ -70,6 +70,9 @@ class Times:
     between_s: float
     workers: int
     """Trainer workers that `token_s` was measured with."""
+    as_they_came: bool = False
+    """The traces are in a run's order, which is kept: what made a step of it slow made all of its episodes slow, and
+    dealt out over all steps they would hold up each of them."""
 
     def work(self) -> dict[Kind, float]:
         """Mean seconds alone at each pool, an episode."""

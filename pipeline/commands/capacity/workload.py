@@ -128,10 +128,13 @@ class _Stage:
             self.go_on()
 
     def draw(self) -> Trace:
-        """The episodes that are known, in another order each time round."""
+        """The episodes that are known, all of them each time round; as they came, or in another order each time."""
         if not self._deck:
             self._deck = list(self.times.traces)
-            self.random.shuffle(self._deck)
+            if self.times.as_they_came:
+                self._deck.reverse()
+            else:
+                self.random.shuffle(self._deck)
         return self._deck.pop()
 
     def played(self, number: int, tokens: int) -> None:

@@ -1,5 +1,7 @@
 """A stage's flow: its order, its totals, and its rate against the pool that can do least."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,6 +49,15 @@ def test_with_no_staleness_pools_and_trainer_take_turns_with_some_they_overlap(s
     known = times(token_s=0.2, step_s=3.0, between_s=1.0)
     seen = simulate(groups(2, 4, 2, 4, 4), known, Steps(4, 1, 8, staleness))
     assert seen.seconds == pytest.approx(seconds) and seen.training_s == pytest.approx(80)
+
+
+def test_episodes_of_a_run_come_as_they_came_so_that_a_slow_step_does_not_hold_up_the_others():
+    """Two steps of 4 s and two of 20 s by turns; dealt out, nearly every step has an episode of 20 s."""
+    quick, slow = ([Trace(((s, 0.0),), None, None, True, 100)] * 4 for s in (4.0, 20.0))
+    there, steps = groups(1, 4), Steps(4, 4, 4, 0)
+    known = times((*quick, *slow, *quick, *slow))
+    assert simulate(there, replace(known, as_they_came=True), steps).seconds == pytest.approx(2 * (4 + 20))
+    assert simulate(there, known, steps).seconds > 60
 
 
 def test_more_workers_share_the_tokens():
