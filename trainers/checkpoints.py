@@ -10,8 +10,8 @@
 
 Invariant: a checkpoint is what Ray Train has registered in its snapshot, which it does only when every rank has
 uploaded its part; a folder that a crash left half written is in no snapshot, is never resumed from, and is
-overwritten when the run comes to that step again. Each rank writes to its own temporary directory, and reads back only
-what has the digests that it had then.
+overwritten when the run comes to that step again. Each rank writes to its own temporary directory. Read is only what
+has the digests that it had then; by another number of ranks than wrote it too (`reshard`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from safetensors.torch import save_file
 
 from pipeline.records import Failure
 from pipeline.store.digests import digest, entries_of, files_below, unseal, write_manifest
-from trainers import adapters
+from trainers import adapters, reshard
 from trainers.learner import Learner
+from trainers.ranks import Ranks
 from trainers.weights import gathered
 from trainers.wire import in_chunks
 
@@ -60,18 +61,20 @@ def write(learner: Learner, root: Path, step: int, rollouts: int) -> None:
     if learner.ranks.rank == 0:
         state = {"step": step, "rollouts": rollouts} | _written_by(learner)
         (root / "trainer" / "state.json").write_text(json.dumps(state))
-    write_manifest(root, f"step-{step:06d}", files_below(root), _manifest(learner), step=step, rollouts=rollouts)
+    write_manifest(
+        root, f"step-{step:06d}", files_below(root), _manifest(learner.ranks.rank), step=step, rollouts=rollouts
+    )
 
 
 def _written_by(learner: Learner) -> dict[str, Any]:
-    """What a run must have alike to resume from the checkpoint."""
+    """What a run must have alike to resume from the checkpoint, but for the number of ranks."""
     spec = learner.spec
     lora = None if spec.lora is None else spec.lora.model_dump(mode="json")
     return {"world": learner.ranks.world, "zero_stage": spec.zero_stage, "dtype": spec.dtype, "lora": lora}
 
 
 def restore(learner: Learner) -> tuple[int, int]:
-    """Load the run's last checkpoint; returns its step and rollouts, 0 and 0 where there is none."""
+    """Load the run's last checkpoint; returns its step and rollouts, 0 and 0 where there is none. Raises Agreed."""
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
         return 0, 0
@@ -80,29 +83,49 @@ def restore(learner: Learner) -> tuple[int, int]:
 
 
 def read(learner: Learner, root: Path) -> tuple[int, int]:
-    """Load a checkpoint; returns its step and rollouts. All ranks call it."""
-    _check(root, _manifest(learner))
-    state = json.loads((root / "trainer" / "state.json").read_text())
-    mine = _written_by(learner)
+    """Load a checkpoint, by however many ranks it was written; returns its step and rollouts. All ranks call it. Raises
+    Agreed where it is of another run, or not as it was written: before any rank loads, which ranks do together."""
+    ranks = learner.ranks
+    ranks.agree(lambda: _check(root, ranks.rank))
+    state: dict[str, Any] = json.loads((root / "trainer" / "state.json").read_text())
+    ranks.agree(lambda: _same_run(learner, state))
+    ranks.agree(lambda: _check_others(root, ranks, state["world"]))
+    engine, folder = learner.engine, root / "trainer"
+    again = state["world"] != learner.ranks.world and learner.spec.zero_stage > 0
+    if not (again and learner.spec.zero_stage == 3):  # there, what is trained comes with the optimizer's state
+        whole = learner.spec.lora is None  # of an adapter it has the adapter alone
+        loaded, _ = engine.load_checkpoint(
+            str(folder), tag="engine", load_module_strict=whole, load_optimizer_states=not again
+        )
+        if loaded is None:
+            raise Failure(f"checkpoint of step {state['step']}: DeepSpeed found no state in trainer/engine")
+    if again:
+        reshard.load(engine, folder / "engine", state["world"])
+    return int(state["step"]), int(state["rollouts"])
+
+
+def _same_run(learner: Learner, state: dict[str, Any]) -> None:
+    mine = _written_by(learner) | {"world": state["world"]}
     if differing := {k: state.get(k) for k in mine if state.get(k) != mine[k]}:
         raise Failure(
             f"checkpoint of step {state['step']} was written with {differing}, this run has "
             f"{ {k: mine[k] for k in differing} }; resume with the former, or start a run of another name"
         )
-    whole = learner.spec.lora is None  # of an adapter it has the adapter alone
-    loaded, _ = learner.engine.load_checkpoint(str(root / "trainer"), tag="engine", load_module_strict=whole)
-    if loaded is None:
-        raise Failure(f"checkpoint of step {state['step']}: DeepSpeed found no state in trainer/engine")
-    return int(state["step"]), int(state["rollouts"])
 
 
-def _manifest(learner: Learner) -> str:
-    return f"trainer/manifest-{learner.ranks.rank}.json"
+def _manifest(rank: int) -> str:
+    return f"trainer/manifest-{rank}.json"
 
 
-def _check(root: Path, name: str) -> None:
-    """Raises Failure where a file of this rank's manifest is not what the manifest says. What another number of ranks
-    has written is not this rank's to judge."""
+def _check_others(root: Path, ranks: Ranks, written_by: int) -> None:
+    """Those that had no rank of their own look at: each has its share of them."""
+    for rank in range(ranks.rank + ranks.world, written_by, ranks.world):
+        _check(root, rank)
+
+
+def _check(root: Path, rank: int) -> None:
+    """Raises Failure where a file of a rank's manifest is not what the manifest says."""
+    name = _manifest(rank)
     if not (root / name).exists():
         return
     try:
