@@ -15,6 +15,7 @@ from pipeline.commands import room
 from pipeline.commands.doctor_config import Check
 from pipeline.commands.tables import columns
 from pipeline.config import Config, ModelConfig
+from pipeline.pools import gpus
 from trainers.footprint import Footprint, Settings, Shape, footprint
 
 _GB = 1e9
@@ -41,9 +42,9 @@ class Process:
 def processes(config: Config, stages: Sequence[str], gpu_bytes: int | None) -> dict[str, list[Process]]:
     """Stage -> what is up in it: the trainer's ranks, and each pool's first replicas. `gpu_bytes`: of the smallest GPU,
     where that is known."""
-    training = {stage: (name, model) for stage, name, model in room.trained(config, stages)}
+    training = {stage: (name, model) for stage, name, model in gpus.trained(config, stages)}
     found: dict[str, list[Process]] = {}
-    for stage, parts in room.reserved(config, stages).items():
+    for stage, parts in gpus.reserved(config, stages).items():
         ranks = [_ranks(config, stage, *training[stage])] if stage in training else []
         engines = [_engine(config, one.field, one.model, gpu_bytes) for one in parts if one.model is not None]
         found[stage] = [process for process in (*ranks, *engines) if process is not None]
@@ -70,7 +71,7 @@ def settings(config: Config, stage: str, row: int) -> Settings:
     return Settings(
         dtype=trainer.dtype,
         zero_stage=trainer.zero_stage,
-        workers=trainer.workers,
+        workers=trainer.fewest,
         tokens=row,
         checkpointing=trainer.activation_checkpointing,
         reference=trainer.reference if frozen and trainer.lora is None else None,
@@ -113,8 +114,8 @@ def plan(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_byte
 
 
 def _unknown(config: Config, stages: Sequence[str], up: dict[str, list[Process]]) -> list[str]:
-    served = {one.field for parts in room.reserved(config, stages).values() for one in parts if one.model is not None}
-    trained = {f"training {name}" for _, name, _ in room.trained(config, stages)}
+    served = {one.field for parts in gpus.reserved(config, stages).values() for one in parts if one.model is not None}
+    trained = {f"training {name}" for _, name, _ in gpus.trained(config, stages)}
     return sorted((served | trained) - {process.name for parts in up.values() for process in parts})
 
 
@@ -186,7 +187,7 @@ def checks(config: Config, stages: Sequence[str], gpu_bytes: int | None, host_by
 
 def _engines(config: Config, stages: Sequence[str], gpu_bytes: int) -> Iterator[Check]:
     """Models whose weights alone are more than the GPUs of a replica have for them."""
-    served = {one.field: one.model for parts in room.reserved(config, stages).values() for one in parts}
+    served = {one.field: one.model for parts in gpus.reserved(config, stages).values() for one in parts}
     for name, model in served.items():
         size = room.weights(config, model) if model is not None and model.pool.num_gpus else None
         if model is None or size is None:

@@ -19,6 +19,7 @@ from pipeline.commands import room
 from pipeline.commands.doctor_config import Check, models_of, named
 from pipeline.config import Config, ModelConfig
 from pipeline.domains import hub
+from pipeline.pools import gpus
 from pipeline.records import Failure
 from pipeline.store import survey
 from pipeline.store.files import writing
@@ -102,6 +103,7 @@ def problems(config: Config, root: Path, stages: Sequence[str], again: Sequence[
         )
     yield from _place(root)
     yield from room.untrainable(config, todo)
+    yield from room.above_limit(config, todo)
     tried = named(config, lambda field: needed(config, field, todo), todo)
     yield from (c for c in tried if c.status == "fail" or (c.status, c.name) == ("warn", "endpoint"))
     yield from _disk(config, root, todo)
@@ -150,7 +152,7 @@ def _place(root: Path) -> Iterator[Check]:
 
 def _disk(config: Config, root: Path, todo: Sequence[str]) -> Iterator[Check]:
     """Room for the checkpoints of the stages that train, and for what they write beside them."""
-    trained = [(stage, _bytes(config, model)) for stage, _, model in room.trained(config, todo)]
+    trained = [(stage, _bytes(config, model)) for stage, _, model in gpus.trained(config, todo)]
     each = _OF_AN_ADAPTER if config.trainer.lora else _BYTES_A_WEIGHT_BYTE
     need = _GB + sum(size * each * _copies(config, stage) for stage, size in trained)
     there = next(p for p in (root.absolute(), *root.absolute().parents) if os.path.exists(p))

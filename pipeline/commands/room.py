@@ -1,36 +1,23 @@
 """Whether there are GPUs for what a config reserves in each stage, and whether the trainer can carry the models that it
 is to train. (`memory` says what processes hold.)
 
-Invariant: only looks, and computes. A stage's pools are those that `pools.cluster` has while it runs, those of earlier
-stages included that stay; a model whose size nothing here says is left out, never guessed.
+Invariant: only looks, and computes; a model whose size nothing here says is left out, never guessed.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pipeline import domains
 from pipeline.commands.doctor_config import Check
-from pipeline.config import Config, ModelConfig, ModelTeacherConfig
+from pipeline.config import Config, ModelConfig
 from pipeline.domains import hub
+from pipeline.pools.gpus import least, lowest_limit, reserved, trained
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
 from trainers.architectures import experts, linear_layers, obstacle, unadaptable
-
-_JUDGED = ("mgpo", "synthesize")
-"""Stages that judge and probe what is written, beside `sft` where it plays."""
-
-
-def trained(config: Config, stages: Collection[str]) -> Iterator[tuple[str, str, ModelConfig]]:
-    """(stage, field, model) of each of these stages that trains one."""
-    for stage in stages:
-        if stage == "solve":
-            yield stage, "solve.base", config.solve.base
-        elif stage in ("sft", "mgpo"):
-            yield stage, "proposer", config.proposer
 
 
 def possible(config: Config) -> list[str]:
@@ -105,73 +92,15 @@ def settings_of(config: Config, model: ModelConfig) -> dict[str, Any]:
 # ---------------------------------------------------------------- GPUs
 
 
-@dataclass(frozen=True)
-class Reserved:
-    """What a pool or the trainer has in a stage."""
-
-    field: str
-    model: ModelConfig | None
-    """None: the trainer."""
-    least: float
-    """GPUs at its first replicas; of a pool that may be empty, at one."""
-    most: float
-    """GPUs under full load."""
-
-
-def _pool(field: str, model: ModelConfig) -> Reserved:
-    pool = model.pool
-    return Reserved(field, model, pool.num_gpus * pool.at_first, pool.num_gpus * pool.max_replicas)
-
-
-def _least(parts: Sequence[Reserved]) -> float:
-    """GPUs without which a stage cannot be done: pools that may be empty take turns."""
-    turns = [one.least for one in parts if one.model is not None and one.model.pool.min_replicas == 0]
-    return sum(one.least for one in parts) - sum(turns) + max(turns, default=0.0)
-
-
-def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]:
-    """What is up in each of these stages, done one after another: pools stay up, until `solve` takes those down that
-    write, and those that judge on GPUs."""
-    found: dict[str, list[Reserved]] = {}
-    up: dict[str, Reserved] = {}
-    trainers = {stage: (field, model) for stage, field, model in trained(config, stages)}
-    for stage in stages:
-        if stage == "solve":
-            up = {} if config.judged_on_gpus else {f: one for f, one in up.items() if f != "proposer"}
-        if stage in _JUDGED:  # what teaches was taken down when it had
-            up = {f: one for f, one in up.items() if not f.startswith("teacher")}
-        up.pop("acquire.proposer", None)
-        up |= {one.field: one for one in _pools(config, stage) if one.model and one.model.endpoint is None}
-        trainer: list[Reserved] = []
-        if config.trainer.use_gpu and stage in trainers:
-            _, model = trainers[stage]
-            each = 1.0 - model.pool.num_gpus if model.engine.weight_transport == "ipc" and stage != "sft" else 1.0
-            trainer = [Reserved("trainer", None, each * config.trainer.workers, each * config.trainer.workers)]
-        found[stage] = [*trainer, *up.values()]
-    return found
-
-
-def _pools(config: Config, stage: str) -> Iterator[Reserved]:
-    rewrites = stage == "synthesize" and config.synthesize.rewrite is not None
-    if stage == "acquire" or rewrites or (stage == "sft" and config.sft.data is None):
-        for field, (_, teacher) in config.teacher.each().items():
-            if isinstance(teacher, ModelTeacherConfig):
-                yield _pool(f"{field}.model", teacher.model)
-    if stage == "acquire" and config.acquire.proposer is not None:
-        yield _pool("acquire.proposer", config.acquire.proposer)
-    if stage in _JUDGED or (stage == "sft" and config.sft.data is None):
-        yield from (_pool(f"prober.ladder.{i}", model) for i, model in enumerate(config.prober.ladder))
-        if config.committee.judge is not None:
-            yield _pool("committee.judge", config.committee.judge)
-    if stage in _JUDGED:
-        if rewrites:
-            return
-        writer = config.synthesize.proposer if stage == "synthesize" else None
-        yield _pool("proposer", writer or config.proposer)
-    if stage == "evaluate" and (alone := config.evaluate.alone()):  # one after the other
-        yield max((_pool(field, model) for field, model in alone.items()), key=lambda one: one.most)
-    elif stage in ("solve", "evaluate"):
-        yield _pool("solve.base", config.solve.base)
+def above_limit(config: Config, stages: Sequence[str]) -> Iterator[Check]:
+    """The stage that cannot be done with `ray.max_gpus`, if there is one."""
+    limit, up = config.ray.max_gpus, reserved(config, stages)
+    stage = max(up, key=lambda stage: lowest_limit(up[stage]), default=None)
+    if limit is None or stage is None or (needed := lowest_limit(up[stage])) <= limit:
+        return
+    named = ", ".join(f"{one.field} {one.least if one.model else one.most:g}" for one in up[stage] if one.most)
+    todo = f"ray.max_gpus ({limit}): fewer trainer.workers or min_replicas, or expected {needed:g} or more"
+    yield Check("reserved", "fail", f"{stage} takes {needed:g} GPUs at least: {named}", todo)
 
 
 def gpus(config: Config, stages: Sequence[str], there: int) -> Iterator[Check]:
@@ -183,11 +112,17 @@ def gpus(config: Config, stages: Sequence[str], there: int) -> Iterator[Check]:
     stage = max(most, key=lambda stage: most[stage])
     named = ", ".join(f"{one.field} {one.most:g}" for one in up[stage] if one.most)
     found = f"{stage} takes {most[stage]:g} GPUs: {named}"
-    least = {stage: _least(parts) for stage, parts in up.items()}
-    detail = {"most": most, "least": least, "there": there}
+    fewest = {stage: least(parts) for stage, parts in up.items()}
+    detail = {"most": most, "least": fewest, "there": there}
+    if beyond := list(above_limit(config, stages)):
+        yield from beyond
+        return
+    if (limit := config.ray.max_gpus) is not None:
+        found += f"; at most {limit} at once"
+        most = {stage: min(float(limit), amount) for stage, amount in most.items()}
     if config.ray.joined is not None:
         yield Check("reserved", "ok", f"{found}; of the cluster at {config.ray.joined}", detail=detail)
-    elif max(least.values()) > there:
+    elif max(fewest.values()) > there:
         todo = f"this machine has {there}: fewer trainer.workers and replicas, or ray.address of a cluster"
         yield Check("reserved", "fail", found, todo, detail)
     elif most[stage] > there:

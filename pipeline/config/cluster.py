@@ -64,14 +64,20 @@ class PoolConfig(Section):
     labels: LabelSelector = Field(default={})
     """Labels of the nodes that replicas may be on, for example {"ray.io/accelerator-type": "in(H100, H200)", "market":
     "!spot"}."""
+    max_per_node: Positive | None = None
+    """Replicas on one node at most, so that the loss of a node costs no more; null: Ray spreads them as nodes allow."""
     max_ongoing: Positive = 64
     """Calls a replica works on at once."""
     max_queued: int = Field(default=-1, ge=-1)
     """Calls that may wait at a handle, -1 for no bound."""
     target_ongoing: float | None = Field(default=None, gt=0)
     """Calls under way in a replica that autoscaling aims at; None: 70 % of `max_ongoing`."""
+    max_wait_s: Seconds | None = None
+    """Grow by how long calls wait in place of how many there are: once some have waited this long, replicas are added
+    for all that wait, and those without which no call would wait go after `downscale_delay_s`. Serve hears of calls
+    that wait every ten seconds. null: by `target_ongoing`."""
     upscale_delay_s: float = Field(default=30, ge=0)
-    """How long there is too much work before replicas are added."""
+    """How long there is too much work before replicas are added; with `max_wait_s` that says it."""
     downscale_delay_s: float = Field(default=600, ge=0)
     """How long there is too little work before replicas are taken away."""
     start_timeout_s: Seconds = 900
@@ -90,11 +96,23 @@ class PoolConfig(Section):
                 f"target_ongoing ({self.target_ongoing:g}) must not exceed max_ongoing ({self.max_ongoing}): a replica "
                 "never has as many calls under way, so the pool would never grow"
             )
+        if self.target_ongoing is not None and self.max_wait_s is not None:
+            yield (
+                f"target_ongoing ({self.target_ongoing:g}) and max_wait_s ({self.max_wait_s:g}): each says when a pool "
+                "grows; expected one of the two"
+            )
 
 
 class RayConfig(Section):
     address: str | None = None
     """None starts a private Ray on this machine (or joins $RAY_ADDRESS); "auto" or host:port joins a cluster."""
+    labels: LabelSelector = Field(default={})
+    """Labels of the nodes that what belongs to the driver may be on: rollout buffer, weight stores, loaders and the
+    trainer's launcher, which no node that may be taken away should have. They write into the run directory. {}: the
+    driver's own node."""
+    max_gpus: Positive | None = None
+    """GPUs that the run holds at most, trainer and pools together: a pool that would grow beyond waits until others
+    hold fewer. null: as many as the pools' `max_replicas` add up to."""
     num_cpus: Positive | None = None
     """Logical CPUs of a private Ray; None takes what the process may use."""
     object_store_mb: int | None = Field(default=None, ge=75)

@@ -19,12 +19,12 @@ from actors.calls import SolverPool, within
 from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config, ModelConfig, ModelTeacherConfig
-from pipeline.pools import catalogue, lease, room
+from pipeline.pools import catalogue, gpus, lease, room
 from pipeline.pools.buffer import MOST_OPEN, RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
 from pipeline.pools.room import Asked
-from pipeline.pools.serving import PoolSpec, Serving
+from pipeline.pools.serving import GpuLimit, PoolSpec, Serving
 from pipeline.records import Failure, Lost
 
 T = TypeVar("T")
@@ -45,8 +45,10 @@ class Cluster:
 
     def _forget(self) -> None:
         """Nothing runs yet."""
-        self.actors = DriverActors(self._name)
-        self.serving = Serving(self._name, lambda: self.ray.logs, self._has_room)
+        self.actors = DriverActors(self._name, self.config.ray.labels)
+        most = self.config.ray.max_gpus
+        limit = None if most is None else GpuLimit(most, lambda pool: gpus.beside(self.config, pool))
+        self.serving = Serving(self._name, lambda: self.ray.logs, self._has_room, limit, self.joins)
         self._lease: lease.Held | None = None
 
     @property
@@ -60,6 +62,11 @@ class Cluster:
         self.ray.start()
         if self.ray.dashboard != before:
             self._say("ray", f"dashboard at http://{self.ray.dashboard}")
+        if labels := self.config.ray.labels:
+            asked = Asked("ray.labels", 1, {}, labels)
+            there, seen = room.seen(asked)
+            if not there:
+                raise Failure(f"{asked}: no such node; {seen}", "infra_error")
         if not self.ray.private and self._lease is None:
             self._lease = lease.Held(self._name)
 

@@ -1,7 +1,8 @@
-"""The actors that the driver keeps on its own node: buffer, weight stores, loaders, launcher.
+"""The actors that belong to the driver: buffer, weight stores, loaders, launcher. They are on its own node, or on those
+that `ray.labels` selects.
 
-Each holds what all the others wait for, so none is on a node that may be pre-empted, and the death of one is noticed
-within a second (`dead`), whoever waits.
+Each holds what all the others wait for, so none should be on a node that may be pre-empted, and the death of one is
+noticed within a second (`dead`), whoever waits.
 
 Invariant: an actor that is not known here any more has been killed.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -26,9 +27,11 @@ _RENEW_S = 60.0
 
 
 class DriverActors:
-    def __init__(self, run: str) -> None:
-        """`run`: its name on the cluster, with which those of the actors begin."""
+    def __init__(self, run: str, labels: Mapping[str, str] | None = None) -> None:
+        """`run`: its name on the cluster, with which those of the actors begin. `labels`: select their nodes; none:
+        this one."""
         self._run = run
+        self._labels = dict(labels or {})
         self._serial = itertools.count(1)
         self._all: list[Any] = []
         self._liveness: dict[str, Liveness] = {}
@@ -38,11 +41,17 @@ class DriverActors:
         return len(self._all)
 
     def start(self, cls: type, *args: Any, lasting: bool = False, role: str | None = None) -> Any:
-        """A Ray actor on this node: what it owns outlives any worker. `role`: what it is, if its class does not say it.
+        """A Ray actor whose node stays: what it owns outlives any worker. `role`: what it is, if its class does not say
+        it.
 
         A `lasting` one comes back empty after its process died, under the same handle, which pools hold.
         """
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = ray.get_runtime_context().get_node_id()
+        where: dict[str, Any] = (
+            {"label_selector": self._labels}
+            if self._labels
+            else {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+        )
         handle: Any = (
             ray.remote(cls)
             .options(
@@ -50,7 +59,7 @@ class DriverActors:
                 num_cpus=0,
                 max_concurrency=1000,
                 max_restarts=-1 if lasting else 0,
-                scheduling_strategy=here,
+                **where,
                 runtime_env={"env_vars": ENVIRONMENT},
             )
             .remote(*args)

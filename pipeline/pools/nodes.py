@@ -73,9 +73,11 @@ def shared(config: Config, root: Path, mark: str, models: Mapping[str, ModelConf
     t = config.trainer
     trainer = {"CPU": t.num_cpus, **({"GPU": 1.0} if t.use_gpu else {}), **t.resources}
     trained = {"proposer.path": config.proposer, "solve.base.path": config.solve.base}
-    training = [(trainer, t.labels)]
+    training: list[tuple[dict[str, float], Mapping[str, str]]] = [(trainer, t.labels)]
     serving = [(of_pool(model.pool), model.pool.labels) for model in trained.values() if model.endpoint is None]
     found = [Shared("run directory", str(root), needs, mark, on) for needs, on in (*training, *serving)]
+    if config.ray.labels:
+        found.append(Shared("run directory", str(root), {}, mark, config.ray.labels))
     for name, model in models.items():
         folder, served = str(domains.of(config.domain).model(model.path)), (of_pool(model.pool), model.pool.labels)
         found += [Shared(name, folder, needs, labels=on) for needs, on in (served, *training[: name in trained])]

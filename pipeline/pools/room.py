@@ -43,10 +43,14 @@ class Asked:
     """What one of them needs, on one node."""
     labels: Labels = field(default_factory=dict)
     """What that node must be labelled, as a selector."""
+    per_node: float = math.inf
+    """Of them, on one node at most."""
 
     def __str__(self) -> str:
-        there = "".join(f", {label} {value}" for label, value in self.labels.items())
-        return f"{self.who} asks for {self.count} x {{{_told(self.each)}{there}}}"
+        parts = [_told(self.each)] if any(self.each.values()) else []
+        parts += [f"{label} {value}" for label, value in self.labels.items()]
+        parts += [f"{self.per_node:g} a node"] if self.per_node < self.count else []
+        return f"{self.who} asks for {self.count} x {{{', '.join(parts)}}}"
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,14 @@ def matches(selector: Labels, labels: Labels) -> bool:
 
 def is_there(asked: Asked, offer: Offer) -> bool:
     """Whether it has room now. Raises Failure where it never will."""
-    here = sum(_fits(node, asked.each) for node in offer.fit_for(asked))
+    here = sum(min(_fits(node, asked.each), asked.per_node) for node in offer.fit_for(asked))
     if here >= asked.count:
         return True
     if any(_same(asked.each, given_up) for given_up in offer.infeasible):
         raise Failure(f"{asked}, which the autoscaler calls infeasible: {_lacking(asked, offer)} ({offer})")
     if offer.types is not None:
         # Of what type a node is that is there, nobody tells: at most, all that could come is beside it.
-        fits = [(_fits(kind.resources, asked.each), kind.most) for kind in offer.types]
+        fits = [(min(_fits(kind.resources, asked.each), asked.per_node), kind.most) for kind in offer.types]
         could = sum(each * most for each, most in fits if each and most)
         if here + could < asked.count:
             raise Failure(f"{asked}, which this cluster can never offer: {_lacking(asked, offer)} ({offer})")

@@ -12,18 +12,17 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ray import serve
-from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
 from actors import meters
 from pipeline.config import PoolConfig
-from pipeline.pools import endpoints
+from pipeline.pools import endpoints, scaling
 from pipeline.pools.nodes import of_pool
 from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.pools.room import Asked
@@ -33,8 +32,6 @@ T = TypeVar("T")
 _POLL_S = 1.0
 _SERVE_S = 300.0
 """How long a call to Serve may take, with those before it."""
-_TARGET = 0.7
-"""Share of `max_ongoing` that autoscaling aims at where the config does not say."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,32 @@ class PoolSpec:
     threads: int = 1
     """OpenMP threads of a replica."""
     longest_call_s: float = 60
-    """A pool that shrinks lets a replica's calls come to their end, for so long."""
+    """A replica that is to go lets its calls come to their end, for so long."""
+
+
+@dataclass(frozen=True)
+class GpuLimit:
+    """On the GPUs of a run."""
+
+    most: int
+    beside: Callable[[str], Sequence[Mapping[str, float]]]
+    """Pool -> what the others hold at the very least, as `gpus.beside` says."""
 
 
 class Serving:
     """The pools of one run; `prefix` is part of the name of each application."""
 
-    def __init__(self, prefix: str, logs: Callable[[], str], has_room: Callable[[Asked], Awaitable[None]]):
-        """`has_room`: waits until the cluster has."""
-        self._prefix, self._logs, self._has_room = prefix, logs, has_room
+    def __init__(
+        self,
+        prefix: str,
+        logs: Callable[[], str],
+        has_room: Callable[[Asked], Awaitable[None]],
+        limit: GpuLimit | None = None,
+        drains: bool = False,
+    ):
+        """`has_room`: waits until the cluster has. `drains`: nodes may be taken away with notice."""
+        self._prefix, self._logs, self._has_room, self._limit = prefix, logs, has_room, limit
+        self._drains = drains
         self._pools: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._thread = ThreadPoolExecutor(1, "serve")
         self._looking, self._looked, self._seen = asyncio.Lock(), 0.0, dict[str, Any]()
@@ -90,7 +104,8 @@ class Serving:
 
     async def _deploy(self, spec: PoolSpec) -> DeploymentHandle:
         def run() -> None:
-            deployment = serve.deployment(name=spec.name)(spec.cls).options(**deployment_options(spec, self._prefix))
+            options = deployment_options(spec, self._prefix, self._limit, self._drains)
+            deployment = serve.deployment(name=spec.name)(spec.cls).options(**options)
             target = serve.RunTarget(
                 target=deployment.bind(**spec.arguments), name=self._app(spec.name), route_prefix=None
             )
@@ -98,7 +113,9 @@ class Serving:
 
         await self._call(run)
         self._looked = 0.0
-        asked = Asked(f"pool {spec.name}", spec.pool.at_first, of_pool(spec.pool), spec.pool.labels)
+        pool = spec.pool
+        per_node = math.inf if pool.max_per_node is None else pool.max_per_node
+        asked = Asked(f"pool {spec.name}", pool.at_first, of_pool(pool), pool.labels, per_node)
         room = asyncio.ensure_future(self._has_room(asked))
         try:
             await self._until_running(spec.name, spec.pool.start_timeout_s, room)
@@ -150,26 +167,25 @@ class Serving:
         return f"{self._prefix}-{name}"
 
 
-def deployment_options(spec: PoolSpec, run: str) -> dict[str, Any]:
-    """What Serve is told of a pool."""
+def deployment_options(spec: PoolSpec, run: str, limit: GpuLimit | None = None, drains: bool = False) -> dict[str, Any]:
+    """What Serve is told of a pool. A replica that is to go, because the pool shrinks or its node `drains`, lets its
+    calls come to their end."""
     pool = spec.pool
     whose = {meters.RUN: run, meters.POOL: spec.name, meters.JOB: meters.METERS.job or ""}
     own = {"OMP_NUM_THREADS": str(spec.threads)}
-    scale: dict[str, Any] = {"num_replicas": pool.min_replicas, "graceful_shutdown_timeout_s": 5}
+    scale: dict[str, Any] = {"num_replicas": pool.min_replicas}
+    scale["graceful_shutdown_timeout_s"] = spec.longest_call_s if drains else 5
     if pool.max_replicas > pool.min_replicas:
         scale = {
-            "autoscaling_config": AutoscalingConfig(
-                min_replicas=pool.min_replicas,
-                max_replicas=pool.max_replicas,
-                target_ongoing_requests=pool.target_ongoing or max(1.0, _TARGET * pool.max_ongoing),
-                upscale_delay_s=pool.upscale_delay_s,
-                downscale_delay_s=pool.downscale_delay_s,
+            "autoscaling_config": scaling.autoscaling(
+                pool, spec.name, run, limit.most if limit else None, limit.beside(spec.name) if limit else ()
             ),
             "graceful_shutdown_timeout_s": spec.longest_call_s,
         }
     return {
         "max_ongoing_requests": pool.max_ongoing,
         "max_queued_requests": pool.max_queued,
+        **({} if pool.max_per_node is None else {"max_replicas_per_node": pool.max_per_node}),
         "health_check_period_s": 2,
         "health_check_timeout_s": 30,
         "ray_actor_options": {

@@ -12,6 +12,7 @@ from pipeline import domains
 from pipeline.commands import doctor, preflight, room
 from pipeline.commands.doctor_config import Check
 from pipeline.config.loading import load
+from pipeline.pools import gpus
 from pipeline.store.run_stages import RUN_STAGES
 from tests.mini import MINI
 
@@ -21,7 +22,7 @@ ALL = list(RUN_STAGES)
 
 def taken(name, *settings, stages=ALL):
     """Stage -> GPUs under full load."""
-    up = room.reserved(load(CONFIGS / f"{name}.yaml", settings), stages)
+    up = gpus.reserved(load(CONFIGS / f"{name}.yaml", settings), stages)
     return {stage: sum(one.most for one in parts) for stage, parts in up.items()}
 
 
@@ -43,7 +44,7 @@ def test_a_stage_done_alone_has_its_own_pools_only():
 
 def test_probers_on_cpus_stay_up_while_the_solver_is_trained():
     config = load(None, ["proposer.pool.num_gpus=1"])
-    fields = {stage: [one.field for one in parts] for stage, parts in room.reserved(config, ALL).items()}
+    fields = {stage: [one.field for one in parts] for stage, parts in gpus.reserved(config, ALL).items()}
     assert fields["mgpo"] == ["prober.ladder.0", "proposer"] and fields["solve"] == ["prober.ladder.0", "solve.base"]
 
 
@@ -70,6 +71,23 @@ def test_a_pool_that_cannot_grow_is_a_warning_and_a_cluster_has_its_own_gpus():
     assert [c.status for c in room.gpus(config, ALL, 1)] == ["warn"]
     assert [c.status for c in room.gpus(load(None, ["proposer.pool.num_gpus=1", "ray.address=auto"]), ALL, 0)] == ["ok"]
     assert list(room.gpus(load(), ALL, 0)) == []
+
+
+@pytest.mark.parametrize(("limit", "status"), [(5, "fail"), (6, "ok")])
+def test_a_limit_leaves_what_a_stage_cannot_do_without(limit, status):
+    """An elastic trainer counts whole: nobody else gets what it may come back for."""
+    config = load(CONFIGS / "qwen3-4b-8gpu.yaml", [
+        f"ray.max_gpus={limit}", "trainer.min_workers=1", "trainer.resources={trainer: 1}",
+        "prober.ladder=[{path: p, pool: {num_gpus: 1}}, {path: q, pool: {num_gpus: 1, min_replicas: 0}}]",
+        "proposer.pool.min_replicas=2",
+    ])  # fmt: skip
+    (check,) = room.gpus(config, ["mgpo"], 8)
+    assert check.status == status
+    assert list(room.above_limit(config, ["mgpo"])) == [check] * (status == "fail")
+    assert (f"ray.max_gpus ({limit}): " in check.todo) == (status == "fail"), check
+    assert (
+        "mgpo takes 6 GPUs at least: trainer 2, prober.ladder.0 1, prober.ladder.1 1, proposer 2" in check.found
+    ) == (status == "fail")
 
 
 @pytest.fixture

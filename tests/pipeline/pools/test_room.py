@@ -72,6 +72,16 @@ def test_room_that_is_there_is_not_waited_for():
     assert scene.wait(ENGINES) == 0 and scene.said == []
 
 
+def test_replicas_that_are_spread_need_so_many_nodes():
+    spread, large = Asked("pool p", 3, {"CPU": 1.0}, per_node=2), {"CPU": 64.0}
+    assert str(spread) == "pool p asks for 3 x {CPU 1, 2 a node}"
+    assert not is_there(spread, Offer([large], None))
+    assert is_there(spread, Offer([large, large], None))
+    with pytest.raises(Failure, match=r"pool p asks for 3 x .* which this cluster can never offer"):
+        is_there(spread, Offer([large], types=()))
+    assert not is_there(spread, Offer([large], types=[NodeType("cpu", large, 1)]))
+
+
 def test_one_of_two_nodes_is_not_enough():
     half = {"CPU": 32.0, "GPU": 4.0}
     assert Scene((100, half), (300, half), types=[NodeType("half", half, 2)]).wait(ENGINES) >= 300

@@ -128,6 +128,29 @@ def test_a_pool_keeps_to_the_nodes_that_its_labels_mean():
     assert told.ray_actor_options["label_selector"] == labels
 
 
+def test_a_pool_is_spread_as_its_config_says():
+    given = [serving.deployment_options(PoolSpec("p", PoolConfig(max_per_node=n), object, {}), "r") for n in (None, 2)]
+    assert [options.get("max_replicas_per_node") for options in given] == [None, 2]
+    assert ray.serve.deployment(name="p")(PoolConfig).options(**given[1])._replica_config.max_replicas_per_node == 2
+
+
+def test_a_pool_that_is_spread_waits_for_so_many_nodes(serve):
+    waited = []
+
+    async def room(asked):
+        waited.append((asked.count, asked.per_node))
+
+    start("a", has_room=room, min_replicas=3, max_replicas=3, max_per_node=2)
+    start("b", has_room=room)
+    assert waited == [(3, 2), (1, math.inf)]
+
+
+@pytest.mark.parametrize(("most", "drains", "seconds"), [(1, False, 5), (1, True, 77), (2, False, 77), (2, True, 77)])
+def test_calls_come_to_their_end_where_a_pool_shrinks_or_a_node_drains(most, drains, seconds):
+    spec = PoolSpec("p", PoolConfig(max_replicas=most), object, {}, longest_call_s=77)
+    assert serving.deployment_options(spec, "r", None, drains)["graceful_shutdown_timeout_s"] == seconds
+
+
 @given(st.integers(0, 5), st.integers(1, 9))
 def test_episodes_have_time_for_every_round_and_an_empty_pool_for_its_start(least, most):
     pool = PoolConfig(min_replicas=min(least, most), max_replicas=most, start_timeout_s=7)
