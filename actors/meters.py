@@ -65,7 +65,8 @@ JUDGED = _latency("judged", "from a problem's arrival at the committee to its ve
 VOTED = _latency("voted", "from question to vote; outcome: ok, or why the verifier abstained", "verifier", "outcome")
 SANDBOXED = _latency("sandboxed", "what a program ran, by the clock", "status")
 SANDBOX_WAITED = _latency("sandbox_waited", "what a program waited for its turn in the sandbox")
-OF_REPLICAS = (JUDGED, VOTED, SANDBOXED, SANDBOX_WAITED)
+GPUS = Meter("propose_replica_gpus", "gauge", "GPUs that a replica holds", _REPLICA)
+OF_REPLICAS = (GPUS, JUDGED, VOTED, SANDBOXED, SANDBOX_WAITED)
 
 
 _RECORDS = {"gauge": "set", "counter": "inc", "histogram": "observe"}
@@ -169,6 +170,15 @@ def of_replica() -> dict[str, str] | None:
     if METERS.job is None:
         METERS.connect(os.environ[JOB])
     return {"run": os.environ[RUN], "pool": os.environ[POOL]}
+
+
+def holding() -> None:
+    """This replica holds its GPUs until its process ends."""
+    if tags := of_replica():
+        import ray
+
+        if gpus := ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0):
+            METERS.set(GPUS, gpus, tags)
 
 
 def judged(verdict: Verdict, seconds: float) -> None:

@@ -21,6 +21,7 @@ import os
 import uuid
 from typing import Any, Literal
 
+from actors import meters
 from actors.calls import within
 from actors.engine import PolicyEngine, Update
 from actors.shipping import ship
@@ -47,6 +48,7 @@ class PolicyReplica:
         self._engine = PolicyEngine(model_dir, engine, seed)
 
     async def _start(self) -> None:
+        meters.holding()
         await self._engine.start()
         await self.sync()
 

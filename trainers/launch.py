@@ -54,7 +54,9 @@ class Launcher:
                 backend="nccl" if spec.use_gpu else "gloo", timeout_s=math.ceil(2 * spec.step_timeout_s)
             ),
             scaling_config=ScalingConfig(
-                num_workers=spec.workers,
+                # Where they may be fewer, Ray Train starts as many as there are nodes for.
+                num_workers=spec.workers if spec.fewest == spec.workers else (spec.fewest, spec.workers),
+                elastic_resize_monitor_interval_s=spec.resize_s,
                 use_gpu=spec.use_gpu,
                 resources_per_worker=spec.each,
                 label_selector=spec.labels or None,
@@ -109,7 +111,7 @@ def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:
         more = (" and a GPU" if spec.use_gpu else "") + more
         more += f" on nodes with {spec.labels}" if spec.labels else ""
         return (
-            f"the cluster had no room for {spec.workers} workers of {spec.cpus_per_worker:g} CPUs{more} "
+            f"the cluster had no room for {spec.fewest} workers of {spec.cpus_per_worker:g} CPUs{more} "
             f"within {spec.start_timeout_s:g} s"
         )
     return _last_line(error.controller_failure if isinstance(error, ControllerError) else error)

@@ -5,6 +5,9 @@ loader, for as long as the loader lets it (the driver unblocks it, and with the 
 ranks, with a deadline. All ranks take every turn together: they agree on whether there is a step before any of them
 computes.
 
+Where a node of a worker is about to be taken away, each step is stored, so that the workers that Ray Train starts
+instead, as many or fewer, have nothing to train again.
+
 A failure that the ranks agree on ends the loop with one line in its return value, so that Ray Train does not restart
 workers that would fail again; everything else is raised, and Ray Train restarts from the last checkpoint.
 """
@@ -33,6 +36,9 @@ from trainers.ranks import Agreed, Ranks
 from trainers.schedule import learning_rate
 from trainers.spec import TrainSpec
 
+_NOTICE_S = 5.0
+"""Time between two looks for such a notice: Ray Train itself looks as often."""
+
 
 def worker(config: dict[str, Any]) -> dict[str, Any]:
     """The function that Ray Train runs on each worker. Returns {"step", "metrics", "failure"}."""
@@ -56,6 +62,7 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
 def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end: dict[str, Any]) -> None:
     learner = Learner(spec, ranks)
     publish = _publisher(learner, store, pool)
+    noticed = _notices(ranks)
     step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
     saved = end["step"] = step
     # A version that the store still has is not published again: so replicas that serve it need not go back to the
@@ -80,7 +87,7 @@ def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end:
         if store is not None and step > newest and spec.publish_every and step % spec.publish_every == 0:
             sent = publish(step)
         published = time.monotonic()
-        if step % spec.checkpoint_every == 0:
+        if step % spec.checkpoint_every == 0 or noticed():
             checkpoints.save(learner, step, rollouts, metrics)
             saved = step
         metrics |= {
@@ -91,6 +98,7 @@ def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end:
             "time/publish_s": published - trained,
             "time/checkpoint_s": time.monotonic() - published,
             "published_bytes": float(sent),
+            "workers": float(ranks.world),
             "tokens_per_s": metrics["tokens"] / (trained - began),
         }
         end |= {"step": step, "metrics": metrics}
@@ -115,6 +123,20 @@ def _next(loader: Any, ranks: Ranks, step: int, timeout_s: float) -> StepBatch |
             f"step {step}: the loader's process, or the owner of its batches, is gone", "infra_error"
         ) from None
     return StepBatch.from_arrow(batches)
+
+
+def _notices(ranks: Ranks) -> Callable[[], bool]:
+    """Says whether a node of a worker is about to be taken away, the same on all ranks, which ask together."""
+    due, told = 0.0, False
+
+    def noticed() -> bool:
+        nonlocal due, told
+        if not told and ranks.first(lambda: time.monotonic() >= due):
+            due = time.monotonic() + _NOTICE_S
+            told = ray.train.get_preemption_info() is not None
+        return told
+
+    return noticed
 
 
 def _newest(store: Any, timeout_s: float) -> int:

@@ -39,6 +39,10 @@ class TrainSpec(BaseModel):
     grad_clip: float = Field(default=1.0, gt=0)
     zero_stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1
+    min_workers: int | None = None
+    """Fewest workers that it goes on with; None: `workers`."""
+    resize_s: float = 300.0
+    """How often it is looked for room for more of them."""
     use_gpu: bool = False
     gpus_per_worker: float = 1.0
     """Where it uses them. Less than one leaves the rest of the same GPU to a replica."""
@@ -79,6 +83,11 @@ class TrainSpec(BaseModel):
     start_timeout_s: float = 300.0
     """How long the workers' resources may take to come."""
     seed: int = 0
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which nothing is trained."""
+        return self.workers if self.min_workers is None else self.min_workers
 
     @property
     def each(self) -> dict[str, float]:

@@ -137,6 +137,12 @@ class Config(Section):
                 f"acquire.min_category ({self.acquire.min_category}): a task combines mgpo.curriculum.min_skills "
                 f"({fewest}), so a smaller category is never offered; expected at least that, or null"
             )
+        for stage, updates in (("mgpo", self.mgpo.mini_batches), ("solve", self.solve.mini_batches)):
+            if self.trainer.elastic and updates > 1:
+                yield (
+                    f"{stage}.mini_batches ({updates}): each worker deals out its own groups, so an update would "
+                    "depend on how many workers there are; expected 1, or trainer.min_workers null"
+                )
         yield from self._empty()
 
     def _empty(self) -> Iterator[str]:

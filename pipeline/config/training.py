@@ -31,7 +31,14 @@ class TrainerConfig(Section):
     """Ray Train and DeepSpeed."""
 
     workers: Positive = 1
-    """Processes that train, one a GPU."""
+    """Processes that train, one a GPU; with `min_workers`, at most."""
+    min_workers: Positive | None = None
+    """Fewest of them that training begins with, and goes on with where nodes are taken away: a step stays the same,
+    each worker has a larger share of it. Then `resources` must name what only the trainer uses, for Ray counts what
+    nodes have, whoever uses it. null: `workers`, always."""
+    resize_s: Seconds = 300
+    """How often, with `min_workers`, it is looked for room for more of them. To take it, training begins again at its
+    last checkpoint."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """What workers share out: 0 nothing, 1 optimizer states, 2 gradients too, 3 parameters too."""
     use_gpu: bool = False
@@ -91,6 +98,27 @@ class TrainerConfig(Section):
                 f"reference ({self.reference}): with lora it is the model without its adapter, and there is no second "
                 "copy to place; expected whole"
             )
+        if self.fewest > self.workers:
+            yield f"min_workers ({self.fewest}) must be at most workers ({self.workers})"
+        if self.elastic and not any(self.resources.values()):
+            yield (
+                f"min_workers ({self.fewest}): Ray gives an elastic trainer all that nodes have, whoever uses it; "
+                "expected resources that only the trainer uses, such as {trainer: 1}"
+            )
+        if self.elastic and self.lora is not None and self.lora.dropout:
+            yield (
+                f"lora.dropout ({self.lora.dropout:g}): each worker draws its own, so a step would depend on how many "
+                "there are; expected 0, or min_workers null"
+            )
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which nothing is trained."""
+        return self.workers if self.min_workers is None else self.min_workers
+
+    @property
+    def elastic(self) -> bool:
+        return self.fewest < self.workers
 
 
 class Scheduled(Section):

@@ -49,7 +49,7 @@ from actors.calls import within
 from pipeline import domains
 from pipeline.config import Config, PoolConfig, asks_endpoint
 from pipeline.domains.base import Domain
-from pipeline.records import Attempts, Episode, Failure, Outcome, Probe, Problem, Task, Verdict
+from pipeline.records import Attempts, Episode, Failure, Lost, Outcome, Probe, Problem, Task, Verdict
 from pipeline.scoring import audit, canaries, chance
 from pipeline.scoring.judged import Judged, lacks_votes
 from pipeline.store.ledger import ENDS, Key, Ledger
@@ -103,6 +103,9 @@ class Stream:
         self.suspects = asyncio.Semaphore(1)
         self.at: dict[Key, tuple[str, float]] = {}
         """Where each task is, and since when."""
+        self.lost_s: dict[str, float] = dict.fromkeys(_POOLS, 0.0)
+        """Task-seconds at each pool of calls whose replica's process was gone: what deaths of replicas and of their
+        nodes have cost."""
         self.counts = Counter({name: (before or {}).get(name, 0) for name in ("issued", *ENDS)})
         self._steps: list[StepStream] = []
 
@@ -124,9 +127,10 @@ class Stream:
     def now(self) -> dict[str, float]:
         """What is under way, for a dashboard: tasks at each pool, how long the oldest has been there, and accounts."""
         at = Counter(pool for pool, _ in self.at.values())
-        depths = {f"depth/{pool}": at[pool] for pool in _POOLS}
+        depths = {f"depth/{pool}": float(at[pool]) for pool in _POOLS}
+        lost = {f"lost_s/{pool}": seconds for pool, seconds in self.lost_s.items()}
         oldest = min((since for _, since in self.at.values()), default=time.monotonic())
-        return {**depths, "oldest_s": time.monotonic() - oldest, **self.accounts()}
+        return {**depths, **lost, "oldest_s": time.monotonic() - oldest, **self.accounts()}
 
     def accounts(self) -> dict[str, int]:
         """Attempts of the stage by state. `pipeline.store.accounts` has the same from the disk.
@@ -292,11 +296,16 @@ class StepStream:
     async def _tracked(self, key: Key, pool: str, work: Awaitable[T]) -> T:
         """Await `work`, with the task shown at `pool` meanwhile."""
         self._stream.at[key] = pool, time.monotonic()
+        lost = False
         try:
             return await work
+        except Lost:
+            lost = True
+            raise
         finally:
             _, since = self._stream.at.pop(key)
             waited = time.monotonic() - since
+            self._stream.lost_s[pool] += waited * lost
             self.waited_s[pool] += waited
             spent = self._spent.setdefault(key, {})
             spent[pool] = spent.get(pool, 0.0) + waited

@@ -62,6 +62,8 @@ def spec_for(context: Context, stage: str, base: Path, steps: int | None = None)
         grad_clip=t.grad_clip,
         zero_stage=t.zero_stage,
         workers=t.workers,
+        min_workers=t.min_workers,
+        resize_s=t.resize_s,
         use_gpu=t.use_gpu,
         gpus_per_worker=1.0 - served.pool.num_gpus if served and transport == "ipc" else 1.0,
         cpus_per_worker=t.num_cpus,
@@ -95,7 +97,7 @@ def start_trainer(
     """Train in the launcher's process; the future has the summary or the Failure. `pool` is whom it pushes to. Raises
     Failure where the cluster can never have room for its workers."""
     launcher = cluster.launcher()
-    for_nodes_s = cluster.nodes_may_take_s(Asked(f"training {spec.name}", spec.workers, spec.each, spec.labels))
+    for_nodes_s = cluster.nodes_may_take_s(Asked(f"training {spec.name}", spec.fewest, spec.each, spec.labels))
     patient = spec.model_copy(update={"start_timeout_s": spec.start_timeout_s + for_nodes_s})
     run = within(launcher.train.remote(patient, loader, weights, pool), f"training {spec.name}", None)
     future = asyncio.ensure_future(run)

@@ -36,6 +36,8 @@ class StepLoader:
         self._timeout_s = timeout_s
         self._shards: dict[tuple[int, int], list[ray.ObjectRef]] = {}
         self._done: dict[int, dict[str, float]] = {}
+        self._again_s = 0.0
+        """What it took to train steps once more, because the workers that had trained them were gone."""
         self._trained = 0
         self._finished = False
         self._changed = asyncio.Condition()
@@ -70,7 +72,11 @@ class StepLoader:
 
     async def step_done(self, step: int, metrics: dict[str, float]) -> None:
         async with self._changed:
-            self._done[step] = metrics
+            if step in self._done:
+                self._again_s += metrics["time/train_s"]
+            else:
+                self._done[step] = metrics | {"time/again_s": self._again_s}
+                self._again_s = 0.0
             self._trained = max(self._trained, step)
             self._changed.notify_all()
 

@@ -18,6 +18,7 @@ from pipeline.store.manifest import cause
 _PLACEMENT = {
     *("ray", "pool", "resources", "labels", "watchdog_s", "timeout_s", "start_timeout_s", "step_timeout_s"),
     *("attempts", "max_failures", "keep_checkpoints", "max_episodes", "target_hours", "target_usd"),
+    *("min_workers", "resize_s"),
     *("on_stall", "max_stage_restarts", "mirror", "trackers"),
     *("replies", "concurrency", "requests_per_minute", "tokens_per_minute", "max_wait_s"),
     *("license", "budget_usd", "budget_tokens", "usd_per_million_in", "usd_per_million_out"),

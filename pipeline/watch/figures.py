@@ -64,6 +64,7 @@ _GAUGES: dict[str, dict[str, str]] = {
         "engine_kl": "divergence of the trainer's probabilities from the engine's",
         "ref_kl": "divergence of the policy from the reference",
         "lr": "learning rate",
+        "workers": "of the trainer, each with the GPU that it holds",
         "tokens_per_s": "of the trainer",
         "time": "seconds of a step by what they went to (of)",
         "degenerate_groups": "groups without a difference to learn from",
@@ -75,6 +76,7 @@ _GAUGES: dict[str, dict[str, str]] = {
     },
 }
 _COUNTERS: dict[str, dict[str, str]] = {
+    "now": {"lost_s": "task-seconds of calls whose replica's process was gone, at a pool (of)"},
     "ledger": {
         "issued": "attempts begun",
         "trained": "attempts that were trained on",

@@ -82,6 +82,23 @@ def test_workers_keep_to_the_nodes_that_their_labels_mean(monkeypatch: pytest.Mo
         assert found.value.args == (labels or None,)
 
 
+def test_ray_is_told_how_many_workers_there_are_at_least_and_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    def told(*_: Any, scaling_config: Any, **__: Any) -> None:
+        raise Told(scaling_config)
+
+    monkeypatch.setattr(launch, "TorchTrainer", told)
+    for fewest, expected in ((None, (4, 4, False)), (4, (4, 4, False)), (2, (2, 4, True))):
+        with pytest.raises(Told) as found:
+            spec = spec_of(workers=4, min_workers=fewest, resize_s=70, resources={"trainer": 1.0})
+            launch.Launcher().train(spec, None)
+        (config,) = found.value.args
+        assert (config.min_workers, config.max_workers, config.elasticity_enabled) == expected
+        assert config.elastic_resize_monitor_interval_s == 70 and config.placement_strategy == "PACK"
+
+
 # ---------------------------------------------------------------- mini-batches
 
 

@@ -36,6 +36,12 @@ def message(*overrides):
         ("trainer.lora.dropout=1", ["trainer.lora.dropout", "below 1", "1"]),
         ("trainer.lora.targets=[]", ["trainer.lora.targets", "at least 1"]),
         ("trainer={lora: {}, reference: sharded}", ["trainer", "reference (sharded)", "no second copy", "whole"]),
+        ("trainer.min_workers=2", ["trainer", "min_workers (2)", "at most workers (1)"]),
+        ("trainer={workers: 4, min_workers: 2}", ["trainer", "min_workers (2)", "whoever uses it", "{trainer: 1}"]),
+        (
+            "trainer={workers: 4, min_workers: 2, resources: {t: 1}, lora: {dropout: 0.1}}",
+            ["trainer", "lora.dropout (0.1)", "min_workers null"],
+        ),
         ("mgpo.lr=.nan", ["mgpo.lr", "finite", "nan"]),
         ("mgpo.lr=.inf", ["mgpo.lr", "finite", "inf"]),
         ("sandbox.minimum=none", ["sandbox.minimum", "'strong+'", "'none'"]),

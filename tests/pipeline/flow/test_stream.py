@@ -190,6 +190,13 @@ def test_one_death_is_no_quarantine():
     assert not world.run.path("quarantine").exists()
 
 
+def test_what_deaths_of_replicas_cost_is_told_by_pool_and_what_merely_failed_is_no_such_cost():
+    world = World(judge=[Lost("gone"), Failure("no answer", "infra_error")], proposer=[INFRA, "ok"])
+    judged(world)
+    lost = world.whole.now()
+    assert lost["lost_s/committee"] > 0 and lost["lost_s/proposer"] == lost["lost_s/prober"] == 0
+
+
 def test_a_writer_that_never_answers_comes_back_failed_with_the_last_cause():
     config = load(None, ["episode.attempts=3"])
     world = World(proposer=[Failure(f"proposer: gone {i}", "infra_error") for i in (1, 2, 3)], config=config)

@@ -181,6 +181,15 @@ def test_a_stage_trains_by_its_own_section(tmp_path):
     assert spec_for(c, "mgpo", tmp_path) == mgpo
 
 
+def test_an_elastic_trainer_asks_for_its_fewest_workers_and_nothing_that_would_depend_on_how_many(tmp_path):
+    elastic = ("trainer.workers=4", "trainer.min_workers=2", "trainer.resources={trainer: 1}", "trainer.resize_s=9")
+    spec = spec_for(context(tmp_path, *elastic), "mgpo", tmp_path)
+    assert (spec.workers, spec.fewest, spec.resize_s) == (4, 2, 9)
+    for stage in ("mgpo", "solve"):
+        with pytest.raises(Failure, match=rf"{stage}.mini_batches \(3\): each worker deals out its own groups"):
+            load(None, [*elastic, f"{stage}.mini_batches=3"])
+
+
 class LastMoment:
     """A loader that is told of the last step only while it is being asked, as the trainer ends."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import ray
 
 from actors import meters
 from pipeline.config import PoolConfig, RayConfig
@@ -94,3 +95,10 @@ def test_actors_and_replicas_say_whose_they_are_and_what(monkeypatch):
         monkeypatch.setenv(name, value)
     assert meters.of_replica() == {"run": "quick-0123abcd-89abcdef", "pool": "judge"}
     assert meters.engine_name() == "quick-0123abcd-89abcdef-judge"
+    kept, held = [], {"GPU": 0.5, "CPU": 1.0}
+    monkeypatch.setattr(meters.METERS, "set", lambda meter, value, tags: kept.append((meter.name, value, tags["pool"])))
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: type("C", (), {"get_assigned_resources": lambda s: held})())
+    meters.holding()
+    held.pop("GPU")
+    meters.holding()
+    assert kept == [("propose_replica_gpus", 0.5, "judge")]
