@@ -148,6 +148,18 @@ ROWS: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
         ),
     },
     "What it costs": {
+        "GPUs held by replicas, and workers of the trainer": (
+            "none",
+            {
+                f"sum by (pool) (ray_propose_replica_gpus{_RUN})": "{{pool}}",
+                f"sum by (run) (ray_propose_replica_gpus{_RUN})": "{{run}}, all replicas",
+                f"ray_propose_train_workers{_STAGE}": "{{stage}} trainer",
+            },
+        ),
+        "Lost with replicas that died, task-seconds a second": (
+            "none",
+            {f"rate(ray_propose_now_lost_s_total{_STAGE}[5m])": "{{stage}} {{of}}"},
+        ),
         "Spent at endpoints": (
             "currencyUSD",
             {f"ray_propose_now_usd{_RUN}": "{{of}}", f"ray_propose_now_budget_usd{_RUN}": "{{of}} budget"},
