@@ -9,7 +9,9 @@ import ray
 
 from actors import meters
 from pipeline.config import PoolConfig, RayConfig
-from pipeline.pools import driver_actors, lease, ray_process
+from pipeline.config.loading import load
+from pipeline.pools import driver_actors, lease, ray_process, room
+from pipeline.pools.cluster import Cluster
 from pipeline.pools.serving import PoolSpec, deployment_options
 from pipeline.records import Failure
 
@@ -102,3 +104,40 @@ def test_actors_and_replicas_say_whose_they_are_and_what(monkeypatch):
     held.pop("GPU")
     meters.holding()
     assert kept == [("propose_replica_gpus", 0.5, "judge")]
+
+
+def test_what_belongs_to_the_driver_is_where_its_labels_say_and_else_on_its_own_node(monkeypatch):
+    given = []
+
+    class Remote:
+        def options(self, **options):
+            given.append(options)
+            return self
+
+        def remote(self, *_):
+            return object()
+
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: type("C", (), {"get_node_id": lambda s: "ab" * 28})())
+    monkeypatch.setattr(driver_actors.ray, "remote", lambda cls: Remote())
+    for labels in ({}, {"market": "!spot"}):
+        driver_actors.DriverActors("quick", labels).start(dict)
+    alone, labelled = given
+    assert alone["scheduling_strategy"].node_id == "ab" * 28 and "label_selector" not in alone
+    assert labelled["label_selector"] == {"market": "!spot"} and "scheduling_strategy" not in labelled
+
+
+@pytest.mark.parametrize(
+    ("types", "kind", "told"),
+    [
+        ((), "data_error", "which this cluster can never offer: labels of no node"),
+        (None, "infra_error", "no such node; nodes there"),
+    ],
+)
+def test_labels_that_no_node_has_end_a_run_before_anything_is_placed(monkeypatch, types, kind, told):
+    """On a private Ray for good; on a cluster somebody may start one."""
+    monkeypatch.setattr(room, "offer", lambda: room.Offer([{"CPU": 2.0}], types, labels=[{"market": "spot"}]))
+    cluster = Cluster(load(None, ["ray.labels={market: stable}"]), None)
+    monkeypatch.setattr(cluster.ray, "start", lambda: None)
+    with pytest.raises(Failure, match=rf"ray.labels asks for 1 x {{market stable}}.*{told}") as caught:
+        cluster.buffer()
+    assert caught.value.kind == kind and not cluster.actors._all
