@@ -75,7 +75,7 @@ class StepLoader:
             if step in self._done:
                 self._again_s += metrics["time/train_s"]
             else:
-                self._done[step] = metrics | {"time/again_s": self._again_s}
+                self._done[step] = metrics | ({"time/again_s": self._again_s} if self._again_s else {})
                 self._again_s = 0.0
             self._trained = max(self._trained, step)
             self._changed.notify_all()

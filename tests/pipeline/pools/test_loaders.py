@@ -163,11 +163,11 @@ def test_a_trainer_that_replays_steps_does_not_undo_what_was_waited_for(local_ra
         for step in (1, 2):
             await loader.next_batch(0, 1, step)
             await loader.step_done(step, {"loss": -1.0, "time/train_s": 10.0 + step})
-        assert await loader.wait_done(2) == {"loss": 2.0, "time/train_s": 7.0, "time/again_s": 0.0}
+        assert await loader.wait_done(2) == {"loss": 2.0, "time/train_s": 7.0}
         for step in (3, 4):  # what the second time took is said with the first step that is new
             await loader.release(step, step_on_disk(tmp_path, step))
             await loader.step_done(step, {"time/train_s": 7.0})
-        assert [(await loader.wait_done(step))["time/again_s"] for step in (3, 4)] == [23.0, 0.0]
+        assert [(await loader.wait_done(step)).get("time/again_s") for step in (3, 4)] == [23.0, None]
 
     asynchronously(scene())
 
