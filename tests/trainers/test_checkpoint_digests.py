@@ -1,10 +1,12 @@
 """A checkpoint is resumed from only as it was written."""
 
 import pytest
+import torch
 
 from pipeline.records import Failure
 from pipeline.store.digests import files_below, write_manifest
 from trainers import checkpoints
+from trainers.ranks import Ranks
 
 
 @pytest.fixture
@@ -37,3 +39,10 @@ def test_a_rank_refuses_what_is_not_what_it_wrote(root, what):
     checkpoints._check(root, 0)
     with pytest.raises(Failure, match="is not what was written"):
         checkpoints._check(root, 1)
+
+
+def test_what_a_rank_wrote_that_is_no_more_is_looked_at_by_another(root):
+    (root / "trainer" / "engine" / "part-1.pt").write_bytes(b"x" * 100)
+    checkpoints._check_others(root, Ranks(0, 2, torch.device("cpu")), 2)  # the second looks at its own
+    with pytest.raises(Failure, match=r"part-1.pt is not what was written"):
+        checkpoints._check_others(root, Ranks(0, 1, torch.device("cpu")), 2)
