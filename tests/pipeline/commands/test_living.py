@@ -395,11 +395,11 @@ def test_a_short_run_says_what_the_full_one_adds(tmp_path, finished):
 def test_a_summary_older_than_a_result_is_made_again(tmp_path, finished):
     root = finished(tmp_path / "r", "solve")
     run = RunDir(root)
-    (root / "summary.json").write_text(seal({"name": "old"}))
+    (root / "summary.json").write_text(seal({"name": "old", "stages": {}}))
     os.utime(root / "summary.json", (1, 1))
     assert summary.of(run)["problems"] is not None
     os.utime(root / "summary.json")
-    assert summary.of(run) == {"name": "old", "run_dir": str(root)}
+    assert summary.of(run) == {"name": "old", "stages": {}, "run_dir": str(root)}
     (root / "summary.json").write_text("{")
     assert summary.of(run)["problems"] is not None
     moved = shutil.copytree(root, tmp_path / "moved")
