@@ -108,9 +108,10 @@ def _plan_pools(
     root = None if run is None else target.existing(run)
     of = target.of(name if name or config else str(root) if root else None, config, sets, None)
     known = sources.times(root, times, stage)
+    same = not sets and gpus is None  # else the run has done another stage than is planned
     found = plan.plan(
-        of[0], stage, known, plan.Prices(gpu_hour, cpu_hour), gpus, seed, sources.measured(of[1], stage),
-        *doctor.memory_here(of[0]),
+        of[0], stage, known, plan.Prices(gpu_hour, cpu_hour), gpus, seed,
+        sources.measured(of[1], stage) if same else None, *doctor.memory_here(of[0]),
     )  # fmt: skip
     print(json.dumps(found) if as_json else plan.render(found))
     return INPUT if found["refused"] else OK

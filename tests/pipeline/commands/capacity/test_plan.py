@@ -113,6 +113,8 @@ def test_times_of_a_run_and_the_run_itself_beside_its_plan(capsys, tmp_path):
     assert found["times"]["kept"] == 0.75 and found["times"]["alone_s"]["committee"] <= 1.0
     other = planned(capsys, "--from", str(root), "--stage", "mgpo", sets=["mgpo.steps=5"])
     assert other["steps"] == 5 and other["times"]["episodes"] == 8
+    assert other["measured"] is None  # the run has not done what is planned
+    assert planned(capsys, "--from", str(root), "--stage", "mgpo")["measured"] is not None
 
 
 def _set(sets):
