@@ -38,7 +38,7 @@ def write(context: Context, n: int, chat: ChatFormat) -> tuple[Path, int]:
     told = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
     if told or len(short) < n:
         context.progress.say("sft", f"{len(short)} of {n} extraction examples; documents left out: {told or 'none'}")
-    return trajectories.write(context.run, "extraction", short), len(short)
+    return trajectories.write(context.run, "sft", "extraction", short), len(short)
 
 
 def _rollouts(context: Context, found: list[Example], library: SkillLibrary, chat: ChatFormat) -> Iterator[Rollout]:

@@ -20,6 +20,7 @@ from actors.tool_calls import ToolCall
 from pipeline.records import ACTIONS, COGNITIVE_STAGES, Action, Failure, Rollout
 from pipeline.store.digests import write_manifest
 from pipeline.store.files import whole_folder
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import write_records
 
@@ -50,10 +51,12 @@ def read(path: Path, chat: ChatFormat, max_tokens: int) -> tuple[list[Rollout], 
     return rollouts, left_out
 
 
-def write(run: RunDir, name: str, rollouts: Sequence[Rollout]) -> Path:
+def write(run: RunDir, stage: str, name: str, rollouts: Sequence[Rollout]) -> Path:
     """A file of rollouts that a stage made of what was given to it, as the loader reads one. It takes the place of what
-    an earlier process wrote."""
-    final = run.path("trajectories")
+    an earlier process wrote for this stage."""
+    gathered = RUN_STAGES[stage].gathers
+    assert gathered is not None, f"{stage} hands nothing to a trainer beside its steps"
+    final = run.path(gathered)
     with whole_folder(final, stays=lambda _: False) as folder:
         write_records(folder / f"{name}.parquet", rollouts, Rollout)
         write_manifest(folder, final.name, [f"{name}.parquet"])

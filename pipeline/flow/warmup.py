@@ -1,6 +1,6 @@
 """SFT of the solver on worked solutions, before GRPO begins (`solve.warmup`).
 
-    problems ──► their solutions ──► trajectories/solve.warmup.parquet ──► trainer ──► checkpoints/solve.warmup
+    problems ──► their solutions ──► solutions/warmup.parquet ──► trainer ──► checkpoints/solve.warmup
 
 Invariant: a solution is by somebody who saw the question alone, or stands in a file of the user's; it ends in the
 problem's answer, in a box where an answer is no program; none is of a dev problem. What is learned follows from the
@@ -82,7 +82,7 @@ async def _train(
         context.progress.say(
             "solve", f"warm-up on {len(lessons)} of {len(posed)} problems; left out: {_list(left_out)}"
         )
-    file = trajectories.write(context.run, NAME, lessons)
+    file = trajectories.write(context.run, "solve", "warmup", lessons)
     seed = context.seed("solve", "warmup")
     loader = context.cluster.actor(DatasetLoader, [str(file)], asked.batch, asked.epochs, seed)
     total = await within(loader.steps.remote(), "dataset loader", 60)

@@ -77,7 +77,7 @@ def _given(context: Context, base: Path) -> Trajectories:
     rollouts, left_out = trajectories.read(path, chat_format(base), context.config.episode.limits.max_tokens)
     if left_out:
         context.progress.say("sft", f"{left_out} left out, longer than episode.limits.max_tokens")
-    file = trajectories.write(context.run, "given", rollouts)
+    file = trajectories.write(context.run, "sft", "given", rollouts)
     return [str(file)], len(rollouts) + left_out, len(rollouts), _NOT_TAUGHT | {"cloned": len(rollouts)}
 
 

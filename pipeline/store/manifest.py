@@ -3,7 +3,7 @@
     steps/<stage>/NNNNNN/manifest.json            written with the step, under the same rename
     checkpoints/<stage>/step-N/trainer/manifest-R.json   what rank R wrote, uploaded with it
     dataset/manifest.json, skills/manifest.json   written last
-    trajectories/manifest.json                    written with them, under the same rename
+    trajectories/, solutions/manifest.json        written with them, under the same rename
 
 Invariant: `verified` returns only for content that is the one written. A file is digested once in a process, and again
 only where its size, one of its times or its inode is another.
@@ -29,7 +29,7 @@ _KNOWN: dict[Path, tuple[_Stamp, Entry]] = {}
 """File -> its stamp when it was digested, and what it was then."""
 _SOUND: set[bytes] = set()
 """Digests of sealed files that were found to be what was written."""
-UNITS = ("steps", "checkpoints", "dataset", "skills", "trajectories", "stages")
+UNITS = ("steps", "checkpoints", "dataset", "skills", "trajectories", "solutions", "stages")
 """Folders of a run directory whose files have digests."""
 
 

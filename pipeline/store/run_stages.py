@@ -79,6 +79,7 @@ RUN_STAGES: dict[str, RunStage] = {
         "train a solver on the data set with GRPO",
         trains=True,
         on_policy=True,
+        gathers="solutions",
         after="synthesize",
         settings=("solve",),
         reads=("stages/synthesize", "dataset", "checkpoints/solve.warmup", "steps/solve", "checkpoints/solve"),

@@ -3,7 +3,8 @@
     config.yaml            the resolved config            stages/<stage>.json   a finished stage and its result
     prompts.json           digests of the prompts
     skills/                the skill library              steps/<stage>/NNNNNN/ one atomic step of a stage
-    trajectories/          what SFT clones beside them    dataset/              problems, provenance, card
+    trajectories/          what SFT clones beside them    solutions/            what a solver's warm-up learns from
+    dataset/               problems, provenance, card
     checkpoints/<stage>/   Hugging Face directories
     metrics.jsonl, tensorboard/, report.html              events.jsonl          what befell the run, for who watches
 

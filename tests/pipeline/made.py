@@ -158,7 +158,7 @@ def checkpoint(run, stage, step, rollouts):
 
 def _sft(run, log):
     played(run, log, "sft")
-    trajectories.write(run, "extraction", [rollout("extraction-000000", 1, tokens=20)])
+    trajectories.write(run, "sft", "extraction", [rollout("extraction-000000", 1, tokens=20)])
     if not run.path("checkpoints", "sft").exists():
         checkpoint(run, "sft", 5, 8)
     return {"steps": 5, "accepted": 6, "checkpoint": str(run.path("checkpoints", "sft", "step-000005"))}

@@ -48,7 +48,7 @@ def test_what_is_given_is_written_as_the_loader_reads_it(tmp_path):
     run = RunDir.open(tmp_path / "run", load())
     (run.path("trajectories") / "given.parquet").mkdir(parents=True)  # what lies there, however damaged, gives way
     for said in (rollouts[:1], rollouts):
-        assert read_records(write(run, "given", said), Rollout) == said
+        assert read_records(write(run, "sft", "given", said), Rollout) == said
     run.close()
 
 

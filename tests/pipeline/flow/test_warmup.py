@@ -13,14 +13,17 @@ from pipeline.config import SFTConfig
 from pipeline.config.loading import load
 from pipeline.dataset import folder
 from pipeline.dataset.card import About
-from pipeline.flow import training, warmup
+from pipeline.flow import training, trajectories, warmup
 from pipeline.flow.context import Context
 from pipeline.records import Failure, Problem, Rollout
 from pipeline.store import accounts
 from pipeline.store.metrics import Metrics
+from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import read_records
+from pipeline.store.verify import manifested
 from pipeline.watch.progress import Progress
+from tests.pipeline.judged import rollout
 
 CODE = Problem.make(
     "Write f that adds 1.", "def f(x): return x + 1", "code", [json.dumps({"entry": "f", "args": [1], "expected": 2})]
@@ -138,8 +141,20 @@ def test_a_warm_up_that_is_done_is_not_done_again_and_one_that_was_interrupted_i
 def test_all_that_it_leaves_is_of_the_stage_that_redo_takes_away(tmp_path, trainer):
     run, _, _ = warm(tmp_path / "r", [numbered(1)], solutions=[r"\boxed{6}"])
     names = {path.as_posix() for path in aside.left_by(run.root, "solve")}
-    assert names == {"stages/solve.warmup.json", "checkpoints/solve.warmup"}
+    assert names == {"stages/solve.warmup.json", "checkpoints/solve.warmup", "solutions"}
     assert aside.stage_of({"stage": "solve-warmup"}) == "solve"
+
+
+def test_what_sft_cloned_beside_its_steps_stays(tmp_path, trainer):
+    run = RunDir.open(tmp_path / "r", load(None, ["solve.warmup={epochs: 2, batch: 3}"]))
+    cloned = trajectories.write(run, "sft", "extraction", [rollout("extraction-000000", tokens=20)])
+    run.close()
+    before = cloned.read_bytes()
+    run, _, _ = warm(tmp_path / "r", [numbered(1)], solutions=[r"\boxed{6}"])
+    assert cloned.read_bytes() == before
+    for stage in ("sft", "solve"):
+        name = RUN_STAGES[stage].gathers
+        assert list(manifested(run, run.path(name), name)) == []
 
 
 def test_without_being_asked_for_there_is_none(tmp_path, trainer):
