@@ -53,14 +53,14 @@ def least(parts: Sequence[Reserved]) -> float:
 
 def reserved(config: Config, stages: Sequence[str]) -> dict[str, list[Reserved]]:
     """What is up in each of these stages, done one after another: pools stay up, until `solve` takes those down that
-    write, and those that judge on GPUs."""
+    write or teach, and those that judge on GPUs."""
     found: dict[str, list[Reserved]] = {}
     up: dict[str, Reserved] = {}
     trainers = {stage: (field, model) for stage, field, model in trained(config, stages)}
     for stage in stages:
         if stage == "solve":
             up = {} if config.judged_on_gpus else {f: one for f, one in up.items() if f != "proposer"}
-        if stage in _JUDGED:  # what teaches was taken down when it had
+        if stage in (*_JUDGED, "solve"):  # what teaches was taken down when it had
             up = {f: one for f, one in up.items() if not f.startswith("teacher")}
         up.pop("acquire.proposer", None)
         up |= {one.field: one for one in _pools(config, stage) if one.model and one.model.endpoint is None}

@@ -48,6 +48,13 @@ def test_probers_on_cpus_stay_up_while_the_solver_is_trained():
     assert fields["mgpo"] == ["prober.ladder.0", "proposer"] and fields["solve"] == ["prober.ladder.0", "solve.base"]
 
 
+def test_a_teacher_that_rewrites_problems_is_gone_while_the_solver_is_trained():
+    teacher = "teacher={kind: model, model: {path: m, pool: {num_gpus: 2}}}"
+    config = load(None, [teacher, "synthesize.rewrite={kind: metamath, seeds: mini:seeds}"])
+    fields = {stage: [one.field for one in parts] for stage, parts in gpus.reserved(config, ALL).items()}
+    assert "teacher.model" in fields["synthesize"] and fields["solve"] == ["prober.ladder.0", "solve.base"]
+
+
 @pytest.mark.parametrize(("there", "status"), [(0, "fail"), (7, "fail"), (8, "ok")])
 def test_gpus_that_are_missing_are_told(there, status):
     (check,) = room.gpus(load(CONFIGS / "qwen3-4b-8gpu.yaml"), ALL, there)
