@@ -39,16 +39,23 @@ def _row(root: Path) -> dict[str, Any]:
         found = survey.reached(run, config)
     except Failure as e:
         return row | {"stage": None, "state": "unreadable", "why": str(e)}
-    now = next((r for r in found if r.status != "done"), None)
-    return row | {"stage": now.stage if now else None, "state": _state(root, found), "why": None}
+    state, now = _state(root, found), next((r for r in found if r.status != "done"), None)
+    return row | {"stage": now.stage if now and state != "done" else None, "state": state, "why": None}
 
 
 def _state(root: Path, found: list[survey.Reached]) -> str:
     if in_use(root):
         return "running"
-    if all(r.status == "done" for r in found):
+    if all(r.status == "done" for r in found) or _alone(found):
         return "done"
     return "stopped" if any(r.status != "not begun" for r in found) else "not begun"
+
+
+def _alone(found: list[survey.Reached]) -> bool:
+    """Stages were done by themselves, without those before them, and none is left half done."""
+    reached = [r.status for r in found]
+    after_a_gap = "done" in reached and "not begun" in reached[: len(reached) - reached[::-1].index("done")]
+    return after_a_gap and "part done" not in reached
 
 
 def render_runs(found: dict[str, Any]) -> str:
@@ -72,8 +79,8 @@ def status(root: Path) -> dict[str, Any]:
         "run_dir": str(root),
         "name": config.name,
         "state": state,
-        "stage": now.stage if now else None,
-        "since": since if now else None,
+        "stage": now.stage if now and state != "done" else None,
+        "since": since if now and state != "done" else None,
         "last_sign": survey.last_sign(root),
         "left_s": now.left_s if now and state == "running" else None,
         "stages": {r.stage: {k: v for k, v in asdict(r).items() if k != "stage"} for r in found},
@@ -99,6 +106,8 @@ def render(found: dict[str, Any], shown: Shown) -> str:
     elif found["state"] == "stopped":
         where = "before" if found["stages"][found["stage"]]["status"] == "not begun" else "in"
         head += f" {where} {found['stage']}; `propose run {shlex.quote(shown(root))}` goes on"
+    elif found["state"] == "done" and (missing := [s for s, r in found["stages"].items() if r["status"] != "done"]):
+        head += f": {', '.join(s for s in found['stages'] if s not in missing)} alone"
     lines = [head]
     rows = [("stage", "status", "how far", "time", "left")]
     for stage, r in found["stages"].items():
@@ -119,7 +128,7 @@ def render(found: dict[str, Any], shown: Shown) -> str:
 
 def _far(r: dict[str, Any]) -> str:
     count = f"{r['done']}" if r["total"] is None else f"{r['done']}/{r['total']}"
-    return f"{count} {r['unit']}s"
+    return f"{count} {r['unit']}{'' if count == '1' else 's'}"
 
 
 def _clock(moment: float) -> str:

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from pipeline.commands import screens
 from pipeline.config import Config, loading
 from pipeline.records import Failure
+from pipeline.store import survey
 from pipeline.store.identity import default_root
+from pipeline.store.lock import in_use
 from pipeline.store.rundir import RunDir, named
 
 RUNS = Path("runs")
@@ -47,7 +50,7 @@ def of(target: str | None, file: Path | None, sets: Sequence[str] | None, run_di
 
 def existing(run: str | None, run_dir: str | None = None, file: Path | None = None) -> Path:
     """The run to look at: the one named (as an argument, or as the directory that a config was told to work in), the
-    one that a config makes, or the newest in runs/."""
+    one that a config makes, or of those in runs/ the one that works now, else the last that did, which is told."""
     if run is not None:
         _once(run, "--run-dir", run_dir)
         _once(run, "--config", None if file is None else str(file))
@@ -59,7 +62,14 @@ def existing(run: str | None, run_dir: str | None = None, file: Path | None = No
     found = every(RUNS)
     if not found:
         raise Failure(f"no run in {RUNS}/; name the directory of one, or make one with `propose run`")
-    return max(found, key=lambda root: (root / "config.yaml").stat().st_mtime)
+    newest = max(
+        found, key=lambda root: (in_use(root), survey.last_sign(root) or (root / "config.yaml").stat().st_mtime)
+    )
+    if len(found) > 1:
+        screens.tell(
+            f"{newest}: of {len(found)} in {RUNS}/, the one that {'works now' if in_use(newest) else 'worked last'}"
+        )
+    return newest
 
 
 def uri(*given: str | None) -> str | None:

@@ -83,7 +83,7 @@ def _count(
         return "problem", min(target, counts[-1][1] if counts else 0), target, counts
     if stage == "evaluate":
         return "model", steps, len(config.evaluate.alone()) or 2, times
-    return "wave", steps, None, []  # of documents
+    return "shard", steps, None, []  # of documents
 
 
 def _rate(timed: list[tuple[float, int]]) -> float | None:

@@ -44,7 +44,12 @@ def _config_validate(
 ) -> int:
     settings, root = target.of(name, config, sets, run_dir)
     valid = {"valid": True, "name": settings.name, "run_dir": str(root)}
-    print(json.dumps(valid) if as_json else f"valid: run {settings.name!r}, run directory {target.shown(root)}")
+    print(
+        json.dumps(valid)
+        if as_json
+        else f"valid: run {settings.name!r}, run directory {target.shown(root)}\n"
+        "Its fields alone were looked at; `propose doctor` looks at files, models, endpoints and GPUs."
+    )
     return OK
 
 

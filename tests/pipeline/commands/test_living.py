@@ -79,6 +79,28 @@ def test_runs_are_listed_with_stage_age_size_and_state(capsys, tmp_path, finishe
     assert "broken-4: runs/broken-4/config.yaml: is not the config that the run wrote" in out
 
 
+def test_a_stage_done_by_itself_is_no_run_that_was_stopped(tmp_path):
+    run = RunDir.open(tmp_path / "r", Config(domain="mini"))
+    run.finish("evaluate", {}, 48.0)
+    run.close()
+    found = status.status(tmp_path / "r")
+    assert (found["state"], found["stage"]) == ("done", None)
+    assert status.render(found, str).splitlines()[0].endswith("· done: evaluate alone")
+
+
+def test_the_run_that_is_meant_where_none_is_named_works_now_or_worked_last(capsys, tmp_path, finished):
+    for moment, name in ((3000, "failed-1"), (2000, "done-2"), (1000, "held-3")):
+        finished(tmp_path / "runs" / name, "acquire")
+        for path in (tmp_path / "runs" / name).rglob("*"):
+            os.utime(path, (moment, moment))
+    held = RunDir.open(tmp_path / "runs" / "held-3", RunDir.read(tmp_path / "runs" / "held-3")[1])
+    code, _, err = propose(capsys, "ledger")
+    held.close()
+    assert (code, err) == (0, "propose: runs/held-3: of 3 in runs/, the one that works now\n")
+    os.utime(tmp_path / "runs" / "done-2" / "metrics.jsonl", (4000, 4000))
+    assert propose(capsys, "ledger")[2] == "propose: runs/done-2: of 3 in runs/, the one that worked last\n"
+
+
 def test_no_runs(capsys, tmp_path):
     assert "runs: no folder" in refused(capsys, "runs")
     assert "no run in runs/" in refused(capsys, "status")
