@@ -1,6 +1,6 @@
 """How long the seats of an engine are empty in synthesis, with stragglers: in waves, as it was, and in a window.
 
-    python -m tests.benchmarks.bench_straggler [--target 5000] [--in-flight 64] [--times 20] [--one-in 50] [--set a.b=c]
+    python -m tests.benchmarks.bench_straggler [--target 5000] [--in-flight 64] [--times 20] [--one-in 50]
 
 The stage itself plays, with its ledger, steps and data set; pools are stand-ins in a time of their own, so neither Ray
 nor an engine runs, and figures do not depend on the machine. An episode takes 0.5 to 1.5 s, one in `--one-in` of them
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import tempfile
 import time
@@ -66,15 +67,18 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=20)
     parser.add_argument("--one-in", type=int, default=50)
     parser.add_argument("--set", action="append", default=[], help="override, dotted")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     print(f"{'':8} {'seats empty':>12} {'until last began':>17} {'seconds':>9} {'begun':>7} {'needed':>7} {'CPU s':>6}")
-    most_open = window.MOST_OPEN
+    most_open, of = window.MOST_OPEN, {}
     for name, steps in (("waves", 1), ("window", most_open)):
         before = time.process_time()
-        found = measured(steps, args)
+        found = of[name] = measured(steps, args)
         shares = f"{found['whole']:12.1%} {found['until the last began']:17.1%}"
         counts = f"{found['seconds']:9,.0f} {found['begun']:7,.0f} {found['needed']:7,.0f}"
         print(f"{name:8} {shares} {counts} {time.process_time() - before:6.1f}")
+    if args.json:
+        args.json.write_text(json.dumps(of))
 
 
 if __name__ == "__main__":

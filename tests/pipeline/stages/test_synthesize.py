@@ -93,7 +93,7 @@ def root(tmp_path):
     return tmp_path / "run"
 
 
-def run(root, pools, target=10, most=400, wave=WAVE, sets=()):
+def run(root, pools, target=10, most=400, wave=WAVE, sets=(), play=virtual.run):
     config = load(
         None,
         [f"synthesize.target={target}", f"synthesize.in_flight={wave}", f"synthesize.max_episodes={most}", *sets],
@@ -118,7 +118,7 @@ def run(root, pools, target=10, most=400, wave=WAVE, sets=()):
                     for name, of in (("verdicts", Verdict), ("probes", Probe)):
                         write_keyed(folder / f"{name}.parquet", {}, of)
                 directory.finish("mgpo", {"checkpoint": "nowhere"}, 1.0)
-            return virtual.run(synthesize.run(context))
+            return play(synthesize.run(context))
     finally:
         directory.close()
 
