@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from pipeline import domains, report
 from pipeline.config.loading import load
-from pipeline.flow import trajectories
+from pipeline.flow import trajectories, warmup
 from pipeline.pools.buffer import _write as write_rollouts
 from pipeline.records import Episode, Probe, Rollout, Skill, Verdict
 from pipeline.skills import asked, candidates
@@ -27,7 +27,7 @@ from pipeline.store.snapshot import CHECKPOINTS, registered
 from pipeline.store.tables import write_keyed, write_records
 from tests.pipeline.judged import episode, probe, rollout, task, verdict
 
-SETTINGS = ["synthesize.target=6", "synthesize.in_flight=4", "mgpo.steps=3", "solve.steps=2"]
+SETTINGS = ["synthesize.target=6", "synthesize.in_flight=4", "mgpo.steps=3", "solve.steps=2", "solve.warmup={}"]
 AS_SET = [x for setting in SETTINGS for x in ("--set", setting)]
 STEPS = {"sft": 2, "mgpo": 3, "synthesize": 2, "solve": 2}
 SIZE = 4
@@ -177,8 +177,18 @@ def _synthesize(run, log):
     return synthesize.export(run, config())
 
 
+def _warmup(run):
+    trajectories.write(run, "solve", "warmup", [rollout("warmup-000000", 1, tokens=20)])
+    if not run.path("checkpoints", warmup.NAME).exists():
+        checkpoint(run, warmup.NAME, 3, 6)
+    made = {"solutions": 1, "left_out": {}, "steps": 3, "loss_first": 2.0, "loss_last": 0.5}
+    run.finish(warmup.NAME, made | {"checkpoint": str(run.path("checkpoints", warmup.NAME, "step-000003"))}, 1.0)
+
+
 def _solve(run, log):
     accounts.check(run, "solve")
+    if run.result(warmup.NAME) is None:
+        _warmup(run)
     ledger = Ledger(run, "solve")
     for step in range(1 + len(run.steps("solve")), STEPS["solve"] + 1):
         ledger.begin(step)
