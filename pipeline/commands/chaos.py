@@ -94,10 +94,11 @@ def chaos(
     """Run MGPO in `root` (up to it undisturbed) and kill as `plan` says; returns the result of `--json`.
 
     A run that ends before all kills are done leaves `kills` below `planned`. Raises Failure if it does not come back
-    within `patience_s`.
+    within `patience_s`, and for a directory that is no run's of this config, nor new.
     """
+    RunDir.open(root, config).close()  # a run before there is anything else in it
     folder = root / "chaos"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(loading.dump(config))
     for stage in ("acquire", "sft"):
         say(f"{stage} first, undisturbed")

@@ -17,6 +17,7 @@ import yaml
 from actors.tool_calls import render
 from pipeline.records import Skill
 from pipeline.skills.extraction import render as render_skill
+from pipeline.skills.rubric import ITEMS
 from tests.actors.endpoint import chat, serving
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -28,6 +29,8 @@ SUM = re.compile(r"A box holds (\d+) balls and gets (\d+) more")
 def reply(messages: list[dict[str, str]], seed: int, model: str) -> str:
     whole, last = "\n".join(m["content"] for m in messages), messages[-1]["content"]
     found = SUM.findall(whole)
+    if "<skill>" in last:
+        return json.dumps({item: {"reason": "It is one step, which code can check.", "points": 4} for item in ITEMS})
     if "lesson" in last and not found:  # a document
         named = [f"skill_{n}" for n in re.findall(r"lesson (\d+)", last)]
         return "\n".join(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.commands import chaos
 from pipeline.commands.keys import CHAOS_KEYS
 from pipeline.config.loading import load
-from pipeline.records import Episode, Outcome, Probe, Rollout, Verdict, Vote
+from pipeline.records import Episode, Failure, Outcome, Probe, Rollout, Verdict, Vote
 from pipeline.store import events
 from pipeline.store.ledger import Ledger
 from pipeline.store.rundir import RunDir
@@ -181,6 +181,20 @@ def test_what_holds_the_stages_state_is_noticed_by_the_stage_not_by_ray(tmp_path
     events.append(run, "stage_restarted", stage="mgpo", steps=2, cause="WeightStore: gone", pools="kept")
     assert victim._noticed("weights", {1}, 0.0)
     assert not victim._noticed("weights", {1}, time.time() + 1), "that was before the kill"
+
+
+def test_a_new_directory_is_a_run_before_anything_else_is_kept_there(tmp_path, monkeypatch):
+    config, opened = load(None, []), []
+
+    def undisturbed(stage, root, folder):
+        RunDir.open(root, config).close()  # as the stage's own process does
+        opened.append(stage)
+        raise Failure("so far")
+
+    monkeypatch.setattr(chaos, "_undisturbed", undisturbed)
+    with pytest.raises(Failure, match="^so far$"):
+        chaos.chaos(config, tmp_path / "new", [], 0, 1.0, print)
+    assert opened == ["acquire"]
 
 
 def test_an_unknown_kind_is_one_line(tmp_path):
