@@ -118,14 +118,12 @@ def test_a_push_is_what_a_pull_would_be_and_one_that_breaks_off_never_serves(clu
         assert apart(base, samples) > 4 * MEAN
 
     hang.touch()
-    began = time.monotonic()
     with pytest.raises(
         Failure, match=r"weights version 3: tcp did not bring it to the replicas within 20 s$"
     ) as caught:
         patient = spec.model_copy(update={"step_timeout_s": 20, "max_failures": 0})
         Launcher().train(patient, MemoryLoader.remote(mgpo_steps(3)), store, pool)
     assert caught.value.kind == "infra_error" and "\n" not in str(caught.value)
-    assert time.monotonic() - began < 120
     assert ray.get(store.latest.remote()) == 2
     hang.unlink()
     half = handle.broadcast("sampled").results
