@@ -192,7 +192,7 @@ def test_a_new_directory_is_a_run_before_anything_else_is_kept_there(tmp_path, m
         raise Failure("so far")
 
     monkeypatch.setattr(chaos, "_undisturbed", undisturbed)
-    with pytest.raises(Failure, match="^so far$"):
+    with pytest.raises(Failure, match=r"^so far$"):
         chaos.chaos(config, tmp_path / "new", [], 0, 1.0, print)
     assert opened == ["acquire"]
 
