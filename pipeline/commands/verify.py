@@ -27,7 +27,7 @@ from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage, config_text, identity_of
 from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
-from pipeline.store.run_stages import RUN_STAGES, onwards
+from pipeline.store.run_stages import RUN_STAGES, onwards, whole_of
 from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, refuse_pipes, step_folders
 from pipeline.store.snapshot import MIRRORED
 from pipeline.store.verify import Finding
@@ -289,14 +289,14 @@ def set_aside(root: Path, unit: str) -> list[str]:
     lock = Lock(root)
     try:
         run = RunDir.look(root)
-        names: list[str | Path] = [f"stages/{stage}.json", f"checkpoints/{stage}"]
+        names: list[str | Path] = [f"stages/{stage}.json", f"stages/{whole_of(stage)}.json", f"checkpoints/{stage}"]
         later: list[str] = []
         if match[3]:
             later = onwards(stage)[1:] if stage in RUN_STAGES else []
             names = [path for name in reversed(later) for path in aside.left_by(root, name)]
             names += [f"stages/{stage}.json", f"checkpoints/{stage}", *_from_step(run, stage, int(match[3]))]
         gone = _lines_from(stage, int(match[3]) if match[3] else None, later)
-        return aside.take(run, aside.free(root, ASIDE), names, [stage, *later], gone)
+        return aside.take(run, aside.free(root, ASIDE), names, [whole_of(stage), *later], gone)
     finally:
         lock.close()
 

@@ -27,6 +27,9 @@ class RunStage:
     otherwise."""
     makes: str | None = None
     """The folder that it makes for the stages after it, and for others than this run."""
+    part: str | None = None
+    """A training that it begins with where one is asked for: it has a result and checkpoints of its own, under the name
+    `<stage>.<part>`, and it is this that gathers."""
     gathers: str | None = None
     """The folder of what it hands to its trainer beside its steps, where there is anything."""
     reads: tuple[str, ...] = ()
@@ -79,10 +82,14 @@ RUN_STAGES: dict[str, RunStage] = {
         "train a solver on the data set with GRPO",
         trains=True,
         on_policy=True,
+        part="warmup",
         gathers="solutions",
         after="synthesize",
         settings=("solve",),
-        reads=("stages/synthesize", "dataset", "checkpoints/solve.warmup", "steps/solve", "checkpoints/solve"),
+        reads=(
+            *("stages/synthesize", "dataset", "stages/solve.warmup", "checkpoints/solve.warmup"),
+            *("steps/solve", "checkpoints/solve"),
+        ),
     ),
     "evaluate": RunStage(
         "score the solver before and after, or any models against each other",
@@ -94,8 +101,10 @@ RUN_STAGES: dict[str, RunStage] = {
 
 PRODUCTS = {stage.makes: name for name, stage in RUN_STAGES.items() if stage.makes}
 """Folder -> the stage that makes it."""
-GATHERED = {stage.gathers: name for name, stage in RUN_STAGES.items() if stage.gathers}
-"""Folder -> the stage that gathers it."""
+GATHERED = {
+    stage.gathers: f"{name}.{stage.part}" if stage.part else name for name, stage in RUN_STAGES.items() if stage.gathers
+}
+"""Folder -> the stage that gathers it, or the part of one."""
 
 
 def first_reader(field: str) -> str:
@@ -106,6 +115,12 @@ def first_reader(field: str) -> str:
         if (stage := names.get(".".join(parts[:n]))) is not None:
             return stage
     return next(iter(RUN_STAGES))
+
+
+def whole_of(name: str) -> str:
+    """The stage of a part; any other name stays."""
+    stage = name.partition(".")[0]
+    return stage if stage in RUN_STAGES else name
 
 
 def onwards(stage: str) -> list[str]:

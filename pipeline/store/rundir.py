@@ -40,7 +40,7 @@ from pipeline.store.files import replace, sweep, whole_folder, writing
 from pipeline.store.identity import config_damage, config_in, config_text, has_digest, identity_of, refuse_another
 from pipeline.store.lock import Lock
 from pipeline.store.manifest import Damage
-from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.run_stages import GATHERED, PRODUCTS, RUN_STAGES, whole_of
 from pipeline.store.snapshot import CHECKPOINTS, MIRRORED, mirror_state
 
 if TYPE_CHECKING:
@@ -280,9 +280,11 @@ class RunDir:
         return done
 
     def stage_again(self, stage: str) -> str:
-        """How a result that is damaged is made again: a command that works as it stands."""
-        away = self._without(self.path("stages", f"{stage}.json"))
-        return f"`{away}{self.command(stage)}` makes it again from the steps on disk"
+        """How a result that is damaged is made again: a command that works as it stands. A part is made again with its
+        stage."""
+        results = dict.fromkeys((stage, whole_of(stage)))
+        away = "".join(self._without(self.path("stages", f"{name}.json")) for name in results)
+        return f"`{away}{self.command(whole_of(stage))}` makes it again from the steps on disk"
 
     def file_again(self, name: str, command: str) -> str:
         """How a file that is damaged is written again by a command that misses it: a line that works as it stands."""
@@ -316,8 +318,8 @@ class RunDir:
         checkpoints = self.path("checkpoints", stage)
         if (checkpoints / CHECKPOINTS).is_file():
             found += [checkpoints / CHECKPOINTS, *checkpoints.glob("[!.]*/trainer/manifest-*.json")]
-        folders = (RUN_STAGES[stage].makes, RUN_STAGES[stage].gathers) if stage in RUN_STAGES else ()
-        found += [path for name in folders if name and (path := self.path(name, MANIFEST)).is_file()]
+        folders = [name for name, by in (PRODUCTS | GATHERED).items() if by == stage]
+        found += [path for name in folders if (path := self.path(name, MANIFEST)).is_file()]
         found += [self.path(name) for name in (*APPENDED, PROMPTS) if self.path(name).is_file()]
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 

@@ -27,7 +27,7 @@ from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage
 from pipeline.store.manifest import Damage, cause, differs
 from pipeline.store.pairs import Pairs
-from pipeline.store.run_stages import GATHERED, PRODUCTS, RUN_STAGES
+from pipeline.store.run_stages import GATHERED, PRODUCTS, RUN_STAGES, whole_of
 from pipeline.store.rundir import APPENDED, PROMPTS, RunDir, step_folders
 from pipeline.store.snapshot import CHECKPOINTS, MIRRORED, registered
 
@@ -97,10 +97,10 @@ def _place(finding: Finding) -> tuple[int, int, int, str]:
         return 0, 0, 0, finding.path
     stages = list(RUN_STAGES)
     if top in _IN_A_STAGE and rest:
-        stage = rest[0].removesuffix(".json")
+        stage = whole_of(rest[0].removesuffix(".json"))
         return 1, stages.index(stage) if stage in stages else len(stages), _IN_A_STAGE.index(top), finding.path
     if of := PRODUCTS.get(top) or GATHERED.get(top):
-        return 1, stages.index(of), len(_IN_A_STAGE), finding.path
+        return 1, stages.index(whole_of(of)), len(_IN_A_STAGE), finding.path
     return 2, int(finding.unit in own.PAGES), 0, finding.path
 
 
@@ -174,8 +174,9 @@ def mend(run: RunDir, finding: Finding) -> str:
         return mirrored + run.file_again(kind, "audit-verifiers --adversary")
     undone = stage in RUN_STAGES and not run.path("stages", f"{stage}.json").exists()
     if kind in ("steps", "checkpoints") or (kind == "ledger" and undone):
-        again = run.command(stage if kind == "checkpoints" and stage in RUN_STAGES else "run")
-        unread = "no stage needs it; " if stage in RUN_STAGES and not dependents(run, finding) else ""  # an older one
+        of = whole_of(stage)
+        again = run.command(of if kind == "checkpoints" and of in RUN_STAGES else "run")
+        unread = "no stage needs it; " if of in RUN_STAGES and not dependents(run, finding) else ""  # an older one
         return f"{unread}{mirrored}`{command} --set-aside {shlex.quote(finding.unit)} && {again}` has it made again"
     if kind == "ledger":
         return f"{mirrored}it cannot be made again, and only the accounts of {stage} depend on it"
