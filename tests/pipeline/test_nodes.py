@@ -1,4 +1,5 @@
-"""Two nodes, one of which is killed while MGPO samples: the run ends as it would have, and the ledger adds up."""
+"""Two nodes, one of which is killed while MGPO samples, once or twenty times: the run ends as it would have, and the
+ledger adds up."""
 
 from __future__ import annotations
 
@@ -9,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +26,7 @@ from tests.pipeline.test_whole import SMALL
 pytestmark = [pytest.mark.slow, pytest.mark.pipeline, pytest.mark.timeout(1500)]
 
 
-SETS = SMALL | {"sft.trajectories": 64, "sft.epochs": 1, "mgpo.steps": 6}
+SETS = SMALL | {"sft.trajectories": 64, "sft.epochs": 1}
 
 
 def command(stage: str, root: Path, *more: str) -> list[str]:
@@ -40,43 +43,74 @@ def replicas(raylet: int) -> list[str]:
     return titles
 
 
-def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
-    root = tmp_path / "run"
-    for stage in ("acquire", "sft"):
-        subprocess.run(command(stage, root), check=True, capture_output=True, timeout=400)
-
+@contextlib.contextmanager
+def nodes() -> Iterator[tuple[Cluster, Callable[[], Any]]]:
+    """A head, and what adds a node to it, of another address: a driver takes any node that has its own."""
     head = {"num_cpus": 2, "object_store_memory": 200 << 20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    child = None
-    try:
-        # Of another address than the head: a driver takes any node that has its own.
-        worker = cluster.add_node(num_cpus=2, object_store_memory=200 << 20, node_ip_address="127.0.0.2")
+
+    def another() -> Any:
+        node = cluster.add_node(num_cpus=2, object_store_memory=200 << 20, node_ip_address="127.0.0.2")
         cluster.wait_for_nodes()
-        joined = command("mgpo", root, f"--set=ray.address={cluster.address}")
-        child = subprocess.Popen(joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-        raylet = worker.all_processes["raylet"][0].process.pid
-        deadline = time.monotonic() + 400
-        while not (root / "steps" / "mgpo" / "000001").exists() and time.monotonic() < deadline:
-            assert child.poll() is None, child.communicate()[1]
-            time.sleep(0.2)
-        there = replicas(raylet)
-        assert there, "nothing to lose: no replica was placed on the node"
-        cluster.remove_node(worker, allow_graceful=False)
-        out, err = child.communicate(timeout=600)
-        assert child.returncode == 0, err
-        assert json.loads(out)["steps"] == 6
-        run, _ = RunDir.read(root)
-        found = accounts.audit(run)
-        assert found["findings"] == []
-        stage = found["stages"]["mgpo"]
-        assert stage["totals"]["tasks"] == 6 * 16 and stage["totals"]["live"] == 0
-        assert stage["checkpoints"][-1]["step"] == 6
+        return node
+
+    try:
+        yield cluster, another
     finally:
-        if child is not None and child.poll() is None:
-            child.send_signal(signal.SIGKILL)
-            child.wait(30)
         ray.shutdown()
         cluster.shutdown()
+
+
+def until(child: subprocess.Popen[str], condition: Callable[[], bool], seconds: float = 400) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert child.poll() is None, child.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def steps(root: Path) -> int:
+    return len(list((root / "steps" / "mgpo").glob("0*")))
+
+
+def survives(root: Path, kills: int, of: int) -> None:
+    """A run whose second node is killed and replaced so many times, a step or more apart."""
+    length = f"--set=mgpo.steps={of}"
+    for stage in ("acquire", "sft"):
+        subprocess.run(command(stage, root, length), check=True, capture_output=True, timeout=400)
+    with nodes() as (cluster, another):
+        node = another()
+        joined = command("mgpo", root, length, f"--set=ray.address={cluster.address}")
+        child = subprocess.Popen(joined, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+        try:
+            for _ in range(kills):
+                before, raylet = steps(root), node.all_processes["raylet"][0].process.pid
+                until(child, lambda: steps(root) > before and bool(replicas(raylet)))  # noqa: B023
+                cluster.remove_node(node, allow_graceful=False)
+                node = another()
+            out, err = child.communicate(timeout=900)
+        finally:
+            if child.poll() is None:
+                child.send_signal(signal.SIGKILL)
+                child.wait(30)
+    assert child.returncode == 0, err
+    assert json.loads(out)["steps"] == of
+    run, _ = RunDir.read(root)
+    found = accounts.audit(run)
+    assert found["findings"] == []
+    stage = found["stages"]["mgpo"]
+    assert stage["totals"]["tasks"] == of * 16 and stage["totals"]["live"] == 0
+    assert stage["trained_twice"] == 0 and stage["checkpoints"][-1]["step"] == of
+
+
+def test_a_run_survives_the_death_of_a_node(tmp_path: Path) -> None:
+    survives(tmp_path / "run", kills=1, of=6)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3600)
+def test_a_run_survives_twenty_deaths_of_nodes(tmp_path: Path) -> None:
+    survives(tmp_path / "run", kills=20, of=24)
 
 
 DRIVER = """
