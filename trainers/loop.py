@@ -6,7 +6,8 @@ ranks, with a deadline. All ranks take every turn together: they agree on whethe
 computes.
 
 Where a node of a worker is about to be taken away, each step is stored, so that the workers that Ray Train starts
-instead, as many or fewer, have nothing to train again.
+instead, as many or fewer, have nothing to train again; and a rank that loses such a worker in the middle of a step
+waits until Ray Train, which knows why, ends it: a node that was announced to go counts as no failure.
 
 A failure that the ranks agree on ends the loop with one line in its return value, so that Ray Train does not restart
 workers that would fail again; everything else is raised, and Ray Train restarts from the last checkpoint.
@@ -38,6 +39,8 @@ from trainers.spec import TrainSpec
 
 _NOTICE_S = 5.0
 """Time between two looks for such a notice: Ray Train itself looks as often."""
+_UNDATED_S = 120.0
+"""After a notice without a time Ray Train waits so long."""
 
 
 def worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -52,17 +55,22 @@ def worker(config: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     end: dict[str, Any] = {"step": 0, "metrics": {}, "failure": None}
+    notices = Notices(ranks)
     try:
-        _run(spec, ranks, config["loader"], config["weights"], config["pool"], end)
+        _run(spec, ranks, notices, config["loader"], config["weights"], config["pool"], end)
     except Agreed as e:
         end["failure"] = (str(e), e.kind)
+    except Exception:
+        time.sleep(notices.until_gone_s())
+        raise
     return end
 
 
-def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end: dict[str, Any]) -> None:
+def _run(
+    spec: TrainSpec, ranks: Ranks, notices: Notices, loader: Any, store: Any, pool: Any, end: dict[str, Any]
+) -> None:
     learner = Learner(spec, ranks)
     publish = _publisher(learner, store, pool)
-    noticed = _notices(ranks)
     step, rollouts = ranks.agree(partial(checkpoints.restore, learner))
     saved = end["step"] = step
     # A version that the store still has is not published again: so replicas that serve it need not go back to the
@@ -87,7 +95,7 @@ def _run(spec: TrainSpec, ranks: Ranks, loader: Any, store: Any, pool: Any, end:
         if store is not None and step > newest and spec.publish_every and step % spec.publish_every == 0:
             sent = publish(step)
         published = time.monotonic()
-        if step % spec.checkpoint_every == 0 or noticed():
+        if step % spec.checkpoint_every == 0 or notices.given():
             checkpoints.save(learner, step, rollouts, metrics)
             saved = step
         metrics |= {
@@ -125,18 +133,25 @@ def _next(loader: Any, ranks: Ranks, step: int, timeout_s: float) -> StepBatch |
     return StepBatch.from_arrow(batches)
 
 
-def _notices(ranks: Ranks) -> Callable[[], bool]:
-    """Says whether a node of a worker is about to be taken away, the same on all ranks, which ask together."""
-    due, told = 0.0, False
+class Notices:
+    """Whether a node of a worker is about to be taken away."""
 
-    def noticed() -> bool:
-        nonlocal due, told
-        if not told and ranks.first(lambda: time.monotonic() >= due):
-            due = time.monotonic() + _NOTICE_S
-            told = ray.train.get_preemption_info() is not None
-        return told
+    def __init__(self, ranks: Ranks):
+        self._ranks, self._due, self._told = ranks, 0.0, None
 
-    return noticed
+    def given(self) -> bool:
+        """The same on all ranks, which ask together: Ray Train's answer is a meeting of all."""
+        if self._told is None and self._ranks.first(lambda: time.monotonic() >= self._due):
+            self._due = time.monotonic() + _NOTICE_S
+            self._told = ray.train.get_preemption_info()
+        return self._told is not None
+
+    def until_gone_s(self) -> float:
+        """Seconds until the node is gone and Ray Train has seen it; 0 without a notice."""
+        if self._told is None:
+            return 0.0
+        left_s = _UNDATED_S if self._told.deadline_ms is None else self._told.deadline_ms / 1000 - time.time()
+        return max(0.0, left_s) + _NOTICE_S
 
 
 def _newest(store: Any, timeout_s: float) -> int:
