@@ -15,6 +15,7 @@ import ray
 import torch
 from ray.cluster_utils import Cluster
 from ray.core.generated import autoscaler_pb2
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from safetensors.torch import load_file
 
 from pipeline.records import Rollout
@@ -78,6 +79,12 @@ class Gate:
         return self.asked, self.done
 
 
+def on_head(nodes: Cluster, kept: set[int]) -> Any:
+    """What belongs to the driver stays with it."""
+    head = NodeAffinitySchedulingStrategy(nodes.head_node.node_id, soft=False)
+    return Gate.options(scheduling_strategy=head).remote(mgpo_steps(STEPS), kept)
+
+
 def drain(node_id: str, seconds: float) -> None:
     """What the agent of a spot node tells Ray's head."""
     client: Any = ray._private.worker.global_worker.gcs_client
@@ -95,7 +102,7 @@ def until(condition: Any, seconds: float = 240) -> None:
 
 def test_training_goes_on_with_fewer_workers_and_with_all_again(nodes: Cluster, tmp_path: Path) -> None:
     base = save_tiny_qwen3(tmp_path / "base")
-    gate = Gate.remote(mgpo_steps(STEPS), {GONE, BACK})
+    gate = on_head(nodes, {GONE, BACK})
     spec = spec_of(
         base, tmp_path / "runs", "elastic", workers=2, min_workers=1, zero_stage=2, resources={"trainer": 1},
         cpus_per_worker=1.0, checkpoint_every=100, publish_every=None, resize_s=1.0, max_failures=0,
@@ -128,7 +135,7 @@ def test_training_goes_on_with_fewer_workers_and_with_all_again(nodes: Cluster, 
 
     ray.shutdown()
     ray.init(address=nodes.address, log_to_driver=False)
-    free = Gate.remote(mgpo_steps(STEPS), set())
+    free = on_head(nodes, set())
     alone = Launcher().train(spec.model_copy(update={"name": "alone", "workers": 1, "min_workers": None}), free)
     ours, expected = (load_file(s.checkpoint / "model.safetensors") for s in (summaries[0], alone))
     for name, tensor in expected.items():
