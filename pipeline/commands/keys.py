@@ -59,6 +59,8 @@ STAGE_KEYS: dict[str, Mapping[str, str]] = {
         "usd_per_problem": "spent at endpoints, for each row; null: nothing",
         "unsolved": "valid ones that no prober solves above chance, in dataset/unsolved.jsonl",
         "left_out": "reason -> accepted problems that are no rows",
+        "marked": "gate that keeps no row out -> rows that it marks",
+        "examples": "reason, gate or 'solved by no prober above chance' -> question and answer of the first three",
         "guessable": "rows of which a guess is right one time in two",
         "skeletons": "distinct skeletons (problems without numbers, names and wordings) in the data set",
         "skeleton_entropy": "of them, 1: all different",

@@ -28,12 +28,19 @@ def outline(tree: Mapping[str, Any], shown: Callable[[str], str]) -> str:
     lines = []
     for name, value in tree.items():
         line = f"{name:<{width}}  {_inline(value, shown)}"
-        nested = isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values())
+        if _is_listing(value):
+            lines += [name, *(f"  {' '.join(_inline(one, shown).split())}" for one in value)]
+            continue
+        nested = isinstance(value, Mapping) and any(isinstance(v, Mapping) or _is_listing(v) for v in value.values())
         if isinstance(value, Mapping) and (nested or len(line) > _WIDTH):
             lines += [name, *(f"  {below}" for below in outline(value, shown).splitlines())]
         else:
             lines.append(line)
     return "\n".join(lines)
+
+
+def _is_listing(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, Mapping) for one in value)
 
 
 def _inline(value: Any, shown: Callable[[str], str]) -> str:

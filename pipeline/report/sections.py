@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from pipeline.report import browser, charts, models, trajectories
+from pipeline.report import browser, charts, gated, models, trajectories
 from pipeline.report import curriculum as tables
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
@@ -117,18 +117,7 @@ def dataset(facts: Facts) -> str:
 
 
 def gates(facts: Facts) -> str:
-    """What became of the accepted problems, each in one row."""
-    left_out = facts.result("synthesize", "left_out")
-    if left_out is None:  # an earlier version wrote none
-        return ""
-    unsolved, kept = facts.result("synthesize", "unsolved") or 0, facts.result("synthesize", "accepted")
-    counts = [*sorted(left_out.items(), key=lambda item: -item[1]), ("solved by no prober above chance", unsolved)]
-    whole = sum(n for _, n in counts) + kept
-    rows = [
-        (text(name), number(n), number(n / max(whole, 1), percent=True))
-        for name, n in (("in the data set", kept), *counts)
-    ]
-    return table(("accepted by the committee, and", "problems", "of them"), rows)
+    return gated.render(facts)
 
 
 def _alerts(facts: Facts) -> str:

@@ -2,7 +2,7 @@
 set, passes the gates of its text, is solved, and finds a place among those of its kind.
 
 Invariant: judged episodes are taken in the order of their tasks; every accepted one ends in exactly one of `chosen`,
-`unsolved` and `left_out`. Unfiltered, every submitted one does, and neither votes nor difficulty nor the gates of its
+`unsolved` and `left_out`, and the first few that each gate marks are kept as its examples. Unfiltered, every submitted one does, and neither votes nor difficulty nor the gates of its
 text decide.
 """
 
@@ -16,10 +16,16 @@ from typing import Any
 from pipeline.domains.base import Domain
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
-from pipeline.scoring.quality import Gate, bar
+from pipeline.scoring.quality import UNUSED, Gate, bar
 from pipeline.scoring.shares import Shares
 from pipeline.scoring.summary import copies
 from pipeline.store.ledger import Key
+
+UNSOLVED = "solved by no prober above chance"
+EXAMPLES = 3
+"""Kept of each gate."""
+_SHOWN = 400
+"""Characters of an example's question and answer."""
 
 
 @dataclass
@@ -33,6 +39,10 @@ class Selection:
     unsolved: list[Judged] = field(default_factory=list)
     """Valid, and nobody solves them above chance: no rows until a stronger prober does."""
     left_out: Counter[str] = field(default_factory=Counter)
+    marked: Counter[str] = field(default_factory=Counter)
+    """Gate that keeps no row out -> the rows that it marks."""
+    examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    """Reason of `left_out`, `UNSOLVED` or gate of `marked` -> question and answer of the first few."""
     shares: Sequence[Shares[Any]] = ()
     """Rows of each kind, where they were asked for."""
     never_solved: bool = False
@@ -66,19 +76,20 @@ class Selection:
             if not self.eligible(j):
                 continue
             if j.key in copied:
-                self.left_out["copies"] += 1
+                self._leave_out(j, "copies")
             elif self.domain.is_heldout(j.used):
-                self.left_out["held-out combinations"] += 1
+                self._leave_out(j, "held-out combinations")
             elif (whose := foreign.get(j.key)) is not None:
-                self.left_out[whose] += 1
+                self._leave_out(j, whose)
             elif self.unfiltered:
                 self._choose(j)
             elif (barred := _barred(j)) is not None:
-                self.left_out[barred.name] += 1
+                self._leave_out(j, barred.name)
             elif not (j.solved or self.never_solved):
                 self.unsolved.append(j)
+                self._show(j, UNSOLVED)
             elif not self.always_solved and j.probe is not None and j.probe.rho == 1:
-                self.left_out["solved every time"] += 1
+                self._leave_out(j, "solved every time")
             else:
                 self._choose(j)
         return copied
@@ -86,11 +97,22 @@ class Selection:
     def _choose(self, j: Judged) -> None:
         """A row, where there is a place for one of its kind."""
         if (full := next((shares for shares in self.shares if shares.full(j)), None)) is not None:
-            self.left_out[full.told] += 1
+            self._leave_out(j, full.told)
             return
         for shares in self.shares:
             shares.give(j)
         self.chosen.append(j)
+        if set(j.episode.active) - set(j.used):
+            self.marked[UNUSED.name] += 1
+            self._show(j, UNUSED.name)
+
+    def _leave_out(self, j: Judged, why: str) -> None:
+        self.left_out[why] += 1
+        self._show(j, why)
+
+    def _show(self, j: Judged, gate: str) -> None:
+        if j.problem and len(shown := self.examples.setdefault(gate, [])) < EXAMPLES:
+            shown.append({"question": j.problem.question[:_SHOWN], "answer": j.problem.answer[:_SHOWN]})
 
 
 def tokens_of(j: Judged) -> int:

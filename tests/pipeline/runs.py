@@ -175,7 +175,9 @@ def _synthesize(run, log, rng, hostile, mgpo_steps):
     run.finish("synthesize", {
         "accepted": len(lines), "episodes": 120, "validity": 0.6, "unsolved": 7, "guessable": 30, "skeletons": 3,
         "skeleton_entropy": 0.27, "skeleton_top_share": 0.34,
-        "left_out": {"copies": 5, "answer stated in the question": 3},
+        "left_out": {"copies": 5, "answer stated in the question": 3}, "marked": {"unused skill": 2},
+        "examples": {"copies": [{"question": f"How many are $\\frac{{4}}{{2}}$ and 1?{hostile}", "answer": "3"}],
+                     "unused skill": [{"question": f"What is 1 + 1?{hostile}", "answer": f"2{hostile}"}] * 2},
     }, 95.0)  # fmt: skip
 
 

@@ -99,8 +99,10 @@ def test_the_page_of_a_whole_run(whole):
         assert title in page.text
     # Of 75 accepted problems 60 are rows, and each other one is told of under one cause.
     for row in ("in the data set 60 80.0 %", "solved by no prober above chance 7 9.3 %", "copies 5 6.7 %",
-                "answer stated in the question 3 4.0 %"):  # fmt: skip
+                "answer stated in the question 3 4.0 %", "in the data set, marked: unused skill 2 2.7 %"):  # fmt: skip
         assert row in page.text
+    for examples in ("copies: the first 1 How many are", "unused skill: the first 2 What is 1 + 1? Answer: 2 What is"):
+        assert examples in page.text
     assert "before, k 4: 60.0 %" in page.text
     # The causes of what was lost, as often as `runs.step` lost it: ten steps of twelve episodes.
     assert "synthesize: 60 of 120 episodes" in page.text
@@ -112,7 +114,7 @@ def test_the_page_of_a_whole_run(whole):
 def test_samples_are_whole_trajectories(whole):
     page = page_of(whole)
     browsed = sum(name == "class" and value.startswith("p ") for _, name, value in page.attributes)
-    assert 4 <= page.tags.count("details") - browsed - 1 <= 6, "one more holds the config"
+    assert 4 <= page.tags.count("details") - browsed - 3 <= 6, "others hold the config, and examples of two gates"
     for words in ("draft · think", "check · exec", "refine · edit", "finalize · submit", "exec → ok", "print(6 * 7)"):
         assert words in page.text
     for why in ("hardest problem that the prober solves", "dropped a skill", "refined most", "committee rejected"):
