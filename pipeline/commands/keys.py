@@ -303,6 +303,7 @@ STATUS_KEYS = {
     "state": "running, stopped, done or not begun",
     "stage": "the first that is not done; null: all are",
     "since": "when a process took that stage up, in seconds since 1970",
+    "cause": "of a stopped run, its stage and why that ended; null: not told, as of a process that was killed",
     "last_sign": "when the run last wrote metrics, events or accounts",
     "left_s": "of the running stage, by the rate of late, its first step left out",
     "stages": "stage -> {status, done, total, unit, rate_s (seconds a unit), wall_s}",

@@ -16,8 +16,7 @@ from typing import Any
 from pipeline.commands import target
 from pipeline.commands.tables import ago, columns, duration, megabytes
 from pipeline.records import Failure
-from pipeline.store import metrics, survey
-from pipeline.store.events import FILE as EVENTS
+from pipeline.store import events, metrics, survey
 from pipeline.store.lock import in_use
 from pipeline.store.rundir import RunDir
 
@@ -81,6 +80,7 @@ def status(root: Path) -> dict[str, Any]:
         "state": state,
         "stage": now.stage if now and state != "done" else None,
         "since": since if now and state != "done" else None,
+        "cause": _cause(run, state),
         "last_sign": survey.last_sign(root),
         "left_s": now.left_s if now and state == "running" else None,
         "stages": {r.stage: {k: v for k, v in asdict(r).items() if k != "stage"} for r in found},
@@ -89,9 +89,15 @@ def status(root: Path) -> dict[str, Any]:
     }
 
 
+def _cause(run: RunDir, state: str) -> str | None:
+    """Why the run stopped, where its last process has told."""
+    told = events.stopped(run) if state == "stopped" else None
+    return f"{told[0]}: {told[1].removeprefix(f'{told[0]}: ')}" if told else None
+
+
 def _logs(root: Path, pid: int | None) -> list[str]:
     """What the run writes of itself, and where the Ray that its process started keeps the logs of its own."""
-    own = [str(root / name) for name in (metrics.FILE, EVENTS) if (root / name).is_file()]
+    own = [str(root / name) for name in (metrics.FILE, events.FILE) if (root / name).is_file()]
     ray = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray")
     sessions = sorted(ray.glob(f"session_*_{pid}/logs")) if pid is not None else []
     return own + [str(session) for session in sessions[-1:]]
@@ -108,7 +114,7 @@ def render(found: dict[str, Any], shown: Shown) -> str:
         head += f" {where} {found['stage']}; `propose run {shlex.quote(shown(root))}` goes on"
     elif found["state"] == "done" and (missing := [s for s, r in found["stages"].items() if r["status"] != "done"]):
         head += f": {', '.join(s for s in found['stages'] if s not in missing)} alone"
-    lines = [head]
+    lines = [head, *([f"stopped by  {found['cause']}"] if found["cause"] else [])]
     rows = [("stage", "status", "how far", "time", "left")]
     for stage, r in found["stages"].items():
         far = "-" if r["status"] == "not begun" else _far(r)

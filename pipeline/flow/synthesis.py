@@ -69,10 +69,6 @@ def ended_by(config: SynthesizeStage, selection: Selection, spent: Spent) -> Tar
     return spent.over(config)
 
 
-def _paid() -> float:
-    return sum(at["usd"] for at in endpoints.spent().values())
-
-
 class Synthesis(Window):
     """Steps of `in_flight` tasks each, until a target is reached: the last one ends with the task that brings the last
     problem or token, or the last that was begun in time."""
@@ -94,7 +90,7 @@ class Synthesis(Window):
         self._selection, self._sandbox_level = selection, sandbox_level
         self._watchdog, self._progress = watchdog, progress
         self._before = Spent.of(context.run)
-        self._began, self._had_paid = asyncio.get_running_loop().time(), _paid()
+        self._began, self._had_paid = asyncio.get_running_loop().time(), endpoints.paid()
         self._chosen_before = len(selection.chosen)
         self._tokens_before = selection.tokens
         self._back = 0
@@ -118,7 +114,7 @@ class Synthesis(Window):
     @property
     def spent(self) -> Spent:
         seconds = asyncio.get_running_loop().time() - self._began
-        return Spent(self._before.seconds + seconds, self._before.usd + _paid() - self._had_paid)
+        return Spent(self._before.seconds + seconds, self._before.usd + endpoints.paid() - self._had_paid)
 
     def wanted(self) -> bool:
         """There is time and money, and what was begun is not expected to make a target whole, by what became of the

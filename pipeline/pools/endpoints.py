@@ -140,6 +140,11 @@ def now(config: Config) -> dict[str, float]:
     return found
 
 
+def paid() -> float:
+    """US dollars that the run has spent so far, at all endpoints together."""
+    return sum(at["usd"] for at in spent().values())
+
+
 def spent() -> Mapping[str, Mapping[str, float]]:
     """Endpoint -> what the run has spent there so far; empty where nobody has asked one."""
     named = os.environ.get(KEPT_IN, "").rpartition("::")[0]

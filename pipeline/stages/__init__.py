@@ -7,6 +7,8 @@ below it; must never know `cli`, a command, the report, or another stage.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import os
 import shutil
@@ -15,7 +17,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from pipeline.flow.context import Context
-from pipeline.records import Lost, Stalled
+from pipeline.pools import endpoints
+from pipeline.records import Failure, Halt, Lost, Stalled
 from pipeline.store import events, verify
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.watch.gauges import showing
@@ -36,16 +39,29 @@ async def run(context: Context, name: str) -> dict[str, Any]:
     if name in events.finished(context.run):
         context.progress.say(name, f"stages/{name}.json is missing; it is made again from the steps on disk")
     start = time.monotonic()
-    events.append(context.run, "stage_started", stage=name, steps=len(context.run.steps(name)), pid=os.getpid())
+    steps = len(context.run.steps(name))
+    events.append(context.run, "stage_started", stage=name, steps=steps, pid=os.getpid(), usd=endpoints.paid())
     module = importlib.import_module(f"pipeline.stages.{name}")
     try:
         result = await with_restarts(context, name, lambda: module.run(context))
+    except BaseException as e:
+        with contextlib.suppress(Failure):  # a disk that takes no event, or another process that has the run
+            context.run.check_lock()
+            events.append(context.run, "stage_stopped", stage=name, cause=_cause(e), usd=endpoints.paid())
+        raise
     finally:
         context.metrics.end(name)
     context.cluster.end_loaders()
     context.run.finish(name, result, time.monotonic() - start)
-    events.append(context.run, "stage_finished", stage=name)
+    events.append(context.run, "stage_finished", stage=name, usd=endpoints.paid())
     return result
+
+
+def _cause(e: BaseException) -> str:
+    if isinstance(e, asyncio.CancelledError | KeyboardInterrupt):
+        return "interrupted"
+    told = str(e) if isinstance(e, Failure | Halt) else f"{type(e).__name__}: {e}"
+    return " ".join(told.split())
 
 
 async def with_restarts(context: Context, name: str, work: Callable[[], Awaitable[T]]) -> T:

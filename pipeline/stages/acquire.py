@@ -62,14 +62,13 @@ async def run(context: Context) -> dict[str, Any]:
             if gone is not None:
                 raise gone
             progress.advance(len(wave))
-    if before := {saved["document"]: saved for saved in asked.saved(context.run, total) if "failure" in saved}:
-        again = (one for one in enumerate(documents) if one[0] in before)
-        for wave in iter(lambda: list(islice(again, _WAVE)), []):
-            _write(context, await _ask(context, asks, wave, before))
-    await context.cluster.stop("extractor")
-
-    say = partial(context.progress.say, "acquire")
-    made = await asyncio.to_thread(build, context.run, context.domain, context.config, total, say)
+        if before := {saved["document"]: saved for saved in asked.saved(context.run, total) if "failure" in saved}:
+            again = (one for one in enumerate(documents) if one[0] in before)
+            for wave in iter(lambda: list(islice(again, _WAVE)), []):
+                _write(context, await _ask(context, asks, wave, before))
+        await context.cluster.stop("extractor")
+        say = partial(context.progress.say, "acquire")
+        made = await asyncio.to_thread(build, context.run, context.domain, context.config, total, say)
     kept, counts = made.library, Counter(c.cause for c in made.candidates)
     kept.save(context.run.path("skills"), candidates=candidates.written(made.candidates))
     return {

@@ -13,6 +13,7 @@ so writing the file again costs nothing. A damaged line is left out by readers, 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -24,15 +25,17 @@ from pipeline.store.rundir import RunDir
 
 FILE = "events.jsonl"
 
-Event = Literal["stage_started", "stage_restarted", "stage_finished", "stage_undone"]
+Event = Literal["stage_started", "stage_restarted", "stage_stopped", "stage_finished", "stage_undone"]
 """stage_started: `stage` begins, or goes on from its `steps` on disk, in process `pid`.
 stage_restarted: `stage` has lost a process, or stalled, and begins again from its `steps` on disk · `cause`: one line ·
 `pools`: kept or new.
+stage_stopped: `stage` ended without a result, as it would not do for a process that was killed · `cause`: one line.
 stage_finished: the result of `stage` is on disk.
-stage_undone: it was taken away, to be made again."""
+stage_undone: it was taken away, to be made again.
+Where a stage begins and where it ends, `usd` is what the run has paid endpoints so far."""
 
 
-def append(run: RunDir, event: Event, **facts: str | int) -> None:
+def append(run: RunDir, event: Event, **facts: str | float) -> None:
     """Add an event. One writer at a time: the process that holds the run."""
     path = run.path(FILE)
     with writing(path):
@@ -60,6 +63,14 @@ def undone(run: RunDir, stages: Iterable[str]) -> None:
     """The results of these stages are taken away."""
     for stage in sorted(finished(run) & set(stages)):
         append(run, "stage_undone", stage=stage)
+
+
+def stopped(run: RunDir) -> tuple[str, str] | None:
+    """(stage, why) where a stage ended without a result, and nothing was told of since. Raises Failure."""
+    return next(
+        ((last["stage"], last["cause"]) for last in deque(_sound(run.path(FILE)), 1) if last["event"] == "stage_stopped"),
+        None,
+    )
 
 
 def damage(run: RunDir) -> list[int]:

@@ -127,6 +127,17 @@ def test_a_reply_that_nobody_can_read_is_not_said_to_score_low(capsys, monkeypat
     assert "min_score" not in last
 
 
+def test_a_stage_that_failed_is_not_said_to_be_done_and_status_says_why(capsys, monkeypatch, tmp_path):
+    teacher = Teacher({"a": ["no form at all", "again none"]})
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    assert "acquire · stopped, 1/1 documents" in err and "· done" not in err
+    with pytest.raises(SystemExit):
+        main(["status", "r"])
+    shown = capsys.readouterr().out.splitlines()
+    assert "stopped in acquire" in shown[0]
+    assert shown[1] == f"stopped by  {err.splitlines()[-1].removeprefix('propose: ')}"
+
+
 def test_own_questions_without_a_model_are_answered_with_what_they_need(capsys, monkeypatch, tmp_path):
     """The mini world's scripted teacher reads the bundled corpus alone."""
     monkeypatch.chdir(tmp_path)

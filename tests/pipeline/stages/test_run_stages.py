@@ -1,8 +1,11 @@
 """The registry of run stages: every entry has all its parts, and nothing else claims to be a stage."""
 
+import asyncio
 import importlib
 import inspect
 import pkgutil
+
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -11,9 +14,13 @@ from pipeline import stages
 from pipeline.cli import app
 from pipeline.commands.keys import STAGE_KEYS
 from pipeline.config import Config
-from pipeline.records import COGNITIVE_STAGES
-from pipeline.store import run_stages
+from pipeline.flow.context import Context
+from pipeline.records import COGNITIVE_STAGES, Failure, Halt
+from pipeline.store import events, run_stages
+from pipeline.store.metrics import Metrics
 from pipeline.store.run_stages import RUN_STAGES
+from pipeline.store.rundir import RunDir
+from pipeline.watch.progress import Progress
 
 
 @pytest.mark.parametrize("name", RUN_STAGES)
@@ -40,3 +47,28 @@ def test_who_trains_on_policy_trains():
     assert all(stage.trains for stage in RUN_STAGES.values() if stage.on_policy)
     assert run_stages.RunStage("plays only", plays=True).issues_attempts
     assert not run_stages.RunStage("reads").issues_attempts
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [(Failure("sft: a\nb", "data_error"), "sft: a b"), (Halt("the budget is spent"), "the budget is spent"),
+     (asyncio.CancelledError(), "interrupted"), (ZeroDivisionError("of one"), "ZeroDivisionError: of one")],
+)  # fmt: skip
+def test_why_a_stage_ended_without_a_result_is_an_event_until_it_begins_again(tmp_path, monkeypatch, ending, told):
+    async def work(context):
+        raise ending
+
+    async def guarded(work):
+        return await work
+
+    cluster = SimpleNamespace(guarded=guarded, end_loaders=lambda: None)
+    monkeypatch.setattr(stages.importlib, "import_module", lambda name: SimpleNamespace(run=work))
+    run = RunDir.open(tmp_path / "run", Config(domain="mini"))
+    with Metrics(run) as metrics, Progress() as progress:
+        context = Context(Config(domain="mini"), run, cluster, metrics, progress)
+        with pytest.raises(type(ending)):
+            asyncio.run(stages.run(context, "acquire"))
+    assert events.stopped(run) == ("acquire", told)
+    events.append(run, "stage_started", stage="acquire", steps=0, pid=1)
+    assert events.stopped(run) is None
+    run.close()
