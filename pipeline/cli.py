@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from pipeline.commands import screens
 from pipeline.commands.groups import cluster, configs, data, datasets, diagnosis, everyday, models, skills
-from pipeline.commands.groups.base import FAULT, INPUT, INTERRUPTED, MEANS, OK, RETRY, app
+from pipeline.commands.groups.base import FAULT, INPUT, INTERRUPTED, MEANS, OK, RETRY, Interrupted, app
 from pipeline.records import Failure
 from pipeline.watch import verbosity
 
@@ -48,6 +48,9 @@ def main(argv: list[str] | None = None) -> None:
         screens.tell(f"{e} (worth a retry: exit code {RETRY})" if code == RETRY else str(e))
     except KeyboardInterrupt:
         screens.tell("interrupted; the same command goes on from here")
+        code = INTERRUPTED
+    except Interrupted as e:
+        screens.tell(f"interrupted; {e} goes on from here")
         code = INTERRUPTED
     except BrokenPipeError:
         code = FAULT  # whoever read our output has gone

@@ -87,11 +87,23 @@ def _value(tree: Any, field: str) -> Any:
             there = (
                 [*node] if isinstance(node, dict) else [*map(str, range(len(node)))] if isinstance(node, list) else []
             )
-            near = get_close_matches(part, there, n=1)
+            near = get_close_matches(part, there, n=1) or (_elsewhere(tree, part) if node is tree else [])
             mean = f"; did you mean {near[0]}?" if near else ""
             raise Failure(f"{field}: no field {part!r} in {where}{mean}; expected one of {', '.join(there) or 'none'}")
         where = part
     return node
+
+
+def _elsewhere(tree: dict[str, Any], name: str) -> list[str]:
+    """Where a field is that has this name, or one like it: the place nearest to the root."""
+    level = [(key, value) for key, value in tree.items()]
+    while level:
+        last = {path.rpartition(".")[2]: path for path, _ in reversed(level)}
+        if near := get_close_matches(name, last, n=1, cutoff=0.8):
+            return [last[near[0]]]
+        inner = [(path, value) for path, value in level if isinstance(value, dict)]
+        level = [(f"{path}.{key}", below) for path, value in inner for key, below in value.items()]
+    return []
 
 
 def _docs(tree: dict[str, Any], fields: Sequence[str]) -> str:
@@ -164,4 +176,4 @@ def init(file: Path, profile: str) -> dict[str, Any]:
         file.write_text(_SCHEMA.format(schema.name) + text, encoding="utf-8")
     except OSError as e:
         raise Failure(f"{file}: {e.strerror}; expected a folder this user may write to") from None
-    return {"path": str(file), "domain": yaml.safe_load(text)["domain"], "profile": profile}
+    return {"path": str(file), "schema": str(schema), "domain": yaml.safe_load(text)["domain"], "profile": profile}

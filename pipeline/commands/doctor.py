@@ -28,6 +28,7 @@ from packaging.specifiers import SpecifierSet
 from pipeline.commands import memory, preflight, project, room
 from pipeline.commands.doctor_config import Check, Status, named, prompt
 from pipeline.config import Config, loading
+from pipeline.pools.gpus import reserved
 from pipeline.store.run_stages import RUN_STAGES
 
 _SETUP = "./deploy/run.sh doctor"
@@ -72,6 +73,13 @@ def memory_here(config: Config) -> tuple[int | None, int | None]:
     """Bytes of the smallest GPU, and of this machine's memory that are free; None where there is none, or where a
     cluster has others."""
     return _memory_here(config.ray.joined, [] if isinstance(gpus := _gpus(), str) else gpus)
+
+
+def gpus_here(config: Config, stages: Sequence[str]) -> Iterator[Check]:
+    """What these stages reserve of GPUs, against those of this machine."""
+    if any(one.most for parts in reserved(config, stages).values() for one in parts):
+        return room.gpus(config, stages, 0 if isinstance(gpus := _gpus(), str) else len(gpus))
+    return iter(())
 
 
 def _memory_here(address: str | None, gpus: list[dict[str, str]]) -> tuple[int | None, int | None]:

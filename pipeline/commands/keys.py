@@ -370,7 +370,12 @@ FORK_KEYS = {
     "dry_run": "true: nothing was made",
 }
 DIFF_KEYS = {"differences": "field, a, b of each field that differs (null: it has none)"}
-INIT_KEYS = {"path": "the file that was written", "domain": "its domain", "profile": "what it is a copy of"}
+INIT_KEYS = {
+    "path": "the file that was written",
+    "schema": "the JSON schema beside it, which editors check it by",
+    "domain": "its domain",
+    "profile": "what it is a copy of",
+}
 
 
 def summary_keys() -> Mapping[str, str]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.commands import target
+from pipeline.commands.tables import columns
 from pipeline.config import Config, ModelConfig
 from pipeline.records import Failure
 from pipeline.store.identity import default_root
@@ -50,3 +51,43 @@ def _section(model: str, like: ModelConfig) -> dict[str, Any]:
         )
     served = like.model_dump(mode="json", include={"engine", "pool"})
     return {"path": model, **served}
+
+
+# ---------------------------------------------------------------- what came of it
+
+
+def render(result: Mapping[str, Any], shown: Callable[[Path], str]) -> str:
+    """The result of `evaluate`: a row a model, and how each compares with those before it."""
+    single = {name: found for name in ("before", "after", "score") if (found := result.get(name))}
+    models = single | (result.get("models") or {})
+    rows = [_row(name, found) for name, found in models.items()]
+    left_out = ", ".join(f"{n} {why}" for why, n in (result.get("left_out") or {}).items())
+    parts = [f"{result['problems']} problems, {result['samples']} answers each" + (left_out and f"; left out: {left_out}")]
+    used = [i for i in range(len(_HEADS)) if i < 2 or any(row[i] != "-" for row in rows)]
+    parts.append(columns([[row[i] for i in used] for row in (_HEADS, *rows)], right=range(1, len(used))))
+    if (paired := result.get("paired")) and paired["interval"]:
+        parts.append(f"after against before: {_pair(paired)}")
+    parts += [f"{names}: {found['verdict']} ({_pair(found)})" for names, found in (result.get("pairs") or {}).items()]
+    files = [(name, shown(Path(path))) for name, path in zip(models, result.get("answers", ()), strict=False)]
+    return "\n".join([*parts, columns([(f"answers of {name}", path) for name, path in files])])
+
+
+_HEADS = ("model", "mean", "95 % interval", "Best-of-n", "Maj@n", "samples", "cut off", "no answer", "not judged")
+
+
+def _row(name: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+    figures, low_high = found.get("measures", {}), found.get("interval")
+    counts = (figures.get(key) for key in ("samples", "truncated", "no_answer", "unknown"))
+    of = [next((m["value"] for key, m in figures.items() if key.startswith(kind)), None) for kind in ("best@", "maj@")]
+    return (
+        name, f"{found['mean']:.1%}", f"{low_high[0]:.1%} to {low_high[1]:.1%}" if low_high else "-",
+        *("-" if value is None else f"{value:.1%}" for value in of),
+        *("-" if count is None else str(count) for count in counts),
+    )  # fmt: skip
+
+
+def _pair(found: Mapping[str, Any]) -> str:
+    low, high = (f"{100 * end:+.1f}" for end in found["interval"] or (0.0, 0.0))
+    between = f", 95 % interval {low} to {high}" if found["interval"] else ""
+    changed = f"{found['better']} problems better, {found['worse']} worse, of {found['problems']}"
+    return f"{100 * found['difference']:+.1f} points{between}; {changed}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.commands import memory, preflight, target
+from pipeline.commands import doctor, memory, preflight, target
 from pipeline.commands.tables import columns, duration
 from pipeline.config import Config
 from pipeline.records import Failure
@@ -38,6 +38,8 @@ def plan(config: Config, root: Path, stages: Sequence[str]) -> dict[str, Any]:
         refused += [f"{c.name}: {c.found}" for c in preflight.problems(config, root, stages) if c.status == "fail"]
     except Failure as e:
         refused.append(str(e))
+    todo = [stage for stage in stages if rows[stage]["do"] != "skip"]
+    refused += [f"{c.name}: {c.found}; {c.todo}" for c in doctor.gpus_here(config, todo) if c.status == "fail"]
     return {"run_dir": str(root), "stages": rows, "memory_gb": dict(_memory(config, stages)), "refused": refused}
 
 

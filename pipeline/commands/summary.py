@@ -136,8 +136,9 @@ def _words(f: dict[str, Any]) -> list[str]:
     first, last = f["hard_yield_first"], f["hard_yield_last"]
     if first is not None and last is not None:
         found.append(
-            f"Proposer: hard yield per 1,000 tokens {first:.2f} in its first steps, {last:.2f} in its last; its tasks "
-            "change on the way, so this alone proves no gain."
+            "Proposer: hard yield (of 1,000 sampled tokens, the accepted problems, each counted by how often the "
+            f"prober fails it) {first:.2f} in its first steps, {last:.2f} in its last; its tasks change on the way, so "
+            "this alone proves no gain."
         )
     before, after = f.get("solver_before_interval"), f.get("solver_after_interval")
     if f["solver_gain"] is not None and before and after:

@@ -17,12 +17,27 @@ from actors.rewriting.writer import SeedWriter
 from actors.sandbox_pool import SandboxPool
 from actors.solver import EndpointSolver, Solver
 from actors.teacher import EndpointPolicy, TeacherProposer
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, ModelConfig, ModelTeacherConfig
 from pipeline.domains.base import Domain
 from pipeline.domains.teachers import make_teacher
 from pipeline.pools.serving import PoolSpec
 from pipeline.records import Failure
 from pipeline.scoring import seeds
+
+
+def told(c: Config, pool: str) -> str:
+    """What people are told of a pool: its name, and the field of the config that it is made by where that is another
+    one."""
+    kind, _, number = pool.rpartition("-")
+    teachers = [field for field, (_, teacher) in c.teacher.each().items() if isinstance(teacher, ModelTeacherConfig)]
+    field = {
+        "student": "solve.base", "judge": "committee.judge", "extractor": "acquire.proposer", "measured": "evaluate",
+    }.get(pool)  # fmt: skip
+    if kind == "solver":
+        field = f"prober.ladder.{number}"
+    if kind == "teacher-model":
+        field = f"{teachers[int(number)]}.model"
+    return pool if field is None else f"{pool} ({field})"
 
 
 def sandbox(c: Config) -> PoolSpec:

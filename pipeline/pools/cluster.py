@@ -183,7 +183,7 @@ class Cluster:
     async def _pool(self, spec: PoolSpec) -> DeploymentHandle:
         self.start()
         if spec.name not in self.serving:
-            self._say("pools", f"{spec.name} starts")
+            self._say("pools", f"{catalogue.told(self.config, spec.name)} starts")
         return await self.serving.pool(spec)
 
     async def sandbox(self) -> DeploymentHandle:

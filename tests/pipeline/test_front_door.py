@@ -135,6 +135,8 @@ def test_a_slip_is_answered_with_what_was_meant_and_the_usage(capsys, arguments,
         (("status", "runs/min"), "expected the directory of a run"),
         (("config", "show", "mgop"), "did you mean mgpo?"),
         (("config", "show", "mgpo.stps"), "did you mean steps?"),
+        (("config", "show", "--docs", "benchmark"), "did you mean evaluate.benchmark?"),
+        (("config", "show", "group_sizes"), "did you mean mgpo.group_size?"),
         (("run", "--set", "mgpo.stps=1"), "did you mean steps?"),
         (("redo", "slove", "r"), "did you mean solve?"),
     ],
@@ -241,6 +243,35 @@ def test_the_exit_code_of_an_interrupt():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (130, "propose: interrupted; the same command goes on from here\n")
+
+
+def test_after_an_interrupt_of_redo_another_command_goes_on(monkeypatch, tmp_path):
+    """Redo would set aside once more what was done since."""
+    code = (
+        "from pipeline.commands import rework\nfrom pipeline.commands.groups import everyday\n"
+        "def stop(*_): raise KeyboardInterrupt\neveryday.work = stop\n"
+        "rework.redo, rework.render_redo = lambda *_, **__: {}, lambda *_: 'set aside'\n"
+        "from pipeline.cli import main\nmain(['redo', 'sft', 'runs/a b'])"
+    )
+    runs.upto(tmp_path / "runs" / "a b", "sft").close()
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    asked = [sys.executable, "-c", code]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=env)
+    told = "set aside\npropose: interrupted; `propose run 'runs/a b'` goes on from here\n"
+    assert (done.returncode, done.stderr) == (130, told)
+
+
+def test_a_config_that_is_begun_says_what_lies_beside_it(capsys, tmp_path):
+    _, out, _ = propose(capsys, "config", "init", "my.yaml")
+    assert "`propose config validate my.yaml`; propose.schema.json beside it" in out
+
+
+def test_gpus_that_are_not_there_are_told_by_a_dry_run_as_by_doctor(capsys, monkeypatch):
+    monkeypatch.setattr("pipeline.commands.doctor._gpus", lambda: [])
+    wanted = ("--set", "trainer.use_gpu=true", "--set", "proposer.pool.num_gpus=1")
+    code, out, _ = propose(capsys, "run", "--dry-run", *wanted)
+    assert code == 2 and "would be refused: reserved: " in out and "this machine has 0" in out
+    assert propose(capsys, "acquire", "--dry-run", *wanted)[0] == 0, "which needs none"
 
 
 # ---------------------------------------------------------------- nothing is made before everything is checked

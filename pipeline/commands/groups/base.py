@@ -32,6 +32,12 @@ MEANS = {OK: "done", FAULT: "a fault of ours", INPUT: "wrong input", RETRY: "wor
 
 EVERYDAY, DATA, CLUSTER, DIAGNOSIS = "Everyday", "Data and training, a stage at a time", "Cluster", "Diagnosis"
 
+
+
+class Interrupted(Exception):
+    """By Ctrl-C or SIGTERM, where it is not the same command that goes on; says which one does."""
+
+
 app = typer.Typer(
     name="propose",
     cls=screens.in_order((EVERYDAY, DATA, CLUSTER, DIAGNOSIS)),
@@ -103,8 +109,16 @@ def plan_keys() -> Mapping[str, Mapping[str, str]]:
     return {"keys of --json with --dry-run": PLAN_KEYS}
 
 
-def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_json: bool) -> int:
-    """Run stages and write the report, or say what that would be. Of a single stage, its result is printed."""
+def work(
+    config: Config,
+    root: Path,
+    stages: Sequence[str],
+    dry_run: bool,
+    as_json: bool,
+    render: Callable[[Mapping[str, Any]], str] | None = None,
+) -> int:
+    """Run stages and write the report, or say what that would be. Of a single stage its result is printed, as `render`
+    shows it to people."""
     if dry_run:
         from pipeline.commands import plan
 
@@ -115,7 +129,7 @@ def work(config: Config, root: Path, stages: Sequence[str], dry_run: bool, as_js
 
     run, results = finish(config, root, stages)
     if len(stages) == 1:
-        print_result(as_json, results[stages[0]])
+        print_result(as_json, results[stages[0]], render)
     else:
         print(json.dumps(summary.of(run)) if as_json else summary.render(run, config, target.shown))
     return OK
@@ -159,8 +173,10 @@ def _report(config: Config, root: Path) -> RunDir:
     return run
 
 
-def print_result(as_json: bool, result: Mapping[str, Any]) -> None:
-    if as_json:
-        print(json.dumps(result))
+def print_result(
+    as_json: bool, result: Mapping[str, Any], render: Callable[[Mapping[str, Any]], str] | None = None
+) -> None:
+    if as_json or render is not None:
+        print(json.dumps(result) if as_json or render is None else render(result))
         return
     print(tables.outline(result, lambda text: target.shown(Path(text)) if os.path.isabs(text) else text))

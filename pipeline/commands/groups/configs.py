@@ -75,5 +75,6 @@ def _config_init(
 ) -> int:
     made = configure.init(file, profile or domain)
     check = f"propose config validate {shlex.quote(str(file))}"
-    print(json.dumps(made) if as_json else f"{target.shown(file)}: edit it, then `{check}`")
+    beside = f"{target.shown(Path(made['schema']))} beside it lets editors check it as you write"
+    print(json.dumps(made) if as_json else f"{target.shown(file)}: edit it, then `{check}`; {beside}")
     return OK

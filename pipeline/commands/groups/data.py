@@ -79,7 +79,7 @@ def _evaluate(
     from pipeline.commands import measured
 
     made = measured.of(name, config, sets, run_dir, model) if model else target.of(name, config, sets, run_dir)
-    return work(*made, ["evaluate"], dry_run, as_json)
+    return work(*made, ["evaluate"], dry_run, as_json, lambda result: measured.render(result, target.shown))
 
 
 for _name, _stage in list(RUN_STAGES.items())[1:-1]:

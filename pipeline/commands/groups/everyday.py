@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from pipeline.commands import options as o
 from pipeline.commands import screens, target
-from pipeline.commands.groups.base import EVERYDAY, OK, command, plan_keys, say, work, work_on
+from pipeline.commands.groups.base import EVERYDAY, OK, Interrupted, command, plan_keys, say, work, work_on
 from pipeline.commands.keys import FORK_KEYS, REDO_KEYS, REPORT_TWO_KEYS, RUNS_KEYS, STATUS_KEYS, summary_keys
 from pipeline.records import Failure
 from pipeline.store.run_stages import RUN_STAGES
@@ -110,7 +111,10 @@ def _redo(
         print(json.dumps(found) if as_json else rework.render_redo(found, target.shown))
         return OK
     say(rework.render_redo(found, target.shown))
-    return work(*target.of(str(root), None, None, None), list(RUN_STAGES), False, as_json)
+    try:
+        return work(*target.of(str(root), None, None, None), list(RUN_STAGES), False, as_json)
+    except KeyboardInterrupt:
+        raise Interrupted(f"`propose run {shlex.quote(target.shown(root))}`") from None
 
 
 @command("fork", EVERYDAY, "begin a run with other settings, sharing the stages that stay the same", lambda: FORK_KEYS)

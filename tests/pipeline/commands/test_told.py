@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.commands import ledger, summary, tables
+from pipeline.commands import ledger, measured, summary, tables
 
 
 def test_a_result_is_told_a_line_a_value_within_78_columns(tmp_path):
@@ -67,3 +67,42 @@ def test_the_ledger_is_a_row_a_stage_within_sixty_columns():
 )
 def test_durations(seconds, told):
     assert tables.duration(seconds) == told
+
+
+def test_what_models_have_on_a_benchmark_is_a_table(tmp_path):
+    def of(mean, **counts):
+        measures = {"mean@2": {"value": mean}, "best@2": {"value": 0.5}} | counts
+        return {"mean": mean, "interval": [mean - 0.1, mean + 0.1], "measures": measures}
+
+    pair = {"verdict": "b is better", "problems": 60, "difference": 0.25, "interval": [0.1, 0.4], "better": 9, "worse": 2}
+    result = {
+        "problems": 60, "samples": 2, "before": None, "after": None, "score": None, "left_out": {"kind OT": 3},
+        "models": {"a": of(0.25, samples=120, truncated=4, no_answer=1, unknown=0), "b": of(0.5)},
+        "pairs": {"a ~ b": pair}, "answers": ["/x/1/answers.jsonl", "/x/2/answers.jsonl"],
+    }  # fmt: skip
+    assert measured.render(result, lambda path: str(path).removeprefix("/x/")).splitlines() == [
+        "60 problems, 2 answers each; left out: 3 kind OT",
+        "model   mean   95 % interval  Best-of-n  samples  cut off  no answer  not judged",
+        "a      25.0%  15.0% to 35.0%      50.0%      120        4          1           0",
+        "b      50.0%  40.0% to 60.0%      50.0%        -        -          -           -",
+        "a ~ b: b is better (+25.0 points, 95 % interval +10.0 to +40.0; 9 problems better, 2 worse, of 60)",
+        "answers of a  1/answers.jsonl",
+        "answers of b  2/answers.jsonl",
+    ]
+
+
+def test_a_result_with_examples_tells_each_in_a_line():
+    told = tables.outline({"examples": {"copies": [{"question": "a\nb", "answer": "1"}] * 2}, "none": []}, str)
+    assert told.splitlines() == [
+        "examples", "  copies", "    question a b, answer 1", "    question a b, answer 1", "none      -",
+    ]  # fmt: skip
+
+
+def test_a_pool_is_told_with_the_field_that_makes_it():
+    from pipeline.config import Config
+    from pipeline.pools import catalogue
+
+    config = Config(domain="mini")
+    assert catalogue.told(config, "solver-0") == "solver-0 (prober.ladder.0)"
+    assert catalogue.told(config, "student") == "student (solve.base)"
+    assert catalogue.told(config, "sandbox") == "sandbox"
