@@ -96,7 +96,7 @@ def _value(tree: Any, field: str) -> Any:
 
 def _elsewhere(tree: dict[str, Any], name: str) -> list[str]:
     """Where a field is that has this name, or one like it: the place nearest to the root."""
-    level = [(key, value) for key, value in tree.items()]
+    level = list(tree.items())
     while level:
         last = {path.rpartition(".")[2]: path for path, _ in reversed(level)}
         if near := get_close_matches(name, last, n=1, cutoff=0.8):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig, ModelTeacherConfig
-from pipeline.domains import hub
+from pipeline.domains import hub, hub_data
 from pipeline.domains.base import Domain
 from pipeline.records import Failure
 from pipeline.scoring import benchmarks
@@ -189,11 +189,14 @@ def _corpus(config: Config) -> Check:
 
 
 def _benchmark(config: Config) -> Check:
-    e = config.evaluate
+    e, domain = config.evaluate, domains.of(config.domain)
+    data = benchmarks.on_the_hub(domain, e.benchmark, e.mapping())
     try:
-        read = benchmarks.read(domains.of(config.domain).resolve(e.benchmark), e.mapping(), e.problems, config.seed)
+        if data is not None:
+            return Check("benchmark", "ok", f"{data.about}: {hub_data.count(data)} files on the Hub, or in its cache")
+        read = benchmarks.read(domain.resolve(e.benchmark), e.mapping(), e.problems, config.seed)
     except Failure as failure:
-        return Check("benchmark", "fail", str(failure), "fix evaluate.benchmark")
+        return Check("benchmark", "fail", str(failure), "fix evaluate.benchmark", {"kind": failure.kind})
     left = "".join(f"; {count} left out: {reason}" for reason, count in sorted(read.left_out.items()))
     found = f"{len(read.rows)} problems of {e.benchmark}{left}"
     detail = {"problems": len(read.rows)}

@@ -62,7 +62,9 @@ def render(result: Mapping[str, Any], shown: Callable[[Path], str]) -> str:
     models = single | (result.get("models") or {})
     rows = [_row(name, found) for name, found in models.items()]
     left_out = ", ".join(f"{n} {why}" for why, n in (result.get("left_out") or {}).items())
-    parts = [f"{result['problems']} problems, {result['samples']} answers each" + (left_out and f"; left out: {left_out}")]
+    parts = [
+        f"{result['problems']} problems, {result['samples']} answers each" + (left_out and f"; left out: {left_out}")
+    ]
     used = [i for i in range(len(_HEADS)) if i < 2 or any(row[i] != "-" for row in rows)]
     parts.append(columns([[row[i] for i in used] for row in (_HEADS, *rows)], right=range(1, len(used))))
     if (paired := result.get("paired")) and paired["interval"]:

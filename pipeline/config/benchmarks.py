@@ -29,6 +29,8 @@ class PresetConfig(Section):
     """The publisher's data set, by its name on the Hub."""
     split: str = "train"
     """Of it, the part that is asked."""
+    files: str | None = None
+    """A pattern for the paths of its files that are asked, where the split alone does not say which."""
     fields: dict[str, str]
     """Our field -> the publisher's."""
     kind: AnswerKind | None = None
@@ -53,4 +55,5 @@ def protocol(name: Any) -> dict[str, Any]:
     preset = presets().get(name) if isinstance(name, str) else None
     if preset is None:
         return {}
-    return {"samples": preset.samples, "sampling": preset.sampling.model_dump(), "problems": None}
+    sampling = preset.sampling.model_dump()
+    return {"benchmark": preset.data, "samples": preset.samples, "sampling": sampling, "problems": None}

@@ -257,10 +257,11 @@ class SolveStage(Scheduled, Updates):
 
 class EvaluateStage(Section):
     benchmark: str
-    """A .jsonl of question, answer (checks where that is a program; category), or a name that the domain bundles (mini:
-    `mini:heldout`, its held-out skill combinations)."""
+    """A file of question, answer (checks where that is a program; category), a name that the domain bundles (mini:
+    `mini:heldout`, its held-out skill combinations), or a data set on the Hub: owner/name, owner/name@revision, with
+    :PATTERN behind it for some of its files. Where a preset is named, its publisher's if nothing is said."""
     preset: str | None = None
-    """How the file of a public benchmark is read and asked: aime24, gsm8k, gpqa, … (config/presets.yaml). Its samples
+    """How a public benchmark is read and asked: aime24, gsm8k, gpqa, … (config/presets.yaml). Its samples
     and sampling hold where none are given. None: by the names of the fields that the file has."""
     fields: dict[str, str] | None = None
     """Our field -> what the file calls it, such as {question: problem, answer: expected_answer}; in place of the

@@ -31,7 +31,7 @@ def cached(name: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(**_of(name), local_files_only=True))
+        folder = Path(snapshot_download(**repo(name), ignore_patterns=_OTHER_FORMATS, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
     # Others put parts of a model there, a tokenizer for instance, without noting what belongs to it.
@@ -54,25 +54,25 @@ def download(name: str) -> Path:
     """The folder of a model, with what the cache lacks of it downloaded. Raises Failure."""
     from huggingface_hub import snapshot_download
 
-    return Path(_asked(name, lambda: snapshot_download(**_of(name))))
+    return Path(asked(name, lambda: snapshot_download(**repo(name), ignore_patterns=_OTHER_FORMATS)))
 
 
 def size(name: str) -> int:
     """Bytes of what `download` would get. Raises Failure for a model that it could not get."""
     from huggingface_hub import snapshot_download
 
-    files = _asked(name, lambda: snapshot_download(**_of(name), dry_run=True))
+    files = asked(name, lambda: snapshot_download(**repo(name), ignore_patterns=_OTHER_FORMATS, dry_run=True))
     return sum(file.file_size for file in files if file.will_download)
 
 
-def _of(name: str) -> dict[str, Any]:
+def repo(name: str) -> dict[str, Any]:
     found = _NAME.fullmatch(name)
     assert found is not None
-    return {"repo_id": found["repo"], "revision": found["revision"], "ignore_patterns": _OTHER_FORMATS}
+    return {"repo_id": found["repo"], "revision": found["revision"]}
 
 
-def _asked(name: str, ask: Any) -> Any:
-    """What the Hub says. Raises Failure in one line: a model that is not there, or not for us, or a Hub that is not."""
+def asked(name: str, ask: Any, what: str = "model") -> Any:
+    """What the Hub says. Raises Failure in one line: what is not there, or not for us, or a Hub that is not."""
     from huggingface_hub import constants, errors
 
     if constants.HF_HUB_OFFLINE:
@@ -83,12 +83,14 @@ def _asked(name: str, ask: Any) -> Any:
     except errors.GatedRepoError:
         raise Failure(f"{name}: its owner lets in who asked; expected HF_TOKEN of somebody who may read it") from None
     except errors.RepositoryNotFoundError:
-        why = "no such folder, and the Hub knows no such model that this HF_TOKEN may read"
+        why = f"nothing of that name here, and the Hub knows no such {what} that this HF_TOKEN may read"
         raise Failure(f"{name}: {why}; {_EXPECTED}") from None
     except (errors.RevisionNotFoundError, errors.HFValidationError) as e:
         raise Failure(f"{name}: {line_of(e)}; {_EXPECTED}") from None
+    except Failure:
+        raise
     except Exception as e:  # whatever its client raises where the network, the Hub or the disk fails
-        raise Failure(f"{name}: the Hub gave no model ({line_of(e)})", "infra_error") from None
+        raise Failure(f"{name}: the Hub gave no {what} ({line_of(e)})", "infra_error") from None
 
 
 def line_of(e: BaseException) -> str:

@@ -6,7 +6,9 @@ out is counted by why.
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.benchmarks import PresetConfig
+from pipeline.domains import hub_data
+from pipeline.domains.base import Domain
 from pipeline.records import Failure
 from pipeline.scoring import problems
 from pipeline.scoring.benchmark_rows import BadRow, read_row
 from pipeline.scoring.human_eval import calls
 
 Row = dict[str, Any]
+_LONGEST_FIELD = 16 << 20
 
 
 @dataclass
@@ -32,25 +37,45 @@ class Read:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read(path: Path, preset: PresetConfig | None, limit: int | None = None, seed: int = 0) -> Read:
+def files(domain: Domain, name: str, preset: PresetConfig | None) -> list[Path]:
+    """The files of a benchmark: one here, one that the domain bundles, or those of a data set on the Hub, which are
+    downloaded. Raises Failure."""
+    data = on_the_hub(domain, name, preset)
+    return hub_data.download(data) if data is not None else [domain.resolve(name)]
+
+
+def on_the_hub(domain: Domain, name: str, preset: PresetConfig | None) -> hub_data.Data | None:
+    """The data set on the Hub that a benchmark is; None for one that lies here."""
+    if name in domain.bundled or os.path.lexists(name):
+        return None
+    own = preset is not None and name == preset.data  # its files are called as the preset says
+    return hub_data.named(name, preset.files if own and preset else None, preset.split if own and preset else "test")
+
+
+def read(files: Path | Sequence[Path], preset: PresetConfig | None, limit: int | None = None, seed: int = 0) -> Read:
     """The first `limit` rows (all without one); the seed orders choices. Without a preset fields are read by the names
     that many publishers use. Raises Failure."""
-    if preset is None:
-        return Read(problems.read(path, limit, seed))
+    paths = [files] if isinstance(files, Path) else files
     found = Read()
-    for where, given in _given(path):
-        if len(found.rows) == limit:
-            break
-        try:
-            row = row_of(given, preset, seed)
-        except BadRow as e:
-            raise Failure(f"{where}: {e} (preset of {preset.data})") from None
-        if isinstance(row, str):
-            found.left_out[row] += 1
-        else:
-            found.rows.append(row)
+    for path in paths:
+        if preset is None and path.suffix not in hub_data.FORMATS:
+            found.rows += problems.read(path, None if limit is None else limit - len(found.rows), seed)
+            continue
+        for where, given in _given(path):
+            if len(found.rows) == limit:
+                return found
+            try:
+                row = row_of(given, preset, seed) if preset is not None else read_row(given, seed)
+            except BadRow as e:
+                told = f" (preset of {preset.data})" if preset is not None else ""
+                raise Failure(f"{where}: {e}{told}") from None
+            if isinstance(row, str):
+                found.left_out[row] += 1
+            else:
+                found.rows.append(row)
     if not found.rows:
-        raise Failure(f"benchmark {path}: holds no row that the preset of {preset.data} keeps")
+        of = f" that the preset of {preset.data} keeps" if preset is not None else ""
+        raise Failure(f"benchmark {paths[0]}: holds no row{of}")
     return found
 
 
@@ -84,10 +109,12 @@ def _field(given: Mapping[str, Any], name: str) -> Any:
 
 
 def _given(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where, row) of a .parquet or .jsonl."""
+    """(where, row) of a file of one of the formats."""
     try:
-        if path.suffix == ".parquet":
-            for number, row in enumerate(pq.read_table(path).to_pylist(), start=1):
+        if (rows := _table(path)) is not None:
+            for number, row in enumerate(rows, start=1):
+                if not isinstance(row, dict):
+                    raise Failure(f"{path}, row {number}: {type(row).__name__}; expected an object")
                 yield f"{path}, row {number}", row
             return
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
@@ -96,8 +123,28 @@ def _given(path: Path) -> Iterator[tuple[str, Row]]:
                 if not isinstance(row, dict):
                     raise Failure(f"{path}:{number}: {type(row).__name__}; expected an object")
                 yield f"{path}:{number}", row
-    except (OSError, UnicodeDecodeError, pa.ArrowException, ValueError, RecursionError) as e:
-        raise Failure(f"benchmark {path}: {str(e)[:120]}; expected a readable .jsonl or .parquet") from None
+    except (OSError, UnicodeDecodeError, pa.ArrowException, csv.Error, ValueError, RecursionError) as e:
+        formats = ", ".join(hub_data.FORMATS)
+        raise Failure(f"benchmark {path}: {str(e)[:120]}; expected a readable file, one of {formats}") from None
+
+
+def _table(path: Path) -> list[Any] | None:
+    """The rows of a file that is read as a whole; None of one that has a row a line."""
+    match path.suffix:
+        case ".parquet":
+            return pq.read_table(path).to_pylist()
+        case ".arrow":  # as `datasets` saves them
+            with pa.ipc.open_stream(path.read_bytes()) as stream:
+                return stream.read_all().to_pylist()
+        case ".csv":
+            csv.field_size_limit(_LONGEST_FIELD)
+            with path.open(encoding="utf-8-sig", newline="") as file:
+                return list(csv.DictReader(file))
+        case ".json":
+            rows = json.loads(path.read_text(encoding="utf-8-sig"))
+            return rows if isinstance(rows, list) else [rows]
+        case _:
+            return None
 
 
 def with_shots(rows: Sequence[Row], examples: Sequence[Row], shots: int, seed: int) -> list[Row]:

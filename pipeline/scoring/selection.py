@@ -2,8 +2,8 @@
 set, passes the gates of its text, is solved, and finds a place among those of its kind.
 
 Invariant: judged episodes are taken in the order of their tasks; every accepted one ends in exactly one of `chosen`,
-`unsolved` and `left_out`, and the first few that each gate marks are kept as its examples. Unfiltered, every submitted one does, and neither votes nor difficulty nor the gates of its
-text decide.
+`unsolved` and `left_out`, and the first few that each gate marks are kept as its examples. Unfiltered, every submitted
+one does, and neither votes nor difficulty nor the gates of its text decide.
 """
 
 from __future__ import annotations

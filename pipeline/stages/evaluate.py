@@ -51,7 +51,7 @@ class _Measured:
 
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.evaluate
-    rows, left_out = _rows(context)
+    rows, left_out = await asyncio.to_thread(_rows, context)  # it may be downloaded
     measured = _measured(context)
     done = len(context.run.steps("evaluate"))
     async with (
@@ -154,12 +154,12 @@ def _changed(context: Context, measured: Sequence[_Measured], earlier: Sequence[
 def _rows(context: Context) -> tuple[Rows, dict[str, int]]:
     """The problems that are asked, and how many of the file are left out by why."""
     config, seed = context.config.evaluate, context.config.seed
-    path = context.domain.resolve(config.benchmark)
     schema = config.mapping()
-    found = benchmarks.read(path, schema, config.problems, seed)
+    files = benchmarks.files(context.domain, config.benchmark, schema)
+    found = benchmarks.read(files, schema, config.problems, seed)
     rows = found.rows
     if config.shots:
-        source = context.domain.resolve(config.shots_from) if config.shots_from else path
+        source = benchmarks.files(context.domain, config.shots_from, schema) if config.shots_from else files
         rows = benchmarks.with_shots(rows, benchmarks.read(source, schema, None, seed).rows, config.shots, seed)
     return rows, dict(sorted(found.left_out.items()))
 

@@ -68,7 +68,11 @@ def undone(run: RunDir, stages: Iterable[str]) -> None:
 def stopped(run: RunDir) -> tuple[str, str] | None:
     """(stage, why) where a stage ended without a result, and nothing was told of since. Raises Failure."""
     return next(
-        ((last["stage"], last["cause"]) for last in deque(_sound(run.path(FILE)), 1) if last["event"] == "stage_stopped"),
+        (
+            (last["stage"], last["cause"])
+            for last in deque(_sound(run.path(FILE)), 1)
+            if last["event"] == "stage_stopped"
+        ),
         None,
     )
 

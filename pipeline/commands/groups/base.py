@@ -33,7 +33,6 @@ MEANS = {OK: "done", FAULT: "a fault of ours", INPUT: "wrong input", RETRY: "wor
 EVERYDAY, DATA, CLUSTER, DIAGNOSIS = "Everyday", "Data and training, a stage at a time", "Cluster", "Diagnosis"
 
 
-
 class Interrupted(Exception):
     """By Ctrl-C or SIGTERM, where it is not the same command that goes on; says which one does."""
 

@@ -74,7 +74,14 @@ def test_what_models_have_on_a_benchmark_is_a_table(tmp_path):
         measures = {"mean@2": {"value": mean}, "best@2": {"value": 0.5}} | counts
         return {"mean": mean, "interval": [mean - 0.1, mean + 0.1], "measures": measures}
 
-    pair = {"verdict": "b is better", "problems": 60, "difference": 0.25, "interval": [0.1, 0.4], "better": 9, "worse": 2}
+    pair = {
+        "verdict": "b is better",
+        "problems": 60,
+        "difference": 0.25,
+        "interval": [0.1, 0.4],
+        "better": 9,
+        "worse": 2,
+    }
     result = {
         "problems": 60, "samples": 2, "before": None, "after": None, "score": None, "left_out": {"kind OT": 3},
         "models": {"a": of(0.25, samples=120, truncated=4, no_answer=1, unknown=0), "b": of(0.5)},

@@ -67,7 +67,7 @@ ROWS = {
         for i in range(2)
     ] + [{"task_id": "HumanEval/9", "prompt": "def g(x):\n", "canonical_solution": "    return x\n", "entry_point": "g",
           "test": "def check(candidate):\n    for i in range(3):\n        assert candidate(i) == i\n"}],
-    "livecodebench": [
+    "livecodebench-v5": [
         {"question_title": "A", "question_content": f"Double the number, {i}.", "platform": "atcoder",
          "question_id": "a",
          "contest_id": "a", "contest_date": "2024-01-01T00:00:00", "starter_code": "", "difficulty": "easy",
@@ -107,13 +107,14 @@ ROWS = {
         )
     ],
 }  # fmt: skip
+ROWS |= dict.fromkeys(("livecodebench", "livecodebench-v6"), ROWS["livecodebench-v5"])
 LEFT_OUT = {
     "amo-bench": {"answer_type description": 1},
     "human-eval": {"tests that are no plain calls": 1},
     "mmlu-redux": {"error_type wrong_groundtruth": 1},
     "olympic-arena": {"modality multi-modal": 1, "answer_type OT": 1},
 }
-PROGRAMS = {"livecodebench": "a = int(input())\nprint(2 * a)"}
+PROGRAMS = {name: "a = int(input())\nprint(2 * a)" for name in ROWS if name.startswith("livecodebench")}
 
 
 def written(tmp_path, name, rows=None):
@@ -205,7 +206,7 @@ def test_a_row_of_another_schema_is_named(tmp_path):
     with pytest.raises(Failure, match=r"gsm8k.jsonl:2: no field question; .*preset of openai/gsm8k"):
         benchmarks.read(path, presets()["gsm8k"])
     path.write_text("{")
-    with pytest.raises(Failure, match=r"expected a readable \.jsonl or \.parquet"):
+    with pytest.raises(Failure, match=r"expected a readable file, one of \.parquet"):
         benchmarks.read(path, presets()["gsm8k"])
     with pytest.raises(Failure, match="holds no row"):
         benchmarks.read(written(tmp_path, "amo-bench", ROWS["amo-bench"][3:]), presets()["amo-bench"])

@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import inspect
 import pkgutil
-
 from types import SimpleNamespace
 
 import pytest
