@@ -18,7 +18,7 @@ from tests.pipeline.report.test_comparison import evaluated
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.nightly,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
 ]
 _AXE = "axe-playwright-python==0.1.7"
@@ -62,7 +62,7 @@ def browse(path, *options):
     """(the page after its scripts have run, what Chromium says)."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files",
                "--enable-logging=stderr", "--window-size=1400,3200", *options, "--dump-dom", path.as_uri()]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800)
     return done.stdout, done.stderr
 
 
@@ -124,7 +124,7 @@ def test_a_page_prints_whole(pages):
     made, folder = pages
     out = folder / "page.pdf"
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--print-to-pdf={out}", made["one"].as_uri()]
-    subprocess.run(command, capture_output=True, timeout=300)
+    subprocess.run(command, capture_output=True, timeout=800)
     from pypdf import PdfReader
 
     text = "".join(p.extract_text() for p in PdfReader(out).pages)
