@@ -7,14 +7,16 @@ curriculum as MGPO left it, if it did. The data set is the first `target` accept
 order of the tasks (scoring/selection.py), so an interrupted run ends with the same data set and counts nothing twice.
 `problems.jsonl` is what a solver gets; where each problem came from stands beside it, and in `unsolved.jsonl` the valid
 ones that no prober solves above chance; all files of the folder: pipeline/dataset/folder.py. What was accepted before
-the stage ended early (`max_episodes`, a budget, a failure) is exported too; tokens, hours and
-dollars are targets as well, and it ends well with them. An interrupt leaves no time for that:
-`propose dataset export` reads the steps then.
+the stage ended early (`max_episodes`, a budget, a failure, an interrupt) is exported too; tokens, hours and dollars are
+targets as well, and it ends well with them. An interrupt leaves `_INTERRUPTED_S` for that; where the steps take longer
+to read, and after a kill, `propose dataset export` reads them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shlex
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -49,6 +51,8 @@ from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
 
+_INTERRUPTED_S = 5.0
+"""Less than a process has after an interrupt (commands/driver.py)."""
 _PROBED = (
     *("prober", "samples", "correct", "k", "interval", "weaker_probers", "pass_at_k", "pass_rate"),
     *("pass_rate_interval", "chance", "solution"),
@@ -62,21 +66,24 @@ async def run(context: Context) -> dict[str, Any]:
         await _fill(context, source)
     except (_Enough, Halt) as e:
         raise Failure(f"synthesize: {e}; {_so_far(context)}") from None
-    except Failure:
-        if context.run.path("steps", "synthesize").is_dir():
-            context.progress.say("synthesize", _so_far(context))
+    except (Failure, asyncio.CancelledError) as e:
+        if context.run.steps("synthesize"):
+            seconds = _INTERRUPTED_S if isinstance(e, asyncio.CancelledError) else None
+            context.progress.say("synthesize", _so_far(context, seconds))
         raise
     return export(context.run, context.config)
 
 
-def _so_far(context: Context) -> str:
-    """Export what was accepted before the stage ended early; says where it is, or why it is not there, beside the error
-    that ended the stage."""
+def _so_far(context: Context, seconds: float | None = None) -> str:
+    """Export what was accepted before the stage ended early, if the steps are read within so many seconds; says where
+    it is, or why it is not there, beside the error that ended the stage."""
+    run = context.run
     try:
-        context.run.check_lock()
-        accepted = export(context.run, context.config)["accepted"]
+        run.check_lock()
+        accepted = export(run, context.config, None if seconds is None else time.monotonic() + seconds)["accepted"]
     except Failure as e:
-        return f"the problems accepted so far are in the steps alone: {e}"
+        line = f"`propose dataset export {shlex.quote(str(run.root))} --out FOLDER` reads them"
+        return f"the problems accepted so far are in the steps alone: {e}; {line}"
     return f"the {accepted} problems accepted so far are in {context.run.path('dataset', 'problems.jsonl')}"
 
 
@@ -220,9 +227,10 @@ def _problems(judged: list[Judged]) -> list[Problem]:
     return [j.problem for j in judged if j.problem]
 
 
-def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, str]]]:
+def _read(run: RunDir, config: Config, until: float | None = None) -> tuple[Selection, list[tuple[Judged, str]]]:
     """Everything on disk, in the order of the tasks, each with the level of the sandbox that it was judged with, and
-    what is chosen of it; what the stages before have written is new to nobody."""
+    what is chosen of it; what the stages before have written is new to nobody. Raises Failure for what is not read by
+    `until` (`time.monotonic`)."""
     wanted = config.synthesize
     selection = Selection(
         domains.of(config.domain),
@@ -235,16 +243,18 @@ def _read(run: RunDir, config: Config) -> tuple[Selection, list[tuple[Judged, st
     )
     played: list[tuple[Judged, str]] = []
     for step in run.steps("synthesize"):
+        if until is not None and time.monotonic() > until:
+            raise Failure("there is no time to read them all")
         judged, level = list(judged_in(step)), state_of(step)["sandbox_level"]
         selection.take(judged)
         played += [(j, level) for j in judged]
     return selection, played
 
 
-def export(run: RunDir, config: Config) -> dict[str, Any]:
+def export(run: RunDir, config: Config, until: float | None = None) -> dict[str, Any]:
     """Write the data set of the steps on disk, and the manifest that names what it was made from; returns the stage's
-    result."""
-    selection, played = _read(run, config)
+    result. Raises Failure where the steps are not read by `until`."""
+    selection, played = _read(run, config, until)
     levels = {j.key: level for j, level in played}
     chosen = selection.chosen[: config.synthesize.target]
     identities = [selection.seen.identify(j.problem.question) for j in chosen if j.problem]

@@ -37,6 +37,8 @@ def test_a_run_interrupted_in_every_stage_ends_with_the_counts_of_its_config(tmp
         print(f"{moment}: exit {code} in {took:.1f} s, {len(left)} processes left")
         assert (code, left) == (130, []), f"{moment}: {log}"
         assert took < 15
+        if moment == "synthesize":
+            assert "problems accepted so far are in" in log and (root / "dataset" / "problems.jsonl").is_file()
     done = subprocess.run(command(root), capture_output=True, text=True, timeout=900, env=os.environ)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

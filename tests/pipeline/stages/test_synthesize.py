@@ -226,10 +226,37 @@ def test_what_was_accepted_before_a_failure_is_exported(root, unwritten, monkeyp
     assert "the 9 problems accepted so far are in" in capsys.readouterr().err
 
 
-def test_an_interrupt_writes_nothing_and_the_steps_have_it(root, unwritten, monkeypatch):
-    """The process is ended a few seconds after it: a data set that it began to write could be left in halves."""
+def test_what_was_accepted_before_an_interrupt_is_exported(root, unwritten, monkeypatch, capsys):
+    _ends_in(asyncio.CancelledError(), root, monkeypatch)
+    assert _files(root) == unwritten
+    assert "the 9 problems accepted so far are in" in capsys.readouterr().err
+
+
+def test_an_interrupt_in_the_middle_of_the_work_leaves_a_data_set_of_whole_steps(root, monkeypatch):
+    real = virtual.run
+
+    async def interrupted(work):
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(20)
+        task.cancel()
+        await task
+
+    monkeypatch.setattr(virtual, "run", lambda work: real(interrupted(work)))
+    with pytest.raises(asyncio.CancelledError):
+        run(root, Pools(lambda n: n), target=400)
+    monkeypatch.undo()
+    steps = RunDir.look(root).steps("synthesize")
+    accepted = [n for n in range(len(steps) * WAVE) if n % 3]
+    assert steps and [p["answer"] for p in problems(root)] == [str(n) for n in accepted]
+
+
+def test_where_an_interrupt_leaves_no_time_the_steps_have_it(root, unwritten, monkeypatch, capsys):
+    """The process is ended some seconds after it, whatever it does."""
+    monkeypatch.setattr(synthesize, "_INTERRUPTED_S", -1.0)
     _ends_in(asyncio.CancelledError(), root, monkeypatch)
     assert not (root / "dataset").exists()
+    told = capsys.readouterr().err
+    assert "in the steps alone: there is no time to read them all" in told and "propose dataset export" in told
     assert [(p.question, p.answer) for p in dataset.problems_of(root)] == [
         (p["question"], p["answer"]) for p in by_hand(lambda n: n, 9)
     ]
