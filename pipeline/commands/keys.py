@@ -334,7 +334,8 @@ POOLS_KEYS = {
     "episodes": "of all steps",
     "seconds": "that the stage would take",
     "episodes_per_hour": "rate",
-    "accepted_per_hour": "accepted, solved and new",
+    "accepted_per_hour": "accepted, solved and new; handed in, where unfiltered",
+    "unfiltered": "whether whatever is handed in is a row (synthesize.filter none)",
     "binds": "the pool that is busy for 80 % of what it can do or more, else the setting that keeps all waiting",
     "pools": "pool -> {replicas, gpus, busy (share of what it can do), most_per_hour (episodes, whatever waits; "
     "null: none needs it), under_way (calls, by kind), waited_s (for a seat, by kind), enough (replicas that would do "

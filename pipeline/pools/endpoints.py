@@ -60,15 +60,20 @@ def endpoints_of(config: Config) -> list[Endpoint]:
     """Each endpoint that the config names, and each kind of request there, once."""
     taught = () if config.sft.data is not None else ("sft",)
     judging, probing = (*taught, "mgpo", "synthesize"), ("mgpo", "synthesize")
+    rewrites = config.synthesize.rewrite is not None
+    teaching, writing = (
+        ("acquire", *taught, *(("synthesize",) if rewrites else ())),
+        () if rewrites else ("synthesize",),
+    )
     asks: list[tuple[str, Any, tuple[str, ...]]] = [
-        (field, teacher, ("acquire", *taught)) for field, (_, teacher) in config.teacher.each().items()
+        (field, teacher, teaching) for field, (_, teacher) in config.teacher.each().items()
     ]
     asks += [(f"committee.{name}", verifier, judging) for name, verifier in config.committee.judges().items()]
     asks += [("reward.judge", config.reward.judge, ("mgpo",))]
     models: list[tuple[str, ModelConfig | None, tuple[str, ...]]] = [
         ("acquire.proposer", config.acquire.proposer, ("acquire",)),
-        ("proposer", config.proposer, ("synthesize",)),
-        ("synthesize.proposer", config.synthesize.proposer, ("synthesize",)),
+        ("proposer", config.proposer, writing),
+        ("synthesize.proposer", config.synthesize.proposer, writing),
         ("committee.judge", config.committee.judge, judging),
         *((field, model, ("evaluate",)) for field, model in config.evaluate.alone().items()),
     ]

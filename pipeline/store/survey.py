@@ -76,6 +76,9 @@ def _count(
     if stage == "mgpo":
         return "step", steps, config.mgpo.steps, times
     if stage == "solve":
+        warm = rows.get("solve-warmup", [])
+        if warm and not steps and run.result("solve.warmup") is None:
+            return "warm-up step", warm[-1]["step"], None, [(row["time"], row["step"]) for row in warm]
         return "step", steps, config.solve.steps, times
     if stage == "synthesize":
         counts = [(row["time"], int(row["accepted"])) for row in mine if "accepted" in row]

@@ -122,7 +122,7 @@ def calibrate(run: RunDir, config: Config, stage: str) -> Times:
             f"run that has done {stage}, with this version of the project"
         )
     machines = {kind: group.machines for group in layout(config, stage) for kind in group.seats}
-    alone, slowdown = _inferred(found.ways, machines, beside=on_one_machine(config))
+    alone, slowdown = _inferred(found.ways, machines, beside=on_one_machine(config, stage))
     traces = [_trace(way, {kind: alone[kind][i] for kind in way.spans}) for i, way in enumerate(found.ways)]
     kept = [i for i, trace in enumerate(traces) if trace.kept]
     copies = round(len(kept) * _copied(run, stage))

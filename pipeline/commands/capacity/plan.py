@@ -62,17 +62,29 @@ class Rate:
 def steps_of(config: Config, stage: str, kept: float) -> Steps:
     """All steps of a stage; of `synthesize`, those that its target takes at this share of episodes that are kept.
     Raises Failure where none are."""
-    room_for = writer_of(config, stage).pool.max_replicas * writer_of(config, stage).pool.max_ongoing
     if stage == "mgpo":
         c = config.mgpo
-        return Steps(c.steps, c.groups * c.group_size, 2 * room_for, c.max_staleness, config.trainer.workers)
-    if kept == 0:
-        raise Failure(
-            "times: of the episodes none is accepted and solved; expected some, to plan for synthesize.target"
+        return Steps(
+            c.steps,
+            c.groups * c.group_size,
+            2 * writer_of(config, stage).calls,
+            c.max_staleness,
+            config.trainer.workers,
         )
-    size = config.synthesize.in_flight
-    steps = min(ceil(config.synthesize.target / (size * kept)), ceil(config.synthesize.max_episodes / size))
-    return Steps(steps, size, size, None)
+    c = config.synthesize
+    if kept == 0:
+        rows = "handed in" if c.filter == "none" else "accepted and solved"
+        raise Failure(f"times: of the episodes none is {rows}; expected some, to plan for synthesize.target")
+    size, most = c.in_flight, min(c.max_episodes, c.target_episodes or c.max_episodes)
+    return Steps(min(ceil(c.target / (size * kept)), ceil(most / size)), size, size, None)
+
+
+def _as_rows(config: Config, stage: str, times: Times) -> Times:
+    """With what counts under this config as what is kept: where nothing is filtered, whatever is handed in. Those that
+    a run counted out as copies are not known apart, and are counted in."""
+    if stage != "synthesize" or config.synthesize.filter == "committee":
+        return times
+    return replace(times, traces=[trace._replace(kept=trace.judging is not None) for trace in times.traces])
 
 
 def split(groups: Sequence[Group], each: dict[str, float], times: Times, gpus: float) -> list[Group]:
@@ -111,6 +123,7 @@ def plan(
     host_bytes: int | None = None,
 ) -> dict[str, Any]:
     """The keys are `keys.POOLS_KEYS`. Raises Failure."""
+    times = _as_rows(config, stage, times)
     groups, whole = layout(config, stage), steps_of(config, stage, times.kept)
     each, trainers = _gpus(config, stage)
     if gpus is not None:
@@ -141,6 +154,7 @@ def plan(
         "seconds": round(seconds, 1),
         "episodes_per_hour": round(3600 * rate, 1),
         "accepted_per_hour": round(kept_hourly, 1),
+        "unfiltered": stage == "synthesize" and config.synthesize.filter == "none",
         "binds": _binds(stage, pools),
         "pools": pools,
         "gpus": held,
@@ -202,10 +216,10 @@ def _binds(stage: str, pools: dict[str, dict[str, Any]]) -> str:
 
 def _gpus(config: Config, stage: str) -> tuple[dict[str, float], float]:
     """Group -> GPUs of a machine, and the trainer's."""
-    ladder = config.prober.ladder
+    ladder, writer = config.prober.ladder, writer_of(config, stage)
     replicas = sum(model.pool.max_replicas for model in ladder)
     each = {
-        "proposer": writer_of(config, stage).pool.num_gpus,
+        writer.name: writer.gpus,
         "prober.ladder": sum(model.pool.num_gpus * model.pool.max_replicas for model in ladder) / replicas,
         "committee.judge": config.committee.judge.pool.num_gpus if config.committee.judge is not None else 0.0,
     }
@@ -217,7 +231,8 @@ def _cpus(config: Config, stage: str, groups: Sequence[Group]) -> float:
     """Logical CPUs that replicas and trainer reserve."""
     writer, ladder = writer_of(config, stage), config.prober.ladder
     machines = {group.name: group.machines for group in groups}
-    served: list[tuple[PoolConfig, float]] = [(writer.pool, machines.get("proposer", writer.pool.max_replicas))]
+    of_writers = machines.get(writer.name, writer.replicas) / writer.replicas
+    served: list[tuple[PoolConfig, float]] = [(pool, pool.max_replicas * of_writers) for pool in writer.pools]
     share = machines.get("prober.ladder", 0) / sum(model.pool.max_replicas for model in ladder) or 1.0
     served += [(model.pool, model.pool.max_replicas * share) for model in ladder]
     if config.committee.judge is not None:
@@ -260,8 +275,8 @@ def render(found: dict[str, Any]) -> str:
     of_1000 = found["per_1000"]
     lines = [
         f"{found['stage']}: {found['steps']} steps, {found['episodes']:,} episodes, about {duration(found['seconds'])}",
-        f"{found['episodes_per_hour']:,.0f} episodes an hour, of which {found['accepted_per_hour']:,.0f} are accepted, "
-        "solved and new",
+        f"{found['episodes_per_hour']:,.0f} episodes an hour, of which {found['accepted_per_hour']:,.0f} are "
+        + ("handed in" if found["unfiltered"] else "accepted, solved and new"),
         f"binds: {found['binds']}",
         columns(rows, right=(1, 2, 3, 4, 5)),
         f"{found['gpus']:g} GPUs, {found['gpu_hours']:g} GPU-hours for the stage",
@@ -269,8 +284,8 @@ def render(found: dict[str, Any]) -> str:
     if of_1000["hours"] is not None:
         money = "" if of_1000["money"] is None else f", {of_1000['money']:,.2f} in money"
         lines.append(
-            f"1,000 accepted: {of_1000['hours']:.3g} h, {of_1000['gpu_hours']:.3g} GPU-hours, "
-            f"{of_1000['cpu_hours']:.3g} hours of a reserved CPU{money}"
+            f"1,000 {'rows' if found['unfiltered'] else 'accepted'}: {of_1000['hours']:.3g} h, "
+            f"{of_1000['gpu_hours']:.3g} GPU-hours, {of_1000['cpu_hours']:.3g} hours of a reserved CPU{money}"
         )
     alone = ", ".join(f"{kind} {s:.3g} s" for kind, s in found["times"]["alone_s"].items())
     lines.append(f"an episode takes, alone: {alone}; {found['times']['episodes']} episodes are drawn from")

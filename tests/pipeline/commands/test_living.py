@@ -148,6 +148,18 @@ def test_status_of_a_stage_that_has_counted_nothing_yet(tmp_path):
     assert "models start" not in status.render(status.status(tmp_path / "r"), str)
 
 
+def test_status_of_a_solver_that_is_warmed_up_first(tmp_path):
+    run = runs.upto(tmp_path / "r", "synthesize")
+    events.append(run, "stage_started", stage="solve", steps=0, pid=os.getpid())
+    logged(run, "solve-warmup", [(step, 1000 + step) for step in range(1, 8)])
+    shown = {line.split()[0]: line for line in status.render(status.status(tmp_path / "r"), str).splitlines()}
+    assert re.split("  +", shown["solve"])[:3] == ["solve", "running", "7 warm-up steps"]
+    run.finish("solve.warmup", {"solutions": 9}, 1.0)
+    solve = survey.reached(run, Config(domain="mini"))[4]
+    assert (solve.unit, solve.done, solve.total) == ("step", 0, Config(domain="mini").solve.steps)
+    run.close()
+
+
 def test_an_attempt_that_is_sent_out_is_a_sign_of_life(tmp_path):
     root = tmp_path / "r"
     runs.upto(root, "sft").close()

@@ -224,3 +224,12 @@ def test_limits_and_budgets_may_change_when_a_run_goes_on(monkeypatch, tmp_path)
     drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.budget_tokens=9", "teacher.concurrency=3")
     with pytest.raises(Failure, match="made with another config"):
         drive(monkeypatch, tmp_path / "run", idle, *given, "teacher.top_k=3")
+
+
+def test_a_teacher_that_rewrites_is_asked_while_the_data_set_is_written_and_no_proposer_is():
+    teacher = "teacher={kind: openai, base_url: http://127.0.0.1:1/v1, model: big}"
+    proposer = "proposer.endpoint={base_url: http://127.0.0.1:2/v1, model: small}"
+    rewrites = "synthesize.rewrite={kind: metamath, seeds: mini:seeds}"
+    for more, asked in (((), ["small"]), ((rewrites,), ["big"])):
+        found = endpoints.endpoints_of(load(None, [teacher, proposer, *more]))
+        assert [one.section.model for one in found if "synthesize" in one.stages] == asked

@@ -81,6 +81,40 @@ def test_mgpo_has_the_trainer_beside_its_pools(capsys, file):
     assert turns["memory"][0]["process"] == "training proposer"
 
 
+REWRITES = "synthesize.rewrite={kind: metamath, seeds: mini:seeds}"
+OURS = "teacher={kind: model, model: {path: mini:solver, pool: {num_gpus: 2, max_replicas: 3}}}"
+
+
+def test_problems_that_are_rewritten_are_planned_for_the_teacher(capsys, file):
+    """Who has the proposer's seats: a model of ours on its GPUs, or whoever an endpoint asks, on none."""
+    asked = planned(capsys, "--times", str(file), sets=[*GPUS, REWRITES, OURS])
+    assert "proposer" not in asked["pools"] and asked["pools"]["teacher"]["replicas"] == 3
+    assert asked["pools"]["teacher"]["gpus"] == 6 and asked["gpus"] == 7, "and the prober's"
+    assert {m["process"] for m in asked["memory"]} == {"teacher.model", "prober.ladder.0"}
+    elsewhere = "teacher={kind: openai, base_url: http://127.0.0.1:1/v1, model: big, pool: {max_replicas: 2}}"
+    far = planned(capsys, "--times", str(file), sets=[*GPUS, REWRITES, elsewhere])
+    assert (far["pools"]["teacher"]["replicas"], far["gpus"]) == (2, 1)
+    by_agent = planned(capsys, "--times", str(file), sets=[*GPUS, OURS])
+    assert "teacher" not in by_agent["pools"] and by_agent["gpus"] == 2
+
+
+def test_where_nothing_is_filtered_whatever_is_handed_in_counts(capsys, file):
+    sets = [*GPUS, "synthesize.target=5000", "synthesize.in_flight=100"]
+    kept, every = (
+        planned(capsys, "--times", str(file), sets=[*sets, *more]) for more in ((), ["synthesize.filter=none"])
+    )
+    assert every["times"]["kept"] == pytest.approx(0.95, abs=0.02) and kept["times"]["kept"] < 0.6
+    for found in (kept, every):
+        assert 5000 <= found["episodes"] * found["times"]["kept"] < 5000 + 100
+    text = propose(capsys, "plan", "pools", "--times", str(file), "--set", "synthesize.filter=none")[1]
+    assert " are handed in" in text and "1,000 rows: " in text
+
+
+def test_a_target_of_episodes_bounds_the_plan(capsys, file):
+    sets = [*GPUS, "synthesize.target=5000", "synthesize.in_flight=100", "synthesize.target_episodes=300"]
+    assert planned(capsys, "--times", str(file), sets=sets)["episodes"] == 300
+
+
 def test_gpus_are_shared_out_so_that_no_pool_waits_for_another(capsys, file):
     sets = [*GPUS, "synthesize.in_flight=2000", "synthesize.target=900", "sandbox.pool.max_replicas=64"]
     found = planned(capsys, "--times", str(file), "--gpus", "20", sets=sets)
