@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.config import Config, loading
 from pipeline.records import Episode, Failure, Probe, Verdict
 from pipeline.report.strata import Sort, Strata, sort_of
-from pipeline.store import manifest, metrics, own
+from pipeline.store import events, manifest, metrics, own
 from pipeline.store.digests import MANIFEST
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
@@ -64,6 +64,8 @@ class Played:
     """Counts over all episodes of a stage."""
 
     episodes: int = 0
+    tokens: int = 0
+    """Sampled for them and their probes."""
     judged: int = 0
     accepted: int = 0
     undecided: int = 0
@@ -118,6 +120,8 @@ class Facts:
     curriculum: dict[str, Any] | None
     """As the last step of MGPO has left it; None before the first."""
     played: dict[str, Played]
+    spent: dict[str, float]
+    """Stage -> US dollars that endpoints were paid in it, all of its attempts together; {} of an earlier version."""
     samples: list[Sample]
     browsed: Browsed | None
     """Of the latest stage that plays; None before the first."""
@@ -185,6 +189,7 @@ def gather(run: RunDir) -> Facts:
         adversary=_adversary(run),
         curriculum=_curriculum(run),
         played=played,
+        spent=events.spent(run),
         samples=_samples(found),
         browsed=_browsed(strata),
         damaged=[str(finding) for finding in verify(run, whole=False)],
@@ -249,6 +254,7 @@ _COLUMNS = [
     "submitted.id",
     "submitted.answer_kind",
     "outcome",
+    "sampled_tokens",
     "turns.list.element.stage",
 ]
 """Counting needs no texts."""
@@ -272,6 +278,7 @@ def _count(steps: list[Path]) -> tuple[Played, dict[str, _Ref], Strata[tuple[Pat
         for row, (e, (verdict, probe)) in enumerate(zip(episodes, _judgements(step), strict=True)):
             pruned = len(e["active"]) < len(e["task"]["skills"])
             played.take(e["outcome"]["kind"], e["outcome"]["reason"], verdict, pruned)
+            played.tokens += e["sampled_tokens"] + (probe.tokens + sum(w.tokens for w in probe.weaker) if probe else 0)
             for kind, worth in _kinds(e, verdict, probe, pruned):
                 if kind not in best or worth >= best[kind].worth:
                     best[kind] = _Ref(step, row, worth)

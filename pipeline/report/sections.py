@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from pipeline.report import browser, charts, gated, models, trajectories
+from pipeline.report import browser, charts, costs, gated, models, trajectories
 from pipeline.report import curriculum as tables
 from pipeline.report.charts import Pair, Series, number, text
 from pipeline.report.facts import PLAYED, Facts, Played
@@ -76,6 +76,10 @@ def _told(facts: Facts, stage: str) -> str:
     result: dict[str, Any] = facts.results.get(stage, {}).get("result", {})
     plain = {k: v for k, v in result.items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return ", ".join(f"{k.replace('_', ' ')} {number(v)}" for k, v in plain.items())
+
+
+def taken(facts: Facts) -> str:
+    return costs.render(facts)
 
 
 def dataset(facts: Facts) -> str:
@@ -357,6 +361,7 @@ class Section:
 SECTIONS = [
     Section("", headline),
     Section("Stages", stages),
+    Section("What it took", taken),
     Section("The data set", dataset),
     Section("Gates", gates),
     Section("Training the proposer (MGPO)", proposer_training),

@@ -77,6 +77,21 @@ def stopped(run: RunDir) -> tuple[str, str] | None:
     )
 
 
+def spent(run: RunDir) -> dict[str, float]:
+    """Stage -> US dollars that the run paid endpoints from its begin to its end, or to the next begin where a process
+    was killed; {} where nothing was noted of that. Raises Failure."""
+    found: dict[str, float] = {}
+    begun: tuple[str, float] | None = None
+    for facts in _sound(run.path(FILE)):
+        if (usd := facts.get("usd")) is None:
+            continue
+        if begun is not None:
+            stage, before = begun
+            found[stage] = found.get(stage, 0.0) + max(0.0, usd - before)
+        begun = (facts["stage"], usd) if facts["event"] == "stage_started" else None
+    return found
+
+
 def damage(run: RunDir) -> list[int]:
     """Numbers of the lines that are no event, or do not follow from the line before them. Raises Failure."""
     return [line.number for line in _lines(run.path(FILE)) if not _is_event(line)]

@@ -1,6 +1,7 @@
 """The registry of report sections: each is on the page, at its place, at any point of a run; none is forgotten."""
 
 import inspect
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -117,3 +118,24 @@ def test_a_warm_up_is_told_before_the_curves_of_training():
     html = sections.solver_training(facts_of([], solve={"warmup": warm}))
     told = "SFT on 180 worked solutions, 6 steps: loss 1.25 → 0.50 nats a token; left out: 3 no solution."
     assert told in html and "SFT on" not in sections.solver_training(facts_of([]))
+
+
+def test_what_a_run_took_is_told_by_stage_and_by_problem(tmp_path):
+    run = runs.upto(tmp_path / "run", "synthesize")
+    facts = gather(run)
+    run.close()
+    text_of = " ".join(re.sub("<[^>]*>", " ", sections.taken(facts)).split())
+    assert facts.spent == {} and "paid" not in text_of
+    # 2 + 130 + 410 + 95 s; ten steps of twelve episodes with 100 tokens each; 60 problems.
+    assert "synthesize 1 min 35 s 14.9 % 120 12,000" in text_of
+    assert "acquire 2 s 0.3 % – –" in text_of
+    assert "A problem of the data set took with all finished stages 10.6 s." in text_of
+    result = facts.results["synthesize"]["result"]
+    result |= {"seconds_per_problem": 1.5, "tokens_per_problem": 200.0, "usd_per_problem": 0.02}
+    facts = replace(facts, spent={"acquire": 0.5, "synthesize": 1.3})
+    text_of = " ".join(re.sub("<[^>]*>", " ", sections.taken(facts)).split())
+    assert (
+        "synthesize 1 min 35 s 14.9 % 120 12,000 $1.3" in text_of and "mgpo 6 min 50 s 64.4 % 288 28,800 –" in text_of
+    )
+    took = "A problem of the data set took 1.5 s of writing, 200 sampled tokens, $0.02"
+    assert f"{took}; with all finished stages 10.6 s, $0.03." in text_of

@@ -81,3 +81,15 @@ def test_a_folder_in_its_place_is_one_line(run):
     for use in (lambda: restart(run, 1), lambda: events.read(run, "stage_restarted")):
         with pytest.raises(Failure, match=r"events\.jsonl: Is a directory"):
             use()
+
+
+def test_what_was_paid_is_of_the_stage_that_was_under_way(run):
+    """A process that was killed tells of no end: what it has paid is found at the next begin."""
+    for event, stage, usd in (
+        ("stage_started", "acquire", 0.0), ("stage_finished", "acquire", 0.5), ("stage_started", "sft", 0.5),
+        ("stage_started", "sft", 2.0), ("stage_stopped", "sft", 2.25), ("stage_started", "sft", 2.25),
+        ("stage_finished", "sft", 3.0), ("stage_started", "mgpo", 3.0),
+    ):  # fmt: skip
+        events.append(run, event, stage=stage, usd=usd)
+    restart(run, 1)
+    assert events.spent(run) == {"acquire": 0.5, "sft": 2.5}
