@@ -63,20 +63,15 @@ def steps_of(config: Config, stage: str, kept: float) -> Steps:
     """All steps of a stage; of `synthesize`, those that its target takes at this share of episodes that are kept.
     Raises Failure where none are."""
     if stage == "mgpo":
-        c = config.mgpo
-        return Steps(
-            c.steps,
-            c.groups * c.group_size,
-            2 * writer_of(config, stage).calls,
-            c.max_staleness,
-            config.trainer.workers,
-        )
-    c = config.synthesize
+        m = config.mgpo
+        seats = writer_of(config, stage).calls
+        return Steps(m.steps, m.groups * m.group_size, 2 * seats, m.max_staleness, config.trainer.workers)
+    s = config.synthesize
     if kept == 0:
-        rows = "handed in" if c.filter == "none" else "accepted and solved"
+        rows = "handed in" if s.filter == "none" else "accepted and solved"
         raise Failure(f"times: of the episodes none is {rows}; expected some, to plan for synthesize.target")
-    size, most = c.in_flight, min(c.max_episodes, c.target_episodes or c.max_episodes)
-    return Steps(min(ceil(c.target / (size * kept)), ceil(most / size)), size, size, None)
+    size, most = s.in_flight, min(s.max_episodes, s.target_episodes or s.max_episodes)
+    return Steps(min(ceil(s.target / (size * kept)), ceil(most / size)), size, size, None)
 
 
 def _as_rows(config: Config, stage: str, times: Times) -> Times:
