@@ -20,8 +20,8 @@ from pipeline.store.rundir import RunDir
 
 def check(
     place: str,
-    against: Sequence[Path],
-    benchmarks: Sequence[Path],
+    against: Sequence[str],
+    benchmarks: Sequence[str],
     languages: Sequence[str],
     model: str | None = None,
     alike: float | None = None,

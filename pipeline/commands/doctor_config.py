@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig, ModelTeacherConfig
+from pipeline.dataset import references
 from pipeline.domains import hub, hub_data
 from pipeline.domains.base import Domain
 from pipeline.records import Failure
@@ -55,7 +56,8 @@ def named(config: Config, needed: Needed = lambda field: True, stages: Collectio
         return [Check("config", "warn", f"models and endpoints not tried, for {e.name} is not installed", "install it")]
     corpora = [_corpus(config)] if needed("acquire.corpus") else []
     benchmarks = [_benchmark(config)] if needed("evaluate.benchmark") else []
-    return [*models, *corpora, *benchmarks, *endpoints]
+    avoided = list(_avoided(config)) if needed("synthesize.avoid") else []
+    return [*models, *corpora, *benchmarks, *avoided, *endpoints]
 
 
 def prompt(config: Config) -> Iterator[Check]:
@@ -203,6 +205,15 @@ def _benchmark(config: Config) -> Check:
     if e.problems is not None and len(read.rows) < e.problems:
         return Check("benchmark", "warn", found, f"evaluate.problems asks for {e.problems}", detail)
     return Check("benchmark", "ok", found, detail=detail)
+
+
+def _avoided(config: Config) -> Iterator[Check]:
+    """Those that are not there."""
+    for place in config.synthesize.avoid or ():
+        try:
+            references.refuse_missing(place)
+        except Failure as e:
+            yield Check("avoid", "fail", str(e), "fix synthesize.avoid", {"kind": e.kind})
 
 
 # ---------------------------------------------------------------- endpoints

@@ -40,6 +40,7 @@ _NEEDED_BY = {
     "proposer.path": ("sft",),
     "solve.base.path": ("solve", "evaluate"),
     "synthesize.proposer": ("synthesize",),
+    "synthesize.avoid": ("synthesize",),
     "evaluate.model": ("evaluate",),
     "evaluate.models": ("evaluate",),
     "committee.judge.path": ("sft", "mgpo", "synthesize"),

@@ -150,9 +150,9 @@ class SynthesizeStage(Section):
     max_episodes: Positive = 200_000
     """Stop after this many: what was accepted by then is exported, and the exit says how many are missing."""
     avoid: tuple[str, ...] | None = None
-    """Benchmarks and other data sets (.jsonl, .parquet, folders, runs) that no row may repeat: the same words whatever
-    the case, blanks and LaTeX, the same clauses in another order, nearly the same words, or a good part of a question.
-    The same words with other numbers may stay."""
+    """Benchmarks and other data sets that no row may repeat (.jsonl, .parquet, folders, runs, owner/name on the Hub,
+    presets as gsm8k or gsm8k=FILE): the same words whatever the case, blanks and LaTeX, the same clauses in another
+    order, nearly the same words, or a good part of a question. The same words with other numbers may stay."""
     in_flight: Positive = 256
     """Episodes played at a time, and tasks of a step: steps are committed in order, and none waits with its begin for
     the one before it."""

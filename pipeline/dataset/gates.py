@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset import matching, semantic, traces
-from pipeline.dataset.folder import rows_of
+from pipeline.dataset import matching, references, semantic, traces
 from pipeline.dataset.matching import Array, Match
 from pipeline.scoring import problems
 from pipeline.scoring.quality import GATES, UNUSED, faults
@@ -83,16 +82,16 @@ def _bars(match: Match) -> bool:
 def check_place(
     place: Path,
     rows: Sequence[Mapping[str, Any]],
-    others: Sequence[Path],
-    benchmarks: Sequence[Path],
+    others: Sequence[str],
+    benchmarks: Sequence[str],
     languages: Collection[str],
     model: str | None = None,
     alike: float = semantic.ALIKE,
     origins: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The gates over the rows of a run, a folder or a file, and the traces of its making that its files hold."""
-    read = {str(path): [str(row["question"]) for row in rows_of(path)] for path in (*others, *benchmarks)}
-    foreign, asked = ({str(p): read[str(p)] for p in paths} for paths in (others, benchmarks))
+    """The gates over the rows of a run, a folder or a file, and the traces of its making that its files hold; `others`
+    and `benchmarks` as `references` knows them."""
+    foreign, asked = ({p: references.questions(p) for p in places} for places in (others, benchmarks))
     found = check(rows, foreign, asked, languages, semantic.Embedder(model) if model else None, alike, origins)
     folder = place / "dataset" if (place / "config.yaml").is_file() else place
     told = [str(trace) for trace in traces.find(folder, traces.ids_of(folder))] if folder.is_dir() else []

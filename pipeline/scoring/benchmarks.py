@@ -79,6 +79,19 @@ def read(files: Path | Sequence[Path], preset: PresetConfig | None, limit: int |
     return found
 
 
+def questions(files: Sequence[Path], preset: PresetConfig | None) -> list[str]:
+    """The questions of all rows, as they stand there: those too that are not asked. Raises Failure."""
+    found = []
+    for path in files:
+        for where, given in _given(path):
+            try:
+                text = read_row(given, 0)["question"] if preset is None else _field(given, preset.fields["question"])
+            except BadRow as e:
+                raise Failure(f"{where}: {e}") from None
+            found.append(str(text))
+    return found
+
+
 def row_of(given: Mapping[str, Any], preset: PresetConfig, seed: int) -> Row | str:
     """The row as ours, or why it is left out. Raises BadRow."""
     for name, values in preset.keep.items():

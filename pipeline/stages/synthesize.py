@@ -26,7 +26,7 @@ from typing import Any
 
 from pipeline import domains
 from pipeline.config import Config, ModelConfig
-from pipeline.dataset import folder, origin
+from pipeline.dataset import folder, origin, references
 from pipeline.dataset.matching import Foreign
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, register_of, state_of
@@ -212,8 +212,8 @@ async def _fill(context: Context, source: _Source) -> None:
 @cache
 def _foreign(places: tuple[str, ...]) -> Foreign:
     others: dict[str, list[str]] = {}
-    for place in map(Path, places):  # two may have one name
-        others.setdefault(place.name, []).extend(str(row["question"]) for row in folder.rows_of(place))
+    for place in places:  # two may have one name
+        others.setdefault(references.called(place), []).extend(references.questions(place))
     return Foreign(others)
 
 

@@ -4,7 +4,6 @@ results on one benchmark against each other."""
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,12 +39,17 @@ LAYOUTS = ("qa", "trl", "verl", "openrlhf", "prime-rl")
 def _check(
     place: Place,
     against: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--against", metavar="DATA", help="another data set; may be given often", show_default=False),
     ] = None,
     benchmark: Annotated[
-        list[Path] | None,
-        typer.Option("--benchmark", metavar="DATA", help="a benchmark; may be given often", show_default=False),
+        list[str] | None,
+        typer.Option(
+            "--benchmark",
+            metavar="DATA",
+            help="a file, a data set on the Hub, or a preset (gsm8k, gsm8k=FILE); may be given often",
+            show_default=False,
+        ),
     ] = None,
     language: Annotated[
         list[str] | None,

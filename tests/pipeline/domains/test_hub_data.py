@@ -15,13 +15,14 @@ import pytest
 from huggingface_hub import constants
 
 from pipeline import domains
-from pipeline.commands import doctor_config
+from pipeline.commands import dataset, doctor_config
 from pipeline.config import Config
 from pipeline.config.benchmarks import presets
 from pipeline.config.loading import load
 from pipeline.domains import hub_data
 from pipeline.records import Failure
 from pipeline.scoring import benchmarks
+from pipeline.stages import synthesize
 from tests.pipeline.scoring.test_benchmarks import ROWS
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -223,3 +224,27 @@ def test_what_the_hub_does_not_have_is_named(ours):
     assert refused.value.kind == "data_error"
     with pytest.raises(Failure, match=r"us/quiz: no file \*.csv; expected us/quiz:PATTERN, of test.jsonl, train.jsonl"):
         benchmarks.files(MINI, "us/quiz:*.csv", None)
+
+
+def test_a_data_set_is_held_against_presets_data_sets_on_the_hub_and_files(cache, tmp_path, monkeypatch):
+    """All questions of a benchmark count, those too that its preset does not ask."""
+    cache("openai/gsm8k", {"main/test-00000-of-00001.parquet": ROWS["gsm8k"]})
+    cache("us/quiz", {"test.jsonl": [{"question": "How far is it to the moon and back?", "answer": "1"}]})
+    written(tmp_path / "HumanEval.jsonl", ROWS["human-eval"])
+    loop = ROWS["human-eval"][2]["prompt"]
+    texts = [ROWS["gsm8k"][0]["question"].upper(), "how far is it, to the moon and back", loop, "What is new here?"]
+    written(tmp_path / "own.jsonl", [{"question": text, "answer": "1"} for text in texts])
+    places = ("gsm8k", "us/quiz", f"human-eval={tmp_path / 'HumanEval.jsonl'}")
+    found = dataset.check(str(tmp_path / "own.jsonl"), (), places, ())
+    assert found["barred"] == 3
+    for i, place in enumerate(places):
+        assert found["examples"][f"benchmark {place}: exact"][0]["row"] == i + 1
+    foreign = synthesize._foreign(places)
+    assert foreign(texts) == {0: "in gsm8k: exact", 1: "in us/quiz: exact", 2: "in human-eval: exact"}
+
+
+@pytest.mark.parametrize("place", ["nowhere.jsonl", "gsm8k=nowhere.jsonl", "us/none"])
+def test_what_is_to_be_avoided_and_is_not_there_is_told_before_the_run_begins(cache, place):
+    config = Config(domain="mini", synthesize={"avoid": [place]})
+    (check,) = doctor_config.named(config, lambda field: field == "synthesize.avoid")
+    assert check.status == "fail" and place in check.found
