@@ -46,14 +46,17 @@ def make(figures: Figures, comparisons: Sequence[str], budget: Mapping[str, int]
             for name in comparisons
             for lower, higher in COMPARISONS[name].orderings
             for metric in _JUDGED_BY
-            if lower in figures and higher in figures
+            if lower in figures
+            and higher in figures
+            # Without a proposer an arm has its solver alone.
+            and (metric == "solver" or None not in (ARMS[lower].start, ARMS[higher].start))
         ],
         "sources": {
             arm: {
                 name: summary([s["source"][name] for s in by_seed.values() if name in s["source"]]) for name in SOURCE
             }
             for arm, by_seed in figures.items()
-            if any(s["solver"] is not None for s in by_seed.values())
+            if any(s["solver"] is not None or s["source"] for s in by_seed.values())
         },
         "budget": dict(budget),
     }
@@ -124,8 +127,14 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def _by_source(table: Mapping[str, Any]) -> list[list[str]]:
-    """A row a data source: its name, of `SOURCE`, the solver that learned from it; the best first."""
-    found = sorted(table["sources"].items(), key=lambda row: -table["arms"][row[0]]["solver"]["mean"])
+    """A row a data source: its name, of `SOURCE`, the solver that learned from it; the best first, and last those that
+    gave no problem to learn from."""
+
+    def rank(arm: str) -> float:
+        solver = table["arms"][arm]["solver"]
+        return math.inf if solver is None else -solver["mean"]
+
+    found = sorted(table["sources"].items(), key=lambda row: rank(row[0]))
     return [
         [arm, *(_count(row[name], name) for name in SOURCE), _shown(table["arms"][arm]["solver"], "solver")]
         for arm, row in found

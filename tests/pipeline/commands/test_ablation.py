@@ -143,16 +143,25 @@ def test_solvers_stand_by_what_they_learned_from_the_best_first():
     known = {
         "none": {0: of(0.2), 1: of(0.3)},
         "metamath": {0: of(0.4, **told), 1: of(0.5, **told)},
+        "one-shot-filtered": {0: of(None, **(told | {"problems": 0, "validity": 0.0}))},
         "sft": {0: of(None)},
     }
     made = table.make(known, ("sources",), {})
-    assert list(made["sources"]) == ["none", "metamath"]
+    assert list(made["sources"]) == ["none", "metamath", "one-shot-filtered"]
     text = table.markdown(made).splitlines()
     first = text.index("| data source | episodes | tokens | problems | validity | solver |")
     assert text[first + 2] == "| metamath | 40 | 900 | 30 | 75.0 | 45.0 [-18.5, 108.5] |"
     assert text[first + 3] == "| none | – | – | – | – | 25.0 [-38.5, 88.5] |"
+    assert text[first + 4] == "| one-shot-filtered | 40 | 900 | 0 | 0.0 | – |"
     page = table.page(made, {})
     assert page.index("<td>metamath</td><td class=n>40</td>") < page.index("<td>none</td><td class=n>–</td>")
+
+
+def test_a_source_without_a_proposer_is_held_against_others_by_its_solver_alone():
+    one = {0: dict.fromkeys(METRICS) | {"source": {}}}
+    made = table.make({"metamath": one, "one-shot-filtered": one, "full": one}, ("sources",), {})
+    by_arm = {arm: {o["metric"] for o in made["orderings"] if o["lower"] == arm} for arm in made["arms"]}
+    assert by_arm["metamath"] == {"solver"} and by_arm["one-shot-filtered"] > {"solver", "verified_rate"}
 
 
 def test_the_page_is_whole_with_and_without_intervals():
