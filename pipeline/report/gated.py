@@ -37,4 +37,5 @@ def _shown(gate: str, examples: Sequence[Mapping[str, str]]) -> str:
         f'<div class="problem">{typeset(one["question"])}</div><p>Answer: <b>{typeset_answer(one["answer"])}</b></p>'
         for one in examples
     )
-    return f"<details><summary>{text(gate)}: the first {number(len(examples))}</summary>{problems}</details>"
+    many = "an example" if len(examples) == 1 else f"{number(len(examples))} examples"
+    return f"<details><summary>{text(gate)}: {many}</summary>{problems}</details>"

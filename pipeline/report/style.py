@@ -55,9 +55,11 @@ math { font-size:1.05em } .boxed { border:1px solid; padding:2px 4px }
   padding:0 8px; color:var(--soft) }
 .opening { font-size:17px; max-width:70ch; margin:14px 0; border-left:4px solid var(--rule); padding:2px 0 2px 14px }
 .opening.up { border-color:var(--good) } .opening.down { border-color:var(--bad) }
+@media (min-width:641px) { td.n,th.n { white-space:nowrap } }
 @media (max-width:640px) { body { padding:18px 12px 40px }
   table { font-size:12px } th { font-size:11px }
-  th,td { padding:4px 3px; overflow-wrap:anywhere; min-width:2.9em } td:first-child { min-width:6.2em } }
+  th,td { padding:4px 3px; overflow-wrap:anywhere; min-width:2.9em } td:not(.n) { min-width:3.6em }
+  td:first-child { min-width:6.2em } }
 @media print { :root { color-scheme:light; --bg:#fff; --card:#fff; --ink:#000; --soft:#444; --rule:#ccc;
   --c1:#2563c9; --c2:#c4661f; --c3:#2b8a57; --c4:#8a4fb5; --c5:#5f6b7a; --good:#1f6b43; --bad:#98282b }
   body { max-width:none; padding:0; font-size:11pt } figure,.card,tr { break-inside:avoid } h2 { break-after:avoid } }

@@ -101,7 +101,7 @@ def test_the_page_of_a_whole_run(whole):
     for row in ("in the data set 60 80.0 %", "solved by no prober above chance 7 9.3 %", "copies 5 6.7 %",
                 "answer stated in the question 3 4.0 %", "in the data set, marked: unused skill 2 2.7 %"):  # fmt: skip
         assert row in page.text
-    for examples in ("copies: the first 1 How many are", "unused skill: the first 2 What is 1 + 1? Answer: 2 What is"):
+    for examples in ("copies: an example How many are", "unused skill: 2 examples What is 1 + 1? Answer: 2 What is"):
         assert examples in page.text
     assert "before, k 4: 60.0 %" in page.text
     # The causes of what was lost, as often as `runs.step` lost it: ten steps of twelve episodes.
