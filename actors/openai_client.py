@@ -102,7 +102,9 @@ class ChatClient:
         self._use = use or EndpointUse(concurrency=concurrency)
         self.takes_schemas = True
         """False once it has refused one, and taken the same request without."""
-        key = os.environ.get(api_key_env, "")
+        key = os.environ.get(api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):  # httpx would show it in its complaint
+            raise Failure(f"${api_key_env} is no key: expected printable ASCII in one line")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=self._use.concurrency)
         self._http = httpx.AsyncClient(headers=headers, timeout=timeout_s, limits=limits)

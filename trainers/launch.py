@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ _FULL = (os.strerror(errno.ENOSPC), "object store is full")
 
 class Launcher:
     """An actor beside the driver, for as long as a run trains."""
+
+    def __init__(self, theirs: Collection[str] = ()):
+        """`theirs`: variables that the user has set for the workers, so that we do not."""
+        self._theirs = theirs
 
     def train(self, spec: TrainSpec, loader: Any, weights: Any | None = None, pool: Any | None = None) -> TrainSummary:
         """Train until the loader is empty, from the last checkpoint of `spec.name` if there is one.
@@ -70,7 +75,7 @@ class Launcher:
                 ),
                 checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
                 logging_config=LoggingConfig(log_level="ERROR"),
-                worker_runtime_env={"env_vars": _environment(spec)},
+                worker_runtime_env={"env_vars": _environment(spec, self._theirs)},
             ),
         )
         try:
@@ -93,12 +98,13 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     return worker(config)
 
 
-def _environment(spec: TrainSpec) -> dict[str, str]:
-    """Set before a worker imports torch and DeepSpeed, which read them once."""
+def _environment(spec: TrainSpec, theirs: Collection[str]) -> dict[str, str]:
+    """But for `theirs`: set before a worker imports torch and DeepSpeed, which read them once."""
     env = {"OMP_NUM_THREADS": str(spec.threads), "TOKENIZERS_PARALLELISM": "false"}
     # A thread that waits for another one spins by default, and takes the core that the other one needs where cores are
     # shared: 90 steps of SFT took 4 min 2 s, with threads that sleep 1 min 51 s, under as much load of others.
-    return env if spec.use_gpu else env | {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+    env |= {} if spec.use_gpu else {"DS_ACCELERATOR": "cpu", "OMP_WAIT_POLICY": "PASSIVE"}
+    return {name: value for name, value in env.items() if name not in theirs}
 
 
 def _cause(error: TrainingFailedError, spec: TrainSpec) -> str:

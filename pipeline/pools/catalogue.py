@@ -43,9 +43,8 @@ def told(c: Config, pool: str) -> str:
 def sandbox(c: Config) -> PoolSpec:
     s = c.sandbox
     limits = {"wall_s": s.wall_s, "cpu_s": s.cpu_s, "memory_mb": s.memory_mb}
-    return PoolSpec(
-        "sandbox", s.pool, SandboxPool, {"slots": s.slots, "minimum": s.minimum, "limits": limits, "queue": s.queue}
-    )
+    arguments = {"slots": s.slots, "minimum": s.minimum, "limits": limits, "queue": s.queue}
+    return PoolSpec("sandbox", s.pool, SandboxPool, arguments, trusted=False)
 
 
 def committee(c: Config, domain: Domain, sandbox: DeploymentHandle, judge: SolverPool) -> PoolSpec:

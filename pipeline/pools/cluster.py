@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,15 +16,16 @@ import ray
 from ray.serve.handle import DeploymentHandle
 
 from actors.calls import SolverPool, within
+from actors.vault import Vault
 from actors.weights import WeightStore
 from pipeline import domains
 from pipeline.config import Config, ModelConfig, ModelTeacherConfig
-from pipeline.pools import catalogue, gpus, lease, room
+from pipeline.pools import catalogue, endpoints, environment, gpus, lease, room
 from pipeline.pools.buffer import MOST_OPEN, RolloutBuffer
 from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
 from pipeline.pools.room import Asked
-from pipeline.pools.serving import GpuLimit, PoolSpec, Serving
+from pipeline.pools.serving import GpuLimit, PoolSpec, Secrets, Serving
 from pipeline.records import Failure, Lost
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Cluster:
         self.actors = DriverActors(self._name, self.config.ray.labels)
         most = self.config.ray.max_gpus
         limit = None if most is None else GpuLimit(most, lambda pool: gpus.beside(self.config, pool))
-        self.serving = Serving(self._name, lambda: self.ray.logs, self._has_room, limit, self.joins)
+        self.serving = Serving(self._name, lambda: self.ray.logs, self._has_room, limit, self.joins, self._secrets)
         self._lease: lease.Held | None = None
 
     @property
@@ -62,6 +63,9 @@ class Cluster:
         self.ray.start()
         if self.ray.dashboard != before:
             self._say("ray", f"dashboard at http://{self.ray.dashboard}")
+        if self.joins and self._lease is None:
+            for line in self._not_kept_apart():
+                self._say("ray", line)
         if labels := self.config.ray.labels:
             asked = Asked("ray.labels", 1, {}, labels)
             there, seen = room.seen(asked)
@@ -136,8 +140,17 @@ class Cluster:
         await self.stop_teaching()
         for name in ("proposer", "student"):
             await self.stop(name)
-        self.actors.end_all()
+        self.end_loaders()
+        for name in ("buffer", "launcher"):
+            self.actors.end_named(name)
         self.config = config
+
+    def _not_kept_apart(self) -> Iterator[str]:
+        """What other jobs of the cluster may see of ours, or have left in ours."""
+        if shown := sorted(environment.theirs().keys() & environment.secrets(endpoints.keys(self.config))):
+            yield f"{', '.join(shown)}: set by the job's env_vars, which Ray logs; see deploy/CLUSTER.md, keys"
+        if fields := environment.taken_over(environment.of_serve()):
+            yield f"Serve was started by a job with {', '.join(fields)} in its runtime env, which the pools have too"
 
     # ------------------------------------------------------------ actors on the driver's node
 
@@ -161,7 +174,14 @@ class Cluster:
         from trainers.launch import Launcher  # brings torch, which not every command needs
 
         self.start()
-        return self.actors.once("launcher", Launcher, lasting=False)
+        return self.actors.once("launcher", Launcher, list(environment.theirs()), lasting=False)
+
+    def _secrets(self) -> Secrets:
+        """With a vault that outlives `renew`, for the pools that do."""
+        values = environment.secrets(endpoints.keys(self.config))
+        held = {name: value for name, value in values.items() if value}
+        vault = self.actors.once("-".join(["vault", *held]), Vault, held, lasting=True) if held else None
+        return Secrets(values.keys(), vault)
 
     def end_loaders(self) -> None:
         """End the actors that belong to one stage, because the stage is done."""

@@ -17,8 +17,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.pools import environment
 from pipeline.pools.liveness import Liveness
-from pipeline.pools.ray_process import ENVIRONMENT
 
 LOOK_S = 1.0
 """Time between two checks whether the actors live."""
@@ -60,7 +60,7 @@ class DriverActors:
                 max_concurrency=1000,
                 max_restarts=-1 if lasting else 0,
                 **where,
-                runtime_env={"env_vars": ENVIRONMENT},
+                runtime_env={"env_vars": environment.of_actor()},
             )
             .remote(*args)
         )

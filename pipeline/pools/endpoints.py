@@ -90,6 +90,11 @@ def endpoints_of(config: Config) -> list[Endpoint]:
     return list(found.values())
 
 
+def keys(config: Config) -> set[str]:
+    """The variables that hold the keys of its endpoints."""
+    return {endpoint.section.api_key_env for endpoint in endpoints_of(config)}
+
+
 async def ask(endpoint: Endpoint) -> str:
     """One question; says what the endpoint does not take, "" if nothing. Raises Later where it is slow or busy, Failure
     where no call can succeed."""

@@ -29,7 +29,8 @@ from ray import PlacementGroupID, serve
 from ray.util.placement_group import PlacementGroup
 
 from pipeline.config import Config
-from pipeline.pools.ray_process import ENVIRONMENT, first_line
+from pipeline.pools import environment
+from pipeline.pools.ray_process import first_line
 from pipeline.records import Failure
 from pipeline.store.identity import identity_of
 
@@ -66,7 +67,7 @@ class Held:
             num_cpus=0,
             max_restarts=-1,
             max_concurrency=8,
-            runtime_env={"env_vars": ENVIRONMENT},
+            runtime_env={"env_vars": environment.of_actor()},
         )
         deadline, why = time.monotonic() + _PATIENCE_S, "it does not answer"
         while (left_s := deadline - time.monotonic()) > 0:

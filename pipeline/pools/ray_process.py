@@ -5,19 +5,25 @@ Invariant: what `start` starts, `close` ends, and a cluster that was joined goes
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 from typing import Any
 
 import ray
 from ray import serve
 from ray._private import auto_init_hook
+from ray._private.ray_constants import RAY_RUNTIME_ENV_HOOK
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
+from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
 from actors.meters import METERS
 from pipeline.config import RayConfig
+from pipeline.pools import environment
 from pipeline.records import Failure, Lost
 from pipeline.watch import verbosity
 
@@ -25,18 +31,16 @@ _KNOCK_S = 10.0
 _ROOMY_CPUS = 8
 """From here on the Ray dashboard is started unasked."""
 
-ENVIRONMENT = {
-    # Whatever runs on a CPU shares few cores: one thread, unless a pool or trainer says otherwise.
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
-    "VLLM_NO_USAGE_STATS": "1",
-    # vLLM's logging set-up would close Serve's log handlers. A Serve controller that was restarted asks each replica
-    # for its log file, and replaces a replica that has none.
-    "VLLM_CONFIGURE_LOGGING": "0",
-}
-"""Of every process that Ray starts for us."""
+_SERVE_S = 120.0
+"""How long Serve may take to start on a cluster."""
+_SERVE = {"proxy_location": "Disabled", "logging_config": {"log_level": "WARNING"}}
+_START_SERVE = f"""
+import sys
+import ray
+from ray import serve
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+serve.start(**{_SERVE!r})
+"""
 
 
 class RayProcess:
@@ -75,12 +79,12 @@ class RayProcess:
                     object_store_memory=None if store_mb is None else store_mb << 20,
                     # None: one that does not start is done without.
                     include_dashboard=wanted if wanted is not None else (None if cpus >= _ROOMY_CPUS else False),
-                    runtime_env={"env_vars": ENVIRONMENT},
+                    runtime_env={"env_vars": environment.of_actor()},
                     **quiet,
                 )
             else:
                 _knock(address or "")
-                started = ray.init(address=address, runtime_env={"env_vars": _not_set_by_the_job()}, **quiet)
+                started = ray.init(address=address, **quiet)  # no variables: Ray refuses those that a job sets itself
         except SystemExit:  # Ray's own answer to a SIGTERM that comes while it starts
             raise KeyboardInterrupt from None
         except (OSError, ValueError, RuntimeError) as e:
@@ -96,7 +100,9 @@ class RayProcess:
             signal.signal(signal.SIGTERM, on_terminate)  # ray.init puts its own in, which would skip our clean-up
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         logging.getLogger("ray.train").setLevel(logging.ERROR)
-        serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
+        if not self.private and not _serve_runs():
+            _start_serve()
+        serve.start(**_SERVE)
         self.dashboard = started.dashboard_url or ""
         METERS.connect(_job())
 
@@ -133,23 +139,33 @@ class RayProcess:
             node.destroy_external_storage()
 
 
-def _not_set_by_the_job() -> dict[str, str]:
-    """Our environment without what the submitted job that we are sets itself: Ray refuses the same name twice, and the
-    user's wins."""
-    theirs = (_submitted().get("runtime_env") or {}).get("env_vars") or {}
-    return {name: value for name, value in ENVIRONMENT.items() if name not in theirs}
+def _serve_runs() -> bool:
+    try:
+        ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _start_serve() -> None:
+    """Start Serve on a cluster, as a job of its own that has neither package nor variables: those of the job that
+    starts it stay with Serve, and reach the replicas of all jobs after. Raises Lost where it does not start."""
+    env = {n: v for n, v in os.environ.items() if n not in (RAY_JOB_CONFIG_JSON_ENV_VAR, RAY_RUNTIME_ENV_HOOK)}
+    env["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    command = [sys.executable, "-c", _START_SERVE, ray.get_runtime_context().gcs_address]
+    with tempfile.TemporaryDirectory() as nowhere:  # Ray has the workers of a job import from where it was started, too
+        try:
+            done = subprocess.run(command, env=env, cwd=nowhere, capture_output=True, text=True, timeout=_SERVE_S)
+        except subprocess.TimeoutExpired:
+            raise Lost(f"Serve did not start within {_SERVE_S:g} s") from None
+    if done.returncode and not _serve_runs():  # it may have been started by another at the same time
+        raise Lost(f"Serve did not start ({(done.stderr.strip().splitlines() or ['no message'])[-1]})")
 
 
 def _job() -> str:
     """The job that we are, as `ray job list` names it: by the submission where there was one, else by Ray's own id."""
-    submitted: str | None = (_submitted().get("metadata") or {}).get("job_submission_id")
+    submitted: str | None = (environment.submitted().get("metadata") or {}).get("job_submission_id")
     return submitted or ray.get_runtime_context().get_job_id()
-
-
-def _submitted() -> dict[str, Any]:
-    """What Ray says of the submitted job that we are; nothing where there was no submission."""
-    told: dict[str, Any] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
-    return told
 
 
 def _knock(address: str) -> None:

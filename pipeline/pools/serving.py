@@ -12,7 +12,7 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,10 +21,10 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from actors import meters
+from actors.vault import entrusted
 from pipeline.config import PoolConfig
-from pipeline.pools import endpoints, scaling
+from pipeline.pools import endpoints, environment, scaling
 from pipeline.pools.nodes import of_pool
-from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.pools.room import Asked
 from pipeline.records import Failure, Lost
 
@@ -46,6 +46,18 @@ class PoolSpec:
     """OpenMP threads of a replica."""
     longest_call_s: float = 60
     """A replica that is to go lets its calls come to their end, for so long."""
+    trusted: bool = True
+    """Its replicas are given the run's secrets."""
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What a run has to keep to itself."""
+
+    names: Collection[str] = ()
+    """Of variables, which no deployment may show."""
+    vault: Any | None = None
+    """The actor that has their values; None: there are none."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +79,12 @@ class Serving:
         has_room: Callable[[Asked], Awaitable[None]],
         limit: GpuLimit | None = None,
         drains: bool = False,
+        secrets: Callable[[], Secrets] = Secrets,
     ):
-        """`has_room`: waits until the cluster has. `drains`: nodes may be taken away with notice."""
+        """`has_room`: waits until the cluster has. `drains`: nodes may be taken away with notice. `secrets`: asked for
+        each pool."""
         self._prefix, self._logs, self._has_room, self._limit = prefix, logs, has_room, limit
-        self._drains = drains
+        self._drains, self._secrets = drains, secrets
         self._pools: dict[str, asyncio.Task[DeploymentHandle]] = {}
         self._thread = ThreadPoolExecutor(1, "serve")
         self._looking, self._looked, self._seen = asyncio.Lock(), 0.0, dict[str, Any]()
@@ -103,9 +117,13 @@ class Serving:
         await asyncio.to_thread(self._thread.shutdown)
 
     async def _deploy(self, spec: PoolSpec) -> DeploymentHandle:
+        secrets = self._secrets()
+
         def run() -> None:
-            options = deployment_options(spec, self._prefix, self._limit, self._drains)
-            deployment = serve.deployment(name=spec.name)(spec.cls).options(**options)
+            env, unset = surroundings(spec, self._prefix, secrets.names, environment.of_serve())
+            options = deployment_options(spec, self._prefix, env, self._limit, self._drains)
+            cls = entrusted(spec.cls, secrets.vault if spec.trusted else None, unset)
+            deployment = serve.deployment(name=spec.name)(cls).options(**options)
             target = serve.RunTarget(
                 target=deployment.bind(**spec.arguments), name=self._app(spec.name), route_prefix=None
             )
@@ -167,12 +185,21 @@ class Serving:
         return f"{self._prefix}-{name}"
 
 
-def deployment_options(spec: PoolSpec, run: str, limit: GpuLimit | None = None, drains: bool = False) -> dict[str, Any]:
-    """What Serve is told of a pool. A replica that is to go, because the pool shrinks or its node `drains`, lets its
-    calls come to their end."""
-    pool = spec.pool
+def surroundings(
+    spec: PoolSpec, run: str, secret: Collection[str], inherited: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The runtime environment of a pool's replicas, and the variables that they unset: see `environment.of_pool`."""
     whose = {meters.RUN: run, meters.POOL: spec.name, meters.JOB: meters.METERS.job or ""}
-    own = {"OMP_NUM_THREADS": str(spec.threads)}
+    asks = {"OMP_NUM_THREADS": str(spec.threads)}
+    return environment.of_pool(asks, endpoints.environment() | whose, secret, inherited)
+
+
+def deployment_options(
+    spec: PoolSpec, run: str, env: Mapping[str, Any], limit: GpuLimit | None = None, drains: bool = False
+) -> dict[str, Any]:
+    """What Serve is told of a pool whose replicas are in the runtime environment `env`. A replica that is to go,
+    because the pool shrinks or its node `drains`, lets its calls come to their end."""
+    pool = spec.pool
     scale: dict[str, Any] = {"num_replicas": pool.min_replicas}
     scale["graceful_shutdown_timeout_s"] = spec.longest_call_s if drains else 5
     if pool.max_replicas > pool.min_replicas:
@@ -192,7 +219,7 @@ def deployment_options(spec: PoolSpec, run: str, limit: GpuLimit | None = None, 
             "num_cpus": pool.num_cpus,
             "num_gpus": pool.num_gpus,
             "resources": pool.resources,
-            "runtime_env": {"env_vars": ENVIRONMENT | endpoints.environment() | whose | own},
+            "runtime_env": env,
             **({"label_selector": pool.labels} if pool.labels else {}),
         },
         **scale,

@@ -312,11 +312,10 @@ def test_all_nodes_see_the_run_the_models_and_the_replies_at_the_same_place():
     assert all(path.startswith("/shared/") for path in paths)
 
 
-def test_keys_are_where_endpoints_are_asked_and_nowhere_else():
-    """The driver tries each endpoint before the first stage; teacher, committee and prober ask them later."""
-    asking = {"head", *CONFIG.teacher.pool.resources, *CONFIG.committee.pool.resources, *CONFIG.prober.pool.resources}
-    assert {name for name, pod in PODS.items() if "envFrom" in pod["spec"]["containers"][0]} == asking
-    assert "secret" not in json.dumps([pod for name, pod in PODS.items() if name not in asking]).lower()
+def test_keys_are_where_the_driver_is_and_nowhere_else():
+    """It gives them to the replicas that ask endpoints."""
+    assert [name for name, pod in PODS.items() if "envFrom" in pod["spec"]["containers"][0]] == ["head"]
+    assert "secret" not in json.dumps([pod for name, pod in PODS.items() if name != "head"]).lower()
 
 
 def spot(pod: dict[str, Any]) -> str:

@@ -145,5 +145,5 @@ def owners(rollouts: list[Rollout], batch: StepBatch, part: StepBatch) -> list[R
 
 def test_threads_of_a_cpu_worker_sleep_while_they_wait() -> None:
     """Those that spin take the core that the other one needs, where others use the cores too."""
-    assert _environment(spec_of(use_gpu=False))["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert "OMP_WAIT_POLICY" not in _environment(spec_of(use_gpu=True))
+    assert _environment(spec_of(use_gpu=False), ())["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in _environment(spec_of(use_gpu=True), ())

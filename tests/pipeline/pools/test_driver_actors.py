@@ -18,8 +18,8 @@ from ray.serve.handle import DeploymentResponse
 from actors.calls import within
 from pipeline.config.loading import load
 from pipeline.pools.cluster import Cluster
+from pipeline.pools.environment import ENVIRONMENT
 from pipeline.pools.liveness import Liveness
-from pipeline.pools.ray_process import ENVIRONMENT
 from pipeline.pools.serving import Serving
 from pipeline.records import Failure, Lost
 

@@ -12,20 +12,8 @@ from pipeline.config import PoolConfig, RayConfig
 from pipeline.config.loading import load
 from pipeline.pools import driver_actors, lease, ray_process, room
 from pipeline.pools.cluster import Cluster
-from pipeline.pools.serving import PoolSpec, deployment_options
+from pipeline.pools.serving import PoolSpec, surroundings
 from pipeline.records import Failure
-
-
-def test_what_the_submitted_job_sets_is_the_users(monkeypatch):
-    """Ray refuses a job whose driver names a variable again, and shows all of them, keys too, when it does."""
-    job = {"runtime_env": {"env_vars": {"HF_HUB_OFFLINE": "1", "MY_KEY": "secret"}}, "metadata": {}}
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps(job))
-    told = ray_process._not_set_by_the_job()
-    assert set(ray_process.ENVIRONMENT) - set(told) == {"HF_HUB_OFFLINE"} and "MY_KEY" not in told
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": None}))
-    assert ray_process._not_set_by_the_job() == ray_process.ENVIRONMENT
-    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
-    assert ray_process._not_set_by_the_job() == ray_process.ENVIRONMENT
 
 
 def test_where_jobs_are_submitted_is_no_cluster_to_join():
@@ -92,8 +80,8 @@ def test_actors_and_replicas_say_whose_they_are_and_what(monkeypatch):
     assert named == [f"quick-0123abcd-89abcdef-{role}" for role in ("weights-proposer-1", "dict-2", "dict-3")]
 
     monkeypatch.setattr(meters.METERS, "job", "raysubmit_7")
-    options = deployment_options(PoolSpec("judge", PoolConfig(), object, {}), "quick-0123abcd-89abcdef")
-    for name, value in options["ray_actor_options"]["runtime_env"]["env_vars"].items():
+    env, _ = surroundings(PoolSpec("judge", PoolConfig(), object, {}), "quick-0123abcd-89abcdef", (), {})
+    for name, value in env["env_vars"].items():
         monkeypatch.setenv(name, value)
     assert meters.of_replica() == {"run": "quick-0123abcd-89abcdef", "pool": "judge"}
     assert meters.engine_name() == "quick-0123abcd-89abcdef-judge"

@@ -39,6 +39,7 @@ def serve(monkeypatch):
 
     bound = SimpleNamespace(options=lambda **_: SimpleNamespace(bind=lambda **_: None))
     monkeypatch.setattr(serving, "_POLL_S", 0.03)
+    monkeypatch.setattr(serving.environment, "of_serve", dict)
     monkeypatch.setattr(serving.serve, "deployment", lambda name: lambda cls: bound)
     monkeypatch.setattr(serving.serve, "RunTarget", lambda target, name, route_prefix: name)
     monkeypatch.setattr(serving.serve, "run_many", lambda targets, **_: fake.deployed.extend(targets))
@@ -110,7 +111,7 @@ def test_an_empty_pool_asks_for_one_replica_and_waits_for_none_unless_none_can_e
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_pool_is_scaled_by_serve_where_it_has_two_sizes(least, more):
     pool = PoolConfig(min_replicas=least, max_replicas=max(1, least + more), upscale_delay_s=3, target_ongoing=2)
-    options = serving.deployment_options(PoolSpec("p", pool, object, {}), "run-1")
+    options = serving.deployment_options(PoolSpec("p", pool, object, {}), "run-1", {})
     if pool.max_replicas == least:
         assert options["num_replicas"] == least and "autoscaling_config" not in options
     else:
@@ -122,14 +123,18 @@ def test_a_pool_is_scaled_by_serve_where_it_has_two_sizes(least, more):
 
 def test_a_pool_keeps_to_the_nodes_that_its_labels_mean():
     labels = {"market": "!spot"}
-    given = [serving.deployment_options(PoolSpec("p", PoolConfig(labels=of), object, {}), "r") for of in ({}, labels)]
+    given = [
+        serving.deployment_options(PoolSpec("p", PoolConfig(labels=of), object, {}), "r", {}) for of in ({}, labels)
+    ]
     assert [options["ray_actor_options"].get("label_selector") for options in given] == [None, labels]
     told = ray.serve.deployment(name="p")(PoolConfig).options(**given[1])  # by Ray's own check of options
     assert told.ray_actor_options["label_selector"] == labels
 
 
 def test_a_pool_is_spread_as_its_config_says():
-    given = [serving.deployment_options(PoolSpec("p", PoolConfig(max_per_node=n), object, {}), "r") for n in (None, 2)]
+    given = [
+        serving.deployment_options(PoolSpec("p", PoolConfig(max_per_node=n), object, {}), "r", {}) for n in (None, 2)
+    ]
     assert [options.get("max_replicas_per_node") for options in given] == [None, 2]
     assert ray.serve.deployment(name="p")(PoolConfig).options(**given[1])._replica_config.max_replicas_per_node == 2
 
@@ -148,7 +153,7 @@ def test_a_pool_that_is_spread_waits_for_so_many_nodes(serve):
 @pytest.mark.parametrize(("most", "drains", "seconds"), [(1, False, 5), (1, True, 77), (2, False, 77), (2, True, 77)])
 def test_calls_come_to_their_end_where_a_pool_shrinks_or_a_node_drains(most, drains, seconds):
     spec = PoolSpec("p", PoolConfig(max_replicas=most), object, {}, longest_call_s=77)
-    assert serving.deployment_options(spec, "r", None, drains)["graceful_shutdown_timeout_s"] == seconds
+    assert serving.deployment_options(spec, "r", {}, None, drains)["graceful_shutdown_timeout_s"] == seconds
 
 
 @given(st.integers(0, 5), st.integers(1, 9))
