@@ -56,6 +56,16 @@ def test_a_request_carries_what_was_asked_for_and_the_key_of_the_environment(mon
     assert request == {"model": "some-model", "messages": MESSAGES, "temperature": 0.5, "max_tokens": 9, "seed": 3}
 
 
+def test_a_key_from_a_file_loses_its_line_end_and_no_key_is_ever_shown(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "s3cret\n")
+    assert ask(says("hi"))[1][0]["_headers"]["authorization"] == "Bearer s3cret"
+    for key in ("s3cret\ns3cret", "s3cret\u2026"):
+        monkeypatch.setenv("TEST_KEY", key)
+        with pytest.raises(Failure, match=r"\$TEST_KEY is no key: expected") as told:
+            ChatClient("http://x/v1", "m", "TEST_KEY")
+        assert "s3cret" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     "first", [BUSY, DOWN, b"", b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nshort", response(b"{}")]
 )

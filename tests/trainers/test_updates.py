@@ -147,3 +147,5 @@ def test_threads_of_a_cpu_worker_sleep_while_they_wait() -> None:
     """Those that spin take the core that the other one needs, where others use the cores too."""
     assert _environment(spec_of(use_gpu=False), ())["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "OMP_WAIT_POLICY" not in _environment(spec_of(use_gpu=True), ())
+    theirs = _environment(spec_of(use_gpu=False), ["OMP_WAIT_POLICY", "OMP_NUM_THREADS"])
+    assert theirs.keys() == _environment(spec_of(use_gpu=False), ()).keys() - {"OMP_WAIT_POLICY", "OMP_NUM_THREADS"}
