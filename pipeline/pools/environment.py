@@ -40,8 +40,9 @@ _SECRET = {"KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "P
 """A variable with one of these words in its name holds a secret."""
 _OF_RAY = "RAY_"
 """Variables that Ray's own processes read before any code of ours runs there."""
-_NONE: dict[str, Any] = {"working_dir": "", "py_modules": []}
-"""Fields of a runtime environment that can be said to be empty; a field that is not said is inherited."""
+_NONE: dict[str, Any] = {"working_dir": "local:///", "py_modules": []}
+"""What to say in a field of a runtime environment that is not to be inherited: nothing, or a folder that each node has.
+Serve's status, everybody's, fails where a deployment's `working_dir` is no URI."""
 _NO_PACKAGE = ("env_vars", "config", "worker_process_setup_hook", "_ray_commit", "_inject_current_ray")
 
 

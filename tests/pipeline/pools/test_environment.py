@@ -9,6 +9,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.serve.schema import RayActorOptionsSchema
 
 from actors.vault import Vault, entrusted
 from pipeline.config.loading import load
@@ -60,7 +61,8 @@ def test_a_pool_has_the_package_of_its_own_job_and_of_no_other(submitted):
     assert "PYTHONPATH" not in told["env_vars"] and environment.taken_over(serves) == []
     submitted()
     told = of_pool(inherited=serves)[0]
-    assert (told["working_dir"], told["py_modules"]) == ("", [])
+    assert (told["working_dir"], told["py_modules"]) == ("local:///", [])
+    assert RayActorOptionsSchema(runtime_env=told)  # else Serve could not say its status any more
     code = told["env_vars"]["PYTHONPATH"].split(":")[0]
     assert os.path.isfile(os.path.join(code, "pipeline", "pools", "environment.py"))
     assert "working_dir" not in of_pool()[0]  # where Serve's job had none, there is nothing to be said
