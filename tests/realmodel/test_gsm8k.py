@@ -48,7 +48,7 @@ def test_a_small_model_has_a_score_with_all_that_it_said(tmp_path):
         assert said["question"].endswith(row["question"]) and said["question"].count("Answer: \\boxed{") == 4
         gold = row["answer"].rpartition("####")[2].replace(",", "").strip()
         right += boxed(said["text"]) == gold
-    print(f"{right} of {ITEMS} right, {model['measures']['no_answer']} without an answer, "
-          f"{model['measures']['truncated']} cut off")  # fmt: skip
+    answered = sum(said["given"] is not None for said in kept)
+    print(f"{right} of {ITEMS} right, {answered} answered, {model['measures']['truncated']} cut off")
     assert len(kept) == result["problems"] == ITEMS and model["mean"] == pytest.approx(right / ITEMS)
-    assert model["measures"]["no_answer"] < ITEMS, "it answers in the form of the examples"
+    assert answered > 0, "some in the form of the examples"
