@@ -86,10 +86,7 @@ RUN_STAGES: dict[str, RunStage] = {
         gathers="solutions",
         after="synthesize",
         settings=("solve",),
-        reads=(
-            *("stages/synthesize", "dataset", "stages/solve.warmup", "checkpoints/solve.warmup"),
-            *("steps/solve", "checkpoints/solve"),
-        ),
+        reads=("stages/synthesize", "dataset", "checkpoints/solve.warmup", "steps/solve", "checkpoints/solve"),
     ),
     "evaluate": RunStage(
         "score the solver before and after, or any models against each other",
