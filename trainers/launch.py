@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
@@ -46,7 +47,7 @@ class Launcher:
         process is gone, and the same call may go better.
         """
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_S)
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             _worker,  # type: ignore[arg-type]  # annotated as returning None, but Result has its return value
             train_loop_config={
                 "spec": spec.model_dump(mode="json"),
@@ -89,6 +90,15 @@ class Launcher:
             message, kind = end["failure"]
             raise (Lost if kind == "infra_error" else Failure)(f"training {spec.name}: {message}", kind)
         return TrainSummary(checkpoint=Path(result.checkpoint.path), step=end["step"], metrics=end["metrics"])
+
+
+class _Trainer(TorchTrainer):
+    """Without Ray Train's cleaner of placement groups: the detached actor that it is never ends once its trainer was
+    killed, because it leaves by a thread of its own. What a driver leaves, groups too, is for its lease to remove."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [one for one in made if not isinstance(one, PlacementGroupCleanerCallback)]
 
 
 def _worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -101,17 +101,18 @@ async def endpoint(behaviour: Behaviour):
 
 
 @contextmanager
-def serving(reply: Callable[[dict[str, Any]], bytes]) -> Iterator[tuple[str, Counter[str]]]:
+def serving(reply: Callable[[dict[str, Any]], bytes], key: str | None = None) -> Iterator[tuple[str, Counter[str]]]:
     """For other processes, in a thread: (base URL, how often each model was asked). `reply`: a request's body -> its
-    completion's."""
+    completion's. `key`: whoever has another is refused."""
     asked: Counter[str] = Counter()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             asked[body["model"]] += 1
-            content = reply(body)
-            self.send_response(200)
+            knows = key is None or self.headers["authorization"] == f"Bearer {key}"
+            content = reply(body) if knows else b"another key"
+            self.send_response(200 if knows else 401)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

@@ -23,6 +23,7 @@ from tests.actors.endpoint import chat, serving
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "configs" / "endpoints-only.yaml"
+KEY = "sk-of-a-newcomer"
 SUM = re.compile(r"A box holds (\d+) balls and gets (\d+) more")
 
 
@@ -76,6 +77,7 @@ def config(folder: Path, url: str) -> Path:
     tree = yaml.safe_load(text)
     tree["ray"] = {"num_cpus": 2, "object_store_mb": 128}
     tree["sandbox"] = {"minimum": "unsafe"}
+    tree["acquire"]["scoring"] = "teacher"  # this endpoint writes no marks of a rubric
     path = folder / "c.yaml"
     path.write_text(yaml.safe_dump(tree))
     return path
@@ -83,13 +85,14 @@ def config(folder: Path, url: str) -> Path:
 
 def propose(stage: str, path: Path, run: Path) -> tuple[dict[str, Any], str]:
     command = [sys.executable, "-m", "pipeline.cli", stage, "--config", str(path), "--run-dir", str(run), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ})
+    env = os.environ | {"OPENAI_API_KEY": KEY}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 def test_six_documents_a_key_five_problems_and_their_cost(tmp_path):
-    with serving(completion) as (url, asked):
+    with serving(completion, KEY) as (url, asked):
         path = config(tmp_path, url)
         assert propose("acquire", path, tmp_path / "run")[0]["kept"] == 6
         result, said = propose("synthesize", path, tmp_path / "run")
@@ -101,6 +104,7 @@ def test_six_documents_a_key_five_problems_and_their_cost(tmp_path):
         paid = re.search(rf"{url}: (\d+) calls, \d+ answered before, (\d+) tokens, \$([\d.]+)", said)
         calls, tokens, dollars = int(paid[1]), int(paid[2]), float(paid[3])
         assert tokens == calls * 150 and dollars == pytest.approx(calls * (100 * 0.5 + 50 * 1.5) / 1e6, rel=0.01)
+        assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
         before = asked.total()
         for stage in ("acquire", "synthesize"):
             again, _ = propose(stage, path, tmp_path / "again")

@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import RunConfig
 from transformers import get_scheduler
 
 from pipeline.config import MGPOConfig
@@ -19,7 +21,7 @@ from tests.trainers.oracles import log_probabilities, weights_of
 from tests.trainers.worlds import batch_of, ragged
 from trainers import launch
 from trainers.batches import StepBatch
-from trainers.launch import _environment
+from trainers.launch import _environment, _Trainer
 from trainers.schedule import learning_rate
 from trainers.spec import TrainSpec
 
@@ -138,6 +140,17 @@ def owners(rollouts: list[Rollout], batch: StepBatch, part: StepBatch) -> list[R
         of[tuple(rollout.token_ids)].append(rollout)
     spans = zip(part.start_S[:-1], part.start_S[1:], strict=True)
     return [of[tuple(part.ids_T[a:b].tolist())].pop(0) for a, b in spans]
+
+
+# ---------------------------------------------------------------- actors of Ray Train's own
+
+
+def test_a_trainer_has_no_cleaner_that_would_outlive_it(tmp_path: Path) -> None:
+    runs = RunConfig(name="run", storage_path=str(tmp_path))
+    trainer = _Trainer(print, torch_config=TorchConfig(backend="gloo"), run_config=runs)
+    made = {type(one).__name__ for one in trainer._create_default_callbacks()}
+    assert {"BackendSetupCallback", "WorkingDirectorySetupCallback"} <= made
+    assert "PlacementGroupCleanerCallback" not in made
 
 
 # ---------------------------------------------------------------- threads
