@@ -103,7 +103,9 @@ def test_six_documents_a_key_five_problems_and_their_cost(tmp_path):
             assert row["answer"] == str(a + b)
         paid = re.search(rf"{url}: (\d+) calls, \d+ answered before, (\d+) tokens, \$([\d.]+)", said)
         calls, tokens, dollars = int(paid[1]), int(paid[2]), float(paid[3])
-        assert tokens == calls * 150 and dollars == pytest.approx(calls * (100 * 0.5 + 50 * 1.5) / 1e6, rel=0.01)
+        # One that is under way when the last problem is accepted counts as the most that it may cost.
+        assert tokens >= calls * 150 and dollars >= 0.99 * calls * (100 * 0.5 + 50 * 1.5) / 1e6
+        assert tokens > calls * 150 or dollars == pytest.approx(calls * (100 * 0.5 + 50 * 1.5) / 1e6, rel=0.01)
         assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and KEY.encode() in p.read_bytes()]
         before = asked.total()
         for stage in ("acquire", "synthesize"):
