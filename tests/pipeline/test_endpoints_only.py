@@ -110,6 +110,7 @@ def test_six_documents_a_key_five_problems_and_their_cost(tmp_path):
         before = asked.total()
         for stage in ("acquire", "synthesize"):
             again, _ = propose(stage, path, tmp_path / "again")
-        assert again == result
+        spent = {"seconds_per_problem", "usd_per_problem"}
+        assert {k: v for k, v in again.items() if k not in spent} == {k: v for k, v in result.items() if k not in spent}
         preflight = 2 + 4  # what each start asks of each model, before its stage
         assert asked.total() - before <= preflight

@@ -77,7 +77,7 @@ def test_workers_keep_to_the_nodes_that_their_labels_mean(monkeypatch: pytest.Mo
     def told(*_: Any, scaling_config: Any, **__: Any) -> None:
         raise Told(scaling_config.label_selector)
 
-    monkeypatch.setattr(launch, "TorchTrainer", told)
+    monkeypatch.setattr(launch, "_Trainer", told)
     for labels in ({"market": "!spot"}, {}):
         with pytest.raises(Told) as found:
             launch.Launcher().train(spec_of(labels=labels), None)
@@ -91,7 +91,7 @@ def test_ray_is_told_how_many_workers_there_are_at_least_and_at_most(monkeypatch
     def told(*_: Any, scaling_config: Any, **__: Any) -> None:
         raise Told(scaling_config)
 
-    monkeypatch.setattr(launch, "TorchTrainer", told)
+    monkeypatch.setattr(launch, "_Trainer", told)
     for fewest, expected in ((None, (4, 4, False)), (4, (4, 4, False)), (2, (2, 4, True))):
         with pytest.raises(Told) as found:
             spec = spec_of(workers=4, min_workers=fewest, resize_s=70, resources={"trainer": 1.0})
