@@ -34,7 +34,7 @@ def entrusted(cls: type, vault: Any | None, unset: Collection[str]) -> type:
     if vault is None and not unset:
         return cls
 
-    class Entrusted(cls):  # type: ignore[misc]
+    class Entrusted(cls):
         async def __init__(self, *args: Any, **kwargs: Any):  # type: ignore[misc]  # Serve awaits a constructor
             for name in unset:
                 os.environ.pop(name, None)

@@ -97,7 +97,7 @@ class _Trainer(TorchTrainer):
     killed, because it leaves by a thread of its own. What a driver leaves, groups too, is for its lease to remove."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()
+        made = super()._create_default_callbacks()  # type: ignore[misc]  # not known to mypy
         return [one for one in made if not isinstance(one, PlacementGroupCleanerCallback)]
 
 

@@ -89,7 +89,8 @@ def of_serve() -> dict[str, Any]:
     """The runtime environment of Serve's controller, which its replicas inherit."""
     controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
     told = ray._private.state.state.get_actor_info(controller._actor_id)
-    found: dict[str, Any] = json.loads(gcs_pb2.ActorTableData.FromString(told).serialized_runtime_env or "{}")
+    table: Any = gcs_pb2  # whose names are made at run time
+    found: dict[str, Any] = json.loads(table.ActorTableData.FromString(told).serialized_runtime_env or "{}")
     return found
 
 

@@ -33,7 +33,7 @@ _ROOMY_CPUS = 8
 
 _SERVE_S = 120.0
 """How long Serve may take to start on a cluster."""
-_SERVE = {"proxy_location": "Disabled", "logging_config": {"log_level": "WARNING"}}
+_SERVE: dict[str, Any] = {"proxy_location": "Disabled", "logging_config": {"log_level": "WARNING"}}
 _START_SERVE = f"""
 import sys
 import ray
