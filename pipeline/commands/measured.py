@@ -70,8 +70,10 @@ def render(result: Mapping[str, Any], shown: Callable[[Path], str]) -> str:
     if (paired := result.get("paired")) and paired["interval"]:
         parts.append(f"after against before: {_pair(paired)}")
     parts += [f"{names}: {found['verdict']} ({_pair(found)})" for names, found in (result.get("pairs") or {}).items()]
-    files = [(name, shown(Path(path))) for name, path in zip(models, result.get("answers", ()), strict=False)]
-    return "\n".join([*parts, columns([(f"answers of {name}", path) for name, path in files])])
+    files = zip(models, result.get("answers", ()), strict=False)  # of earlier code there are none
+    if answers := [(f"answers of {name}", shown(Path(path))) for name, path in files]:
+        parts.append(columns(answers))
+    return "\n".join(parts)
 
 
 _HEADS = ("model", "mean", "95 % interval", "Best-of-n", "Maj@n", "samples", "cut off", "no answer", "not judged")

@@ -112,5 +112,7 @@ def test_six_documents_a_key_five_problems_and_their_cost(tmp_path):
             again, _ = propose(stage, path, tmp_path / "again")
         spent = {"seconds_per_problem", "usd_per_problem"}
         assert {k: v for k, v in again.items() if k not in spent} == {k: v for k, v in result.items() if k not in spent}
-        preflight = 2 + 4  # what each start asks of each model, before its stage
-        assert asked.total() - before <= preflight
+        preflight = 1 + 3  # what each start asks of each model, before its stage
+        # Answers from memory are quicker, so other tasks are under way when the last problem is accepted.
+        under_way = 3 * yaml.safe_load(path.read_text())["synthesize"]["in_flight"]
+        assert asked.total() - before <= preflight + under_way < before / 4

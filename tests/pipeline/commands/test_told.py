@@ -96,6 +96,7 @@ def test_what_models_have_on_a_benchmark_is_a_table(tmp_path):
         "answers of a  1/answers.jsonl",
         "answers of b  2/answers.jsonl",
     ]
+    assert "answers of" not in measured.render(result | {"answers": []}, str), "none were kept"
 
 
 def test_a_result_with_examples_tells_each_in_a_line():
