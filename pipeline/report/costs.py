@@ -36,13 +36,13 @@ def _of_a_problem(facts: Facts, paid: bool) -> str:
     if not problems:
         return ""
     written = [
-        f"{value:.3g} {unit}"
+        f"{number(value)} {unit}"
         for key, unit in (("seconds_per_problem", "s of writing"), ("tokens_per_problem", "sampled tokens"))
         if (value := facts.result("synthesize", key)) is not None
     ]
     if (usd := facts.result("synthesize", "usd_per_problem")) is not None:
         written.append(_dollars(usd))
-    whole = [f"{facts.wall_s() / problems:.3g} s"] + ([_dollars(sum(facts.spent.values()) / problems)] if paid else [])
+    whole = [f"{number(facts.wall_s() / problems)} s"] + ([_dollars(sum(facts.spent.values()) / problems)] if paid else [])
     of_synthesis = (
         f"A problem of the data set took {', '.join(written)}; " if written else "A problem of the data set took "
     )
@@ -50,4 +50,4 @@ def _of_a_problem(facts: Facts, paid: bool) -> str:
 
 
 def _dollars(usd: float) -> str:
-    return f"${usd:.3g}"
+    return f"${number(usd)}"

@@ -131,11 +131,11 @@ def test_what_a_run_took_is_told_by_stage_and_by_problem(tmp_path):
     assert "acquire 2 s 0.3 % – –" in text_of
     assert "A problem of the data set took with all finished stages 10.6 s." in text_of
     result = facts.results["synthesize"]["result"]
-    result |= {"seconds_per_problem": 1.5, "tokens_per_problem": 200.0, "usd_per_problem": 0.02}
+    result |= {"seconds_per_problem": 1.5, "tokens_per_problem": 1353.0, "usd_per_problem": 0.02}
     facts = replace(facts, spent={"acquire": 0.5, "synthesize": 1.3})
     text_of = " ".join(re.sub("<[^>]*>", " ", sections.taken(facts)).split())
     assert (
         "synthesize 1 min 35 s 14.9 % 120 12,000 $1.3" in text_of and "mgpo 6 min 50 s 64.4 % 288 28,800 –" in text_of
     )
-    took = "A problem of the data set took 1.5 s of writing, 200 sampled tokens, $0.02"
+    took = "A problem of the data set took 1.5 s of writing, 1,353 sampled tokens, $0.02"
     assert f"{took}; with all finished stages 10.6 s, $0.03." in text_of
