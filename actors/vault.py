@@ -1,4 +1,5 @@
-"""Secrets of a run, from its driver to its replicas: by calls between actors, which leave no trace elsewhere.
+"""Secrets of a run, from its driver to its replicas: by calls between actors, which neither Serve nor a log shows.
+Ray's head has them in memory, to start the vault again (and in Redis, where that keeps the head's state).
 
 Whatever is in a deployment's options, or in what its replicas are made with, is kept by Serve's controller and shown in
 its status; runtime environments are in Ray's logs. A replica asks the vault before anything of its own is made.

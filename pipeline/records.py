@@ -363,6 +363,10 @@ class Failure(Exception):
         self.kind = kind
 
 
+GONE = "a process is gone"
+"""With this word work is cancelled that begins again, and with none where a run is interrupted."""
+
+
 class Lost(Failure):
     """A process that the work needs is gone. The same work may begin again, from what is on disk."""
 

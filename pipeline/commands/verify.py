@@ -307,6 +307,8 @@ def _lines_from(stage: str, number: int | None, later: list[str]) -> aside.Gone:
     anew = stage in RUN_STAGES and RUN_STAGES[stage].trains and not RUN_STAGES[stage].on_policy
 
     def gone(facts: Mapping[str, Any]) -> bool:
+        if whole_of(stage) != stage:  # a part, whose lines are called `<stage>-<part>`
+            return facts.get("stage") == stage.replace(".", "-")
         if aside.stage_of(facts) != stage:
             return aside.stage_of(facts) in later
         if anew and facts["stage"] == stage:

@@ -26,7 +26,7 @@ from pipeline.pools.driver_actors import LOOK_S, DriverActors
 from pipeline.pools.ray_process import RayProcess
 from pipeline.pools.room import Asked
 from pipeline.pools.serving import GpuLimit, PoolSpec, Secrets, Serving
-from pipeline.records import Failure, Lost
+from pipeline.records import GONE, Failure, Lost
 
 T = TypeVar("T")
 _STATS_S = 10.0
@@ -112,21 +112,22 @@ class Cluster:
         await self.actors.renew()
 
     async def guarded(self, work: Awaitable[T]) -> T:
-        """Await `work`; cancel it and raise Lost, at most `LOOK_S` and a little later, if an actor beside the driver
-        or a process of Ray's dies: each holds what all the others wait for."""
-        task = asyncio.ensure_future(work)
+        """Await `work`; cancel it (with `GONE`) and raise Lost, at most `LOOK_S` and a little later, if an actor beside
+        the driver or a process of Ray's dies: each holds what all the others wait for."""
+        task, why = asyncio.ensure_future(work), None
         try:
             while True:
                 await asyncio.wait({task}, timeout=LOOK_S)
                 failed = task.done() and (task.cancelled() or task.exception() is not None)
                 # A failure may be the first sign of a death.
                 if (failed or not task.done()) and (dead := await self._dead()):
+                    why = GONE
                     raise Lost(f"{dead}: its process is gone")
                 if task.done():
                     return await task
         finally:
             if not task.done():
-                task.cancel()
+                task.cancel(why)
                 await asyncio.gather(task, return_exceptions=True)
 
     async def _dead(self) -> str | None:
@@ -180,7 +181,7 @@ class Cluster:
         """With a vault that outlives `renew`, for the pools that do."""
         values = environment.secrets(endpoints.keys(self.config))
         held = {name: value for name, value in values.items() if value}
-        vault = self.actors.once("-".join(["vault", *held]), Vault, held, lasting=True) if held else None
+        vault = self.actors.once("-".join(["vault", *held]), Vault, held, lasting=True, holds=False) if held else None
         return Secrets(values.keys(), vault)
 
     def end_loaders(self) -> None:

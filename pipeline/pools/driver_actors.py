@@ -34,17 +34,19 @@ class DriverActors:
         self._labels = dict(labels or {})
         self._serial = itertools.count(1)
         self._all: list[Any] = []
+        self._lasting: list[Any] = []
         self._liveness: dict[str, Liveness] = {}
         self._named: dict[str, Any] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def start(self, cls: type, *args: Any, lasting: bool = False, role: str | None = None) -> Any:
+    def start(self, cls: type, *args: Any, lasting: bool = False, role: str | None = None, holds: bool = True) -> Any:
         """A Ray actor whose node stays: what it owns outlives any worker. `role`: what it is, if its class does not say
         it.
 
-        A `lasting` one comes back empty after its process died, under the same handle, which pools hold.
+        A `lasting` one comes back after its process died, as it began, under the same handle, which pools hold. One
+        that `holds` nothing beyond what it began with is not missed meanwhile.
         """
         here = ray.get_runtime_context().get_node_id()
         where: dict[str, Any] = (
@@ -65,13 +67,16 @@ class DriverActors:
             .remote(*args)
         )
         self._all.append(handle)
-        self._liveness[cls.__name__] = Liveness(handle, lasting)
+        if lasting:
+            self._lasting.append(handle)
+        if holds:
+            self._liveness[cls.__name__] = Liveness(handle)
         return handle
 
-    def once(self, name: str, cls: type, *args: Any, lasting: bool) -> Any:
+    def once(self, name: str, cls: type, *args: Any, lasting: bool, holds: bool = True) -> Any:
         """The actor of this name; started where there is none."""
         if name not in self._named:
-            self._named[name] = self.start(cls, *args, lasting=lasting, role=name)
+            self._named[name] = self.start(cls, *args, lasting=lasting, role=name, holds=holds)
         return self._named[name]
 
     async def dead(self) -> str | None:
@@ -85,8 +90,7 @@ class DriverActors:
 
     def end_passing(self) -> None:
         """End the actors that are not lasting."""
-        lasting = [live.actor for live in self._liveness.values() if live.lasting]
-        self._end([actor for actor in self._all if actor not in lasting])
+        self._end([actor for actor in self._all if actor not in self._lasting])
 
     async def renew(self) -> None:
         """Restart all actors, dead or alive, so that they begin empty. Raises Lost if one is not back in time."""
@@ -106,5 +110,6 @@ class DriverActors:
         for actor in actors:
             ray.kill(actor)
         self._all = [actor for actor in self._all if actor not in actors]
+        self._lasting = [actor for actor in self._lasting if actor not in actors]
         self._liveness = {name: live for name, live in self._liveness.items() if live.actor not in actors}
         self._named = {name: actor for name, actor in self._named.items() if actor not in actors}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -156,6 +157,9 @@ def paid() -> float:
 
 
 def spent() -> Mapping[str, Mapping[str, float]]:
-    """Endpoint -> what the run has spent there so far; empty where nobody has asked one."""
+    """Endpoint -> what the run has spent there so far; empty where nobody has asked one. Raises Failure."""
     named = os.environ.get(KEPT_IN, "").rpartition("::")[0]
-    return store().spent() if named and Path(named).exists() else {}
+    try:
+        return store().spent() if named and Path(named).exists() else {}
+    except sqlite3.Error as e:
+        raise Failure(f"{named}: {e}", "infra_error") from None

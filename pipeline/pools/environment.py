@@ -23,6 +23,8 @@ import ray
 from ray.core.generated import gcs_pb2
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
+from pipeline.records import Lost
+
 ENVIRONMENT = {
     # Whatever runs on a CPU shares few cores: one thread, unless a pool or trainer says otherwise.
     "OMP_NUM_THREADS": "1",
@@ -86,9 +88,14 @@ def of_pool(
 
 
 def of_serve() -> dict[str, Any]:
-    """The runtime environment of Serve's controller, which its replicas inherit."""
-    controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
-    told = ray._private.state.state.get_actor_info(controller._actor_id)
+    """The runtime environment of Serve's controller, which its replicas inherit. Raises Lost where there is none."""
+    try:
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+        told = ray._private.state.state.get_actor_info(controller._actor_id)
+    except ValueError:
+        told = None
+    if told is None:
+        raise Lost("Serve's controller is gone: somebody has shut Serve down")
     table: Any = gcs_pb2  # whose names are made at run time
     found: dict[str, Any] = json.loads(table.ActorTableData.FromString(told).serialized_runtime_env or "{}")
     return found

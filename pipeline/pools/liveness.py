@@ -18,10 +18,8 @@ _POLL_S = 0.1
 
 
 class Liveness:
-    """`lasting`: Ray starts it again, empty, when its process has died."""
-
-    def __init__(self, actor: Any, lasting: bool):
-        self.actor, self.lasting = actor, lasting
+    def __init__(self, actor: Any):
+        self.actor = actor
         self._process: int | None = None
 
     async def gone(self) -> bool:

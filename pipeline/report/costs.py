@@ -42,7 +42,9 @@ def _of_a_problem(facts: Facts, paid: bool) -> str:
     ]
     if (usd := facts.result("synthesize", "usd_per_problem")) is not None:
         written.append(_dollars(usd))
-    whole = [f"{number(facts.wall_s() / problems)} s"] + ([_dollars(sum(facts.spent.values()) / problems)] if paid else [])
+    whole = [f"{number(facts.wall_s() / problems)} s"] + (
+        [_dollars(sum(facts.spent.values()) / problems)] if paid else []
+    )
     of_synthesis = (
         f"A problem of the data set took {', '.join(written)}; " if written else "A problem of the data set took "
     )

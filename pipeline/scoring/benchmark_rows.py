@@ -41,11 +41,21 @@ class BadRow(ValueError):
     """Why a row is no problem; names the field."""
 
 
-def read_row(given: Any, seed: int) -> dict[str, Any]:
-    """The row as ours. Raises BadRow."""
+def question_of(given: Any) -> str:
+    """The question of a row whose answer need not be there. Raises BadRow."""
+    return _question(_named(given))
+
+
+def _named(given: Any) -> dict[str, Any]:
+    """Its fields, by names in one style."""
     if not isinstance(given, dict):
         raise BadRow(f"{type(given).__name__}, expected an object with question and answer")
-    row = {re.sub(r"[ -]+", "_", str(name).strip().lower()): value for name, value in given.items()}
+    return {re.sub(r"[ -]+", "_", str(name).strip().lower()): value for name, value in given.items()}
+
+
+def read_row(given: Any, seed: int) -> dict[str, Any]:
+    """The row as ours. Raises BadRow."""
+    row = _named(given)
     question = _question(row)
     if row.get("answer_kind") is not None:
         read = _own(row)

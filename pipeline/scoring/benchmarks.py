@@ -24,7 +24,7 @@ from pipeline.domains import hub_data
 from pipeline.domains.base import Domain
 from pipeline.records import Failure
 from pipeline.scoring import problems
-from pipeline.scoring.benchmark_rows import BadRow, read_row
+from pipeline.scoring.benchmark_rows import BadRow, question_of, read_row
 from pipeline.scoring.human_eval import calls
 
 Row = dict[str, Any]
@@ -48,8 +48,9 @@ def on_the_hub(domain: Domain, name: str, preset: PresetConfig | None) -> hub_da
     """The data set on the Hub that a benchmark is; None for one that lies here."""
     if name in domain.bundled or os.path.lexists(name):
         return None
-    own = preset is not None and name == preset.data  # its files are called as the preset says
-    return hub_data.named(name, preset.files if own and preset else None, preset.split if own and preset else "test")
+    # Of its publisher's data set, at any revision, the files are those that the preset says.
+    own = preset if preset is not None and name.partition(":")[0].partition("@")[0] == preset.data else None
+    return hub_data.named(name, own.files if own else None, own.split if own else "test")
 
 
 def read(files: Path | Sequence[Path], preset: PresetConfig | None, limit: int | None = None, seed: int = 0) -> Read:
@@ -85,7 +86,7 @@ def questions(files: Sequence[Path], preset: PresetConfig | None) -> list[str]:
     for path in files:
         for where, given in _given(path):
             try:
-                text = read_row(given, 0)["question"] if preset is None else _field(given, preset.fields["question"])
+                text = question_of(given) if preset is None else _field(given, preset.fields["question"])
             except BadRow as e:
                 raise Failure(f"{where}: {e}") from None
             found.append(str(text))

@@ -28,6 +28,11 @@ _SHOWN = 400
 """Characters of an example's question and answer."""
 
 
+def unused(j: Judged) -> bool:
+    """Whether a skill that was not dropped plays no part in it, by the judges."""
+    return bool(set(j.episode.active) - set(j.used))
+
+
 @dataclass
 class Selection:
     domain: Domain
@@ -39,10 +44,8 @@ class Selection:
     unsolved: list[Judged] = field(default_factory=list)
     """Valid, and nobody solves them above chance: no rows until a stronger prober does."""
     left_out: Counter[str] = field(default_factory=Counter)
-    marked: Counter[str] = field(default_factory=Counter)
-    """Gate that keeps no row out -> the rows that it marks."""
     examples: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-    """Reason of `left_out`, `UNSOLVED` or gate of `marked` -> question and answer of the first few."""
+    """Reason of `left_out`, `UNSOLVED` or `UNUSED`, which keeps no row out -> question and answer of the first few."""
     shares: Sequence[Shares[Any]] = ()
     """Rows of each kind, where they were asked for."""
     never_solved: bool = False
@@ -102,8 +105,7 @@ class Selection:
         for shares in self.shares:
             shares.give(j)
         self.chosen.append(j)
-        if set(j.episode.active) - set(j.used):
-            self.marked[UNUSED.name] += 1
+        if unused(j):
             self._show(j, UNUSED.name)
 
     def _leave_out(self, j: Judged, why: str) -> None:

@@ -52,8 +52,9 @@ async def run(context: Context, name: str) -> dict[str, Any]:
     finally:
         context.metrics.end(name)
     context.cluster.end_loaders()
+    usd = endpoints.paid()
     context.run.finish(name, result, time.monotonic() - start)
-    events.append(context.run, "stage_finished", stage=name, usd=endpoints.paid())
+    events.append(context.run, "stage_finished", stage=name, usd=usd)
     return result
 
 

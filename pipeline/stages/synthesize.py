@@ -33,11 +33,12 @@ from pipeline.flow.steps import judged_in, register_of, state_of
 from pipeline.flow.stream import Stream
 from pipeline.flow.synthesis import Spent, Synthesis, Tasks, ended_by
 from pipeline.flow.tasks import make_curriculum, make_seed_tasks, make_tasks
-from pipeline.records import Failure, Halt, Probe, Problem
+from pipeline.records import GONE, Failure, Halt, Probe, Problem
 from pipeline.scoring import seeds
 from pipeline.scoring.identity import diversity
 from pipeline.scoring.judged import Judged
-from pipeline.scoring.selection import Selection
+from pipeline.scoring.quality import UNUSED
+from pipeline.scoring.selection import Selection, unused
 from pipeline.scoring.shares import shares_of
 from pipeline.scoring.statistics import mean
 from pipeline.scoring.summary import pruned, summarize
@@ -51,8 +52,8 @@ from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import showing
 from pipeline.watch.watchdog import watching
 
-_INTERRUPTED_S = 5.0
-"""Less than a process has after an interrupt (commands/driver.py)."""
+_INTERRUPTED_S = 3.0
+"""Less than a process has after an interrupt (commands/driver.py): what is read is written then."""
 _PROBED = (
     *("prober", "samples", "correct", "k", "interval", "weaker_probers", "pass_at_k", "pass_rate"),
     *("pass_rate_interval", "chance", "solution"),
@@ -67,7 +68,7 @@ async def run(context: Context) -> dict[str, Any]:
     except (_Enough, Halt) as e:
         raise Failure(f"synthesize: {e}; {_so_far(context)}") from None
     except (Failure, asyncio.CancelledError) as e:
-        if context.run.steps("synthesize"):
+        if e.args != (GONE,) and context.run.steps("synthesize"):  # else the stage begins again at once
             seconds = _INTERRUPTED_S if isinstance(e, asyncio.CancelledError) else None
             context.progress.say("synthesize", _so_far(context, seconds))
         raise
@@ -179,6 +180,7 @@ async def _fill(context: Context, source: _Source) -> None:
 
     done = context.run.steps("synthesize")
     context.metrics.log("synthesize-ledger", len(done), accounts.check(context.run, "synthesize"))
+    await asyncio.to_thread(_foreign, config.synthesize.avoid or ())  # it may be downloaded
     selection, _ = _read(context.run, context.config)
     if ended_by(config.synthesize, selection, Spent.of(context.run)):
         close_begun(context.run, "synthesize")
@@ -257,6 +259,7 @@ def export(run: RunDir, config: Config, until: float | None = None) -> dict[str,
     selection, played = _read(run, config, until)
     levels = {j.key: level for j, level in played}
     chosen = selection.chosen[: config.synthesize.target]
+    marked = {UNUSED.name: n} if (n := sum(unused(j) for j in chosen)) else {}
     identities = [selection.seen.identify(j.problem.question) for j in chosen if j.problem]
     models, prompts = origin.models(config), origin.prompts_digest(run)
     origins = [
@@ -275,7 +278,7 @@ def export(run: RunDir, config: Config, until: float | None = None) -> dict[str,
             **{f"left out: {name}": n for name, n in sorted(selection.left_out.items())},
             "left out: solved by no prober above chance": len(selection.unsolved),
             "left out: beyond the target": len(selection.chosen) - len(chosen), "in the data set": len(chosen),
-            **{f"of them marked: {name}": n for name, n in sorted(selection.marked.items())},
+            **{f"of them marked: {name}": n for name, n in marked.items()},
         },
         "Categories": dict(sorted(Counter(j.episode.task.category for j in chosen).items())),
         "Kinds of answers": dict(sorted(Counter(str(j.problem.answer_kind) for j in chosen if j.problem).items())),
@@ -297,7 +300,7 @@ def export(run: RunDir, config: Config, until: float | None = None) -> dict[str,
         "usd_per_problem": spent.usd / len(chosen) if chosen and spent.usd else None,
         "unsolved": len(selection.unsolved),
         "left_out": dict(sorted(selection.left_out.items())),
-        "marked": dict(sorted(selection.marked.items())),
+        "marked": marked,
         "examples": selection.examples,
         "guessable": sum(j.probe.chance >= 0.5 for j in chosen if j.probe),
         **{name: varied[name] for name in ("skeletons", "skeleton_entropy", "skeleton_top_share")},

@@ -1,4 +1,4 @@
-"""All ratios in one table, beside the last one that was committed. Asserts nothing.
+"""All ratios in one table, beside the last one that was saved. Asserts nothing.
 
     python -m tests.benchmarks [NAME ...] [--repeats 3] [--run RUN] [--save]
 
@@ -110,10 +110,14 @@ def main() -> None:
         parser.error(f"{', '.join(lacking)}: expected --run, a run directory whose SFT is done")
     saved = json.loads(SAVED.read_text()) if SAVED.exists() else {"figures": {}}
     where = machine()
-    figures = {name: measured(name, args.run, args.repeats) for name in names}
-    print(where, table(figures, saved["figures"]), sep="\n")
-    if args.save:
-        SAVED.write_text(json.dumps({"machine": where, "figures": saved["figures"] | figures}, indent=1) + "\n")
+    print(where)
+    last = dict(saved["figures"])
+    for name in names:
+        figures = measured(name, args.run, args.repeats)
+        print(table({name: figures}, last), flush=True)
+        if args.save:
+            saved["figures"][name] = figures
+            SAVED.write_text(json.dumps(saved | {"machine": where}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 A stand-in holds `--in-flight` episodes that take `--seconds` each, half to one and a half of it by the seed, and only
 waits; judges and probers answer at once. For each number of replicas `synthesize` runs in a process of its own until
-three times as many problems as are in flight are accepted. `of linear` is the rate of accepted problems beside what the
+twice as many problems as are in flight are accepted. `of linear` is the rate of accepted problems beside what the
 stand-ins could give, from the first episode that ends until the last that begins. `driver ms` is the driver's CPU time
 an episode: its inverse is where one driver ends. Serve's router and Ray's own work in the driver are not in it.
 """

@@ -21,7 +21,7 @@ from pipeline.pools.cluster import Cluster
 from pipeline.pools.environment import ENVIRONMENT
 from pipeline.pools.liveness import Liveness
 from pipeline.pools.serving import Serving
-from pipeline.records import Failure, Lost
+from pipeline.records import GONE, Failure, Lost
 
 
 class Actor:
@@ -46,7 +46,7 @@ class Actor:
 def guarded(actors, work):
     cluster = Cluster(load(None), None)
     cluster.actors._all = list(actors.values())
-    cluster.actors._liveness = {name: Liveness(actor, lasting=True) for name, actor in actors.items()}
+    cluster.actors._liveness = {name: Liveness(actor) for name, actor in actors.items()}
     return asyncio.run(asyncio.wait_for(cluster.guarded(work), 30))
 
 
@@ -58,12 +58,13 @@ def test_an_actor_that_dies_ends_the_work_at_once_and_is_named(how):
     async def work():
         try:
             await asyncio.sleep(60)
-        finally:
-            ended.append(True)
+        except asyncio.CancelledError as e:
+            ended.append(e.args)
+            raise
 
     with pytest.raises(Lost, match=r"^StepLoader: its process is gone$"):
         guarded({"RolloutBuffer": Actor("well"), "StepLoader": Actor(how)}, work())
-    assert ended == [True]
+    assert ended == [(GONE,)]
 
 
 def test_whatever_fails_because_one_died_is_its_loss():
@@ -121,7 +122,7 @@ def test_a_loader_that_we_end_is_no_loss(monkeypatch):
     loader.cluster = cluster
     actors = cluster.actors
     actors._all, actors._named = [loader, buffer], {"buffer": buffer}
-    actors._liveness = {"StepLoader": Liveness(loader, lasting=False), "RolloutBuffer": Liveness(buffer, lasting=True)}
+    actors._liveness = {"StepLoader": Liveness(loader), "RolloutBuffer": Liveness(buffer)}
 
     async def work():
         await asyncio.sleep(2.5)

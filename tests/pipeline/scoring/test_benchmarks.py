@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.execution import Executor
+from pipeline import domains
 from pipeline.config import Config
 from pipeline.config.benchmarks import presets
 from pipeline.records import Failure
@@ -272,3 +273,17 @@ def test_a_file_with_other_names_is_read_by_the_config_s(tmp_path):
     assert Config(domain="mini", evaluate={"benchmark": str(path)}).evaluate.mapping() is None
     with pytest.raises(ValueError, match="keep: only with fields or a preset"):
         Config(domain="mini", evaluate={"benchmark": str(path), "keep": {"of": ["b"]}})
+
+
+def test_any_revision_of_a_publishers_data_set_is_read_as_its_preset_says():
+    domain, preset = domains.of(Config(domain="mini").domain), presets()["gsm8k"]
+    at = [benchmarks.on_the_hub(domain, f"{preset.data}{more}", preset) for more in ("", "@abc", ":socratic/*")]
+    assert [(d.files, d.split) for d in at] == [(preset.files, "test"), (preset.files, "test"), ("socratic/*", "test")]
+    other = benchmarks.on_the_hub(domain, "us/quiz", preset)
+    assert (other.files, other.split) == (None, "test")
+
+
+def test_a_question_to_avoid_needs_no_answer(tmp_path):
+    file = tmp_path / "hidden.jsonl"
+    file.write_text('{"Problem": "What is 1 + 1?", "answer": null}\n{"question": "And 2?"}\n')
+    assert benchmarks.questions([file], None) == ["What is 1 + 1?", "And 2?"]

@@ -14,7 +14,7 @@ from pipeline.dataset import matching
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.flow.tasks import make_curriculum
-from pipeline.records import Episode, Failure, Halt, Probe, Skill, Verdict
+from pipeline.records import GONE, Episode, Failure, Halt, Probe, Skill, Verdict
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.skills.probing import Ladder
 from pipeline.stages import synthesize
@@ -232,22 +232,23 @@ def test_what_was_accepted_before_an_interrupt_is_exported(root, unwritten, monk
     assert "the 9 problems accepted so far are in" in capsys.readouterr().err
 
 
-def test_an_interrupt_in_the_middle_of_the_work_leaves_a_data_set_of_whole_steps(root, monkeypatch):
-    real = virtual.run
-
+def test_an_interrupt_in_the_middle_of_the_work_leaves_a_data_set_of_whole_steps(root):
     async def interrupted(work):
         task = asyncio.ensure_future(work)
         await asyncio.sleep(20)
         task.cancel()
         await task
 
-    monkeypatch.setattr(virtual, "run", lambda work: real(interrupted(work)))
     with pytest.raises(asyncio.CancelledError):
-        run(root, Pools(lambda n: n), target=400)
-    monkeypatch.undo()
+        run(root, Pools(lambda n: n), target=400, play=lambda work: virtual.run(interrupted(work)))
     steps = RunDir.look(root).steps("synthesize")
     accepted = [n for n in range(len(steps) * WAVE) if n % 3]
     assert steps and [p["answer"] for p in problems(root)] == [str(n) for n in accepted]
+
+
+def test_a_stage_that_begins_again_at_once_exports_nothing(root, unwritten, monkeypatch, capsys):
+    _ends_in(asyncio.CancelledError(GONE), root, monkeypatch)
+    assert not (root / "dataset").exists() and "accepted so far" not in capsys.readouterr().err
 
 
 def test_where_an_interrupt_leaves_no_time_the_steps_have_it(root, unwritten, monkeypatch, capsys):
