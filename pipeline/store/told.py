@@ -1,6 +1,6 @@
 """What is gone, or is another file than the one there was, although what was written later tells of it.
 
-    the result of a stage          by the results of stages after it, and by the events
+    the result of a stage          by the results of stages after it, and by the events; of a part of one, by its steps
     prompts, metrics, events       by results and steps, which say what these files held when they were written
     what a worker died of          by the journal of its step
 
@@ -34,7 +34,10 @@ def findings(run: RunDir) -> Iterator[Found]:
 
 def _results(run: RunDir) -> Iterator[Found]:
     told: dict[str, str] = {}
-    for stage in RUN_STAGES:
+    for stage, kind in RUN_STAGES.items():
+        part = f"{stage}.{kind.part}"
+        if kind.part and run.path("checkpoints", part).is_dir() and step_folders(run.path("steps", stage)):
+            told[part] = f"{stage} has begun after it"
         with contextlib.suppress(Damage):  # found where results are
             done = run.finished(stage)
             for earlier in done["after"] if done else ():

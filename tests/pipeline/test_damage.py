@@ -181,9 +181,11 @@ def touched_in(stage):
 
 
 def of_a_crash(stage, name, damage):
-    """Attempts that are out are lost with the end of their journal, as when a machine dies."""
+    """Attempts that are out are lost with the end of their journal, as when a machine dies. A board lacks a row of each
+    process that died, and that of the first steps has no more."""
     out = f"ledger/{stage}/{made.STEPS.get(stage, 0) + 1:06d}.jsonl"
-    return name == out and damage.__name__ in ("delete", "empty", "half")
+    of_the_first = stage == "sft" and name.startswith("tensorboard")
+    return (name == out or of_the_first) and damage.__name__ in ("delete", "empty", "half")
 
 
 def of_no_reader(run, name):

@@ -10,6 +10,7 @@ import pytest
 from pipeline.commands import audit, rework
 from pipeline.commands import verify as command
 from pipeline.domains.base import Prompts
+from pipeline.flow import warmup
 from pipeline.records import Failure
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.store import accounts, manifest, metrics, verify
@@ -339,7 +340,8 @@ def test_so_does_one_that_mends(whole, tmp_path, name):
 @pytest.mark.parametrize(
     "name",
     ["config.yaml", "prompts.json", "stages/mgpo.json", "steps/solve/000002/rollouts.parquet", "report.html",
-     "checkpoints/mgpo/step-000003/config.json", "trajectories/extraction.parquet", "dataset/provenance.jsonl"],
+     "checkpoints/mgpo/step-000003/config.json", "trajectories/extraction.parquet", "dataset/provenance.jsonl",
+     "stages/solve.warmup.json", "checkpoints/solve.warmup/step-000003/config.json", "solutions/warmup.parquet"],
 )  # fmt: skip
 def test_a_run_is_whole_again_once_what_is_advised_is_done(whole, root, monkeypatch, name):
     """To the letter; of all kinds of files and damages: `test_damage`, nightly."""
@@ -349,6 +351,20 @@ def test_a_run_is_whole_again_once_what_is_advised_is_done(whole, root, monkeypa
     assert verify.verify(RunDir(root)) == [] == world.built_on and world.codes == {0, 2}
     for same in ("dataset/problems.jsonl", "config.yaml", "prompts.json"):
         assert (root / same).read_bytes() == (whole / same).read_bytes()
+
+
+def test_a_warm_up_whose_result_is_gone_is_missed_once_its_stage_has_begun(tmp_path):
+    run = made.make(tmp_path / "run", upto="solve", done=False)
+    run.close()
+    result = run.path("stages", f"{warmup.NAME}.json")
+    result.unlink()
+    (missed,) = verify.verify(run)
+    assert missed.unit == f"stages/{warmup.NAME}.json" and "propose solve --config" in verify.mend(run, missed)
+    for step in run.steps("solve"):
+        shutil.rmtree(step)
+    shutil.rmtree(run.path("ledger", "solve"))
+    shutil.rmtree(run.path("checkpoints", "solve"))
+    assert verify.verify(run) == [], "before, a process may have died over it"
 
 
 def test_what_is_set_aside_takes_with_it_all_that_tells_of_it(capsys, root):
