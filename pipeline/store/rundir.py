@@ -313,7 +313,8 @@ class RunDir:
         found = [
             *self.path("ledger", stage).glob("[0-9]*.jsonl"),
             *self.path("steps", stage).glob(f"[0-9]*/{MANIFEST}"),
-            *self.path("quarantine", stage).rglob("[!.]*.json"),
+            # What cannot be read of it is made by nobody again, and keeps no stage from its end.
+            *(p for p in self.path("quarantine", stage).rglob("[!.]*.json") if p.is_file() and os.access(p, os.R_OK)),
         ]
         checkpoints = self.path("checkpoints", stage)
         if (checkpoints / CHECKPOINTS).is_file():
@@ -325,7 +326,11 @@ class RunDir:
 
     def _entry(self, name: str) -> Entry:
         path = self.path(*name.split("/"))
-        return manifest.of_lines(path) if name in APPENDED else manifest.digest_once(path)
+        try:
+            return manifest.of_lines(path) if name in APPENDED else manifest.digest_once(path)
+        except OSError as e:
+            command = f"propose verify {shlex.quote(str(self.root))}"
+            raise Failure(f"{path}: {manifest.cause(e)}; `{command}` says what mends it") from None
 
     # ------------------------------------------------------------ steps
 

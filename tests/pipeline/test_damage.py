@@ -187,7 +187,7 @@ def of_a_crash(stage, name, damage):
     process that died, and that of the first steps has no more."""
     out = f"ledger/{stage}/{made.STEPS.get(stage, 0) + 1:06d}.jsonl"
     of_the_first = stage == "sft" and name.startswith("tensorboard")
-    return (name == out or of_the_first) and damage.__name__ in ("delete", "empty", "half")
+    return of_the_first or (name == out and damage.__name__ in ("delete", "empty", "half"))
 
 
 def of_no_reader(run, name):

@@ -367,6 +367,24 @@ def test_a_warm_up_whose_result_is_gone_is_missed_once_its_stage_has_begun(tmp_p
     assert verify.verify(run) == [], "before, a process may have died over it"
 
 
+@pytest.mark.parametrize(
+    "name", ["quarantine/mgpo/mgpo-000001-3.json", "checkpoints/mgpo/step-000002/trainer/manifest-0.json"]
+)
+def test_a_stage_ends_without_a_note_that_cannot_be_read_and_not_without_a_manifest(tmp_path, name):
+    run = made.make(tmp_path / "run", upto="mgpo", done=False)
+    run.path(*name.split("/")).unlink()
+    run.path(*name.split("/")).mkdir()
+    if name.startswith("quarantine"):
+        run.finish("mgpo", {}, 1.0)
+        assert name not in run.finished("mgpo")["files"] and name in [f.path for f in verify.verify(run)]
+    else:
+        with pytest.raises(
+            Failure, match=r"manifest-0.json: cannot be read \(Is a directory\); `propose verify .*` says"
+        ):
+            run.finish("mgpo", {}, 1.0)
+    run.close()
+
+
 def test_what_is_set_aside_takes_with_it_all_that_tells_of_it(capsys, root):
     before = metrics.read(RunDir(root))
     assert {"mgpo", "synthesize", "solve", "evaluate"} <= before.keys()
