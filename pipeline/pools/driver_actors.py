@@ -82,6 +82,8 @@ class DriverActors:
     async def dead(self) -> str | None:
         """The name of an actor whose process is gone; None while all live. A busy actor lives."""
         looks = {name: asyncio.ensure_future(actor.gone()) for name, actor in self._liveness.items()}
+        if not looks:
+            return None
         await asyncio.wait(looks.values(), timeout=LOOK_S)
         for look in looks.values():
             look.cancel()

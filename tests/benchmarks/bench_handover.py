@@ -10,7 +10,6 @@ trainer's `Shipment` into the weight store and out of it again, all tensors; `me
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import torch
 
 from actors.weights import WeightStore
 from pipeline.records import Rollout
-from tests.benchmarks.sides import seconds
+from tests.benchmarks.sides import seconds, tell
 from tests.trainers.worlds import make_rollout
 from trainers.batches import StepBatch
 from trainers.wire import Shipment
@@ -76,10 +75,7 @@ def main() -> None:
         "weights, GB/s": args.weights_mb / 1000 / moved["store"],
         "weights' time in memcpys": moved["store"] / moved["memcpy"],
     }
-    for name, value in found.items():
-        print(f"{name:42} {value:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(found))
+    tell(found, args.json)
 
 
 if __name__ == "__main__":

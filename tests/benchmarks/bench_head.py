@@ -9,7 +9,6 @@ and backward, on one thread. The peak is that of a process of its own above what
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tests.benchmarks.sides import seconds
+from tests.benchmarks.sides import seconds, tell
 from tests.realmodel.test_memory import forget, resident
 from tests.trainers.processes import in_ranks
 from trainers.head import Head
@@ -73,10 +72,7 @@ def main() -> None:
             (took,) = in_ranks(1, timed, Path(folder), args.rounds, *shape)
         found[f"{tokens} tokens, chunked's peak of whole's"] = peaks["chunked"] / peaks["whole"]
         found[f"{tokens} tokens, chunked's time of whole's"] = took["chunked"] / took["whole"]
-    for name, value in found.items():
-        print(f"{name:42} {value:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(found))
+    tell(found, args.json)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ Both: rounds alternate, so that load hits both alike. A rate is that of the step
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -39,6 +38,7 @@ import ray
 from pipeline.config.loading import load
 from pipeline.store import metrics
 from pipeline.store.rundir import RunDir
+from tests.benchmarks.sides import tell
 from tests.pipeline.paced import Pace, run
 
 RECORDED = {"one-step-off": 445 / 458, "rollout-bound": 0.3 / 0.7}
@@ -115,10 +115,7 @@ def main() -> None:
         ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)  # the loader's batches
         for name, ratio in RECORDED.items():
             found |= compare(f"simulated {name}", simulated(args.steps, ratio), args.rounds)
-    for name, value in found.items():
-        print(f"{name:42} {value:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(found))
+    tell(found, args.json)
 
 
 if __name__ == "__main__":

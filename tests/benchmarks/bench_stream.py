@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import re
 import shutil
@@ -52,6 +51,7 @@ from pipeline.store.rundir import RunDir
 from pipeline.store.tables import parse, records
 from pipeline.watch.fanout import map_bounded
 from pipeline.watch.progress import Progress
+from tests.benchmarks.sides import tell
 from tests.pipeline.judged import Remote, probe, verdict
 
 Request = tuple[list[int], int, int]
@@ -221,10 +221,7 @@ def main() -> None:
             work = measure(context, Path(done["result"]["checkpoint"]), args.groups, args.rounds)
             found = asyncio.run(driver.closing(context.cluster, work))
         run.close()
-    for name, value in found.items():
-        print(f"{name:42} {value:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(found))
+    tell(found, args.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from pipeline.config import SFTConfig
-from tests.benchmarks.sides import seconds
+from tests.benchmarks.sides import seconds, tell
 from tests.trainers.processes import in_ranks
 from tests.trainers.test_updates import spec_of
 from tests.trainers.worlds import batch_of, make_rollout, save_tiny_qwen3
@@ -91,10 +91,7 @@ def main() -> None:
         )  # fmt: skip
         words = json.loads((base / "config.json").read_text())["vocab_size"]
         (found,) = in_ranks(1, measured, Path(folder), base, words, args.tokens, args.rounds)
-    for name, value in found.items():
-        print(f"{name:42} {value:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(found))
+    tell(found, args.json)
 
 
 if __name__ == "__main__":

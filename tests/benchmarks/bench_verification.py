@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -34,6 +33,7 @@ from pipeline.domains.mini.generate import CATEGORIES, combinations_of, draft
 from pipeline.records import ANSWER_KINDS, Problem
 from sandbox import Request
 from tests.actors.pools import Boxes, sandbox, solver_pool
+from tests.benchmarks.sides import tell
 from tests.mini import MINI
 
 AT_ONCE = 128
@@ -140,10 +140,7 @@ def main() -> None:
     parser.add_argument("--no-engine", action="store_true", help="leave vLLM out: the sandbox's share only")
     args = parser.parse_args()
     found = asyncio.run(measure(args.problems, args.rounds, not args.no_engine))
-    for name, value in found.items():
-        print(f"{name:42} {value:10.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(found))
+    tell(found, args.json)
 
 
 if __name__ == "__main__":

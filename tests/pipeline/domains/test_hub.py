@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import threading
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
-from typing import Any, ClassVar
 
 import pytest
 from huggingface_hub import constants
@@ -18,51 +13,9 @@ from pipeline.commands import doctor_config, preflight
 from pipeline.config.loading import load
 from pipeline.domains import hub
 from pipeline.records import Failure
+from tests.pipeline.domains.a_hub import SHA, Repo, serving
 
-SHA = "0123456789abcdef0123456789abcdef01234567"
 TEXT = domains.of(load(None).domain)
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The few requests that a download makes, answered for one model; those for one of ours are counted."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-    asked: ClassVar[list[str]] = []
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        type(self).asked.append(path)
-        if path == "/api/models/us/private/revision/main":
-            self._answer(401, b"{}", {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"})
-        elif not path.startswith(("/api/models/us/small/", "/us/small/")):
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "no such repository"})
-        elif path == "/api/models/us/small/revision/main":
-            self._answer(200, json.dumps({"id": "us/small", "sha": SHA}).encode())
-        elif path == f"/api/models/us/small/tree/{SHA}":
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
-                for name, data in self.files.items()
-            ]
-            self._answer(200, json.dumps(tree).encode())
-        elif (name := path.removeprefix(f"/us/small/resolve/{SHA}/")) in self.files:
-            data = self.files[name]
-            self._answer(200, data, {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": SHA})
-        else:
-            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no such revision"})
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -70,18 +23,11 @@ def ours(tmp_path, monkeypatch):
     """A Hub with one model, the mini world's solver under another name, and an empty cache."""
     folder = domains.of(load(None).domain).resolve("mini:solver")
     files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
-    Hub.files, Hub.asked = files | {"model.gguf": b"the same weights for somebody else"}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    other = {"model.gguf": b"the same weights for somebody else"}
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.chdir(tmp_path)
-    yield SimpleNamespace(files=files, asked=Hub.asked, cache=tmp_path / "cache")
-    server.shutdown()
+    with serving(Repo("models", "us/small", files | other), monkeypatch) as repo:
+        yield SimpleNamespace(files=files, asked=repo.asked, cache=tmp_path / "cache")
 
 
 def test_a_model_is_downloaded_once_without_what_nothing_here_reads(ours, monkeypatch):

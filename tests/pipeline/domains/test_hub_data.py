@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import threading
-from hashlib import sha1
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,9 +19,9 @@ from pipeline.domains import hub_data
 from pipeline.records import Failure
 from pipeline.scoring import benchmarks
 from pipeline.stages import synthesize
+from tests.pipeline.domains.a_hub import SHA, Repo, serving
 from tests.pipeline.scoring.test_benchmarks import ROWS
 
-SHA = "0123456789abcdef0123456789abcdef01234567"
 MINI = domains.of(load(None).domain)
 OTHER = [{"question": "not asked", "answer": "0"}]
 LAYOUTS = {
@@ -149,69 +145,20 @@ def test_a_folder_here_comes_before_the_hub(cache, tmp_path):
     assert benchmarks.on_the_hub(MINI, "us/quiz", None) is None
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The few requests that a download of a data set makes; those for files are counted."""
-
-    files: ClassVar[dict[str, bytes]] = {}
-    sent: ClassVar[list[str]] = []
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if not path.startswith(("/api/datasets/us/quiz/", "/datasets/us/quiz/")):
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound", "X-Error-Message": "no such repository"})
-        elif path == "/api/datasets/us/quiz/revision/main":
-            self._answer(200, json.dumps({"id": "us/quiz", "sha": SHA}).encode())
-        elif path.startswith("/api/datasets/us/quiz/tree/"):
-            tree = [
-                {"type": "file", "path": name, "size": len(data), "oid": sha1(data).hexdigest()}
-                for name, data in self.files.items()
-            ]
-            self._answer(200, json.dumps(tree).encode())
-        elif (name := path.removeprefix(f"/datasets/us/quiz/resolve/{SHA}/")) in self.files:
-            if self.command == "GET":
-                type(self).sent.append(name)
-            data = self.files[name]
-            self._answer(200, data, {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": SHA})
-        else:
-            self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound", "X-Error-Message": "no such file"})
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def ours(cache, monkeypatch):
     rows = b'{"question": "2 + 2?", "answer": "4"}\n'
-    Hub.files, Hub.sent = {"test.jsonl": rows, "train.jsonl": rows, "README.md": b"# quiz"}, []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", url, raising=False)
-    yield
-    server.shutdown()
-    server.server_close()
+    files = {"test.jsonl": rows, "train.jsonl": rows, "README.md": b"# quiz"}
+    with serving(Repo("datasets", "us/quiz", files), monkeypatch) as repo:
+        yield repo
 
 
 def test_what_is_asked_is_downloaded_once_and_nothing_else(ours, monkeypatch):
-    assert hub_data.count(benchmarks.on_the_hub(MINI, "us/quiz", None)) == 1 and Hub.sent == []
+    assert hub_data.count(benchmarks.on_the_hub(MINI, "us/quiz", None)) == 1 and ours.sent == []
     for _ in range(2):
         (path,) = benchmarks.files(MINI, "us/quiz", None)
         assert benchmarks.read(path, None).rows[0]["answer"] == "4"
-    assert Hub.sent == ["test.jsonl"]
+    assert ours.sent == ["test.jsonl"]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert benchmarks.files(MINI, "us/quiz", None) == [path]
     with pytest.raises(Failure, match=r"us/quiz:train.jsonl: not whole in the Hub's cache"):

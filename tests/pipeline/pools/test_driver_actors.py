@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentResponse
 
 from actors.calls import within
 from pipeline.config.loading import load
+from pipeline.pools import environment
 from pipeline.pools.cluster import Cluster
 from pipeline.pools.environment import ENVIRONMENT
 from pipeline.pools.liveness import Liveness
@@ -104,6 +105,25 @@ def test_one_that_is_busy_is_not_dead():
         return "done"
 
     assert guarded({"StepLoader": Actor("busy")}, work()) == "done"
+
+
+def test_one_that_holds_nothing_is_not_looked_at(monkeypatch):
+    """A vault that is alone beside the driver, or comes back from another process, is no loss."""
+    cluster = Cluster(load(None), None)
+    remote = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: Actor("dead")))
+    monkeypatch.setattr("ray.remote", lambda _: remote)
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "0" * 56))
+    monkeypatch.setattr("ray.kill", lambda _: None)
+    monkeypatch.setattr(environment, "of_actor", dict)
+    vault = cluster.actors.once("vault", Actor, lasting=True, holds=False)
+
+    async def work():
+        await asyncio.sleep(1.5)
+        return "done"
+
+    assert asyncio.run(asyncio.wait_for(cluster.guarded(work()), 30)) == "done"
+    cluster.actors.end_passing()
+    assert cluster.actors._all == [vault], "it lasts"
 
 
 class Ends(Actor):
