@@ -22,7 +22,7 @@ from pipeline.commands import aside
 from pipeline.config import Config, loading
 from pipeline.records import Failure
 from pipeline.skills import candidates
-from pipeline.store import manifest, metrics, verify
+from pipeline.store import chained, manifest, metrics, verify
 from pipeline.store.digests import MANIFEST, files_below
 from pipeline.store.identity import config_damage, config_text, identity_of
 from pipeline.store.lock import Lock
@@ -104,7 +104,7 @@ def _mirror(uri: str) -> dict[str, Any]:
         download(remote, last, Path(folder), lambda path: path not in bad)
         run = RunDir(Path(folder))
         found += [
-            (str(f), verify.dependents(run, f), "it is damaged where the run is, too")
+            (str(f), verify.dependents(run, f), "mend it where the run is, and its next `propose run` sends it")
             for f in verify.verify(run)
             if f.path not in (*bad, MIRRORED)  # that is the directory's own
         ]
@@ -256,7 +256,7 @@ def _from_mirror(run: RunDir, uri: str) -> Iterator[str]:
         try:
             if (manifest.of_prefix(target, size) if appended else manifest.digest_once(target)) == (size, checksum):
                 continue
-            tail = target.read_bytes()[size:] if appended else b""
+            tail = target.read_bytes()[size:] if appended else b""  # what was appended since
         except OSError:
             pass  # it is missing, or cannot be read: that is what is mended
         with tempfile.TemporaryDirectory(prefix=".restore-", dir=run.root) as folder:
@@ -264,8 +264,9 @@ def _from_mirror(run: RunDir, uri: str) -> Iterator[str]:
             if there != (size, checksum):
                 yield f"{path}: the mirror's copy is damaged too"
                 continue
-            with Path(folder, "file").open("ab") as file:
-                file.write(tail)
+            if chained.continues(Path(folder, "file").read_bytes(), tail):  # else it is that of another file
+                with Path(folder, "file").open("ab") as file:
+                    file.write(tail)
             _away(run, [path])
             target.parent.mkdir(parents=True, exist_ok=True)
             Path(folder, "file").replace(target)

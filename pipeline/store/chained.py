@@ -49,6 +49,12 @@ def lines(content: bytes) -> Iterator[Line]:
         yield Line(len(whole) + 1, None, None, False)
 
 
+def continues(content: bytes, tail: bytes) -> bool:
+    """Whether whole lines were appended to these."""
+    before = content.count(b"\n")
+    return all(line.follows for line in lines(content + tail) if line.number > before)
+
+
 def is_whole(text: bytes) -> bool:
     """Whether a line is whole but for its newline, and not one that was being written when its process died."""
     return _END.search(text) is not None

@@ -21,6 +21,8 @@ from pipeline.store.digests import files_below
 _NUMBERS = itertools.count()
 """With the process id, they make temporary names that no two writers share."""
 _WRITER = re.compile(r"\.(\d+)-\d+\.tmp$", re.ASCII)
+APPENDING = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+"""How a file of lines is opened: what a link in its place names is not written to."""
 _NO_PLACE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO),
@@ -117,7 +119,7 @@ def writing(path: Path) -> Iterator[None]:
             raise Failure(
                 f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
             ) from None
-        if e.errno == errno.EISDIR:
+        if e.errno == errno.EISDIR or os.path.islink(path):
             away = f"rm -r {shlex.quote(str(path))}"
             raise Failure(f"{path}: {os.strerror(e.errno)}; expected a file: `{away}`") from None
         if e.errno in _NO_PLACE:

@@ -30,7 +30,7 @@ from typing import Any, Literal
 from pipeline.records import Failure, Record
 from pipeline.store import chained
 from pipeline.store.digests import MANIFEST
-from pipeline.store.files import writing
+from pipeline.store.files import APPENDING, writing
 from pipeline.store.manifest import Damage, cause, digest_once
 from pipeline.store.rundir import RunDir
 from pipeline.store.tables import Key, write_records
@@ -85,7 +85,7 @@ class Ledger:
         path = journal_path(self._run, self._stage, step)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, APPENDING, 0o644)
             content = path.read_bytes()
             journal = Journal.of(content)
             if journal.broken is not None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.records import Failure
 from pipeline.store import chained
-from pipeline.store.files import without, writing
+from pipeline.store.files import APPENDING, without, writing
 from pipeline.store.rundir import RunDir
 from pipeline.watch.gauges import Gauges
 from pipeline.watch.trackers import Sending
@@ -35,7 +35,7 @@ class Metrics:
         """`name`: of the run, where other runs have their figures too; None takes its directory's."""
         self._path = path = run.path(FILE)
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._file = os.open(path, APPENDING, 0o644)
         except OSError as e:
             raise Failure(f"{path}: {e.strerror}; expected a file this user may write to; {without(path)}") from None
         self._chain = self._mend(path.read_bytes())

@@ -64,9 +64,14 @@ def folder(path, root):
     path.mkdir()
 
 
+def elsewhere(root):
+    """What links name. Nothing is there, and nothing is written there."""
+    return root.with_name("elsewhere")
+
+
 def link(path, root):
     path.unlink()
-    path.symlink_to("/nowhere")
+    path.symlink_to(elsewhere(root))
 
 
 def unreadable(path, root):

@@ -18,12 +18,14 @@ import typer.main
 from pipeline.commands import doctor_config
 from pipeline.config import loading
 from pipeline.store import verify
+from pipeline.store.mirror import MANIFEST, manifests
+from pipeline.store.remote import RemoteStore
 from pipeline.store.run_stages import RUN_STAGES
 from pipeline.store.rundir import RunDir
 from pipeline.store.snapshot import CHECKPOINTS, registered
 from tests.pipeline import made
 from tests.pipeline.advice import World
-from tests.pipeline.damage import DAMAGES, delete, empty, files, flip, flipped, garbage, half, kind, last_bit
+from tests.pipeline.damage import DAMAGES, delete, elsewhere, empty, files, flip, flipped, garbage, half, kind, last_bit
 
 PAGES = ("tensorboard", "report.html", "summary.json")
 """What is made again says when."""
@@ -101,6 +103,7 @@ class Copy:
             self.whole()
             if damage(self.root / name, self.root) is not False:
                 yield name
+            assert not elsewhere(self.root).exists(), name
 
 
 @pytest.fixture
@@ -230,25 +233,31 @@ def test_a_run_with_a_mirror_is_mended_from_it_to_the_byte(mirrored, copy, world
         same = there.is_file() and there.read_bytes() == (mirrored[0] / name).read_bytes()
         if verify.verify(RunDir(run.root)) or not (same or name.startswith(PAGES)):
             left += [world.followed("verify", run.root), *verify.verify(RunDir(run.root))]
-            shutil.rmtree(f"{run.root}.away")
+            shutil.rmtree(f"{run.root}.away", ignore_errors=True)  # there is one where the run was restored whole
     assert (missed, [*filter(None, left)], world.codes - {0, 2}) == ([], [], set())
 
 
 @pytest.mark.parametrize(
     "damage", [delete, empty, half, flipped, last_bit, garbage], ids=lambda damage: damage.__name__
 )
-def test_a_mirror_is_mended_from_its_run(mirrored, copy, world, damage):
-    mirror = copy(mirrored[1])
-    uri, missed, left = f"file://{mirror.root}", [], []
-    told = ("--set", f"mirror={uri}")
-    tops = {name.partition("/")[0] for name in files(mirrored[0]) if name[0] != "."}
+def test_a_mirror_is_mended_from_its_run(tmp_path, world, damage):
+    """Objects that its last manifest names: those that only the one before names wait to be deleted."""
+    run, uri = tmp_path / "run", f"file://{tmp_path}/mirror"
+    made.make(run, mirror=uri, upto="synthesize").close()
+    assert world.propose("run", str(run))[0] == 0  # another process, so there are two manifests at least
+    mirror = Copy((tmp_path / "mirror").rename(tmp_path / "whole"), tmp_path / "mirror")
+    missed, left = [], []
+    last, _ = manifests(RemoteStore(uri))
+    named = [*(MANIFEST.format(i) for i in (0, 1)), *sorted(name for _, _, name in last.files.values())]
+    tops = {name.partition("/")[0] for name in last.files if name[0] != "."}
     for top in ("manifest-0.json", "manifest-1.json", *(f"files/{top}" for top in sorted(tops))):
         mirror.whole()
-        name = next(name for name in files(mirror.root) if name.startswith(top))
+        name = next(name for name in named if name.startswith(top))
         damage(mirror.root / name, mirror.root)
         if world.propose("verify", uri)[0] != 2:
             missed.append(name)
-        world.propose("verify", str(mirrored[0]), "--repair", *told)
+        world.propose("verify", str(run), "--repair")
+        world.propose("run", str(run))  # what the manifest before the last does not name
         if (end := world.propose("verify", uri))[0]:
             left.append((name, end))
     assert (missed, left) == ([], [])

@@ -423,6 +423,11 @@ def test_damage_found_in_the_mirror_is_mended_from_the_run_and_the_other_way_rou
     assert code == 0 and err.count("restored from the mirror") == len(names)
     assert {name: (root / name).read_bytes() for name in names} == before
 
+    short, long = sorted((root / "ledger" / "mgpo").glob("*.jsonl"), key=lambda path: path.stat().st_size)[::2]
+    before = short.read_bytes()
+    short.write_bytes(long.read_bytes())  # longer, and not for lines that were appended since
+    assert propose(capsys, "verify", str(root), "--repair", *settings)[0] == 0 and short.read_bytes() == before
+
 
 def test_a_mirror_does_not_follow_a_run_into_its_damage(tmp_path):
     root, uri = tmp_path / "run", f"file://{tmp_path}/mirror"

@@ -6,7 +6,9 @@ import math
 import pytest
 
 from pipeline.config import Config
+from pipeline.records import Failure
 from pipeline.store import chained, metrics
+from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 
@@ -33,6 +35,19 @@ def test_rows_come_back_by_stage_and_step(run):
     assert values(rows["mgpo"], "reward") == [0.25, 0.5]
     assert rows["mgpo"][0]["train/loss"] == -1.0
     assert rows["sft"][0]["loss"] == 3
+
+
+def test_what_a_link_in_their_place_names_is_not_written_to(run, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    run.path(metrics.FILE).symlink_to(elsewhere)
+    with pytest.raises(Failure, match=r"metrics\.jsonl: .*; expected a file this user may write to; `mv "):
+        Metrics(run)
+    journal = run.path("ledger", "mgpo", "000001.jsonl")
+    journal.parent.mkdir(parents=True)
+    journal.symlink_to(elsewhere)
+    with pytest.raises(Failure, match=r"000001\.jsonl: .*; expected a file: `rm -r "):
+        Ledger(run, "mgpo").begin(1)
+    assert not elsewhere.exists()
 
 
 def test_a_step_done_again_after_a_resume_replaces_the_first(run):
