@@ -6,23 +6,30 @@ Invariant: nothing is dropped without a row. A candidate is kept, or it is a kep
 is rejected with the reason; each kept one is a skill of the library.
 
 p_skill(k) is proportional to 1[r(k) >= tau_r] times how often the teacher proposed k (PAPER, stage 1).
+
+A large corpus gives more candidates than memory should hold: they lie on a `Shelf`, and of what became of them only
+that is in memory (`Settled`). What grows in memory is the library, not the corpus.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
+import tempfile
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, overload
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.records import Record, Skill
 from pipeline.skills import sameness
 from pipeline.skills.extraction import CANDIDATES, named_apart
 from pipeline.skills.rubric import Mark
+from pipeline.store.files import writing
 from pipeline.store.tables import parse, records
 
 OTHER = "other"
@@ -58,46 +65,132 @@ class Candidate(Record):
         return self.model_copy(update={"outcome": "rejected", "of": None, "cause": cause, "reason": reason})
 
 
+# ---------------------------------------------------------------- many of them
+
+_BATCH = 1024
+"""Rows of the table that are in memory at once while it is written."""
+
+
+class Rows(Sequence[Candidate]):
+    """Candidates that are made when they are looked at."""
+
+    def at(self, place: int) -> Candidate:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Candidate]: ...
+    def __getitem__(self, place: int | slice) -> Candidate | list[Candidate]:
+        found = range(len(self))[place]
+        return [self.at(i) for i in found] if isinstance(found, range) else self.at(found)
+
+
+class Shelf(Rows):
+    """On disk, in the order in which they were put there; the file has no name, and goes with the process."""
+
+    def __init__(self, folder: Path):
+        """Raises Failure where the folder takes no file."""
+        self._folder = folder
+        with writing(folder):
+            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the shelf
+        self._ends = array("Q", [0])
+
+    def put(self, candidate: Candidate) -> None:
+        line = candidate.model_dump_json().encode()
+        with writing(self._folder):
+            self._file.write(line)
+        self._ends.append(self._ends[-1] + len(line))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def at(self, place: int) -> Candidate:
+        with writing(self._folder):
+            self._file.flush()
+        start, end = self._ends[place], self._ends[place + 1]
+        return Candidate.model_validate_json(os.pread(self._file.fileno(), end - start, start))
+
+
+class _Became(NamedTuple):
+    """Fields of a candidate that its end decides."""
+
+    outcome: Outcome
+    of: str | None = None
+    cause: Cause | None = None
+    reason: str = ""
+
+
+class Settled(Rows):
+    """Candidates with what became of them."""
+
+    def __init__(self, proposed: Sequence[Candidate], became: Mapping[int, _Became]):
+        self.proposed, self.became = proposed, became
+
+    def __len__(self) -> int:
+        return len(self.proposed)
+
+    def at(self, place: int) -> Candidate:
+        found, end = self.proposed[place], self.became.get(place)
+        return found if end is None else found.model_copy(update=end._asdict())
+
+
+class _Skills(Sequence[Skill]):
+    """Those of candidates at some places, in the categories that they are taken for."""
+
+    def __init__(self, of: Sequence[Candidate], places: Sequence[int], into: Mapping[str, str]):
+        self._of, self._places, self._into = of, places, into
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, place: int) -> Skill: ...
+    @overload
+    def __getitem__(self, place: slice) -> _Skills: ...
+    def __getitem__(self, place: int | slice) -> Skill | _Skills:
+        if isinstance(place, slice):
+            return _Skills(self._of, self._places[place], self._into)
+        return _in_category(self._of[self._places[place]].skill, self._into)
+
+
+# ---------------------------------------------------------------- what becomes of them
+
+
 def settle(
     candidates: Sequence[Candidate], min_score: float, into: Mapping[str, str] | None = None
-) -> tuple[list[Skill], list[Candidate]]:
+) -> tuple[list[Skill], Settled]:
     """The skills to keep, sorted by name, and all candidates in their order, with what became of them. `into`: category
     -> the one that it is taken for."""
-    alive = [i for i, candidate in enumerate(candidates) if candidate.outcome != "rejected"]
-    found = list(candidates)
-    kept: list[int] = []
-    members: dict[int, list[int]] = {}
-    for group in sameness.groups([_in_category(candidates[i].skill, into or {}) for i in alive]):
-        first, *more = (alive[place] for place in group)
-        best = candidates[first].skill
-        if best.score < min_score:
-            for i in (first, *more):
-                score = candidates[i].skill.score
-                found[i] = candidates[i].rejected(
-                    "low score", f"scored {score:.2f}, below acquire.min_score ({min_score:g})"
-                )
+    alive = array("Q", (i for i, candidate in enumerate(candidates) if candidate.outcome != "rejected"))
+    became: dict[int, _Became] = {}
+    kept: list[Skill] = []
+    members: list[list[int]] = []
+    for group in sameness.groups(_Skills(candidates, alive, into or {})):
+        places = [alive[place] for place in group]
+        best = candidates[places[0]].skill
+        if best.score >= min_score:
+            kept.append(best)
+            members.append(places)
             continue
-        kept.append(first)
-        members[first] = more
-    skills = named_apart([candidates[i].skill for i in kept])
-    for place, skill in zip(kept, skills, strict=True):
-        found[place] = candidates[place].model_copy(update={"of": skill.id})
-        for i in members[place]:
-            found[i] = candidates[i].model_copy(update={"outcome": "merged", "of": skill.id})
-    return sorted(skills, key=lambda skill: skill.id), found
+        for i in places:
+            score = candidates[i].skill.score
+            reason = f"scored {score:.2f}, below acquire.min_score ({min_score:g})"
+            became[i] = _Became("rejected", cause="low score", reason=reason)
+    skills = named_apart(kept)
+    for skill, (first, *more) in zip(skills, members, strict=True):
+        became[first] = _Became("kept", skill.id)
+        became.update((i, _Became("merged", skill.id)) for i in more)
+    return sorted(skills, key=lambda skill: skill.id), Settled(candidates, became)
 
 
-def refuse(
-    candidates: Sequence[Candidate], settled: Sequence[Candidate], refused: Mapping[str, str]
-) -> list[Candidate]:
-    """The candidates before they were settled, those whose own scripts are refused rejected with the reason: another
-    proposal of the same skill may take its place."""
-    return [
-        one.rejected("script", refused[now.of])
-        if now.outcome == "kept" and now.of is not None and now.of in refused
-        else one
-        for one, now in zip(candidates, settled, strict=True)
-    ]
+def refuse(candidates: Sequence[Candidate], refused: Mapping[int, str]) -> Settled:
+    """The candidates, those rejected whose own scripts are refused (place -> why): another proposal of the same skill
+    may take its place."""
+    new = {i: _Became("rejected", cause="script", reason=why) for i, why in refused.items()}
+    if isinstance(candidates, Settled):  # by an earlier call
+        return Settled(candidates.proposed, {**candidates.became, **new})
+    return Settled(candidates, new)
 
 
 def weights(candidates: Iterable[Candidate]) -> dict[str, float]:
@@ -144,8 +237,10 @@ def _in_category(skill: Skill, into: Mapping[str, str]) -> Skill:
 
 
 def written(candidates: Iterable[Candidate]) -> bytes:
-    into = BytesIO()
-    pq.write_table(pa.Table.from_batches([Candidate.to_arrow(candidates)]), into, compression="zstd")
+    into, rows = BytesIO(), iter(candidates)
+    with pq.ParquetWriter(into, Candidate.schema_arrow(), compression="zstd") as file:
+        while batch := list(itertools.islice(rows, _BATCH)):
+            file.write_batch(Candidate.to_arrow(batch))
     return into.getvalue()
 
 

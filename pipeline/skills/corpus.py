@@ -186,10 +186,14 @@ def chunks(text: str, max_chars: int) -> list[str]:
 
 def _joined(pieces: list[str], between: str, max_chars: int) -> list[str]:
     """Neighbours put together again, as far as they fit."""
-    found: list[str] = []
+    found: list[list[str]] = []
+    size = 0
     for piece in pieces:
-        if found and length(found[-1]) + len(between) + length(piece) <= max_chars:
-            found[-1] = f"{found[-1]}{between}{piece}"
+        more = length(piece)
+        if found and size + len(between) + more <= max_chars:
+            found[-1].append(piece)
+            size += len(between) + more
         else:
-            found.append(piece)
-    return found
+            found.append([piece])
+            size = more
+    return [between.join(together) for together in found]

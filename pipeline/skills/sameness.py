@@ -65,24 +65,25 @@ _DIRECTED = frozenset(("to", "from", "per", "over", "minus", "into", "by"))
 
 
 def groups(candidates: Sequence[Skill]) -> list[list[int]]:
-    """Places of candidates that are one skill: the best scored first, of equals the first; groups in that order too."""
+    """Places of candidates that are one skill: the best scored first, of equals the first; groups in that order too. Of
+    each group the text of its first member is held, of the others none."""
     from datasketch import MinHash, MinHashLSH
 
-    texts = [_text(skill) for skill in candidates]
+    texts: dict[int, _Text] = {}
     near = MinHashLSH(num_perm=_PERMUTATIONS, params=(16, 4))
     empty = MinHash(num_perm=_PERMUTATIONS, seed=1)
     buckets: dict[str, list[int]] = {}
     found: dict[int, list[int]] = {}
     rank: dict[int, int] = {}
     for place in sorted(range(len(candidates)), key=lambda i: -candidates[i].score):
-        text, sketch = texts[place], empty.copy()
+        text, sketch = _text(candidates[place]), empty.copy()
         sketch.update_batch([" ".join(pair).encode() for pair in sorted(text.pairs)])
         others = {*near.query(sketch), *(other for key in (text.stated, *text.keys) for other in buckets.get(key, ()))}
         same = next((first for first in sorted(others, key=rank.__getitem__) if _same(text, texts[first])), None)
         if same is not None:
             found[same].append(place)
             continue
-        found[place], rank[place] = [place], len(rank)
+        found[place], rank[place], texts[place] = [place], len(rank), text
         near.insert(place, sketch)
         for key in (text.stated, *text.keys):
             buckets.setdefault(key, []).append(place)

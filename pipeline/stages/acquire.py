@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +31,7 @@ from pipeline.records import Failure, Skill
 from pipeline.skills import asked, candidates, corpus, extraction, replies, rubric
 from pipeline.skills.admission import admit
 from pipeline.skills.curriculum import never_offered
+from pipeline.skills.selection import select
 from pipeline.store.rundir import RunDir
 from pipeline.watch.fanout import map_bounded
 
@@ -46,30 +47,31 @@ async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
     documents = corpus.of(config, context.domain.resolve)
     total = sum(1 for _ in documents)
-    for reason, count in documents.left_out.items():
+    for reason, n in documents.left_out.items():
         named = documents.named[reason][:_NAMED]
-        more = ", …" if count > len(named) else ""
-        context.progress.say("acquire", f"{count} left out, {reason}: {', '.join(named)}{more}")
+        more = ", …" if n > len(named) else ""
+        context.progress.say("acquire", f"{n} left out, {reason}: {', '.join(named)}{more}")
     asks = await _asks(context)
     done = len(asked.last_tries(context.run))
+    shards = count(len(context.run.steps("acquire")) + 1)
     with context.progress.stage("acquire", total, "document", min(done, total)) as progress:
         ahead = islice(enumerate(documents), done, None)
         for wave in iter(lambda: list(islice(ahead, _WAVE)), []):
             answers = await _ask(context, asks, wave)
             gone = _gone(context, total, answers)
             if gone is None or any("reply" in answer for answer in answers):
-                _write(context, answers)
+                _write(context, next(shards), answers)
             if gone is not None:
                 raise gone
             progress.advance(len(wave))
         if before := {saved["document"]: saved for saved in asked.saved(context.run, total) if "failure" in saved}:
             again = (one for one in enumerate(documents) if one[0] in before)
             for wave in iter(lambda: list(islice(again, _WAVE)), []):
-                _write(context, await _ask(context, asks, wave, before))
+                _write(context, next(shards), await _ask(context, asks, wave, before))
         await context.cluster.stop("extractor")
         say = partial(context.progress.say, "acquire")
         made = await asyncio.to_thread(build, context.run, context.domain, context.config, total, say)
-    kept, counts = made.library, Counter(c.cause for c in made.candidates)
+    kept, counts = made.library, Counter(c.cause or c.outcome for c in made.candidates)
     kept.save(context.run.path("skills"), candidates=candidates.written(made.candidates))
     return {
         "documents": total,
@@ -81,12 +83,12 @@ async def run(context: Context) -> dict[str, Any]:
         "copied_examples": counts["example"],
         "unscored": counts["no score"],
         "dropped_low_score": counts["low score"],
-        "duplicates": sum(c.outcome == "merged" for c in made.candidates),
+        "duplicates": counts["merged"],
         "kept": len(kept),
-        "kept_per_document": round(sum(c.of is not None for c in made.candidates) / total, 4),
+        "kept_per_document": round((counts["kept"] + counts["merged"]) / total, 4),
         "by_teacher": _by_teacher(context.run, total, made.candidates),
         "scripts": sum(skill.script is not None for skill in kept),
-        "refused": made.refused,
+        "refused": counts["script"],
         "version": kept.version,
         "skills": dict(sorted(Counter(s.category for s in kept).items())),
         "unnamed_categories": sorted({s.category for s in kept} - set(context.domain.categories)),
@@ -188,12 +190,12 @@ def _gone(context: Context, total: int, answers: Sequence[dict[str, Any]]) -> Fa
     return None
 
 
-def _write(context: Context, answers: Sequence[dict[str, Any]]) -> None:
+def _write(context: Context, number: int, answers: Sequence[dict[str, Any]]) -> None:
     for saved in answers:
         if "failure" in saved:
             lacks = "no score for each skill" if "reply" in saved else "no reply"
             context.progress.say("acquire", f"{saved['source']}: {lacks}: {saved['failure']}")
-    with context.run.new_step("acquire", len(context.run.steps("acquire")) + 1) as folder:
+    with context.run.new_step("acquire", number) as folder:
         (folder / asked.REPLIES).write_text("".join(json.dumps(saved) + "\n" for saved in answers))
 
 
@@ -263,9 +265,7 @@ class Built:
     """What is made of the replies on disk."""
 
     library: extraction.SkillLibrary
-    candidates: list[candidates.Candidate]
-    refused: int
-    """Candidates whose scripts were."""
+    candidates: Sequence[candidates.Candidate]
     categories: dict[str, str]
     """Proposed category -> the one that its skills went to."""
     malformed: int
@@ -278,16 +278,17 @@ class Built:
 
 def proposals(
     run: RunDir, domain: Domain, documents: int, say: Callable[[str], None]
-) -> tuple[list[candidates.Candidate], int, int]:
+) -> tuple[Sequence[candidates.Candidate], int, int]:
     """(candidates of the replies on disk, replies that could not be read as a whole, documents without one)."""
-    proposed: list[candidates.Candidate] = []
+    proposed = candidates.Shelf(run.root)
     malformed, failed = 0, documents
     for saved in asked.saved(run, documents):
         if "reply" not in saved:
             continue
         failed -= 1
         read = asked.read(saved)
-        proposed += [_candidate(saved, skill, domain.shown) for skill in read.skills]
+        for skill in read.skills:
+            proposed.put(_candidate(saved, skill, domain.shown))
         malformed += bool(read.faults)
         for fault in read.faults:
             say(f"left out: {fault}")
@@ -304,27 +305,17 @@ def build(run: RunDir, domain: Domain, config: Config, documents: int, say: Call
             f"be read, {failed} did not come; {_remedy(config.teacher, learned=settings.proposer is not None)}"
         )
     spelled = candidates.spelled({c.skill.category for c in proposed}, domain.categories, settings.categories)
-    sound: set[str] = set()  # scripts
-    while True:
-        chosen, settled = candidates.settle(proposed, settings.min_score, spelled)
-        if not chosen:
-            raise Failure(_none_kept(settled, settings.min_score))
-        new = [skill for skill in chosen if skill.script and skill.script not in sound]
-        admission = admit(new, config.sandbox, settings.self_test)
-        if not admission.refused:
-            break
-        for id, why in admission.refused.items():
-            say(f"{id} is refused: {why}")
-        sound |= {skill.script for skill in admission.skills if skill.script}
-        proposed = candidates.refuse(proposed, settled, admission.refused)
-    if admission.untried:
-        say(f"no script was tried: {admission.untried}")
+    trial = partial(admit, settings=config.sandbox, self_test=settings.self_test)
+    chosen, settled, untried = select(proposed, settings.min_score, spelled, trial, say)
+    if not chosen:
+        raise Failure(_none_kept(settled, settings.min_score))
+    if untried:
+        say(f"no script was tried: {untried}")
     least = settings.min_category or config.mgpo.curriculum.min_skills
     skills, into = candidates.placed(chosen, domain.categories, settings.categories, least)
     for category, other in into.items():
         say(f"skills of the category {category} go to {other}")
-    refused = sum(c.cause == "script" for c in settled)
-    return Built(extraction.SkillLibrary(skills), settled, refused, into, malformed, failed, admission.untried)
+    return Built(extraction.SkillLibrary(skills), settled, into, malformed, failed, untried)
 
 
 def _none_kept(settled: Sequence[candidates.Candidate], min_score: float) -> str:

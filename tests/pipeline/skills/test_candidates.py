@@ -38,7 +38,7 @@ def test_what_became_of_each_candidate() -> None:
     ]  # fmt: skip
     assert found[4].reason == "scored 0.30, below acquire.min_score (0.5)"
     assert weights(found) == {"greatest_common_divisor": 0.5, "range": 0.25, "range_2": 0.25}
-    kept, after = settle(refuse(given, found, {"greatest_common_divisor": "it raises"}), 0.3)
+    kept, after = settle(refuse(given, {1: "it raises"}), 0.3)
     assert [s.id for s in kept] == ["gcd", "low", "range", "range_2"]  # another proposal takes its place
     assert [(c.outcome, c.of, c.cause, c.reason) for c in after[:2]] == [
         ("kept", "gcd", None, ""), ("rejected", None, "script", "it raises"),
