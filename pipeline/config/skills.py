@@ -160,8 +160,8 @@ class AcquireStage(Section):
     """For its reply, from when the pool has it."""
     corpus: Annotated[tuple[str | CorpusSource, ...], Field(min_length=1)]
     """Files, folders, URIs, or {path: …, license: …, source: …, fields: …}. Read are .jsonl and .parquet with question
-    and answer, or text; .md, .txt, the main text of .html, the text of .pdf; all but .parquet and .pdf also with .gz or
-    .zst behind."""
+    and answer, or text; .md, .rst, .txt, the main text of .html, the text of .pdf; all but .parquet and .pdf also with
+    .gz or .zst behind."""
     license: str | None = None
     """Licence of the corpus, as the Hub writes it (cc-by-4.0, other, …); the card tells it. None: unknown."""
     on_bad_record: Literal["stop", "skip"] = "stop"

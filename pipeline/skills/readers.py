@@ -1,7 +1,7 @@
 """The formats of a corpus: what a file holds, as records, a few in memory at a time.
 
     .jsonl .ndjson .parquet        rows: question and answer, or text, by the names that `Fields` gives them
-    .md .txt .html .pdf            one text, of .html the main one; long ones come in parts
+    .md .rst .txt .html .pdf       one text, of .html the main one; long ones come in parts
     any of them + .gz, .zst        (not .parquet and .pdf, which need more than a stream)
 
 Invariant: a reader yields in the file's order, and what is no record as a `Fault` with its line; it holds one line, one
@@ -227,7 +227,7 @@ def _brief(error: BaseException) -> str:
 
 
 _READERS: dict[str, Reader] = {
-    ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet, ".md": _plain, ".markdown": _plain, ".txt": _plain,
-    ".html": _html, ".htm": _html, ".xhtml": _html, ".pdf": _pdf,
+    ".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet, ".md": _plain, ".markdown": _plain, ".rst": _plain,
+    ".txt": _plain, ".html": _html, ".htm": _html, ".xhtml": _html, ".pdf": _pdf,
 }  # fmt: skip
 SUFFIXES = tuple(_READERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -106,9 +107,22 @@ def serving(reply: Callable[[dict[str, Any]], bytes], key: str | None = None) ->
     completion's. `key`: whoever has another is refused."""
     asked: Counter[str] = Counter()
 
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # with fewer, some of many callers wait a second to be let in
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exception(), ConnectionError):  # a caller that was killed is no error of this end
+                super().handle_error(request, client_address)
+
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            size = int(self.headers["content-length"])
+            if len(raw := self.rfile.read(size)) < size:
+                raise ConnectionResetError
+            body = json.loads(raw)
             asked[body["model"]] += 1
             knows = key is None or self.headers["authorization"] == f"Bearer {key}"
             content = reply(body) if knows else b"another key"
@@ -119,7 +133,7 @@ def serving(reply: Callable[[dict[str, Any]], bytes], key: str | None = None) ->
 
         def log_message(self, *_: Any) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

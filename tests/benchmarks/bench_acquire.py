@@ -204,11 +204,15 @@ def _resident_mb(pid: int) -> float:
     return int(found[1]) / 1024 if found else 0.0
 
 
+NAMES = ("killed", "again")
+
+
 def measured(folder: Path, megabytes: float, kills: int, chars: int = 32000, lessons: int = LESSONS) -> dict[str, Any]:
     assert lessons <= LESSONS, f"names are known for {LESSONS}"
     files = write(folder / "corpus", documents(megabytes, lessons, chars))
+    corpus = [{"path": str(folder / "corpus"), "fields": {"source": "source", "license": "license"}}]
     with serving(lambda body: chat(reply(body["messages"]))) as (url, asked):
-        configs = {name: _config(folder, name, url, chars) for name in ("killed", "again")}
+        configs = {name: config(folder / f"{name}.yaml", url, corpus, max_document_chars=chars) for name in NAMES}
         n = sum(1 for _ in documents(megabytes, lessons, chars))
         at = [max(n // 32 * (k + 1) // (kills + 1), k + 1) for k in range(kills)]
         went = [acquire(configs["killed"], folder / "killed", until) for until in at]
@@ -217,7 +221,7 @@ def measured(folder: Path, megabytes: float, kills: int, chars: int = 32000, les
         first = asked.total()
         again = acquire(configs["again"], folder / "again")
         assert again.code == 0, again.said
-    runs = [folder / name for name in ("killed", "again")]
+    runs = [folder / name for name in NAMES]
     tables = [[c.model_dump() for c in candidates.read(run / "skills")] for run in runs]
     result = json.loads((folder / "killed" / "stages" / "acquire.json").read_text())["result"]
     taught = {n for text in documents(megabytes, lessons, chars) for n, _ in _told(text)}
@@ -251,21 +255,18 @@ def _version(run: Path) -> str:
     return SkillLibrary.load(run / "skills").version
 
 
-def _config(folder: Path, name: str, url: str, chars: int) -> Path:
-    fields = {"source": "source", "license": "license"}
+def config(path: Path, url: str, corpus: list[dict[str, Any]], **acquire: Any) -> Path:
+    """A config of the text domain, written to `path`, in which every model is behind one endpoint."""
+    asked = {"base_url": url, "model": "teacher"}
     tree = {
-        "domain": "text", "name": name,
-        "acquire": {"corpus": [{"path": str(folder / "corpus"), "fields": fields}], "max_document_chars": chars},
-        "teacher": {"kind": "openai", "base_url": url, "model": "teacher", "concurrency": 8},
+        "domain": "text", "name": path.stem, "acquire": {"corpus": corpus, **acquire},
+        "teacher": {"kind": "openai", "concurrency": 8, **asked},
         "committee": {"verifiers": [{"kind": "model", "base_url": url, "model": name} for name in ("one", "other")]},
-        "proposer": {"endpoint": {"base_url": url, "model": "teacher"}},
-        "prober": {"ladder": [{"endpoint": {"base_url": url, "model": "teacher"}}]},
-        "solve": {"base": {"endpoint": {"base_url": url, "model": "teacher"}}},
-        "evaluate": {"benchmark": "none.jsonl"},
+        "proposer": {"endpoint": asked}, "prober": {"ladder": [{"endpoint": asked}]},
+        "solve": {"base": {"endpoint": asked}}, "evaluate": {"benchmark": "none.jsonl"},
         "sandbox": {"minimum": "unsafe"},
     }  # fmt: skip
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(tree))
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True))
     return path
 
 
