@@ -68,8 +68,8 @@ def test_each_format_is_read(tmp_path: Path) -> None:
     contents = {
         "a.jsonl": line, "b.ndjson": line, "c.jsonl.gz": gzip.compress(line) + gzip.compress(line),
         "e.md": b"# Sums\n", "f.txt.zst": zstd("Größe".encode()), "g.markdown.gz": gzip.compress(b"text"),
-        "h.rst": b"Sums\n====\n",
         "h.html": PAGE.encode(), "i.htm.gz": gzip.compress(PAGE.encode()), "j.pdf": pdf("A prime has two divisors"),
+        "k.rst": b"Sums\n====\n",
     }  # fmt: skip
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
