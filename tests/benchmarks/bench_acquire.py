@@ -1,13 +1,13 @@
 """A large corpus through `acquire`: what the driver holds, what kills cost, and whether the library is the same.
 
-    python -m tests.benchmarks.bench_acquire FOLDER [--mb 64] [--kills 3] [--chars 32000] [--lessons 2000]
+    python -m tests.benchmarks.bench_acquire FOLDER [--mb 64] [--kills 3] [--chars 32000] [--lessons 1600]
 
 `--mb` of generated documents (before compression) in files of some megabytes: .jsonl, .parquet, .txt, .md, .html, .gz,
-.zst. Each names lessons; the teacher, an endpoint on this machine, proposes a skill for each lesson that it reads, in
-varying words, some in a form that needs a repair, some with a script that fails, and holds each against the rubric.
-What the library must be follows from the lessons alone. `propose acquire` is killed (-9) `--kills` times, spread over
-the waves, and goes on; then the same documents are read by a run of another name, which finds every reply kept.
-Peaks are of the driver's own resident memory.
+.zst; a corpus that is in FOLDER already is taken as it is. Each names lessons; the teacher, an endpoint on this
+machine, proposes a skill for each lesson that it reads, in varying words, some in a form that needs a repair, some with
+a script that fails, and holds each against the rubric. What the library must be follows from the lessons alone.
+`propose acquire` is killed (-9) `--kills` times, spread over the waves, and goes on; then the same documents are read
+by a run of another name, which finds every reply kept. Peaks are of the driver's own resident memory.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ _WORDS = [f"{a}{b}" for a in ("ber", "chan", "dis", "form", "gar", "hol", "lan",
           for b in ("", "al", "der", "est", "ic", "land", "ner", "or", "ton", "ward")]  # fmt: skip
 
 
-def write(folder: Path, texts: Iterator[str]) -> int:
-    """Files of the formats in turn, each of about `FILE` characters; how many."""
+def write(folder: Path, texts: Iterator[str]) -> None:
+    """Files of the formats in turn, each of about `FILE` characters."""
     folder.mkdir(parents=True)
     made, held, size = 0, list[str](), 0
     for text in texts:
@@ -80,19 +80,21 @@ def write(folder: Path, texts: Iterator[str]) -> int:
         size += len(text)
         kind = _KINDS[made % len(_KINDS)]
         if size > (FILE >> 5 if kind == "html" else FILE):  # a page is read whole
-            made, held, size = made + _file(folder, made, kind, held), [], 0
-    return made + (_file(folder, made, "jsonl", held) if held else 0)
+            _file(folder, made, kind, held)
+            made, held, size = made + 1, [], 0
+    if held:
+        _file(folder, made, "jsonl", held)
 
 
 _KINDS = ("jsonl", "parquet", "txt", "jsonl.gz", "jsonl", "txt.zst", "parquet", "html", "md", "jsonl")
 
 
-def _file(folder: Path, number: int, kind: str, texts: list[str]) -> int:
+def _file(folder: Path, number: int, kind: str, texts: list[str]) -> None:
     path = folder / f"part-{number:05d}.{kind}"
     rows = [{"text": text, "source": f"collection {number % 40}", "license": "cc0-1.0"} for text in texts]
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=16)
-        return 1
+        return
     if kind == "html":
         paragraphs = "".join(f"<p>{part}</p>" for text in texts for part in text.split("\n\n"))
         content = f"<html><body><article><h1>A page</h1>{paragraphs}</article></body></html>"
@@ -102,7 +104,6 @@ def _file(folder: Path, number: int, kind: str, texts: list[str]) -> int:
         content = "\n\n".join(texts)
     raw = content.encode()
     path.write_bytes(gzip.compress(raw, 1) if kind.endswith(".gz") else _zstd(raw) if kind.endswith(".zst") else raw)
-    return 1
 
 
 def _zstd(raw: bytes) -> bytes:
@@ -209,7 +210,8 @@ NAMES = ("killed", "again")
 
 def measured(folder: Path, megabytes: float, kills: int, chars: int = 32000, lessons: int = LESSONS) -> dict[str, Any]:
     assert lessons <= LESSONS, f"names are known for {LESSONS}"
-    files = write(folder / "corpus", documents(megabytes, lessons, chars))
+    if not (folder / "corpus").exists():
+        write(folder / "corpus", documents(megabytes, lessons, chars))
     corpus = [{"path": str(folder / "corpus"), "fields": {"source": "source", "license": "license"}}]
     with serving(lambda body: chat(reply(body["messages"]))) as (url, asked):
         configs = {name: config(folder / f"{name}.yaml", url, corpus, max_document_chars=chars) for name in NAMES}
@@ -229,8 +231,9 @@ def measured(folder: Path, megabytes: float, kills: int, chars: int = 32000, les
     kept = {_named(skill.id) for skill in SkillLibrary.load(folder / "killed" / "skills")}
     replies = [sorted((run / "steps" / "acquire").iterdir()) for run in runs]
     return {
-        "megabytes": round(sum(p.stat().st_size for p in (folder / "corpus").iterdir()) / 1e6, 1),
-        "files": files,
+        "megabytes": megabytes,
+        "on_disk_mb": round(sum(p.stat().st_size for p in (folder / "corpus").iterdir()) / 1e6, 1),
+        "files": sum(1 for _ in (folder / "corpus").iterdir()),
         "documents": result["documents"],
         "shards": len(replies[0]),
         "killed": [w.code for w in went[:-1]],
