@@ -24,7 +24,7 @@ from tests.realmodel import smollm
 
 pytestmark = [pytest.mark.realmodel, pytest.mark.timeout(3600)]
 
-DOCUMENTS = 8
+DOCUMENTS = 5
 Say = Callable[[list[list[dict[str, str]]], int], list[str]]
 """(conversations, most tokens of a reply) -> replies."""
 
@@ -97,5 +97,5 @@ def test_documents_by_a_small_teacher(say: Say, tmp_path: Any) -> None:
 
 
 def _one(say: Say, messages: list[dict[str, str]]) -> str:
-    (reply,) = say([messages], 400)
+    (reply,) = say([messages], 300)
     return visible(reply) or "NONE"
