@@ -24,7 +24,7 @@ from tests.realmodel import smollm
 
 pytestmark = [pytest.mark.realmodel, pytest.mark.timeout(3600)]
 
-DOCUMENTS = 5
+DOCUMENTS = 3
 Say = Callable[[list[list[dict[str, str]]], int], list[str]]
 """(conversations, most tokens of a reply) -> replies."""
 
@@ -76,7 +76,7 @@ def test_documents_by_a_small_teacher(say: Say, tmp_path: Any) -> None:
     places = [p for p in real_documents.collect(tmp_path / "corpus") if p["source"] != "champ-dataset"]
     places = [*places[: DOCUMENTS - 1], places[-1]]
     with serving(lambda body: chat(_one(say, body["messages"]))) as (url, calls):
-        path = config(tmp_path / "c.yaml", url, places, max_document_chars=1500, on_bad_record="skip")
+        path = config(tmp_path / "c.yaml", url, places, max_document_chars=800, on_bad_record="skip")
         path.write_text(path.read_text().replace("concurrency: 8", "concurrency: 1\n  timeout_s: 1200"))
         went = acquire(path, tmp_path / "run", until=1)
     run, _ = RunDir.read(tmp_path / "run")
@@ -97,5 +97,5 @@ def test_documents_by_a_small_teacher(say: Say, tmp_path: Any) -> None:
 
 
 def _one(say: Say, messages: list[dict[str, str]]) -> str:
-    (reply,) = say([messages], 300)
+    (reply,) = say([messages], 200)
     return visible(reply) or "NONE"
