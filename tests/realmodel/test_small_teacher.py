@@ -24,7 +24,7 @@ from tests.realmodel import smollm
 
 pytestmark = [pytest.mark.realmodel, pytest.mark.timeout(3600)]
 
-DOCUMENTS = 3
+DOCUMENTS, LETTERS = 3, 700
 Say = Callable[[list[list[dict[str, str]]], int], list[str]]
 """(conversations, most tokens of a reply) -> replies."""
 
@@ -72,11 +72,15 @@ def test_marks_of_planted_skills_by_a_small_judge(say: Say) -> None:
 
 
 def test_documents_by_a_small_teacher(say: Say, tmp_path: Any) -> None:
+    (tmp_path / "all").mkdir()
     (tmp_path / "corpus").mkdir()
-    places = [p for p in real_documents.collect(tmp_path / "corpus") if p["source"] != "champ-dataset"]
-    places = [*places[: DOCUMENTS - 1], places[-1]]
+    real_documents.collect(tmp_path / "all")
+    found = [*sorted((tmp_path / "all").glob("*/README.md"))[: DOCUMENTS - 1], real_documents.CHINESE / "同余.md"]
+    for number, file in enumerate(found):
+        (tmp_path / "corpus" / f"{number}.md").write_text(file.read_text()[:LETTERS])
+    places = [{"path": str(tmp_path / "corpus"), "license": None}]
     with serving(lambda body: chat(_one(say, body["messages"]))) as (url, calls):
-        path = config(tmp_path / "c.yaml", url, places, max_document_chars=800, on_bad_record="skip")
+        path = config(tmp_path / "c.yaml", url, places, max_document_chars=3 * LETTERS)
         path.write_text(path.read_text().replace("concurrency: 8", "concurrency: 1\n  timeout_s: 1200"))
         went = acquire(path, tmp_path / "run", until=1)
     run, _ = RunDir.read(tmp_path / "run")
@@ -93,7 +97,9 @@ def test_documents_by_a_small_teacher(say: Say, tmp_path: Any) -> None:
         "faults": sorted({fault.partition(": ")[2][:90] for one in read for fault in one.faults})[:8],
     }
     print(json.dumps(told, indent=1, ensure_ascii=False))
-    assert tries and all(("reply" in saved) != ("failure" in saved and "reply" not in saved) for saved in tries)
+    assert len(tries) == DOCUMENTS and all(
+        ("reply" in saved) != ("failure" in saved and "reply" not in saved) for saved in tries
+    )
 
 
 def _one(say: Say, messages: list[dict[str, str]]) -> str:
