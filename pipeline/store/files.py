@@ -121,7 +121,7 @@ def writing(path: Path) -> Iterator[None]:
             ) from None
         if e.errno == errno.EISDIR or os.path.islink(path):
             away = f"rm -r {shlex.quote(str(path))}"
-            raise Failure(f"{path}: {os.strerror(e.errno)}; expected a file: `{away}`") from None
+            raise Failure(f"{path}: {e.strerror}; expected a file: `{away}`") from None
         if e.errno in _NO_PLACE:
             raise Failure(f"{path}: {os.strerror(e.errno)}; expected a directory this user may write to") from None
         raise
