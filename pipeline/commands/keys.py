@@ -179,11 +179,16 @@ CHAOS_KEYS = {
     "wall_s": "of the run under fire",
 }
 ABLATE_KEYS = {
-    "arms": "arm -> {meaning, seeds, and of each metric {mean, interval (95 % over seeds), values} or null}",
-    "orderings": "comparison, higher, lower, metric, difference (paired by seed), verdict: does the higher arm lead?",
+    "arms": "arm -> {meaning, seeds, and of each metric {mean, interval (95 % over seeds), values} or null; so of "
+    "tokens sampled in training, learning rate and minutes}",
+    "orderings": "comparison, higher, lower, metric, at (equal steps or tokens), difference (paired by seed), p and "
+    "p_within (its being within bound) as Holm corrects them, verdict: does the higher arm lead?",
+    "rounds": "gate -> of each round problems, label_accuracy, sound, yield_per_1k, pass_rate and score, each as above",
     "sources": "arm -> {episodes, tokens, problems, validity} of what its solver learned from, each as above; of those "
     "with a solver",
+    "sweep": "arm -> learning rate tried -> solved_yield_per_1k at it, on combinations that training uses",
     "budget": "what every arm got",
+    "fixed": "SHA-256 of the solver's base and of the benchmark, the same for all seeds",
 }
 DATASET_CHECK_KEYS = {
     "rows": "of the data set",

@@ -111,8 +111,19 @@ class ProgramVerifierConfig(AskingVerifierConfig):
     """For a vote, the wait for a free sandbox slot included."""
 
 
+class AuthorVerifierConfig(VerifierConfig):
+    """Takes the writer's own answer for the truth, whatever the problem: no check at all, and a control for what the
+    others are worth (`propose ablate --only rounds`)."""
+
+    implementation: ClassVar[str] = "actors.verifiers.author:AuthorVerifier"
+    kind: Literal["author"] = "author"
+    timeout_s: Seconds = 30
+    """For a vote, which takes no time."""
+
+
 VERIFIERS: Registry[VerifierConfig] = Registry(
-    "kind", [SymbolicVerifierConfig, ExecutingVerifierConfig, ModelVerifierConfig, ProgramVerifierConfig]
+    "kind",
+    [SymbolicVerifierConfig, ExecutingVerifierConfig, ModelVerifierConfig, ProgramVerifierConfig, AuthorVerifierConfig],
 )
 
 Flag = Literal["ambiguous", "underspecified", "unsolvable", "trivial", "vacuous", "leaks_answer", "off_task"]

@@ -1,7 +1,7 @@
 """What an arm's proposer is worth: what it writes on held-out skill combinations, and what a solver learns from it.
 
-Both parts have a budget, the same for every arm: in episodes, that of a solver's problems also in tokens. Tasks, first
-prober and judges are the same too, given the seed.
+Both parts have a budget, the same for every arm: in episodes, that of a solver's problems also in tokens. Tasks, their
+random numbers, first prober and judges are the same too, given the seed: what arms have in common cancels out.
 Held-out combinations measure the proposer. A solver is trained on problems of the other combinations, because its own
 benchmark is made of held-out ones.
 """
@@ -21,7 +21,8 @@ from pipeline.commands.ablation.grid import Budget
 from pipeline.flow.context import Context
 from pipeline.flow.steps import judged_in, write_step
 from pipeline.flow.stream import Stream
-from pipeline.flow.tasks import make_heldout, make_tasks
+from pipeline.flow.tasks import make_curriculum, make_heldout, make_tasks
+from pipeline.scoring import problems
 from pipeline.scoring.identity import Register
 from pipeline.scoring.judged import Judged
 from pipeline.scoring.statistics import mean
@@ -48,9 +49,13 @@ SOURCE = {
 """What is told of a data source, beside its solver."""
 
 
-async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]:
-    """What one arm writes: every metric but the solver's."""
-    judged = await _write(context, "measure", proposer, make_heldout(context), episodes)
+async def run(
+    context: Context, proposer: Path, episodes: int, name: str = "measure", heldout: bool = True
+) -> dict[str, Any]:
+    """What one arm writes, as the steps of `name`: every metric but the solver's. Without `heldout` the tasks are of
+    the combinations that training uses, for what is chosen before anything is measured."""
+    curriculum = make_heldout(context) if heldout else make_curriculum(context)
+    judged = await _write(context, name, proposer, curriculum, episodes)
     facts = summarize(judged, copies(judged, Register(context.domain.identity)))
     kept = (
         "submitted_rate",
@@ -72,15 +77,10 @@ async def run(context: Context, proposer: Path, episodes: int) -> dict[str, Any]
     return figures
 
 
-async def solver(context: Context, proposer: Path | None, budget: Budget, writes: bool) -> dict[str, Any]:
+async def solver(context: Context, proposer: Path | None, budget: Budget) -> dict[str, Any]:
     """What an arm's problems are worth to a solver: its `score` (None if there was no problem), and of `SOURCE`. They
     are the data set that `synthesize` makes under the arm's settings, with this proposer over the run's skills (None:
-    with whatever the settings name), as far as the budget goes. An arm that writes nothing has the score of the
-    base."""
-    if not writes:
-        alone = context.config.evaluate.model_copy(update={"model": context.config.solve.base})
-        measured = replace(context, config=context.config.model_copy(update={"evaluate": alone}))
-        return {"score": (await stages.run(measured, "evaluate"))["score"]["mean"]}
+    with whatever the settings name), as far as the budget goes."""
     c = context.config
     given: dict[str, Any] = dict(budget.settings)
     if proposer is not None:
@@ -92,8 +92,37 @@ async def solver(context: Context, proposer: Path | None, budget: Budget, writes
     found = {"problems": written["accepted"], **{name: written[name] for name in ("episodes", "tokens", "validity")}}
     if not written["accepted"]:
         return {"score": None, **found}
+    return {"score": await _trained(context), **found}
+
+
+async def untrained(context: Context) -> dict[str, Any]:
+    """The `score` of the solver as it is."""
+    alone = context.config.evaluate.model_copy(update={"model": context.config.solve.base})
+    measured = replace(context, config=context.config.model_copy(update={"evaluate": alone}))
+    return {"score": (await stages.run(measured, "evaluate"))["score"]["mean"]}
+
+
+async def of_generator(context: Context, rows: int) -> dict[str, Any]:
+    """The `score` of a solver of as many problems that are sound by construction, none of them of a combination that
+    the benchmark has; nobody has probed them, so no band of difficulty is taken of them."""
+    if not rows:
+        return {"score": None, "problems": 0}
+    known, ask = context.domain, 2 * rows
+    while True:
+        made = known.sound_problems(ask, context.config.seed)
+        if len(found := [problem for problem, used in made if not known.is_heldout(used)]) >= rows:
+            break
+        ask *= 2
+    file = context.run.write_text("generator.jsonl", problems.text(found[:rows]))
+    own = context.config.solve.model_copy(update={"data": str(file), "mixture": (), "band": (0.0, 1.0)})
+    context = replace(context, config=context.config.model_copy(update={"solve": own}))
+    return {"score": await _trained(context), "problems": rows, "validity": 1.0}
+
+
+async def _trained(context: Context) -> float:
     await stages.run(context, "solve")
-    return {"score": (await stages.run(context, "evaluate"))["after"]["mean"], **found}
+    score: float = (await stages.run(context, "evaluate"))["after"]["mean"]
+    return score
 
 
 def diversity(questions: Sequence[str]) -> float | None:
@@ -125,7 +154,8 @@ async def _step(context: Context, name: str, proposer: Path, curriculum: Curricu
     stream = Stream(config, pool, committee, prober, cluster.buffer())
     step = stream.step(ledger)
     fixed = config.prober.ladder[0].path
-    tasks = make_tasks(context, curriculum, name, 1, groups=episodes, size=1)
+    # Named alike whatever is measured, so that they have the same seeds.
+    tasks = make_tasks(context, curriculum, "measure", 1, groups=episodes, size=1)
     with context.progress.stage(name, episodes, "episode") as progress:
         async with watching(name, config.watchdog_s) as watchdog:
             watchdog.queues = stream.queues

@@ -168,15 +168,18 @@ def _audit_verifiers(
 
 _ABLATE = """train and measure the method without its parts, and compare.
 
-Trains every arm of a grid with the same budget, measures what its proposer writes on held-out skill combinations, and
-says which of the paper's orderings hold, with intervals over seeds.
+Trains every arm of a grid with the same budget, seed by seed, and measures what its proposer writes on held-out skill
+combinations, or what a solver learns from it. Two arms of a pair differ in one thing. Before anything is trained it
+prints which difference so many seeds would tell; afterwards each ordering holds, is refuted, is no difference (within a
+stated bound), or is open, corrected over the pairs of its comparison.
 
-The arms of a seed share their SFT. A finished (arm, seed) is skipped, an interrupted one goes on, so the same command
-can be given until the table is whole; a larger --seeds or --only adds to it. Results: table.json, table.md and
-table.html in the run directory (runs/ablation-<digest>), where each arm is a run of its own, for `propose report` too.
-Budgets are equal in episodes and steps; --tokens makes those of a solver's problems equal in tokens. --only sources
-compares what solvers learn from: no data, one-shot problems unfiltered and filtered, MetaMath's rewriting and
-WizardMath's evolving of seed problems, a prompted model, with skills, with the workflow, SFT and MGPO"""
+The arms of a seed share their SFT, their tasks and the random numbers of these. A finished (arm, seed) is skipped, an
+interrupted one goes on, so the same command can be given until the table is whole; a larger --seeds or --only adds to
+it. The solver's base and the benchmark are the same files for all seeds. Results: rows.jsonl (a line for each arm and
+seed), table.json, table.md and table.html in the run directory (runs/ablation-<digest>), where each arm is a run of its
+own, for `propose report` too. Budgets are equal in episodes and steps; what trains is also compared at equal tokens,
+and --tokens makes those of a solver's problems equal in tokens. --only rounds plays three rounds, in which the solver
+of one probes the next, under two gates: the proposer's own answer is the truth, and the committee"""
 
 
 @command("ablate", DIAGNOSIS, _ABLATE, lambda: ABLATE_KEYS, more=grid.tables)
@@ -186,18 +189,22 @@ def _ablate(
     sets: o.Set = None,
     run_dir: o.RunDir = None,
     only: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="comparisons, e.g. rl,pruning; default: all")
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="comparisons, e.g. sources,rounds (sources,objective,rho,pruning; quick rho,pruning)"
+        ),
     ] = None,
-    seeds: Annotated[int | None, o.count("--seeds", least=1, help="trainings of every arm (3; quick 2)")] = None,
+    seeds: Annotated[int | None, o.count("--seeds", least=1, help="trainings of every arm (8; quick 2)")] = None,
     episodes: Annotated[
-        int | None, o.count("--episodes", least=1, help="measured of each arm, on held-out skills (160; quick 40)")
+        int | None, o.count("--episodes", least=1, help="measured of each arm, on held-out skills (1000; quick 40)")
     ] = None,
     downstream: Annotated[
         int | None,
         o.count(
             "--downstream",
             least=0,
-            help="written by each arm for its solver; 0: no solver, a later call can add it (240; quick 0)",
+            help="written for each solver (1000, for arms that are compared by theirs; given, for all arms; quick 40); "
+            "0: none is trained, a later call can add it",
         ),
     ] = None,
     tokens: Annotated[
@@ -206,14 +213,14 @@ def _ablate(
     seed_problems: Annotated[
         str, typer.Option(metavar="FILE", help="what metamath and wizardmath begin with, .jsonl (mini:seeds)")
     ] = "mini:seeds",
-    quick: Annotated[bool, o.flag("--quick", help="a small form; a seed took 7 minutes on two busy cores")] = False,
+    quick: Annotated[bool, o.flag("--quick", help="a small form, to see that all of it works")] = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
     quiet: o.Quiet = False,
 ) -> int:
-    trainings, measured, budget = grid.counts(seeds, episodes, downstream, tokens, quick)
-    wanted = grid.wanted(only, quick, bool(budget))
-    given = [*(grid.QUICK if quick else ()), *(sets or ())]
+    counts = grid.counts(seeds, episodes, downstream, tokens, quick)
+    wanted = grid.wanted(only, quick, counts)
+    given = [*grid.STATED, *(grid.QUICK if quick else ()), *(sets or ())]
 
     def configure(overrides: Sequence[str]) -> Config:
         own = [override.replace(grid.SEEDS, seed_problems) for override in overrides]
@@ -225,7 +232,7 @@ def _ablate(
 
     if settings.mirror is not None:
         raise Failure("mirror: an ablation makes many runs, and a mirror holds one; leave it out")
-    table = ablate(configure, root, wanted, trainings, measured, budget)
+    table = ablate(configure, root, wanted, counts)
     if as_json:
         print(json.dumps(table))
     else:

@@ -10,10 +10,12 @@ from pipeline.commands.ablation import measure
 from pipeline.commands.ablation.grid import Budget, counts
 from pipeline.commands.ablation.measure import METRICS
 from pipeline.config import loading
+from pipeline.domains.mini import generate as mini
 from pipeline.domains.mini.combinations import is_heldout
 from pipeline.domains.mini.domain import SKILLS
 from pipeline.flow.context import Context
 from pipeline.records import Episode, Failure, Lost, Skill, Stalled
+from pipeline.scoring import problems
 from pipeline.skills.extraction import SkillLibrary
 from pipeline.stages import synthesize
 from pipeline.store.ledger import Journal, journal_path
@@ -44,7 +46,7 @@ class Arm(Pools):
         self.restarts.append(whole)
 
 
-def measured(root, pools, downstream=0, sets=()):
+def measured(root, pools, downstream=0, sets=(), name="measure"):
     config = loading.load(None, ["synthesize.in_flight=4", *sets])
     run = RunDir.open(root, config)
     try:
@@ -57,9 +59,9 @@ def measured(root, pools, downstream=0, sets=()):
                 for s in SKILLS
             ).save(run.path("skills"))  # fmt: skip
             context = Context(config, run, pools, metrics, progress)
-            figures = asyncio.run(measure.run(context, Path("nowhere"), 12))
+            figures = asyncio.run(measure.run(context, Path("nowhere"), 12, name))
             if downstream:
-                found = asyncio.run(measure.solver(context, Path("nowhere"), Budget(episodes=downstream), True))
+                found = asyncio.run(measure.solver(context, Path("nowhere"), Budget(episodes=downstream)))
                 figures |= {"solver": found.pop("score"), "source": found}
             return figures
     finally:
@@ -141,21 +143,60 @@ def test_the_solver_gets_the_distinct_problems_of_combinations_that_are_not_held
     assert all(heldout["measure"]) and not any(heldout["synthesize"])
 
 
-def test_an_arm_that_writes_nothing_is_the_base_solver(tmp_path, monkeypatch):
+def test_an_arm_without_data_is_the_base_solver(tmp_path, monkeypatch):
     async def stage(context, name):
         assert (name, context.config.evaluate.model) == ("evaluate", context.config.solve.base)
         return {"score": {"mean": 0.3}}
 
     monkeypatch.setattr("pipeline.stages.run", stage)
     context = Context(loading.load(None), None, None, None, None)
-    assert asyncio.run(measure.solver(context, None, Budget(episodes=9), False)) == {"score": 0.3}
+    assert asyncio.run(measure.untrained(context)) == {"score": 0.3}
+
+
+def test_the_generators_problems_are_right_and_of_no_combination_of_the_benchmark(tmp_path, monkeypatch):
+    learned = {}
+
+    async def stage(context, name):
+        if name == "solve":
+            learned["rows"] = problems.read(Path(context.config.solve.data))
+            assert context.config.solve.band == (0.0, 1.0)
+        return {"after": {"mean": 0.5}}
+
+    monkeypatch.setattr("pipeline.stages.run", stage)
+    config = loading.load(None, ["solve.band=[0.1, 0.9]"])
+    run = RunDir.open(tmp_path / "r", config)
+    try:
+        found = asyncio.run(measure.of_generator(Context(config, run, None, None, None), 60))
+        assert asyncio.run(measure.of_generator(Context(config, run, None, None, None), 0))["score"] is None
+    finally:
+        run.close()
+    assert found == {"score": 0.5, "problems": 60, "validity": 1.0}
+    texts = [mini.read(row["question"]) for row in learned["rows"]]
+    assert len(texts) == len({t.question for t in texts}) == 60
+    assert all(
+        (t.answer, t.answer_kind) == (r["answer"], r["answer_kind"])
+        for t, r in zip(texts, learned["rows"], strict=True)
+    )
+    assert not any(is_heldout(t.skills) for t in texts)
+
+
+def test_tasks_and_their_seeds_are_the_same_whatever_is_measured(tmp_path):
+    """Common random numbers: of an arm's end, of an arm at equal tokens, of another arm."""
+    found = []
+    for number, name in enumerate(("measure", "measure-rho")):
+        pools = Arm(lambda n: n)
+        measured(tmp_path / str(number), pools, name=name)
+        (step,) = (tmp_path / str(number) / "steps" / name).iterdir()
+        found.append([e.task for e in read_records(step / "episodes.parquet", Episode)])
+    assert found[0] == found[1] and len({task.seed for task in found[0]}) == 12
 
 
 def test_a_budget_ends_synthesis_by_itself():
     assert Budget(episodes=9).settings == {"target": 9, "max_episodes": 9, "target_episodes": 9}
     assert Budget(tokens=500).settings == {"target": 500, "max_episodes": 500, "target_tokens": 500}
-    assert not Budget() and counts(None, None, 0, None, False) == (3, 160, Budget())
-    assert counts(1, 5, None, 700, True) == (1, 5, Budget(tokens=700))
+    assert not Budget() and not counts(None, None, 0, None, False).downstream
+    own = counts(1, 5, None, 700, True)
+    assert (own.seeds, own.episodes, own.downstream) == (1, 5, Budget(tokens=700))
     with pytest.raises(Failure, match="expected one of the two"):
         counts(None, None, 4, 700, False)
 
