@@ -119,6 +119,8 @@ async def _closing(cluster: Cluster, work: Coroutine[Any, Any, T]) -> T:
     threading.Thread(target=_backstop, args=(ending, ended, interrupted), daemon=True).start()
 
     def interrupt(*_: Any) -> None:
+        if interrupted.is_set():  # it comes twice where both a process and its group are sent it
+            return
         interrupted.set()
         ending.set()  # at once, because the stage may never come to its end
         loop.call_soon_threadsafe(task.cancel)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import numpy as np
@@ -24,7 +24,7 @@ from trl import import_utils
 
 from pipeline.config import GRPOConfig, MGPONoStageConfig
 from pipeline.records import Rollout
-from tests.trainers.worlds import PROMPT, alone, batch_of, make_rollout, totals_of
+from tests.trainers.worlds import PROMPT, alone, batch_of, make_rollout, owners, totals_of
 from trainers.batches import StepBatch
 from trainers.objectives import make
 
@@ -114,10 +114,10 @@ def advantages_of(rollouts: list[Rollout], scale: bool) -> Tensor:
     return (torch.where(std > 1e-6, difference / std, 0.0) if scale else difference).reshape(-1)
 
 
-def policies(batch: StepBatch, seed: int) -> tuple[Tensor, Tensor]:
+def policies(batch: StepBatch, seed: int, spread: float = 0.4) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     engine = batch.tokens.engine_K
-    near, ref = (engine + 0.4 * torch.randn(len(engine), generator=generator) for _ in range(2))
+    near, ref = (engine + spread * torch.randn(len(engine), generator=generator) for _ in range(2))
     return near, ref
 
 
@@ -152,30 +152,91 @@ def test_grpo_is_trls(
     torch.testing.assert_close(-weight, theirs, rtol=1e-4, atol=1e-6)
 
 
+TAU = st.sampled_from([(1.0, 1.05), (0.7, 2.0)])
+
+
 @settings(max_examples=60, deadline=None)
-@given(worlds(), st.sampled_from([(1.0, 1.05), (0.7, 2.0)]), st.integers(0, 100))
-def test_mgpo_without_its_own_parts_is_trls_sapo(rollouts: list[Rollout], tau: tuple[float, float], seed: int) -> None:
+@given(worlds(), TAU, st.sampled_from(["group", "stage"]), st.integers(0, 100))
+def test_mgpo_without_its_own_parts_is_trls_sapo(
+    rollouts: list[Rollout], tau: tuple[float, float], baseline: Literal["group", "stage"], seed: int
+) -> None:
     """No stage advantage, no implicit reward, one action a trajectory, the ratio as a factor and not truncated: what is
-    left is SAPO, whose gate is ours. It is normalised by sequence, and MGPO by token, which is undone here."""
-    rollouts = [
-        r.model_copy(
-            update={
-                "action_index": tuple(min(i, 0) for i in r.action_index),
-                "action_stage": (0,), "action_kind": (0,), "process_rewards": (0.0,),
-            }
-        )
-        for r in rollouts
-    ]  # fmt: skip
+    left is SAPO, whose gate is ours, by either baseline: over the group, or over those of it whose action is of the
+    same stage. It is normalised by sequence, and MGPO by token, which is undone here."""
+    rollouts = [one_action(r) for r in rollouts]
     batch = batch_of(rollouts)
     logp, ref = policies(batch, seed)
-    ours = MGPONoStageConfig(beta=0.0, tau_pos=tau[0], tau_neg=tau[1], importance_cap=1e6)
+    weight = sapo(tau, baseline, batch, logp, ref)
+    theirs = trls_sapo(rollouts, batch, logp, ref, tau, baseline)
+    torch.testing.assert_close(weight, theirs, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(worlds(), st.integers(2, 3), TAU, st.sampled_from(["group", "stage"]), st.integers(0, 100))
+def test_in_mini_batches_of_stale_rollouts_both_are_still_trls(
+    rollouts: list[Rollout], count: int, tau: tuple[float, float], baseline: Literal["group", "stage"], seed: int
+) -> None:
+    """A step cut into mini-batches, whole groups each: with every update the policy is further from the one that
+    sampled, so that clip and gate act, and each update is normalised by its own tokens."""
+    rollouts = [one_action(r) for r in rollouts]
+    batch = batch_of(rollouts)
+    for number, part in enumerate(batch.mini_batches(count, (seed,))):
+        if not part.trajectories:
+            continue
+        own = owners(rollouts, batch, part)
+        logp, ref = policies(part, seed + number, spread=0.3 * (number + 1))
+        grpo = make(GRPOConfig(kl=0.05, importance_cap=None))
+        weight = grpo.weights(part.tokens, logp, ref, totals_of(part), alone)
+        theirs = trl_gradient(
+            Padded(own, part), logp, part.tokens.engine_K, ref, advantages_of(own, True), "bnpo", beta=0.05
+        )
+        torch.testing.assert_close(-weight, theirs, rtol=1e-4, atol=1e-6)
+        sapos = trls_sapo(own, part, logp, ref, tau, baseline)
+        torch.testing.assert_close(sapo(tau, baseline, part, logp, ref), sapos, rtol=1e-4, atol=1e-5)
+
+
+def one_action(r: Rollout) -> Rollout:
+    """All of its tokens as one action, of the stage of its first."""
+    index = tuple(min(i, 0) for i in r.action_index)
+    return r.model_copy(
+        update={
+            "action_index": index, "action_stage": r.action_stage[:1], "action_kind": (0,), "process_rewards": (0.0,),
+        }
+    )  # fmt: skip
+
+
+def sapo(
+    tau: tuple[float, float], baseline: Literal["group", "stage"], batch: StepBatch, logp: Tensor, ref: Tensor
+) -> Tensor:
+    """Our weights, times the number of tokens."""
+    ours = MGPONoStageConfig(beta=0.0, tau_pos=tau[0], tau_neg=tau[1], importance_cap=1e6, baseline=baseline)
     weight = make(ours).weights(batch.tokens, logp, ref, totals_of(batch), alone)
+    return -weight * len(logp)
+
+
+def trls_sapo(
+    rollouts: list[Rollout], batch: StepBatch, logp: Tensor, ref: Tensor, tau: tuple[float, float], baseline: str
+) -> Tensor:
+    """TRL's gradient by token, times the number of tokens."""
+    by = advantages_of(rollouts, True) if baseline == "group" else advantages_by_stage(rollouts)
     theirs = trl_gradient(
-        Padded(rollouts, batch), logp, batch.tokens.engine_K, ref, advantages_of(rollouts, True), "sapo",
+        Padded(rollouts, batch), logp, batch.tokens.engine_K, ref, by, "sapo",
         sapo_temperature_pos=tau[0], sapo_temperature_neg=tau[1],
     )  # fmt: skip
-    by_sequence = batch.tokens.length_S[batch.tokens.seq_K] * len(rollouts)
-    torch.testing.assert_close(-weight * len(logp), theirs * by_sequence, rtol=1e-4, atol=1e-5)
+    return theirs * batch.tokens.length_S[batch.tokens.seq_K] * len(rollouts)
+
+
+def advantages_by_stage(rollouts: list[Rollout]) -> Tensor:
+    """TRL's advantages within those of a group whose action is of one stage; 0 for who is alone."""
+    cells: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for i, r in enumerate(rollouts):
+        cells[r.group_id, r.action_stage[0]].append(i)
+    found = torch.zeros(len(rollouts))
+    for members in cells.values():
+        rewards = torch.tensor([rollouts[i].terminal_reward for i in members])
+        if len(members) > 1 and (std := nanstd(rewards)) > 1e-6:
+            found[members] = (rewards - rewards.mean()) / std
+    return found
 
 
 def test_a_wrong_sign_would_be_seen() -> None:

@@ -3,7 +3,6 @@ plain loop in test_precision.py, where DeepSpeed is."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from transformers import get_scheduler
 from pipeline.config import MGPOConfig
 from pipeline.records import Rollout
 from tests.trainers.oracles import log_probabilities, weights_of
-from tests.trainers.worlds import batch_of, ragged
+from tests.trainers.worlds import batch_of, owners, ragged
 from trainers import launch
-from trainers.batches import StepBatch
 from trainers.launch import _environment, _Trainer
 from trainers.schedule import learning_rate
 from trainers.spec import TrainSpec
@@ -131,15 +129,6 @@ def test_mini_batches_are_whole_groups_and_each_is_the_batch_of_its_rollouts(
     assert max(sizes) - min(sizes) <= 1
     same = batch.mini_batches(count, (seed,))  # a replayed step is cut as it was
     assert [p.ids_T.tolist() for p in same] == [p.ids_T.tolist() for p in parts]
-
-
-def owners(rollouts: list[Rollout], batch: StepBatch, part: StepBatch) -> list[Rollout]:
-    """The rollouts of a part, found by their tokens: an engine's log-probabilities are all different."""
-    of: dict[tuple[int, ...], list[Rollout]] = defaultdict(list)
-    for rollout in rollouts:
-        of[tuple(rollout.token_ids)].append(rollout)
-    spans = zip(part.start_S[:-1], part.start_S[1:], strict=True)
-    return [of[tuple(part.ids_T[a:b].tolist())].pop(0) for a, b in spans]
 
 
 # ---------------------------------------------------------------- actors of Ray Train's own

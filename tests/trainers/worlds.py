@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,15 @@ def ragged(draw: st.DrawFn) -> list[Rollout]:
 
 def batch_of(rollouts: list[Rollout]) -> StepBatch:
     return StepBatch.from_arrow([Rollout.to_arrow(rollouts)])
+
+
+def owners(rollouts: list[Rollout], batch: StepBatch, part: StepBatch) -> list[Rollout]:
+    """The rollouts of a part, found by their tokens: an engine's log-probabilities are all different."""
+    of: dict[tuple[int, ...], list[Rollout]] = defaultdict(list)
+    for rollout in rollouts:
+        of[tuple(rollout.token_ids)].append(rollout)
+    spans = zip(part.start_S[:-1], part.start_S[1:], strict=True)
+    return [of[tuple(part.ids_T[a:b].tolist())].pop(0) for a, b in spans]
 
 
 def totals_of(batch: StepBatch) -> Totals:

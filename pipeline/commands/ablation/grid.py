@@ -236,6 +236,13 @@ class Counts:
     rates: tuple[float, ...] = SWEEP
     """Of the sweep."""
 
+    def measures(self, arm: str, names: tuple[str, ...]) -> bool:
+        """Whether what the arm's proposer writes is measured: where these comparisons are decided by it, not by what a
+        solver learns."""
+        if ARMS[arm].gate or ARMS[arm].start is None:
+            return False
+        return any(set(COMPARISONS[name].tested) != {"solver"} for name in names if arm in COMPARISONS[name].arms)
+
     def solver(self, arm: str, names: tuple[str, ...]) -> bool:
         """Whether the arm has a solver in these comparisons; those in rounds have theirs in any case."""
         if ARMS[arm].gate or not self.downstream:

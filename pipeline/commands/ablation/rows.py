@@ -58,7 +58,7 @@ def _row(root: Path, arm: str, seed: int) -> Row | None:
         return _of_rounds([RunDir(path) for path in played(root, arm, seed)], arm, seed)
     run = RunDir(root / "arms" / arm / str(seed))
     measured, downstream = run.result("measure"), run.result("downstream")
-    if measured is None and (downstream is None or ARMS[arm].start is not None):
+    if measured is None and downstream is None:
         return None
     source = dict(downstream["result"]) if downstream else {}
     figures = dict.fromkeys(METRICS) | (measured["result"] if measured else {}) | {"solver": source.pop("score", None)}

@@ -193,7 +193,7 @@ class _Grid:
             if start is not None:
                 _share(start, context.run)
                 proposer = await _proposer(context, arm)
-            if proposer is not None:
+            if proposer is not None and self._counts.measures(arm, self._comparisons):
                 await self._measured(context, proposer)
             if self._counts.solver(arm, self._comparisons) and context.run.result("downstream") is None:
                 began = time.monotonic()
@@ -303,7 +303,7 @@ class _Grid:
         if ARMS[arm].gate:
             return all(RunDir(path).result("round") for path in rows.played(self._root, arm, seed))
         wanted = [
-            *(["measure"] if ARMS[arm].start is not None else []),
+            *(["measure"] if self._counts.measures(arm, self._comparisons) else []),
             *(["downstream"] if self._counts.solver(arm, self._comparisons) else []),
         ]
         stages = self._path("arms", arm, seed) / "stages"

@@ -537,6 +537,17 @@ def test_without_a_word_solvers_are_trained_where_they_decide():
     assert every.solver("pass-at-k", names)
 
 
+def test_a_proposer_is_measured_where_that_decides(tmp_path, stubs):
+    calls, _ = stubs
+    ablate(tmp_path / "a", comparisons=("sources",), downstream=9)
+    assert not any(call.startswith("measure") for call in calls)
+    calls.clear()
+    found = ablate(tmp_path / "a", comparisons=("sources", "start"), downstream=9)  # and can be, later
+    assert calls == [f"measure arms/{arm}/0 of {of} with 4" for arm, of in (
+        (FULL, "arms/full/0/mgpo"), ("sft", "start/full/0/sft"))]  # fmt: skip
+    assert found["arms"]["sft"]["verified_rate"]["mean"] == 0.5 and found["arms"]["none"]["verified_rate"] is None
+
+
 def test_the_solver_of_a_round_probes_the_next_and_both_gates_begin_alike(tmp_path, stubs):
     calls, stop_at = stubs
     stop_at[0] = "arms/own-answer/0/round-2"

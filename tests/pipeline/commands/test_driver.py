@@ -235,3 +235,28 @@ def test_a_second_interrupt_does_not_leave_what_the_first_was_ending(tmp_path):
     if left:
         child.kill()
     assert not left
+
+
+AGAIN = """
+try:
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGINT)
+        raise
+"""
+IDLE = """
+async def idle(self):
+    await asyncio.sleep(0.1)
+Cluster.idle = idle
+"""
+
+
+def test_a_second_interrupt_that_comes_with_the_first_is_the_same_one(tmp_path):
+    """As `timeout` and terminals send it: to the process, and to its group."""
+    ours, child = start(tmp_path, wait=AGAIN.strip(), more=IDLE.strip())
+    ours.send_signal(signal.SIGINT)
+    _, err = ours.communicate(timeout=60)
+    assert ours.returncode == 130 and "Traceback" not in err
+    assert err.splitlines()[-1] == "propose: interrupted; the same command goes on from here"
+    assert gone(child)
