@@ -1,7 +1,7 @@
 """Verifiers: one file each, and one entry in `pipeline.config.committee.VERIFIERS`.
 
-Holds what a verifier is (`base`), those of the mini world's controlled language (`mini`) and those of free text
-(`text`). May import the answers, the executor and the sandbox's vocabulary; must never know the committee that asks
+Holds what a verifier is (`base`), those of the mini world's controlled language (`mini`), those of free text (`text`)
+and a control that believes the writer (`author`). May import the answers, the executor and the sandbox's vocabulary; must never know the committee that asks
 them.
 """
 
