@@ -1,8 +1,8 @@
 """Verifiers: one file each, and one entry in `pipeline.config.committee.VERIFIERS`.
 
 Holds what a verifier is (`base`), those of the mini world's controlled language (`mini`), those of free text (`text`)
-and a control that believes the writer (`author`). May import the answers, the executor and the sandbox's vocabulary; must never know the committee that asks
-them.
+and a control that believes the writer (`author`). May import the answers, the executor and the sandbox's vocabulary;
+must never know the committee that asks them.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@
 Invariant: of a (arm, seed) what is in stages/ is done and never touched again; one that was interrupted goes on as any
 run does. Solvers can be left out, and trained by a later call. All arms have the same budgets: the same number of
 teacher episodes, of MGPO steps and episodes, of measured episodes, and for a solver's problems of episodes or of
-tokens; what a longer loop spends more is evened out by a second measurement, where it had sampled no more tokens than
-the arm that sampled fewest. Solver base and benchmark are the same files from the first seed to the last.
+tokens; what a longer loop spends more is evened out by a second measurement, where it had sampled as many tokens as the
+arm that sampled fewest. Solver base and benchmark are the same files from the first seed to the last.
 
 The pools that judge stay up from one arm to the next that is judged alike; only what holds a policy is started anew.
 """
@@ -24,7 +24,6 @@ import asyncio
 import hashlib
 import shutil
 import time
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -247,9 +246,8 @@ class _Grid:
         return max(found, key=lambda rate: found[rate])
 
     async def _at_equal_tokens(self, name: str, seed: int) -> None:
-        """Measure each trained arm of a comparison again at its last checkpoint by which it had sampled no more tokens
-        than the arm that sampled fewest; that one has been. An arm without such a checkpoint, for it sampled far more,
-        stays out."""
+        """Measure each trained arm of a comparison again at the checkpoint by which it had sampled as many tokens as
+        the arm that sampled fewest; that one has been. An arm without such a checkpoint stays out."""
         runs = {arm: RunDir(self._path("arms", arm, seed)) for arm in COMPARISONS[name].arms}
         tokens = {arm: rows.sampled(run) for arm, run in runs.items()}
         least = min(t[-1] for t in tokens.values())
@@ -257,21 +255,19 @@ class _Grid:
         for arm, run in runs.items():
             if run.result(stage) is not None:
                 continue
-            steps = bisect_right(tokens[arm], least)
-            known = sorted(int(p.name.removeprefix("step-")) for p in run.path("checkpoints", "mgpo").glob("step-*"))
-            usable = [step for step in known if step <= steps]
-            if not usable:
+            known = [int(p.name.removeprefix("step-")) for p in run.path("checkpoints", "mgpo").glob("step-*")]
+            if (step := nearest(tokens[arm], known, least)) is None:
                 continue
-            facts = {"step": usable[-1], "tokens": tokens[arm][usable[-1] - 1]}
+            facts = {"step": step, "tokens": tokens[arm][step - 1]}
             with self._open(run.root, self._overrides_of(run), seed) as context:
-                if usable[-1] == len(tokens[arm]):
+                if step == len(tokens[arm]):
                     done = context.run.result("measure")
                     assert done is not None
                     context.run.finish(stage, done["result"] | facts, 0.0)
                     continue
                 self._progress.say(f"{arm}, seed {seed}", f"at {facts['tokens']} tokens, as all of {name}")
                 await self._turn_to(context.config)
-                checkpoint = context.run.path("checkpoints", "mgpo", f"step-{usable[-1]:06d}")
+                checkpoint = context.run.path("checkpoints", "mgpo", f"step-{step:06d}")
                 await self._measured(context, checkpoint, stage, facts=facts)
 
     def _overrides_of(self, run: RunDir) -> tuple[str, ...]:
@@ -339,6 +335,16 @@ class _Grid:
                 yield Context(config, run, self._cluster, log, self._progress)
         finally:
             run.close()
+
+
+_EQUAL = 0.1
+"""By this share two numbers of tokens may differ and count as equal."""
+
+
+def nearest(tokens: Sequence[int], steps: Sequence[int], wanted: int) -> int | None:
+    """Of these steps the one by whose end nearest to so many tokens were sampled; None where that is not near."""
+    best = min(steps, key=lambda step: abs(tokens[step - 1] - wanted), default=None)
+    return None if best is None or abs(tokens[best - 1] - wanted) > _EQUAL * wanted else best
 
 
 def _share(start: Path, run: RunDir) -> None:

@@ -477,6 +477,12 @@ def test_arms_that_sampled_more_are_measured_where_they_had_sampled_as_much(tmp_
     assert found["arms"]["full"]["training_tokens"]["mean"] == 400
 
 
+def test_tokens_are_equal_to_a_tenth_or_not_at_all():
+    cumulative = [100, 210, 330, 440]
+    assert runs.nearest(cumulative, [2, 4], 205) == 2 and runs.nearest(cumulative, [2, 4], 400) == 4
+    assert runs.nearest(cumulative, [2, 4], 330) is None and runs.nearest(cumulative, [], 100) is None
+
+
 def test_arms_with_other_objectives_are_trained_at_the_best_rate_of_one_sweep(tmp_path, stubs):
     """GRPO does best at 2e-4 here, MGPO at 4e-4; found at another seed, on combinations that are not held out."""
     calls, _ = stubs
