@@ -119,7 +119,7 @@ def writing(path: Path) -> Iterator[None]:
             raise Failure(
                 f"{path}: {os.strerror(e.errno)}; mend the storage, and run the same command again", "infra_error"
             ) from None
-        if e.errno == errno.EISDIR or os.path.islink(path):
+        if e.errno == errno.EISDIR or (e.errno == errno.ELOOP and os.path.islink(path)):
             away = f"rm -r {shlex.quote(str(path))}"
             raise Failure(f"{path}: {e.strerror}; expected a file: `{away}`") from None
         if e.errno in _NO_PLACE:

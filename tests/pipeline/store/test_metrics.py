@@ -1,5 +1,6 @@
 """metrics.jsonl: what a reader gets back, what a crash may leave, and the TensorBoard mirror."""
 
+import errno
 import json
 import math
 
@@ -8,6 +9,7 @@ import pytest
 from pipeline.config import Config
 from pipeline.records import Failure
 from pipeline.store import chained, metrics
+from pipeline.store.files import writing
 from pipeline.store.ledger import Ledger
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
@@ -48,6 +50,14 @@ def test_what_a_link_in_their_place_names_is_not_written_to(run, tmp_path):
     with pytest.raises(Failure, match=r"000001\.jsonl: .*; expected a file: `rm -r "):
         Ledger(run, "mgpo").begin(1)
     assert not elsewhere.exists()
+
+
+def test_a_run_behind_a_link_that_takes_no_file_is_not_said_to_be_in_the_way(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "real")
+    with pytest.raises(Failure, match=r"/run: Permission denied; expected a directory this user may write to$"):
+        with writing(tmp_path / "run"):
+            raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_a_step_done_again_after_a_resume_replaces_the_first(run):
