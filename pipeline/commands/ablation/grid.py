@@ -270,7 +270,7 @@ def wanted(only: str | None, quick: bool, counts: Counts) -> tuple[str, ...]:
     Raises Failure for a name that is none, and for a comparison of solvers without any."""
     by_solvers = [name for name, c in COMPARISONS.items() if "solver" in c.tested and not counts.downstream]
     every = tuple(name for name in DECIDING if name not in by_solvers)
-    names = tuple(only.split(",")) if only else QUICK_COMPARISONS if quick else every
+    names = tuple(dict.fromkeys(n.strip() for n in only.split(","))) if only else QUICK_COMPARISONS if quick else every
     if unknown := [name for name in names if name not in COMPARISONS]:
         raise Failure(f"--only {unknown[0]}: no comparison; expected some of {', '.join(COMPARISONS)}")
     if alone := [name for name in names if name in by_solvers]:

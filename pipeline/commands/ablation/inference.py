@@ -57,9 +57,11 @@ class Paired:
         return self.spread / math.sqrt(len(self.values))
 
     def _above(self, distance: float) -> float:
-        """P(T <= distance / error): 0, 1/2 or 1 where no seed differs from another."""
+        """P(T <= distance / error). Where no seed differs from another t would be infinite, whatever few seeds say, as
+        figures that are shares of few episodes may: there it is what the signs of so many seeds allow to say."""
         if self._error < 1e-12:
-            return 0.5 if abs(distance) < 1e-12 else float(distance > 0)
+            signs = 0.5 ** len(self.values)
+            return 0.5 if abs(distance) < 1e-12 else 1 - signs if distance > 0 else signs
         return t_cdf(distance / self._error, len(self.values) - 1)
 
 

@@ -1,8 +1,8 @@
 """What a grid can tell before it is run: its tests, and the smallest difference that each would show.
 
-Invariant: which tests there are, what counts as no difference, and the level of each follow from the grid alone, never
-from what was measured. The spread of a seed's difference is that of earlier seeds of the same table where there are
-`_ENOUGH`, else a stated assumption.
+Invariant: which tests there are, the level of each, and what counts as no difference (of yields: a share of the lower
+arm's mean) follow from the grid, never from the differences that were measured. The spread of a seed's difference is
+that of earlier seeds of the same table where there are `_ENOUGH`, else a stated assumption.
 """
 
 from __future__ import annotations

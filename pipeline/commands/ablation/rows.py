@@ -40,8 +40,11 @@ def write(root: RunDir) -> list[Row]:
 
 
 def sampled(run: RunDir) -> list[int]:
-    """Tokens that training has sampled by the end of each of its steps."""
-    return list(accumulate(int(row["sampled_tokens"]) for row in metrics.read(run).get("mgpo", [])))
+    """Tokens that training has sampled by the end of each of its steps; none where the line of one is lost."""
+    found, done = metrics.read(run).get("mgpo", []), run.steps("mgpo")
+    if [row["step"] for row in found] != list(range(1, len(done) + 1)):
+        return []
+    return list(accumulate(int(row["sampled_tokens"]) for row in found))
 
 
 def played(root: Path, arm: str, seed: int) -> list[Path]:

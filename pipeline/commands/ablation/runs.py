@@ -33,7 +33,7 @@ from typing import Any
 from pipeline import domains, stages
 from pipeline.commands import driver
 from pipeline.commands.ablation import measure, plan, rounds, rows, table
-from pipeline.commands.ablation.grid import ARMS, COMPARISONS, FULL, TUNING_SEED, Counts, arms_of
+from pipeline.commands.ablation.grid import ARMS, COMPARISONS, FULL, TUNING_SEED, Budget, Counts, arms_of
 from pipeline.config import Config
 from pipeline.flow.context import Context
 from pipeline.pools.cluster import Cluster
@@ -41,6 +41,7 @@ from pipeline.records import Failure
 from pipeline.scoring import benchmarks
 from pipeline.store import metrics
 from pipeline.store.digests import digest, files_below
+from pipeline.store.identity import refuse_another
 from pipeline.store.metrics import Metrics
 from pipeline.store.rundir import RunDir
 from pipeline.watch.progress import Progress
@@ -55,13 +56,17 @@ Configure = Callable[[Sequence[str]], Config]
 def ablate(configure: Configure, root: Path, comparisons: tuple[str, ...], counts: Counts) -> dict[str, Any]:
     """Run what is missing of the grid, and write the table of what there is; returns it."""
     root, config = root.absolute(), configure(())
+    _refuse_without_truth(config, comparisons)
+    arms = arms_of(comparisons)
+    solvers = any(ARMS[arm].gate or counts.solver(arm, comparisons) for arm in arms)
+    downstream = counts.downstream if solvers else Budget()
     budget = {
         "sft_episodes": config.sft.trajectories,
         "mgpo_steps": config.mgpo.steps,
         "mgpo_episodes_a_step": config.mgpo.groups * config.mgpo.group_size,
         "measured_episodes": counts.episodes,
-        "downstream_episodes": counts.downstream.episodes,
-        "downstream_tokens": counts.downstream.tokens,
+        "downstream_episodes": downstream.episodes,
+        "downstream_tokens": downstream.tokens,
     }
     with closing(RunDir.open(root, config)) as run, Progress() as progress:
         _adopt(run, budget, fixed(config))
@@ -111,6 +116,24 @@ def _refuse_another(run: RunDir, before: dict[str, str], now: dict[str, str]) ->
                 f"{run.root}: {name}: {what} was sha256 {before[name][:12]}, is now {now[name][:12]}, and seeds would "
                 "not be comparable; expected the same files, or another --run-dir"
             )
+
+
+def _refuse_without_truth(config: Config, comparisons: Sequence[str]) -> None:
+    """Before anything is trained, not behind it. Raises Failure for a comparison that needs to know right answers in a
+    domain that knows none."""
+    domain = domains.of(config.domain)
+    for name in comparisons:
+        arms = [ARMS[arm] for arm in COMPARISONS[name].arms]
+        try:
+            if any(arm.data == "generator" for arm in arms):
+                domain.sound_problems(1, config.seed)
+            if any(arm.gate for arm in arms):
+                domain.adversary()
+        except Failure:
+            raise Failure(
+                f"{name}: it needs problems whose answers are known to be right, and this domain "
+                "knows none; expected domain mini, or --only without it"
+            ) from None
 
 
 def _adopt(run: RunDir, budget: dict[str, int], files: dict[str, str]) -> None:
@@ -172,6 +195,7 @@ class _Grid:
             missing = [a for a in arms if not self._finished(a, seed)]
             for arm in arms:
                 if arm not in missing:
+                    self._refuse_another_arm(arm, seed)
                     self._progress.skip(f"{arm}, seed {seed}")
             for arm in missing:
                 self._progress.say(f"{arm}, seed {seed}", ARMS[arm].meaning)
@@ -247,9 +271,12 @@ class _Grid:
 
     async def _at_equal_tokens(self, name: str, seed: int) -> None:
         """Measure each trained arm of a comparison again at the checkpoint by which it had sampled as many tokens as
-        the arm that sampled fewest; that one has been. An arm without such a checkpoint stays out."""
+        the arm that sampled fewest; that one has been. An arm without such a checkpoint stays out, and all of them
+        do where the tokens of one are not known any more."""
         runs = {arm: RunDir(self._path("arms", arm, seed)) for arm in COMPARISONS[name].arms}
         tokens = {arm: rows.sampled(run) for arm, run in runs.items()}
+        if not all(tokens.values()):
+            return
         least = min(t[-1] for t in tokens.values())
         stage = f"measure-{name}"
         for arm, run in runs.items():
@@ -259,7 +286,8 @@ class _Grid:
             if (step := nearest(tokens[arm], known, least)) is None:
                 continue
             facts = {"step": step, "tokens": tokens[arm][step - 1]}
-            with self._open(run.root, self._overrides_of(run), seed) as context:
+            _, made = RunDir.read(run.root)
+            with self._open(run.root, _overrides(arm, made), seed) as context:
                 if step == len(tokens[arm]):
                     done = context.run.result("measure")
                     assert done is not None
@@ -269,12 +297,6 @@ class _Grid:
                 await self._turn_to(context.config)
                 checkpoint = context.run.path("checkpoints", "mgpo", f"step-{step:06d}")
                 await self._measured(context, checkpoint, stage, facts=facts)
-
-    def _overrides_of(self, run: RunDir) -> tuple[str, ...]:
-        """Of an arm that was trained."""
-        arm = ARMS[run.root.parent.name]
-        _, config = RunDir.read(run.root)
-        return (*arm.overrides, *([f"mgpo.lr={config.mgpo.lr}"] if arm.sweep else []))
 
     async def _gate(self, arm: str, seed: int) -> None:
         """The rounds of a gate; both begin with the full method's SFT."""
@@ -304,6 +326,13 @@ class _Grid:
         ]
         stages = self._path("arms", arm, seed) / "stages"
         return all((stages / f"{name}.json").is_file() for name in wanted)
+
+    def _refuse_another_arm(self, arm: str, seed: int) -> None:
+        """Raises Failure where what is finished under the arm's name had other overrides: those of an earlier grid."""
+        root = self._path("arms", arm, seed)
+        run, made = RunDir.read(root / "round-1" if ARMS[arm].gate else root)
+        config = self._configure((*_overrides(arm, made), f"seed={seed}"))
+        refuse_another(made.model_dump(mode="json"), config, f"run directory {run.root}", "--run-dir")
 
     async def _start(self, arm: str, seed: int) -> Path:
         """Skill library and SFT, made once."""
@@ -335,6 +364,11 @@ class _Grid:
                 yield Context(config, run, self._cluster, log, self._progress)
         finally:
             run.close()
+
+
+def _overrides(arm: str, made: Config) -> tuple[str, ...]:
+    """Of an arm that was trained, with the rate that the sweep gave it."""
+    return (*ARMS[arm].overrides, *([f"mgpo.lr={made.mgpo.lr}"] if ARMS[arm].sweep else []))
 
 
 _EQUAL = 0.1

@@ -1,326 +1,35 @@
-"""The ablation: a grid whose arms differ in one part, tables against figures worked out by hand, and resuming."""
+"""Running the ablation: who shares what, resuming, what is refused; the command."""
 
 import json
-import math
-from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline import config as configs
-from pipeline.commands.ablation import measure, plan, rounds, runs, table
+from pipeline.commands.ablation import measure, rounds, runs
 from pipeline.commands.ablation.grid import (
     ARMS,
-    COMPARISONS,
     DECIDING,
     FULL,
-    QUICK,
-    QUICK_COMPARISONS,
     STATED,
-    SWEEP,
-    TUNING_SEED,
+    Arm,
     Budget,
     Counts,
     arms_of,
     counts,
     wanted,
 )
-from pipeline.commands.ablation.inference import ALPHA, Paired, smallest_difference
-from pipeline.commands.ablation.measure import METRICS, diversity
+from pipeline.commands.ablation.measure import METRICS
 from pipeline.commands.keys import ABLATE_KEYS
 from pipeline.config import loading
 from pipeline.records import Failure
+from pipeline.store import metrics
 from tests.pipeline.test_cli import documented, propose, refused
 
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-# ---------------------------------------------------------------- the grid
-
-
-def leaves(tree, where=""):
-    if not isinstance(tree, dict):
-        return {where: tree}
-    return {k: v for name, sub in tree.items() for k, v in leaves(sub, f"{where}.{name}".lstrip(".")).items()}
-
-
-def settings_of(arm):
-    return leaves(loading.load(None, ARMS[arm].overrides).model_dump(mode="json"))
-
-
-def changed(arm, other=FULL):
-    one, two = settings_of(other), settings_of(arm)
-    return {k for k in one.keys() | two.keys() if one.get(k) != two.get(k)}
-
-
-OBJECTIVE = {"mgpo.mini_batches"}
-ALLOWED = {
-    "grpo": OBJECTIVE, "mgpo-0": OBJECTIVE, "mgpo-0.5": OBJECTIVE, "pass-at-k": {"reward.rho"},
-    "own-answer": {"committee.verifiers", "committee.quorum", "committee.required"},
-}  # fmt: skip
-"""What these may change beside the objective and the episode."""
-
-
-@pytest.mark.parametrize("arm", ARMS)
-def test_an_arm_changes_its_part_and_nothing_else(arm):
-    """What all arms must share (budgets, prober, models, learning rate) is out of its reach."""
-    allowed = ("mgpo.objective.", "episode.limits.stages", "episode.limits.tools", "episode.show_skills")
-    sources = ("synthesize.rewrite", "synthesize.filter")
-    assert all(field.startswith((*allowed, *sources)) for field in changed(arm) - ALLOWED.get(arm, set()))
-    unchanged = (FULL, "sft", "base-workflow", "none", "generator", "committee")
-    assert (changed(arm) == set()) == (arm in unchanged)
-
-
-PAIRS = [(name, *pair) for name in (*DECIDING, "rounds", "start", "omega") for pair in COMPARISONS[name].orderings]
-
-
-@pytest.mark.parametrize(("comparison", "lower", "higher"), PAIRS)
-def test_the_arms_of_a_pair_differ_in_one_thing(comparison, lower, higher):
-    """In the settings that the comparison names, or in how they begin and where their data comes from, never both."""
-    one, other = ARMS[lower], ARMS[higher]
-    differ = changed(lower, higher)
-    allowed = {
-        "objective": "mgpo.objective.", "rho": "reward.rho", "pruning": "episode.limits.tools",
-        "omega": "mgpo.objective.",
-        "rounds": "committee.", "start": "-", "sources": "-",
-    }[comparison]  # fmt: skip
-    if comparison == "sources":  # a solver is trained by the same settings, whatever its problems are
-        assert not any(field.startswith(("solve.", "evaluate.", "prober.")) for field in differ)
-        return
-    assert all(field.startswith(allowed) for field in differ)
-    assert (one.sweep, one.gate, one.data) == (other.sweep, other.gate, other.data)
-    assert (differ == set()) == (one.trained != other.trained)
-    if comparison == "objective" and "grpo" not in (lower, higher):
-        assert differ == {"mgpo.objective.omega"}
-
-
-def test_grpo_is_pulled_to_its_reference_by_as_much_as_mgpo():
-    grpo, mgpo = (loading.load(None, ARMS[a].overrides).mgpo for a in ("grpo", "mgpo-0"))
-    assert grpo.objective.kl == mgpo.objective.beta and grpo.objective.importance_cap == mgpo.objective.importance_cap
-    assert grpo.mini_batches == mgpo.mini_batches == 4  # else neither clip nor gate acts
-    assert ARMS["grpo"].sweep and ARMS["mgpo-0"].sweep and ARMS["mgpo-0.5"].sweep
-    assert len(SWEEP) > 2 and counts(None, None, None, None, False).seeds <= TUNING_SEED
-
-
-def test_the_sources_differ_in_who_writes_and_in_what_is_kept():
-    """One difference each: the filter between the two one-shot arms, the algorithm between the two rewriting ones."""
-    one, other = ARMS["one-shot-unfiltered"], ARMS["one-shot-filtered"]
-    assert set(one.overrides) - set(other.overrides) == {"synthesize.filter=none"}
-    assert (one.trained, one.start) == (other.trained, other.start) == ("sft", "one-shot")
-    kinds = {arm: loading.load(None, ARMS[arm].overrides).synthesize.rewrite.kind for arm in ("metamath", "wizardmath")}
-    assert kinds == {"metamath": "metamath", "wizardmath": "wizardmath"}
-    assert {arm for arm, own in ARMS.items() if own.start is None} == {"none", "generator", *kinds}
-    assert {arm: own.data for arm, own in ARMS.items() if own.data != "written"} == {
-        "none": "none", "generator": "generator",
-    }  # fmt: skip
-    assert all(own.start is None or own.start == FULL or ARMS[own.start].overrides for own in ARMS.values())
-    assert list(ARMS).index(FULL) < list(ARMS).index("generator")  # which has as many problems as it wrote
-
-
-def test_the_arms_of_a_comparison_are_there():
-    assert {a for c in COMPARISONS.values() for a in c.arms} == set(ARMS)
-    for c in COMPARISONS.values():
-        assert not c.paper or len(c.arms) == len(c.paper)
-        assert all(a < b for a, b in pairwise(c.paper))
-        assert {arm for pair in c.orderings for arm in pair} <= set(c.arms)
-        assert set(c.tested) <= set(METRICS) | set(rounds.METRICS)
-    assert COMPARISONS["objective"].orderings == (("grpo", "mgpo-0"), ("mgpo-0", "mgpo-0.5"), ("grpo", "mgpo-0.5"))
-    assert COMPARISONS["omega"].orderings == (("omega-0", FULL), ("omega-0.25", FULL), ("omega-1", FULL))
-    assert arms_of(("rho", "omega")) == (FULL, "pass-at-k", "omega-0", "omega-0.25", "omega-1")
-    assert {*QUICK_COMPARISONS, *DECIDING} <= set(COMPARISONS)
-    quick = loading.load(None, [*STATED, *QUICK])
-    assert quick.mgpo.steps < configs.Config(domain="mini").mgpo.steps
-
-
-def test_omega_and_objective_are_what_the_arms_say():
-    arms = arms_of(("objective", "omega"))
-    objective = {arm: loading.load(None, ARMS[arm].overrides).mgpo.objective for arm in arms}
-    assert {a: o.name for a, o in objective.items()} == {
-        "full": "mgpo", "grpo": "grpo", "mgpo-0": "mgpo", "mgpo-0.5": "mgpo", "omega-0": "mgpo_no_stage",
-        "omega-0.25": "mgpo", "omega-1": "mgpo",
-    }  # fmt: skip
-    assert [objective[a].omega for a in ("mgpo-0", "omega-0.25", "mgpo-0.5", "full", "omega-1")] == [
-        0,
-        0.25,
-        0.5,
-        0.5,
-        1,
-    ]
-
-
-# ---------------------------------------------------------------- the table
-
-
-def rows(metric="solved_yield_per_1k", **arms):
-    """Seeds' figures of each arm by one metric; the others are not known. `a__b` is the arm a-b."""
-    return [
-        {"seed": s, "arm": arm.replace("__", "-"), "source": {}, "minutes": 1.0,
-         "figures": dict.fromkeys(METRICS) | {metric: v}}
-        for arm, values in arms.items() for s, v in enumerate(values)
-    ]  # fmt: skip
-
-
-def made(found, comparisons, budget=None):
-    return table.make(found, comparisons, budget or {}, {}, {})
-
-
-def verdict_of(metric="verified_rate", **arms):
-    (found,) = [o for o in made(rows(metric, **arms), ("pruning",))["orderings"] if o["at"] == "equal steps"]
-    return found
-
-
-def test_the_interval_is_students():
-    """Three seeds: t(0.975, 2) = 4.303; the standard deviation of 1, 2, 3 is 1."""
-    found = table.summary([1.0, 2.0, 3.0])
-    assert found["mean"] == 2.0
-    half = 4.302653 / math.sqrt(3)
-    assert found["interval"] == pytest.approx([2 - half, 2 + half], rel=1e-6)
-    assert table.summary([5.0])["interval"] is None
-    assert table.summary([]) is None
-
-
-def test_differences_are_paired_by_seed():
-    """The seeds differ by far more than the arms do, and yet every seed says the same."""
-    found = verdict_of(no__pruning=[0.1, 0.5, 0.8], full=[0.25, 0.66, 0.94])
-    assert found["difference"]["mean"] == pytest.approx(0.15)
-    assert found["verdict"] == "holds"
-    assert verdict_of(full=[0.1, 0.5, 0.8], no__pruning=[0.25, 0.66, 0.94])["verdict"] == "refuted"
-    assert verdict_of(no__pruning=[0.1, 0.5, 0.9], full=[0.2, 0.4, 0.9])["verdict"] == "open"
-    assert verdict_of(no__pruning=[0.1, 0.5, 0.9], full=[0.101, 0.499, 0.9])["verdict"] == "no difference"
-    assert verdict_of(no__pruning=[0.1], full=[0.2, 0.4])["verdict"] == "one seed"
-
-
-def test_a_pair_is_corrected_for_all_that_its_comparison_is_decided_by():
-    """Objective: three pairs at two budgets, so the smallest p counts six times, measured or not."""
-    found = rows(grpo=[1.0, 2.0, 3.0, 4.0], mgpo__0=[1.2, 2.3, 3.1, 4.2])
-    (pair,) = [o for o in made(found, ("objective",))["orderings"] if o["at"] == "equal steps"]
-    assert pair["p"] == pytest.approx(6 * Paired(tuple(pair["difference"]["values"])).p)
-    assert pair["bound"] == pytest.approx(0.1 * 2.5)  # a tenth of the lower arm's mean
-
-
-def test_equal_tokens_are_a_comparison_of_their_own():
-    found = rows("verified_rate", no__pruning=[0.1, 0.2, 0.3], full=[0.3, 0.4, 0.5])
-    for row in found:
-        row["equal_tokens"] = {"pruning": {"verified_rate": 0.2}, "rho": {"verified_rate": 0.9}}
-    steps, tokens = made(found, ("pruning",))["orderings"][:2]
-    assert (steps["at"], tokens["at"]) == ("equal steps", "equal tokens")
-    assert tokens["difference"]["values"] == [0, 0, 0] and tokens["verdict"] == "no difference"
-    del found[0]["equal_tokens"]  # an arm that had sampled too much to be measured so
-    assert len(made(found, ("pruning",))["orderings"][1]["difference"]["values"]) == 2
-
-
-def test_what_is_not_measured_is_null_and_said_to_be():
-    found = made(rows("verified_rate", no__pruning=[1.0], full=[1.0]), ("pruning", "sources"), {"mgpo_steps": 3})
-    assert found["arms"]["no-pruning"]["solver"] is None
-    assert {o["verdict"] for o in found["orderings"] if o["at"] == "equal tokens"} == {"not measured"}
-    text = table.markdown(found)
-    (row,) = [line for line in text.splitlines() if line.startswith("| no-pruning |")]
-    assert row == "| no-pruning | 1 | 100.0 | – | – | – | – | – |"
-    assert found["sources"] == {} and "data source" not in text
-
-
-def test_solvers_stand_by_what_they_learned_from_the_best_first():
-    def of(arm, seed, solver, **source):
-        figures = dict.fromkeys(METRICS) | {"solver": solver}
-        return {"seed": seed, "arm": arm, "figures": figures, "source": source, "minutes": 1.0}
-
-    told = {"episodes": 40, "tokens": 900, "problems": 30, "validity": 0.75}
-    known = [
-        of("none", 0, 0.2), of("none", 1, 0.3), of("metamath", 0, 0.4, **told), of("metamath", 1, 0.5, **told),
-        of("one-shot-filtered", 0, None, **(told | {"problems": 0, "validity": 0.0})), of("sft", 0, None),
-    ]  # fmt: skip
-    found = made(known, ("baselines",))
-    assert set(found["sources"]) == {"none", "metamath", "one-shot-filtered"}
-    text = table.markdown(found).splitlines()
-    first = text.index("| data source | episodes | tokens | problems | validity | solver |")
-    assert text[first + 2] == "| metamath | 40 | 900 | 30 | 75.0 | 45.0 [-18.5, 108.5] |"
-    assert text[first + 3] == "| none | – | – | – | – | 25.0 [-38.5, 88.5] |"
-    assert text[first + 4] == "| one-shot-filtered | 40 | 900 | 0 | 0.0 | – |"
-    page = table.page(found, {})
-    assert page.index("<td>metamath</td><td class=n>40</td>") < page.index("<td>none</td><td class=n>–</td>")
-
-
-def gate_rows(**gates):
-    """Label accuracy by round, of each seed of a gate."""
-    found = []
-    for gate, seeds in gates.items():
-        for seed, accuracies in enumerate(seeds):
-            of = [dict.fromkeys(rounds.ROUND, 0.5) | {"label_accuracy": a} for a in accuracies]
-            figures = dict.fromkeys(METRICS) | rounds.summary(of)
-            found.append({"seed": seed, "arm": gate.replace("__", "-"), "figures": figures, "source": {},
-                          "rounds": of, "minutes": 1.0})  # fmt: skip
-    return found
-
-
-def test_gates_are_told_apart_by_their_labels_and_how_these_change():
-    gates = gate_rows(
-        own__answer=[(0.79, 0.69, 0.63), (0.80, 0.70, 0.62), (0.78, 0.70, 0.64)], committee=[(1.0, 1.0, 1.0)] * 3
-    )
-    found = made(gates, ("rounds",))
-    verdicts = {o["metric"]: o["verdict"] for o in found["orderings"]}
-    assert (verdicts["label_accuracy"], verdicts["label_change"], verdicts["solver"]) == (
-        "holds", "holds", "no difference",
-    )  # fmt: skip
-    assert found["rounds"]["own-answer"][2]["label_accuracy"]["mean"] == pytest.approx(0.63)
-    text = table.markdown(found)
-    *_, last = (line for line in text.splitlines() if line.startswith("| own-answer | 3 | "))
-    assert " | 63.0 [60.5, 65.5] | " in last
-    assert "Rounds" in table.page(found, {})
-
-
-def test_the_page_is_whole_with_and_without_intervals():
-    one, two = {"pass__at__k": [1.0], "full": [2.0]}, {"pass__at__k": [1.0, 2.0], "full": [2.0, 4.0]}
-    for arms in (one, two):
-        curves = {"full": [[{"step": 1, "hard_yield_per_1k": 0.5}, {"step": 2, "hard_yield_per_1k": 0.7}]]}
-        page = table.page(made(rows(**arms), ("rho",)), curves)
-        assert page.count("<figure>") == page.count("</figure>") == 2
-        assert "nan" not in page.lower() and page.endswith("</html>\n")
-
-
-# ---------------------------------------------------------------- what is told beforehand
-
-
-def test_the_power_is_told_from_what_was_measured_else_from_an_assumption():
-    (assumed, _) = plan.lines([], ("rho",), 8)
-    told = smallest_difference(plan.ASSUMED["solved_yield_per_1k"], 8, ALPHA / 4)
-    assert f"8 seeds tell a difference of {told:.3f} with 80%" in assumed and assumed.endswith("0.040, assumed")
-    known = rows(pass__at__k=[1.0, 1.0, 1.0], full=[1.1, 1.3, 1.5])  # differences with a deviation of 0.2
-    (measured, _) = plan.lines(known, ("rho",), 8)
-    assert f"{smallest_difference(0.2, 8, ALPHA / 4):.3f} with 80%" in measured
-    assert measured.endswith("0.200, measured on 3 seeds")
-    assert next(plan.lines(known[:2], ("rho",), 8)).endswith("assumed")
-    assert next(plan.lines([], ("rho",), 1)).endswith("one seed decides nothing")
-
-
-def test_every_test_has_a_bound_and_an_assumed_spread():
-    for name in COMPARISONS:
-        for test in plan.tests(name):
-            (row,) = rows(test.metric, **{test.lower.replace("-", "__"): [0.5]})
-            assert test.bound([row | {"equal_tokens": {name: row["figures"]}}]) > 0
-            assert plan.ASSUMED[test.metric] > 0
-
-
-# ---------------------------------------------------------------- diversity
-
-
-def test_diversity_puts_numbers_and_names_aside():
-    assert diversity(["Mia has 3 apples. How many?", "Tom has 17 apples. How many?"]) == 0
-    assert diversity(["Mia has 3 apples.", "A list holds 2 and 4."]) == 1
-    assert diversity(["one"]) is None
-
-
-@given(st.lists(st.text(alphabet="ab cd1", min_size=3), min_size=2, max_size=6))
-def test_diversity_is_a_share(questions):
-    found = diversity(questions)
-    assert 0 <= found <= 1
-    assert diversity(questions[::-1]) == pytest.approx(found)
-
-
-# ---------------------------------------------------------------- running and resuming
 
 
 @pytest.fixture
@@ -337,6 +46,7 @@ def stubs(monkeypatch, tmp_path):
                     context.run.path(*part).mkdir(parents=True)
             if name == "mgpo":
                 for step in (1, 2):
+                    context.run.path("steps", "mgpo", f"{step:06d}").mkdir(parents=True)
                     context.run.path("checkpoints", "mgpo", f"step-{step:06d}").mkdir(parents=True)
                     # The full method samples twice what others do.
                     tokens = 200 if where.parts[1] == FULL else 100
@@ -483,6 +193,20 @@ def test_tokens_are_equal_to_a_tenth_or_not_at_all():
     assert runs.nearest(cumulative, [2, 4], 330) is None and runs.nearest(cumulative, [], 100) is None
 
 
+def test_an_arm_whose_training_tokens_are_lost_is_not_compared_at_equal_ones(tmp_path, stubs):
+    """Lines of metrics may be damaged: figures are not worth a run."""
+    calls, stop_at = stubs
+    stop_at[0] = "pass-at-k/0"
+    with pytest.raises(Failure, match="interrupted here"):
+        ablate(tmp_path / "a", comparisons=("rho",))
+    stop_at[0] = ""
+    (tmp_path / "a/arms/full/0" / metrics.FILE).write_bytes(b"")
+    found = ablate(tmp_path / "a", comparisons=("rho",))
+    assert not any(call.startswith("measure-") for call in calls)
+    assert {o["verdict"] for o in found["orderings"] if o["at"] == "equal tokens"} == {"not measured"}
+    assert found["arms"]["full"]["training_tokens"] is None
+
+
 def test_arms_with_other_objectives_are_trained_at_the_best_rate_of_one_sweep(tmp_path, stubs):
     """GRPO does best at 2e-4 here, MGPO at 4e-4; found at another seed, on combinations that are not held out."""
     calls, _ = stubs
@@ -517,6 +241,46 @@ def test_solvers_can_be_trained_by_a_later_call(tmp_path, stubs):
         ablate(tmp_path / "a", tokens=500)
 
 
+def test_a_budget_for_solvers_binds_where_one_is_trained(tmp_path, stubs):
+    """As `--only rho` has it, which trains none, and then `--only sources --tokens`."""
+
+    def configure(more):
+        return loading.load(None, [*STATED, *more])
+
+    def run(names, budget):
+        return runs.ablate(configure, tmp_path / "a", names, Counts(1, 4, budget))["budget"]["downstream_tokens"]
+
+    assert run(("rho",), Budget(episodes=1000)) == 0
+    assert run(("sources",), Budget(tokens=500)) == 500
+    assert run(("rho",), Budget(episodes=1000)) == 500
+    with pytest.raises(Failure, match=r"downstream_episodes was 0, is now 1000"):
+        run(("rounds",), Budget(episodes=1000))
+
+
+@pytest.mark.parametrize("name", ["sources", "rounds"])
+def test_a_domain_without_known_answers_is_refused_before_anything_is_trained(tmp_path, stubs, name):
+    def configure(more):
+        return loading.load(Path(configs.__file__).with_name("starts") / "text.yaml", more)
+
+    line = rf"^{name}: it needs problems .* this domain knows none; expected domain mini, or --only without it$"
+    with pytest.raises(Failure, match=line):
+        runs.ablate(configure, tmp_path / "a", ("start", name), Counts(1, 4, Budget(episodes=9)))
+    assert stubs[0] == [] and not (tmp_path / "a").exists()
+
+
+def test_an_arm_that_an_earlier_grid_trained_otherwise_is_refused_in_a_line(tmp_path, stubs, monkeypatch):
+    earlier = Arm("GRPO at lr 2e-4", ("mgpo.objective={name: grpo}", "mgpo.lr=2e-4"))
+    with monkeypatch.context() as before:
+        before.setitem(ARMS, "grpo", earlier)
+        ablate(tmp_path / "a", comparisons=("objective",))
+    stubs[0].clear()
+    line = r"a/arms/grpo/0: made with another config: mgpo\.\S+ was .*; use that config, or another --run-dir$"
+    with pytest.raises(Failure, match=line):
+        ablate(tmp_path / "a", comparisons=("objective",))
+    assert stubs[0] == []
+    ablate(tmp_path / "a", comparisons=("start",))  # what has the same meaning goes on
+
+
 def test_data_sources_share_what_they_begin_with_and_some_begin_with_nothing(tmp_path, stubs):
     calls, _ = stubs
     names = ("sources", "baselines")
@@ -531,16 +295,6 @@ def test_data_sources_share_what_they_begin_with_and_some_begin_with_nothing(tmp
     assert found["sources"]["metamath"]["problems"]["mean"] == 7 and found["sources"]["none"]["problems"] is None
     calls[:] = []
     assert ablate(tmp_path / "a", comparisons=names, downstream=9) == found and calls == []
-
-
-def test_without_a_word_solvers_are_trained_where_they_decide():
-    own = counts(None, None, None, None, False)
-    assert (own.seeds, own.episodes, own.downstream) == (8, 1000, Budget(episodes=1000))
-    names = ("sources", "rho")
-    assert own.solver("sft", names) and own.solver(FULL, names) and not own.solver("pass-at-k", names)
-    assert not own.solver(FULL, ("rho",)) and not own.solver("committee", ("rounds",))
-    every = counts(None, None, 50, None, False)
-    assert every.solver("pass-at-k", names)
 
 
 def test_a_proposer_is_measured_where_that_decides(tmp_path, stubs):

@@ -59,9 +59,15 @@ def test_within_a_bound_is_what_the_90_percent_interval_says(values: list[float]
     assert found.p_within(furthest * 1.001) < ALPHA < found.p_within(furthest * 0.999)
 
 
-def test_seeds_that_all_say_the_same_are_certain() -> None:
-    assert Paired((0.5, 0.5, 0.5)).p == 0 and Paired((0.0, 0.0)).p == 1
-    assert Paired((0.0, 0.0)).p_within(0.1) == 0 and Paired((0.2, 0.2)).p_within(0.1) == 1
+def test_seeds_that_all_say_the_same_say_as_much_as_their_signs() -> None:
+    """The sign test's p-values, where t is infinite: two seeds are two seeds, however equal."""
+    for seeds in (2, 3, 8):
+        theirs = stats.binomtest(seeds, seeds)
+        assert Paired((0.5,) * seeds).p == pytest.approx(theirs.pvalue) and Paired((0.0,) * seeds).p == 1
+        one_sided = stats.binomtest(seeds, seeds, alternative="greater").pvalue
+        assert Paired((0.0,) * seeds).p_within(0.1) == pytest.approx(one_sided)
+        assert Paired((0.2,) * seeds).p_within(0.1) == pytest.approx(1 - one_sided)
+    assert decide([Paired((0.025, 0.025))], [0.03])[0].verdict == "open"
 
 
 # ---------------------------------------------------------------- many tests
