@@ -40,6 +40,11 @@ def last_tries(run: RunDir) -> dict[int, Path]:
     return {line["document"]: step for step in run.steps("acquire") for line in _step(step)}
 
 
+def sources(run: RunDir) -> dict[int, str]:
+    """Document -> what it was called when it was asked about."""
+    return {line["document"]: line["source"] for step in run.steps("acquire") for line in _step(step)}
+
+
 def _step(folder: Path) -> Iterator[Saved]:
     with verified(folder / REPLIES).open(encoding="utf-8") as lines:
         yield from map(json.loads, lines)

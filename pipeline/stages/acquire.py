@@ -6,15 +6,16 @@ A step is a wave of documents, whatever came of them, in their order; steps beyo
 those whose teacher gave no answer. Each is on disk before the next wave is read, so a teacher is asked once for a
 document of which every call was answered, a document that brings nothing costs itself only, and what is in memory while
 teachers are asked does not grow with the corpus. Where the endpoint is not there, the stage ends, and goes on from that
-wave when it is started again.
+wave when it is started again, if the corpus is still the one that it was.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -46,7 +47,7 @@ _NAMED = 3
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
     documents = corpus.of(config, context.domain.resolve)
-    total = sum(1 for _ in documents)
+    total = _counted(context.run, documents)
     for reason, n in documents.left_out.items():
         named = documents.named[reason][:_NAMED]
         more = ", …" if n > len(named) else ""
@@ -107,6 +108,27 @@ class _Asks:
     """What the one that proposes is called."""
     learned: bool
     """It has learned to extract, and is asked with fewer words."""
+
+
+def _counted(run: RunDir, documents: Iterable[extraction.Document]) -> int:
+    """How many documents there are. Raises Failure where one is not that of its number any more, which was asked about
+    in an earlier try: replies belong to numbers, so others would never be asked about."""
+    asked_of = asked.sources(run)
+    number = -1
+    for number, document in enumerate(documents):
+        if (was := asked_of.pop(number, document.source)) != document.source:
+            raise _changed(run, f"document {number + 1} is {document.source} now, and was {was}")
+    if asked_of:
+        raise _changed(run, f"holds {number + 1} documents, and held {max(asked_of) + 1}")
+    return number + 1
+
+
+def _changed(run: RunDir, what: str) -> Failure:
+    again = f"propose redo acquire {shlex.quote(str(run.root))}"
+    return Failure(
+        f"acquire.corpus: {what} when the teacher was asked; give it back as it was (more may follow after the last), "
+        f"or `{again}` asks anew about all"
+    )
 
 
 async def _asks(context: Context) -> _Asks:
@@ -186,7 +208,9 @@ def _gone(context: Context, total: int, answers: Sequence[dict[str, Any]]) -> Fa
     if never or (kinds == {"infra_error"} and len(answers) > 1):
         to_its_end = " to the end" if any("reply" in answer for answer in answers) else ""
         none = f"the teacher answered{to_its_end} for none of {len(answers)} documents"
-        return Failure(f"acquire: {none}: {answers[0]['failure']}")
+        return Failure(
+            f"acquire: {none}: {answers[0]['failure']}", "infra_error" if "infra_error" in kinds else "data_error"
+        )
     return None
 
 

@@ -89,7 +89,7 @@ def test_a_document_is_tried_again_after_the_others(capsys, monkeypatch, tmp_pat
 
 def test_where_no_document_is_answered_nothing_is_recorded_and_the_same_command_goes_on(capsys, monkeypatch, tmp_path):
     teacher = Teacher({"a": [DOWN, good("one")], "b": [DOWN, good("two")]})
-    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=75)
     assert "answered for none of 2 documents: http://x: no whole reply" in err.splitlines()[-1]
     result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
     assert (result["kept"], result["failed_replies"]) == (2, 0)
@@ -98,7 +98,7 @@ def test_where_no_document_is_answered_nothing_is_recorded_and_the_same_command_
 def test_an_endpoint_that_goes_away_between_waves_loses_no_reply(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("pipeline.stages.acquire._WAVE", 2)
     teacher = Teacher({"a": [good("one")], "b": [DOWN, good("two")], "c": [DOWN, good("three")], "d": [DOWN, "NONE"]})
-    acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=75)
     result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
     assert (result["kept"], result["failed_replies"]) == (3, 0)
     assert [name for name, _, _ in teacher.asked].count("a") == 1
@@ -110,13 +110,38 @@ def test_a_stage_that_was_stopped_goes_on_from_its_wave_whatever_lies_before(cap
     words = dict(zip(names, ("sums", "roots", "lenses", "isotopes", "orbits", "matrices", "syllogisms"), strict=True))
     replies = {name: [good(f"about_{word}", script=None)] for name, word in words.items()}
     teacher = Teacher(replies | {name: [DOWN, *replies[name]] for name in "ef"})
-    acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=75)
     result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
     asked = [name for name, _, _ in teacher.asked]
     assert (result["documents"], result["kept"]) == (7, 7) and set(asked) == set(names)
     assert all(asked.count(name) == 1 + (name in "ef") for name in names)
     shards = sorted((tmp_path / "r" / "steps" / "acquire").glob("*/replies.jsonl"))
     assert [len(shard.read_text().splitlines()) for shard in shards] == [2, 2, 2, 1]
+
+
+def test_a_corpus_that_has_changed_between_two_tries_is_refused_unless_more_follow(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.stages.acquire._WAVE", 2)
+    words = {"b": "sums", "c": "roots", "d": "lenses", "e": "orbits"}
+    replies = {name: [good(f"about_{word}", script=None)] for name, word in words.items()}
+    teacher = Teacher(replies | {name: [DOWN, *replies[name]] for name in "de"})
+    acquire(capsys, monkeypatch, tmp_path, teacher, code=75)
+    said = len(teacher.asked)
+
+    first = tmp_path / "corpus" / "a.txt"
+    first.write_text("a")
+    _, err = acquire(capsys, monkeypatch, tmp_path, teacher, code=2)
+    assert "acquire.corpus: document 1 is " in err and "a.txt now" in err and "`propose redo acquire " in err
+    first.unlink()
+    moved = (tmp_path / "corpus").rename(tmp_path / "away")
+    acquire(capsys, monkeypatch, tmp_path, Teacher({"b": []}), code=2)
+    assert len(teacher.asked) == said
+
+    (tmp_path / "corpus" / "b.txt").unlink()
+    (tmp_path / "corpus").rmdir()
+    moved.rename(tmp_path / "corpus")
+    teacher.replies["f"] = [good("about_matrices", script=None)]
+    result, _ = acquire(capsys, monkeypatch, tmp_path, teacher)
+    assert (result["documents"], result["kept"]) == (5, 5)
 
 
 def test_a_reply_that_nobody_can_read_is_not_said_to_score_low(capsys, monkeypatch, tmp_path):
@@ -280,7 +305,7 @@ def test_what_was_paid_for_stays_where_the_endpoint_goes_away_while_it_scores(ca
 
 def test_where_it_goes_away_for_all_of_a_wave_the_replies_are_on_disk(capsys, monkeypatch, tmp_path):
     inner = Judged({"fine": [4], "sound": [3]})
-    _, err = acquire(capsys, monkeypatch, tmp_path, Down(inner, {1, 2}), code=2, more=RUBRIC)
+    _, err = acquire(capsys, monkeypatch, tmp_path, Down(inner, {1, 2}), code=75, more=RUBRIC)
     assert "answered to the end for none of 2 documents: http://x: no whole reply" in err.splitlines()[-1]
     result, _ = acquire(capsys, monkeypatch, tmp_path, inner, more=RUBRIC)
     assert result["kept"] == 2 and sorted(inner.asked) == ["propose fine", "propose sound", "score fine", "score sound"]
