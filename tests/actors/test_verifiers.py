@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actors.verifiers.mini import compiler, controlled, grammar, symbolic_program
@@ -239,6 +239,7 @@ def test_what_a_problem_comes_to(text, expected):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32))
+@example(29120643)  # two numbers at the start for which the problem holds, of which many tries are repetitions
 def test_derivations_and_generator_agree_on_sound_problems(seed):
     rng = Random(seed)
     skills = rng.choice(combinations_of(rng.choice(CATEGORIES), heldout=False, largest=3))

@@ -237,8 +237,10 @@ def derived(clauses):
 
 
 def nearby(clauses):
-    """The clauses with other numbers in the opening: evenly spread from half of each number to twice as much."""
+    """The clauses with other numbers in the opening, each once: evenly spread from half of each number to twice as
+    much."""
     (rule, numbers, _), *rest = clauses
+    seen = {tuple(numbers)}
     for k in range(1, TRIES):
         given = list(numbers)
         if rule == "list":
@@ -250,7 +252,9 @@ def nearby(clauses):
             low, width = n // 2, n + n // 2 + 10
             step = next(s for s in range(width * stride // 1000 + 1, 2 * width) if sp.igcd(s, width) == 1)
             moved.append(low + k * step % width)
-        yield [(rule, moved, None), *rest]
+        if tuple(moved) not in seen:
+            seen.add(tuple(moved))
+            yield [(rule, moved, None), *rest]
 
 
 class Samples:
