@@ -245,12 +245,13 @@ def test_a_mirror_is_mended_from_its_run(tmp_path, world, damage):
     run, uri = tmp_path / "run", f"file://{tmp_path}/mirror"
     made.make(run, mirror=uri, upto="synthesize").close()
     assert world.propose("run", str(run))[0] == 0  # another process, so there are two manifests at least
-    mirror = Copy((tmp_path / "mirror").rename(tmp_path / "whole"), tmp_path / "mirror")
+    run_kept, mirror = (Copy(p.rename(p.with_suffix(".of")), p) for p in (run, tmp_path / "mirror"))
     missed, left = [], []
     last, _ = manifests(RemoteStore(uri))
     named = [*(MANIFEST.format(i) for i in (0, 1)), *sorted(name for _, _, name in last.files.values())]
     tops = {name.partition("/")[0] for name in last.files if name[0] != "."}
     for top in ("manifest-0.json", "manifest-1.json", *(f"files/{top}" for top in sorted(tops))):
+        run_kept.whole()  # it knows what it has sent
         mirror.whole()
         name = next(name for name in named if name.startswith(top))
         damage(mirror.root / name, mirror.root)
