@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,8 +75,9 @@ _BATCH = 1024
 class Rows(Sequence[Candidate]):
     """Candidates that are made when they are looked at."""
 
+    @abstractmethod
     def at(self, place: int) -> Candidate:
-        raise NotImplementedError
+        """The one at a place that is there, counted from 0."""
 
     @overload
     def __getitem__(self, place: int) -> Candidate: ...

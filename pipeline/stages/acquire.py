@@ -47,13 +47,14 @@ _NAMED = 3
 async def run(context: Context) -> dict[str, Any]:
     config = context.config.acquire
     documents = corpus.of(config, context.domain.resolve)
-    total = _counted(context.run, documents)
+    asked_of = asked.sources(context.run)
+    total = _counted(context.run, documents, asked_of)
     for reason, n in documents.left_out.items():
         named = documents.named[reason][:_NAMED]
         more = ", …" if n > len(named) else ""
         context.progress.say("acquire", f"{n} left out, {reason}: {', '.join(named)}{more}")
     asks = await _asks(context)
-    done = len(asked.last_tries(context.run))
+    done = len(asked_of)
     shards = count(len(context.run.steps("acquire")) + 1)
     with context.progress.stage("acquire", total, "document", min(done, total)) as progress:
         ahead = islice(enumerate(documents), done, None)
@@ -110,17 +111,17 @@ class _Asks:
     """It has learned to extract, and is asked with fewer words."""
 
 
-def _counted(run: RunDir, documents: Iterable[extraction.Document]) -> int:
+def _counted(run: RunDir, documents: Iterable[extraction.Document], asked_of: Mapping[int, str]) -> int:
     """How many documents there are. Raises Failure where one is not that of its number any more, which was asked about
     in an earlier try: replies belong to numbers, so others would never be asked about."""
-    asked_of = asked.sources(run)
-    number = -1
+    total = 0
     for number, document in enumerate(documents):
-        if (was := asked_of.pop(number, document.source)) != document.source:
+        if (was := asked_of.get(number, document.source)) != document.source:
             raise _changed(run, f"document {number + 1} is {document.source} now, and was {was}")
-    if asked_of:
-        raise _changed(run, f"holds {number + 1} documents, and held {max(asked_of) + 1}")
-    return number + 1
+        total += 1
+    if asked_of and total <= max(asked_of):
+        raise _changed(run, f"holds {total} documents, and held {max(asked_of) + 1}")
+    return total
 
 
 def _changed(run: RunDir, what: str) -> Failure:
